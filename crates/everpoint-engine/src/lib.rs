@@ -1,1 +1,21 @@
-//! To be filled.
+//! What a database engine implements, and what it is given to work with.
+//!
+//! The use-cases of `everpoint-app` know engines only through these traits: [`Engine`] (the cluster as a whole),
+//! [`LogSink`] and [`LogDecoder`] (capture), [`ImageSink`] and [`ImageWorker`] (backup), [`recovery`] (restore).
+
+pub mod backup;
+pub mod capture;
+pub mod check;
+pub mod engine;
+pub mod error;
+pub mod recovery;
+
+pub use backup::{
+    BackupBegin, BackupEnd, BackupOptions, FileKind, FileMeta, ImageSink, ImageWorker, PART_BYTES, Part,
+    TablespaceLink,
+};
+pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, StopFlag};
+pub use check::{CheckLine, CheckState};
+pub use engine::{Engine, ServerIdentity};
+pub use error::EngineError;
+pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};

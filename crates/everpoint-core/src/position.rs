@@ -1,0 +1,110 @@
+//! Positions in a log and moments in time.
+
+use std::fmt;
+
+/// A byte position in the log of one branch. PostgreSQL calls it LSN; the engine crate owns that word and its syntax.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LogOffset(pub u64);
+
+impl LogOffset {
+    /// The position `bytes` further on; saturates at the end of the number range.
+    #[must_use]
+    pub const fn plus(self, bytes: u64) -> Self {
+        Self(self.0.saturating_add(bytes))
+    }
+
+    /// How many bytes lie between `earlier` and this position; zero if `earlier` is not earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A moment: microseconds since 1970-01-01 00:00:00 UTC, without leap seconds (as PostgreSQL counts).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Micros(pub i64);
+
+/// A half-open range of the log: `from` is in it, `to` is the first byte after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Span {
+    /// First byte.
+    pub from: LogOffset,
+    /// First byte after the range.
+    pub to: LogOffset,
+}
+
+/// The name of a branch of the log in the repository, unique within one identity of a cluster.
+///
+/// A branch is not a timeline number alone (two copies promoted apart both take timeline 2), so the name is
+/// `<timeline, 8 hex digits>-<16 hex digits of the hash of its history>`; see [`BranchId::new`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BranchId(String);
+
+impl BranchId {
+    /// Names the branch with this timeline number and the hash of its history (all zero for a first timeline).
+    #[must_use]
+    pub fn new(timeline: u32, history_hash: [u8; 8]) -> Self {
+        Self(format!(
+            "{timeline:08X}-{:016x}",
+            u64::from_be_bytes(history_hash)
+        ))
+    }
+
+    /// Reads a name as [`BranchId::new`] makes it; `None` if it is not one.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let (timeline, hash) = name.split_once('-')?;
+        let well_formed = timeline.len() == 8
+            && hash.len() == 16
+            && timeline
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+            && hash
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        well_formed.then(|| Self(name.to_owned()))
+    }
+
+    /// The timeline number in the name.
+    #[must_use]
+    pub fn timeline(&self) -> u32 {
+        self.0
+            .get(..8)
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            .unwrap_or_default()
+    }
+
+    /// The name as it stands in object names.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BranchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_name_survives_printing_and_parsing() {
+        let id = BranchId::new(0x1f, [0xab, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(id.as_str(), "0000001F-ab00000000000007");
+        assert_eq!(BranchId::parse(id.as_str()), Some(id.clone()));
+        assert_eq!(id.timeline(), 31);
+        for bad in [
+            "",
+            "1-2",
+            "0000001f-ab00000000000007",
+            "0000001F-ab0000000000000g",
+            "0000001F_ab00000000000007",
+        ] {
+            assert_eq!(BranchId::parse(bad), None, "{bad}");
+        }
+    }
+}
