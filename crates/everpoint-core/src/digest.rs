@@ -220,8 +220,15 @@ pub struct Carry {
     pub record_start: LogOffset,
     /// Where the next byte belongs.
     pub position: LogOffset,
-    /// The record's bytes so far, without page headers.
+    /// The record's first bytes, without page headers: all `received` of them, or, of a long record, as many as a
+    /// decoder needs of its kind.
     pub bytes: Vec<u8>,
+    /// How many bytes of the record lie before `position`, without page headers. 0 together with some `bytes` means:
+    /// as many as there are `bytes`.
+    pub received: u64,
+    /// Checksum so far of the bytes counted by `received`, as the engine defines it; read only where `bytes` holds
+    /// fewer of them.
+    pub checksum: u32,
     /// Start of the last whole record before `record_start`; 0 if unknown.
     pub previous: LogOffset,
 }
