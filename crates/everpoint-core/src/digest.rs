@@ -226,6 +226,8 @@ pub struct Carry {
     /// How many bytes of the record lie before `position`, without page headers. 0 together with some `bytes` means:
     /// as many as there are `bytes`.
     pub received: u64,
+    /// Format of the log, as in [`Digest::log_format`]; 0 if unknown.
+    pub log_format: u32,
     /// Checksum so far of the bytes counted by `received`, as the engine defines it; read only where `bytes` holds
     /// fewer of them.
     pub checksum: u32,
