@@ -38,6 +38,8 @@ pub struct CaptureOptions {
     pub slot: Option<String>,
     /// Make the slot if it is missing.
     pub create_slot: bool,
+    /// The slot is made for this call only, reserves the log from its start, and goes with the connection.
+    pub temporary: bool,
     /// Return when everything up to here is durable in the sink; `None`: go on until stopped.
     pub until: Option<LogOffset>,
     /// Asks to stop.

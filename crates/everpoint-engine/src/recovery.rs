@@ -29,6 +29,8 @@ pub struct RecoverySettings {
     /// Facts that were recorded with the backup, and limits found in the log since (name, value), so that replay does not
     /// stop for too small a setting.
     pub facts: Vec<(String, String)>,
+    /// Places of tablespaces that the log creates while it is replayed (oid, directory): links are made before the start.
+    pub links: Vec<(u32, PathBuf)>,
     /// Keep the production's own configuration (a restore meant to replace it); else generated configuration only.
     pub keep_configuration: bool,
     /// Promote by itself once the target is reached (the user starts the server), instead of pausing there.
