@@ -1,1 +1,7 @@
-//! To be filled.
+//! PostgreSQL: the replication client, file capture, WAL decode, page checksums, recovery.
+
+pub mod files;
+pub mod history;
+pub mod lsn;
+pub mod page;
+pub mod wal;

@@ -1,0 +1,474 @@
+//! Decodes WAL as it flows by: checks every page header, checksum and link, and keeps only what it needs of each
+//! record.
+
+use everpoint_core::{Carry, LogEvent, LogOffset, RecordSpan, Verdict};
+use everpoint_engine::{Decoded, LogDecoder};
+
+use super::contents;
+use super::format::{WAL_PAGE_BYTES, WalFormat, aligned};
+use super::page::{LONG_HEADER_BYTES, PageHeader, header_bytes};
+use super::record::RecordHeader;
+use super::unfinished::Unfinished;
+
+/// A record as the decoder saw it, checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenRecord {
+    /// Where it lies.
+    pub span: RecordSpan,
+    /// Its fixed header.
+    pub header: RecordHeader,
+}
+
+/// What the bytes at the current position are.
+#[derive(Debug)]
+enum State {
+    /// The next record begins at the next aligned position. Unless `known`, the rest of a record whose head was
+    /// never seen may come first.
+    Between { known: bool },
+    /// Within a record.
+    Inside(Unfinished),
+    /// Within a record whose head was never seen.
+    Skipping { remaining: u64 },
+    /// After a segment switch: nothing more in this segment.
+    Switched,
+    /// Zeros: the log ends at `from`.
+    Ended { from: u64 },
+    /// Broken: nothing more is read in this segment.
+    Broken { at: u64, reason: String },
+}
+
+/// What was found since the last cut.
+#[derive(Debug, Default)]
+struct Piece {
+    from: u64,
+    ended: Option<u64>,
+    first_record: Option<u64>,
+    first_previous: Option<u64>,
+    last_record: Option<RecordSpan>,
+    head_unknown: bool,
+    records: u64,
+    events: Vec<LogEvent>,
+}
+
+/// Decodes the WAL of one branch, fed in pieces of any size.
+///
+/// Memory: a page header and the unfinished record's needed bytes. Only records that end transactions or name
+/// databases, tablespaces and restore points are kept whole; of all others the fixed header and a running checksum.
+#[derive(Debug)]
+pub struct WalDecoder {
+    segment_size: u64,
+    position: u64,
+    state: State,
+    /// Bytes of a page header that is not complete.
+    page_head: Vec<u8>,
+    /// Decoding began within a page header, whose first bytes nobody has.
+    page_head_lost: bool,
+    /// Start of the last whole record; `None` while not known.
+    previous: Option<u64>,
+    format: Option<WalFormat>,
+    system: u64,
+    timeline: u32,
+    piece: Piece,
+    /// Whole records since they were last taken, if somebody wants them.
+    seen: Option<Vec<SeenRecord>>,
+}
+
+impl WalDecoder {
+    /// A decoder for the bytes from `carry.position` on, of a log with segments of `segment_size` bytes (a power of
+    /// two from 1 MiB to 1 GiB).
+    #[must_use]
+    pub fn new(segment_size: u64, carry: Carry) -> Self {
+        let position = carry.position.0;
+        let in_page = position % WAL_PAGE_BYTES;
+        let previous = (carry.previous.0 != 0).then_some(carry.previous.0);
+        let format = u16::try_from(carry.log_format)
+            .ok()
+            .and_then(WalFormat::from_magic);
+        let state = if carry.bytes.is_empty() {
+            State::Between {
+                known: previous.is_some() || in_page != 0,
+            }
+        } else {
+            State::Inside(Unfinished::from_carry(carry))
+        };
+        Self {
+            segment_size: segment_size.max(WAL_PAGE_BYTES),
+            position,
+            state,
+            page_head: Vec::with_capacity(40),
+            page_head_lost: in_page != 0
+                && in_page < header_bytes(position, segment_size.max(WAL_PAGE_BYTES)),
+            previous,
+            format,
+            system: 0,
+            timeline: 0,
+            piece: Piece {
+                from: position,
+                ..Piece::default()
+            },
+            seen: None,
+        }
+    }
+
+    /// Notes every whole record from now on, for [`WalDecoder::take_seen`].
+    pub(crate) fn note_records(&mut self) {
+        self.seen = Some(Vec::new());
+    }
+
+    /// The whole records noted since the last call.
+    pub(crate) fn take_seen(&mut self) -> Vec<SeenRecord> {
+        self.seen.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Where the next byte belongs.
+    #[must_use]
+    pub const fn position(&self) -> LogOffset {
+        LogOffset(self.position)
+    }
+
+    /// The layout of the log; `None` before the first page header was seen.
+    #[must_use]
+    pub const fn format(&self) -> Option<WalFormat> {
+        self.format
+    }
+
+    fn broken(&mut self, at: u64, reason: impl Into<String>) {
+        self.state = State::Broken {
+            at,
+            reason: reason.into(),
+        };
+    }
+
+    /// Takes bytes that lie within one page and one part of it; returns how many were used (at least one).
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        let to_segment_end = self.segment_size - self.position % self.segment_size;
+        match self.state {
+            State::Broken { .. } => return bytes.len(),
+            State::Switched => return self.skip_to_segment_end(bytes, to_segment_end),
+            State::Ended { from } => return self.zeros(bytes, to_segment_end, from),
+            _ => {}
+        }
+        let in_page = self.position % WAL_PAGE_BYTES;
+        let header = header_bytes(self.position, self.segment_size);
+        if in_page < header {
+            return self.page_header(bytes, header - in_page);
+        }
+        let slice = first(bytes, WAL_PAGE_BYTES - in_page);
+        match &mut self.state {
+            State::Skipping { remaining } => {
+                let skipped = first(slice, *remaining).len();
+                *remaining = remaining.saturating_sub(skipped as u64);
+                if *remaining == 0 {
+                    self.state = State::Between { known: true };
+                }
+                skipped
+            }
+            State::Inside(_) => self.record_bytes(slice),
+            _ => self.begin_record(slice),
+        }
+    }
+
+    fn skip_to_segment_end(&mut self, bytes: &[u8], to_segment_end: u64) -> usize {
+        let skipped = first(bytes, to_segment_end).len();
+        if skipped as u64 == to_segment_end {
+            self.state = State::Between { known: true };
+        }
+        skipped
+    }
+
+    /// After the log's end only zeros may follow in the segment: anything else means that something in between is
+    /// missing.
+    fn zeros(&mut self, bytes: &[u8], to_segment_end: u64, from: u64) -> usize {
+        let slice = first(bytes, to_segment_end);
+        if slice.iter().any(|byte| *byte != 0) {
+            self.broken(from, "zeros are followed by other bytes");
+        } else if slice.len() as u64 == to_segment_end {
+            self.piece.ended.get_or_insert(from);
+            self.previous = None;
+            self.state = State::Between { known: false };
+        }
+        slice.len()
+    }
+
+    fn page_header(&mut self, bytes: &[u8], missing: u64) -> usize {
+        let taken = first(bytes, missing);
+        self.page_head.extend_from_slice(taken);
+        if taken.len() as u64 == missing {
+            let page = self.position - self.position % WAL_PAGE_BYTES;
+            let head = std::mem::take(&mut self.page_head);
+            if std::mem::take(&mut self.page_head_lost) {
+                return taken.len();
+            }
+            self.begin_page(page, &head);
+            self.page_head = head;
+            self.page_head.clear();
+        }
+        taken.len()
+    }
+
+    fn begin_page(&mut self, page: u64, head: &[u8]) {
+        if head.iter().all(|byte| *byte == 0) {
+            let from = if let State::Inside(record) = &self.state {
+                record.start
+            } else {
+                page
+            };
+            self.state = State::Ended { from };
+            return;
+        }
+        let header = match PageHeader::parse(head) {
+            Ok(header) => header,
+            Err(reason) => return self.broken(page, reason),
+        };
+        if let Some(reason) = self.page_fault(page, head.len() as u64, &header) {
+            return self.broken(page, reason);
+        }
+        self.format = Some(header.format);
+        self.timeline = header.timeline;
+        if let Some(segment) = header.segment {
+            self.system = segment.system;
+        }
+        self.connect_page(page, &header);
+    }
+
+    /// What the header says that can't be, in words.
+    fn page_fault(&self, page: u64, head_bytes: u64, header: &PageHeader) -> Option<String> {
+        if header.position != page {
+            return Some(format!("the page says that it belongs at {:X}", header.position));
+        }
+        if header.segment.is_some() != (head_bytes == LONG_HEADER_BYTES) {
+            return Some("the page header has the wrong length for its place".to_owned());
+        }
+        if header.timeline < self.timeline {
+            return Some(format!(
+                "timeline {} follows timeline {}",
+                header.timeline, self.timeline
+            ));
+        }
+        if self.format.is_some_and(|format| format != header.format) {
+            return Some("the version of the log changes within it".to_owned());
+        }
+        let segment = header.segment?;
+        if u64::from(segment.segment_size) != self.segment_size {
+            return Some(format!(
+                "the page says that segments have {} bytes",
+                segment.segment_size
+            ));
+        }
+        if u64::from(segment.page_size) != WAL_PAGE_BYTES {
+            return Some(format!("pages of {} bytes are not supported", segment.page_size));
+        }
+        (self.system != 0 && segment.system != self.system)
+            .then(|| format!("the system identifier changes to {}", segment.system))
+    }
+
+    /// Fits what the page begins with to the record before.
+    fn connect_page(&mut self, page: u64, header: &PageHeader) {
+        let remaining = u64::from(header.remaining);
+        match &mut self.state {
+            State::Inside(_) | State::Skipping { .. } if header.overwrites => {
+                self.state = State::Between { known: true };
+            }
+            State::Inside(record) => {
+                let expected = record.remaining();
+                if !header.continues || expected != Some(remaining) {
+                    let at = record.start;
+                    self.broken(at, "the record does not continue on the next page");
+                }
+            }
+            State::Skipping { remaining: expected } => {
+                if !header.continues || *expected != remaining {
+                    self.broken(page, "the record does not continue on the next page");
+                }
+            }
+            State::Between { known: false } if header.continues && remaining > 0 => {
+                self.piece.head_unknown = true;
+                self.state = State::Skipping { remaining };
+            }
+            State::Between { .. } if header.continues => {
+                self.broken(page, "the page continues a record that did not begin");
+            }
+            State::Between { known } => *known = true,
+            _ => {}
+        }
+    }
+
+    fn begin_record(&mut self, slice: &[u8]) -> usize {
+        let padding = aligned(self.position) - self.position;
+        if padding > 0 {
+            return first(slice, padding).len();
+        }
+        self.state = State::Inside(Unfinished::at(self.position));
+        self.record_bytes(slice)
+    }
+
+    fn record_bytes(&mut self, slice: &[u8]) -> usize {
+        let State::Inside(record) = &mut self.state else {
+            return slice.len();
+        };
+        if record.header.is_none() {
+            let used = record.take_head(slice);
+            self.head_taken(self.position + used as u64);
+            return used;
+        }
+        let used = record.take_body(slice);
+        if record.is_complete() {
+            self.finish_record(self.position + used as u64);
+        }
+        used
+    }
+
+    /// Looks at a header that has grown: its length says whether there is a record at all.
+    fn head_taken(&mut self, position: u64) {
+        let State::Inside(record) = &mut self.state else {
+            return;
+        };
+        let start = record.start;
+        match record.total() {
+            Some(0) => {
+                self.state = State::Ended { from: start };
+                return;
+            }
+            Some(_) if self.piece.first_record.is_none() && start >= self.piece.from => {
+                self.piece.first_record = Some(start);
+                self.piece.first_previous = self.previous;
+            }
+            _ => {}
+        }
+        let Some(header) = record.header else { return };
+        if self.piece.first_record == Some(start) {
+            self.piece.first_previous = Some(header.previous);
+        }
+        let fault = header
+            .fault(self.format)
+            .or_else(|| link_fault(&header, start, self.previous));
+        if let Some(reason) = fault {
+            return self.broken(start, reason);
+        }
+        record.keep(contents::needed_bytes(&header));
+        if record.is_complete() {
+            self.finish_record(position);
+        }
+    }
+
+    fn finish_record(&mut self, end: u64) {
+        let state = std::mem::replace(&mut self.state, State::Between { known: true });
+        let State::Inside(record) = state else { return };
+        let Some(header) = record.header else { return };
+        let span = RecordSpan {
+            start: LogOffset(record.start),
+            end: LogOffset(end),
+        };
+        if record.checksum() != header.checksum {
+            return self.broken(record.start, "the record's checksum is wrong");
+        }
+        // Only a carry made by hand into the middle of a page leaves the layout unknown until the next page.
+        if let Some(format) = self.format {
+            match contents::event(&header, record.body(), span, format) {
+                Ok(event) => self.piece.events.extend(event),
+                Err(reason) => return self.broken(record.start, reason),
+            }
+        }
+        self.previous = Some(record.start);
+        self.piece.last_record = Some(span);
+        self.piece.records += 1;
+        if let Some(seen) = &mut self.seen {
+            seen.push(SeenRecord { span, header });
+        }
+        if contents::is_switch(&header) && !aligned(end).is_multiple_of(self.segment_size) {
+            self.state = State::Switched;
+        }
+    }
+}
+
+/// What is wrong with the link to the record before, in words.
+fn link_fault(header: &RecordHeader, start: u64, previous: Option<u64>) -> Option<String> {
+    match previous {
+        Some(previous) if previous != header.previous => Some(format!(
+            "the record says that the one before begins at {:X}, but that one begins at {previous:X}",
+            header.previous
+        )),
+        _ if header.previous >= start => Some("the record links to a later one".to_owned()),
+        _ => None,
+    }
+}
+
+/// At most `limit` bytes from the front.
+fn first(bytes: &[u8], limit: u64) -> &[u8] {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    bytes.get(..limit).unwrap_or(bytes)
+}
+
+impl LogDecoder for WalDecoder {
+    fn feed(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let used = self.step(rest);
+            self.position = self.position.saturating_add(used as u64);
+            rest = rest.get(used..).unwrap_or_default();
+        }
+    }
+
+    fn cut(&mut self) -> Decoded {
+        let piece = std::mem::take(&mut self.piece);
+        self.piece.from = self.position;
+        let verdict = match &self.state {
+            State::Broken { at, reason } => Verdict::Broken {
+                at: LogOffset(*at),
+                reason: reason.clone(),
+            },
+            State::Ended { from } => Verdict::EndsAt { at: LogOffset(*from) },
+            State::Inside(record) => Verdict::EndsAt {
+                at: LogOffset(record.start),
+            },
+            State::Skipping { .. } => {
+                self.piece.head_unknown = true;
+                Verdict::EndsAt {
+                    at: LogOffset(piece.from),
+                }
+            }
+            State::Between { .. } | State::Switched => match piece.ended {
+                Some(at) => Verdict::EndsAt { at: LogOffset(at) },
+                None => Verdict::Intact,
+            },
+        };
+        // A broken segment ends here: the next one is read on its own.
+        if self.position.is_multiple_of(self.segment_size) && matches!(self.state, State::Broken { .. }) {
+            self.previous = None;
+            self.timeline = 0;
+            self.page_head.clear();
+            self.state = State::Between { known: false };
+        }
+        Decoded {
+            system: self.system,
+            timeline: self.timeline,
+            log_format: self.format.map_or(0, |format| u32::from(format.magic())),
+            verdict,
+            first_record: piece.first_record.map(LogOffset),
+            last_record: piece.last_record,
+            first_previous: piece.first_previous.map(LogOffset),
+            head_unknown: piece.head_unknown,
+            records: piece.records,
+            events: piece.events,
+        }
+    }
+
+    fn carry(&self) -> Carry {
+        let position = LogOffset(self.position);
+        let empty = Carry {
+            record_start: position,
+            position,
+            previous: LogOffset(self.previous.unwrap_or_default()),
+            log_format: self.format.map_or(0, |format| u32::from(format.magic())),
+            ..Carry::default()
+        };
+        match &self.state {
+            State::Inside(record) => record.to_carry(empty),
+            State::Ended { .. } | State::Broken { .. } | State::Skipping { .. } => Carry {
+                previous: LogOffset(0),
+                ..empty
+            },
+            State::Between { .. } | State::Switched => empty,
+        }
+    }
+}
