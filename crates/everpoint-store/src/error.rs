@@ -7,12 +7,14 @@ pub enum StoreErrorKind {
     NotFound,
     /// An object of that name exists already; nothing was written.
     AlreadyExists,
-    /// The store refused for lack of rights or credentials.
+    /// The store refused for lack of rights or credentials, or because it can only be read.
     Denied,
     /// No space is left.
     Full,
     /// The name can't be an object name.
     BadName,
+    /// The address of the store is wrong, or of a kind that is not built in.
+    Usage,
     /// The store could not be reached or failed in passing: the same call may succeed later.
     Unavailable,
     /// Anything else.
@@ -35,9 +37,45 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    /// An error without a cause.
+    #[must_use]
+    pub fn new(operation: &'static str, object: impl Into<String>, kind: StoreErrorKind) -> Self {
+        Self {
+            operation,
+            object: object.into(),
+            kind,
+            cause: None,
+        }
+    }
+
+    /// Adds the cause: an error below, or a sentence.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
     /// Whether the same call may succeed later without anybody's doing.
     #[must_use]
     pub const fn retryable(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Unavailable)
+    }
+
+    /// What a person can do about it, where that is known.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self.kind {
+            StoreErrorKind::Full => {
+                Some("free space in the repository's store, or make it larger, then try again")
+            }
+            StoreErrorKind::Denied => Some(
+                "check that the user that runs this may write there, and that it is not mounted read-only",
+            ),
+            StoreErrorKind::Unavailable => {
+                Some("check that the store can be reached; the call may be repeated")
+            }
+            StoreErrorKind::Usage => Some("check the repository's url"),
+            _ => None,
+        }
     }
 }

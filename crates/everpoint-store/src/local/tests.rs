@@ -1,0 +1,170 @@
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::conformance;
+
+fn store() -> (tempfile::TempDir, LocalStore) {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(scratch.path()).unwrap();
+    (scratch, store)
+}
+
+fn unfinished(scratch: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(scratch.path().join(UNFINISHED)).map_or(0, Iterator::count)
+}
+
+#[test]
+fn passes_the_conformance_suite() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut number = 0;
+    let result = conformance::run(&mut || {
+        number += 1;
+        Arc::new(LocalStore::create(&scratch.path().join(number.to_string())).unwrap())
+    });
+    assert_eq!(result, Ok(()));
+}
+
+#[test]
+fn a_writer_that_is_dropped_leaves_nothing() {
+    let (scratch, store) = store();
+    let mut writer = store.create("a/b").unwrap();
+    writer.write(b"half").unwrap();
+    assert_eq!(unfinished(&scratch), 1);
+    drop(writer);
+    assert_eq!(unfinished(&scratch), 0);
+    assert!(store.head("a/b").unwrap().is_none());
+}
+
+#[test]
+fn leftovers_are_swept_when_old_and_not_in_use() {
+    let (scratch, store) = store();
+    let kept = store.create("kept").unwrap();
+    let place = scratch.path().join(UNFINISHED);
+    let in_use = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
+    let (old, young) = (place.join("old"), place.join("young"));
+    std::fs::write(&old, b"x").unwrap();
+    std::fs::write(&young, b"x").unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(25 * 3600);
+    for path in [&old, &in_use] {
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+    }
+    LocalStore::open(scratch.path())
+        .unwrap()
+        .put_new("other", b"")
+        .unwrap();
+    assert!(!old.exists(), "a day old");
+    assert!(young.exists(), "may belong to a running writer");
+    assert!(in_use.exists(), "locked by a running writer");
+    kept.commit().unwrap();
+    assert!(store.head("kept").unwrap().is_some());
+}
+
+#[test]
+fn the_fallback_by_link_does_not_replace_either() {
+    let (_scratch, store) = store();
+    store.put_new("taken", b"first").unwrap();
+    let mut writer = writer::Writer::begin(store.clone(), "taken").unwrap();
+    writer.write(b"second").unwrap();
+    let root = store.shared.directories.durable("").unwrap();
+    let path = writer.unfinished().to_owned();
+    assert_eq!(writer::link_new(&store, &path, &root, "taken"), Err(Errno::EXIST));
+    assert_eq!(store.get("taken").unwrap(), b"first");
+    assert_eq!(writer::link_new(&store, &path, &root, "free"), Ok(()));
+    assert_eq!(store.get("free").unwrap(), b"second");
+}
+
+#[test]
+fn foreign_files_are_no_objects() {
+    let (scratch, store) = store();
+    std::fs::create_dir(scratch.path().join(LOST_FOUND)).unwrap();
+    std::fs::set_permissions(scratch.path().join(LOST_FOUND), PermissionsExt::from_mode(0o0)).unwrap();
+    std::fs::write(scratch.path().join("note~"), b"x").unwrap();
+    std::fs::create_dir(scratch.path().join("empty")).unwrap();
+    store.put_new("a", b"x").unwrap();
+    let mut names = Vec::new();
+    store
+        .list("", None, &mut |info| {
+            names.push(info.name);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(names, ["a"]);
+    assert_eq!(store.list_children("").unwrap(), Vec::<String>::new());
+    assert_eq!(
+        store.put_new("lost+found/x", b"").unwrap_err().kind,
+        StoreErrorKind::BadName
+    );
+}
+
+#[test]
+fn directories_vanish_with_their_last_object_even_while_others_write() {
+    let (scratch, store) = store();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let store = LocalStore::open(scratch.path()).unwrap();
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let name = format!("d/e/{thread}-{round}");
+                    store.put_new(&name, b"x").unwrap();
+                    assert!(store.head(&name).unwrap().is_some());
+                    store.delete(&name).unwrap();
+                }
+            });
+        }
+    });
+    assert!(!scratch.path().join("d").exists());
+    store.put_new("d/e/last", b"x").unwrap();
+    assert_eq!(store.get("d/e/last").unwrap(), b"x");
+}
+
+#[test]
+fn one_of_many_writers_of_a_name_wins() {
+    let (scratch, store) = store();
+    let wins: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8u8)
+            .map(|thread| {
+                let store = LocalStore::open(scratch.path()).unwrap();
+                scope.spawn(move || match store.put_new("x/y", &[thread]) {
+                    Ok(()) => 1,
+                    Err(error) => {
+                        assert_eq!(error.kind, StoreErrorKind::AlreadyExists);
+                        0
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(wins, 1);
+    assert_eq!(store.get("x/y").unwrap().len(), 1);
+}
+
+#[test]
+fn errors_tell_their_kind() {
+    for (errno, kind) in [
+        (Errno::NOSPC, StoreErrorKind::Full),
+        (Errno::DQUOT, StoreErrorKind::Full),
+        (Errno::ACCESS, StoreErrorKind::Denied),
+        (Errno::ROFS, StoreErrorKind::Denied),
+        (Errno::STALE, StoreErrorKind::Unavailable),
+        (Errno::IO, StoreErrorKind::Other),
+    ] {
+        let error = fail("write", "x", errno);
+        assert_eq!(error.kind, kind);
+        assert!(error.cause.is_some());
+        assert_eq!(error.hint().is_some(), kind != StoreErrorKind::Other);
+    }
+}
+
+#[test]
+fn free_space_is_known() {
+    let (_scratch, store) = store();
+    let space = store.space().unwrap().unwrap();
+    assert!(space.free > 0 && space.free <= space.total);
+}
