@@ -1,5 +1,8 @@
 //! PostgreSQL: the replication client, file capture, WAL decode, page checksums, recovery.
 
+pub mod client;
+pub mod control;
+mod fields;
 pub mod files;
 pub mod history;
 pub mod lsn;

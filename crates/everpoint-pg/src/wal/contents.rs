@@ -2,9 +2,9 @@
 
 use everpoint_core::{LogEvent, LogOffset, Micros, RecordSpan, TransactionEnd};
 
-use super::fields::Fields;
 use super::format::WalFormat;
 use super::record::{RecordHeader, RecordParts, manager};
+use crate::fields::Fields;
 
 /// PostgreSQL counts from 2000-01-01; this is that moment in microseconds since 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -96,8 +96,8 @@ pub(crate) fn event(
     let event = match header.manager {
         manager::XLOG => of_xlog(header.kind(), &mut fields, record),
         manager::TRANSACTION => of_transaction(header, &mut fields, record, format),
-        manager::DATABASE => of_database(header.kind(), &mut fields, record, format),
-        _ => of_tablespace(header.kind(), &mut fields, record),
+        manager::DATABASE => of_database(header, &mut fields, record, format),
+        _ => of_tablespace(header, &mut fields, record),
     };
     event.ok_or_else(|| {
         format!(
@@ -286,12 +286,14 @@ fn prepared(fields: &mut Fields<'_>, record: RecordSpan, format: WalFormat) -> O
 }
 
 fn of_database(
-    kind: u8,
+    header: &RecordHeader,
     fields: &mut Fields<'_>,
     record: RecordSpan,
     format: WalFormat,
 ) -> Option<Option<LogEvent>> {
     // Up to 14: 00 create, 10 drop. From 15 on: 00 create by copying files, 10 create by logged blocks, 20 drop.
+    let xid = u64::from(header.xid);
+    let kind = header.kind();
     let drop_kind = if format >= WalFormat::V15 { 0x20 } else { 0x10 };
     if kind > drop_kind {
         return Some(None);
@@ -299,6 +301,7 @@ fn of_database(
     let database = fields.u32()?;
     if kind != drop_kind {
         return Some(Some(LogEvent::DatabaseCreate {
+            xid,
             database,
             tablespace: fields.u32()?,
             record,
@@ -309,21 +312,28 @@ fn of_database(
         .filter_map(|id| Fields::new(id).u32())
         .collect();
     Some(Some(LogEvent::DatabaseDrop {
+        xid,
         database,
         tablespaces,
         record,
     }))
 }
 
-fn of_tablespace(kind: u8, fields: &mut Fields<'_>, record: RecordSpan) -> Option<Option<LogEvent>> {
+fn of_tablespace(header: &RecordHeader, fields: &mut Fields<'_>, record: RecordSpan) -> Option<Option<LogEvent>> {
     let tablespace = fields.u32()?;
-    Some(match kind {
+    let xid = u64::from(header.xid);
+    Some(match header.kind() {
         0x00 => Some(LogEvent::TablespaceCreate {
+            xid,
             tablespace,
             path: text(fields.rest()),
             record,
         }),
-        0x10 => Some(LogEvent::TablespaceDrop { tablespace, record }),
+        0x10 => Some(LogEvent::TablespaceDrop {
+            xid,
+            tablespace,
+            record,
+        }),
         _ => None,
     })
 }

@@ -6,7 +6,6 @@
 
 mod contents;
 mod decoder;
-mod fields;
 mod format;
 mod page;
 mod record;

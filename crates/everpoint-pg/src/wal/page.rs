@@ -1,7 +1,7 @@
 //! Headers of WAL pages.
 
-use super::fields::Fields;
 use super::format::{WAL_PAGE_BYTES, WalFormat};
+use crate::fields::Fields;
 
 /// Bytes of the header of an ordinary page.
 pub(crate) const SHORT_HEADER_BYTES: u64 = 24;

@@ -1,7 +1,7 @@
 //! Records: the fixed header, the block references and the main data.
 
-use super::fields::Fields;
 use super::format::{RECORD_HEADER_BYTES, RECORD_MAX_BYTES, WalFormat};
+use crate::fields::Fields;
 
 /// Resource managers whose records are read.
 pub(crate) mod manager {
