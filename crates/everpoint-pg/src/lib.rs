@@ -8,3 +8,4 @@ pub mod history;
 pub mod lsn;
 pub mod page;
 pub mod wal;
+pub mod replication;

@@ -1,0 +1,249 @@
+//! Errors of a connection, and how they become [`EngineError`]s.
+
+use std::io;
+use std::time::Duration;
+
+use everpoint_core::FailureClass;
+use everpoint_engine::EngineError;
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::message::backend::ErrorFields;
+
+/// What the server said in an ErrorResponse or a NoticeResponse. Its `Display` leaves out the message itself, so that it
+/// can stand as the cause below an error that shows the message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{severity} {code}{}", self.addition())]
+pub struct ServerError {
+    /// `ERROR`, `FATAL`, `PANIC`, `WARNING`, `NOTICE`, ... never translated.
+    pub severity: String,
+    /// SQLSTATE, five characters.
+    pub code: String,
+    /// The primary message, in the server's language.
+    pub message: String,
+    /// Detail, if there is one.
+    pub detail: Option<String>,
+    /// Hint, if there is one.
+    pub hint: Option<String>,
+}
+
+impl ServerError {
+    /// Reads the fields of a message. Fields that are broken are left empty: an error must not hide behind another.
+    pub(crate) fn read(mut fields: ErrorFields<'_>) -> Self {
+        let mut error = Self::default();
+        let mut localized = String::new();
+        while let Ok(Some(field)) = fields.next() {
+            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            match field.type_() {
+                b'S' => localized = value,
+                b'V' => error.severity = value,
+                b'C' => error.code = value,
+                b'M' => error.message = value,
+                b'D' => error.detail = Some(value),
+                b'H' => error.hint = Some(value),
+                _ => {}
+            }
+        }
+        if error.severity.is_empty() {
+            error.severity = localized;
+        }
+        error
+    }
+
+    /// Whether the server ends the session after it.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+
+    fn addition(&self) -> String {
+        self.detail
+            .as_ref()
+            .map_or_else(String::new, |detail| format!(": {detail}"))
+    }
+}
+
+/// Why a connection failed. Never holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// A connection parameter is wrong, or a file that it names.
+    #[error("{message}")]
+    Parameter {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// No socket, or the socket broke.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+    /// TLS was refused, or the server's certificate was.
+    #[error("{message}")]
+    Tls {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// Authentication could not be carried out.
+    #[error("{message}")]
+    Authentication {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The server answered with an error.
+    #[error("{}", .0.message)]
+    Server(#[source] ServerError),
+    /// The server did not answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The server sent what it should not.
+    #[error("unexpected answer: {0}")]
+    Protocol(String),
+}
+
+impl From<io::Error> for PgError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl PgError {
+    /// A wrong connection parameter.
+    pub(crate) fn parameter(message: impl Into<String>) -> Self {
+        Self::Parameter {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// The SQLSTATE, if the server said one.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Server(error) => Some(&error.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same may succeed later without anybody's doing.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Timeout(_) => true,
+            // 08 connection, 53 resources (too many connections), 57P server shutting down or starting, 55006 slot still
+            // held by a connection that is gone, 40 serialization.
+            Self::Server(error) => ["08", "53", "57P", "55006", "40"]
+                .iter()
+                .any(|prefix| error.code.starts_with(prefix)),
+            Self::Parameter { .. } | Self::Tls { .. } | Self::Authentication { .. } | Self::Protocol(_) => {
+                false
+            }
+        }
+    }
+
+    /// The stable code of the error; see docs/ERRORS.md.
+    #[must_use]
+    pub fn stable_code(&self) -> &'static str {
+        match self {
+            Self::Parameter { .. } => "pg.parameter",
+            Self::Io(_) => "pg.connection",
+            Self::Tls { .. } => "pg.tls",
+            Self::Authentication { .. } => "pg.authentication",
+            Self::Timeout(_) => "pg.timeout",
+            Self::Protocol(_) => "pg.protocol",
+            Self::Server(error) => match error.code.as_str() {
+                code if code.starts_with("28") => "pg.authentication",
+                "57P03" => "pg.starting",
+                code if code.starts_with("57P") => "pg.shutdown",
+                "53300" => "pg.too_many_connections",
+                "42501" => "pg.privilege",
+                "55006" => "pg.slot_in_use",
+                _ => "pg.server",
+            },
+        }
+    }
+
+    /// Makes it an error of the engine: what was tried, on what.
+    #[must_use]
+    pub fn at(self, operation: &'static str, object: impl Into<String>) -> EngineError {
+        let mut error = EngineError::new(self.stable_code(), operation, object, self.to_string());
+        error.retryable = self.is_retryable();
+        error.hint = self.advice();
+        if matches!(self, Self::Parameter { .. }) {
+            error.class = FailureClass::Usage;
+        }
+        match self {
+            Self::Io(cause) => error.cause(cause),
+            Self::Server(cause) => error.cause(cause),
+            _ => error,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Parameter { hint, .. } | Self::Tls { hint, .. } | Self::Authentication { hint, .. } => {
+                hint.clone()
+            }
+            Self::Server(error) => error.hint.clone().or_else(|| advice_for(&error.code)),
+            Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Some(
+                "is the server running there, and does listen_addresses include that address?".to_owned(),
+            ),
+            Self::Io(_) | Self::Timeout(_) | Self::Protocol(_) => None,
+        }
+    }
+}
+
+fn advice_for(code: &str) -> Option<String> {
+    let advice = match code {
+        "28P01" => "check the password (password=, PGPASSWORD, or a line in ~/.pgpass)",
+        "28000" => {
+            "allow it in pg_hba.conf, e.g. `hostssl replication <user> <address>/32 scram-sha-256`, \
+             then SELECT pg_reload_conf()"
+        }
+        "42501" => "ALTER ROLE <user> REPLICATION",
+        "53300" => "raise max_wal_senders or max_connections, or close idle connections",
+        "55006" => {
+            "another receiver holds the slot, or the server has not yet noticed that an old one is gone"
+        }
+        _ => return None,
+    };
+    Some(advice.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_error_keeps_its_facts_and_is_not_said_twice() {
+        let server = ServerError {
+            severity: "FATAL".into(),
+            code: "57P03".into(),
+            message: "the database system is starting up".into(),
+            detail: Some("recovering".into()),
+            hint: None,
+        };
+        let error = PgError::Server(server).at("connect to", "db1:5432");
+        assert_eq!(error.code, "pg.starting");
+        assert!(error.retryable);
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to db1:5432: the database system is starting up"
+        );
+        assert_eq!(
+            error.cause.map(|cause| cause.to_string()),
+            Some("FATAL 57P03: recovering".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_wrong_password_is_not_tried_again() {
+        let server = ServerError {
+            code: "28P01".into(),
+            ..ServerError::default()
+        };
+        assert!(!PgError::Server(server).is_retryable());
+        assert!(PgError::Io(io::ErrorKind::ConnectionReset.into()).is_retryable());
+    }
+}

@@ -1,0 +1,27 @@
+//! A blocking PostgreSQL client: connection parameters as libpq reads them, TLS, authentication, the simple query protocol,
+//! copy in both directions. Protocol: PostgreSQL documentation, chapter "Frontend/Backend Protocol".
+
+mod authentication;
+mod certificate;
+pub mod config;
+mod connection;
+mod conninfo;
+mod environment;
+mod error;
+mod open;
+mod passfile;
+mod query;
+mod resolve;
+mod secret;
+mod service;
+mod socket;
+mod tls;
+
+pub use config::{Config, Host, Keepalives, RootCertificates, SslMode, TargetSession};
+pub use connection::{Canceller, Connection, Frame};
+pub use environment::Environment;
+pub use error::{PgError, ServerError};
+pub use open::{Purpose, connect};
+pub(crate) use query::row;
+pub use query::{Rows, quote_identifier, quote_literal};
+pub use secret::Secret;

@@ -1,0 +1,18 @@
+//! Physical replication: who the server is, its slots, its log as a stream, and capture over all of these.
+//! Protocol: PostgreSQL documentation, "Streaming Replication Protocol".
+
+mod capture;
+mod coverage;
+mod identity;
+mod loss;
+mod receive;
+mod slot;
+mod start;
+mod stream;
+
+pub use capture::{CaptureSource, capture, drop_slot};
+pub use coverage::Coverage;
+pub use identity::{Replication, parse_size};
+pub use slot::SlotPosition;
+pub use start::{Obstacle, Start, plan_start};
+pub use stream::{StreamEvent, WalStream};
