@@ -146,6 +146,8 @@ pub enum LogEvent {
     },
     /// A database was created (as copy of files or by logged blocks).
     DatabaseCreate {
+        /// The transaction that did it; 0 if the record does not say.
+        xid: u64,
         /// Oid of the database.
         database: u32,
         /// Oid of its tablespace.
@@ -155,6 +157,8 @@ pub enum LogEvent {
     },
     /// A database's directory was removed. Replaying it deletes files, before the commit of the DROP.
     DatabaseDrop {
+        /// The transaction that did it; 0 if the record does not say.
+        xid: u64,
         /// Oid of the database.
         database: u32,
         /// Oids of the tablespaces from which it was removed.
@@ -164,6 +168,8 @@ pub enum LogEvent {
     },
     /// A tablespace was created at a literal path.
     TablespaceCreate {
+        /// The transaction that did it; 0 if the record does not say.
+        xid: u64,
         /// Its oid.
         tablespace: u32,
         /// The directory that the record names.
@@ -173,6 +179,8 @@ pub enum LogEvent {
     },
     /// A tablespace was dropped.
     TablespaceDrop {
+        /// The transaction that did it; 0 if the record does not say.
+        xid: u64,
         /// Its oid.
         tablespace: u32,
         /// The record.

@@ -20,9 +20,55 @@ impl LogOffset {
     }
 }
 
+/// Two hexadecimal numbers, the high and the low 32 bits: how positions are named in reasons.
+impl fmt::Display for LogOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
 /// A moment: microseconds since 1970-01-01 00:00:00 UTC, without leap seconds (as PostgreSQL counts).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Micros(pub i64);
+
+/// Date and time of day in UTC to the microsecond, of the proleptic Gregorian calendar.
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DAY: i64 = 86_400_000_000;
+        let (year, month, day) = civil(self.0.div_euclid(DAY));
+        let micros = self.0.rem_euclid(DAY);
+        let seconds = micros / 1_000_000;
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{:06} UTC",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60,
+            micros % 1_000_000
+        )
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap day is
+/// the last of its year, in eras of 400 years, which all have the same number of days.
+const fn civil(days: i64) -> (i64, i64, i64) {
+    const ERA: i64 = 146_097;
+    // 0000-03-01 lies this many days before 1970-01-01.
+    let days = days + 719_468;
+    let era = days.div_euclid(ERA);
+    let of_era = days.rem_euclid(ERA);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let carry = if month <= 2 { 1 } else { 0 };
+    (year + era * 400 + carry, month, day)
+}
 
 /// A half-open range of the log: `from` is in it, `to` is the first byte after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -90,6 +136,24 @@ impl fmt::Display for BranchId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_and_moments_are_named() {
+        assert_eq!(LogOffset(0x1_0300_0148).to_string(), "1/3000148");
+        for (micros, text) in [
+            (1_769_697_000_500_000, "2026-01-29 14:30:00.500000 UTC"),
+            (0, "1970-01-01 00:00:00.000000 UTC"),
+            (-1, "1969-12-31 23:59:59.999999 UTC"),
+            (951_782_400_000_000, "2000-02-29 00:00:00.000000 UTC"),
+            (4_107_542_400_000_000, "2100-03-01 00:00:00.000000 UTC"),
+            (-62_135_596_800_000_000, "0001-01-01 00:00:00.000000 UTC"),
+        ] {
+            assert_eq!(Micros(micros).to_string(), text);
+        }
+        // The extremes print something and don't overflow.
+        assert!(Micros(i64::MIN).to_string().starts_with('-'));
+        assert!(Micros(i64::MAX).to_string().ends_with("UTC"));
+    }
 
     #[test]
     fn a_branch_name_survives_printing_and_parsing() {

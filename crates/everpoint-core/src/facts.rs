@@ -1,0 +1,226 @@
+//! What planning knows: digests in brief, branches, backups.
+
+use crate::digest::{Digest, LogEvent, RecordSpan, Verdict};
+use crate::position::{BranchId, LogOffset, Micros, Span};
+
+/// A digest in brief: small enough that those of a whole log fit in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PieceFacts {
+    /// See [`Digest::span`].
+    pub span: Span,
+    /// See [`Digest::content_hash`].
+    pub content_hash: [u8; 32],
+    /// See [`Digest::previous_hash`].
+    pub previous_hash: Option<[u8; 32]>,
+    /// See [`Digest::verdict`].
+    pub verdict: Verdict,
+    /// See [`Digest::first_record`].
+    pub first_record: Option<LogOffset>,
+    /// See [`Digest::last_record`].
+    pub last_record: Option<RecordSpan>,
+    /// See [`Digest::first_previous`].
+    pub first_previous: Option<LogOffset>,
+    /// See [`Digest::system`].
+    pub system: u64,
+    /// See [`Digest::timeline`].
+    pub timeline: u32,
+    /// See [`Digest::head_unknown`].
+    pub head_unknown: bool,
+    /// Everything that happened until this moment lies in this piece or before it: the digest says so, or a
+    /// checkpoint, a restore point or an end of recovery in it has this time. The latest such moment.
+    pub known_until: Option<Micros>,
+    /// Earliest and latest time of the commits and aborts in the piece.
+    pub times: Option<(Micros, Micros)>,
+    /// Lowest and highest of the transaction ids that the piece's events name, subtransactions too.
+    pub xids: Option<(u64, u64)>,
+    /// Where the log becomes one that can't be replayed over a backup: start of the first record that says so, end
+    /// of the last.
+    pub minimal: Option<Span>,
+    /// What else is in it.
+    pub counts: EventCounts,
+}
+
+/// How many events of some kinds a piece has, so that only pieces with something to find are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventCounts {
+    /// Commits.
+    pub commits: u32,
+    /// Aborts.
+    pub aborts: u32,
+    /// Transactions prepared, and prepared transactions ended.
+    pub prepared: u32,
+    /// Named restore points.
+    pub restore_points: u32,
+    /// Ends of backups.
+    pub backup_ends: u32,
+    /// Databases and tablespaces created or dropped.
+    pub places: u32,
+    /// Records of settings that a replaying server must match.
+    pub parameters: u32,
+}
+
+impl From<&Digest> for PieceFacts {
+    fn from(digest: &Digest) -> Self {
+        let mut facts = Self {
+            span: digest.span,
+            content_hash: digest.content_hash,
+            previous_hash: digest.previous_hash,
+            verdict: digest.verdict.clone(),
+            first_record: digest.first_record,
+            last_record: digest.last_record,
+            first_previous: digest.first_previous,
+            system: digest.system,
+            timeline: digest.timeline,
+            head_unknown: digest.head_unknown,
+            known_until: digest.covered_until,
+            times: None,
+            xids: None,
+            minimal: None,
+            counts: EventCounts::default(),
+        };
+        digest.events.iter().for_each(|event| facts.count(event));
+        facts
+    }
+}
+
+impl PieceFacts {
+    fn count(&mut self, event: &LogEvent) {
+        match event {
+            LogEvent::Commit(end) | LogEvent::Abort(end) => {
+                let counter = match event {
+                    LogEvent::Commit(_) => &mut self.counts.commits,
+                    _ => &mut self.counts.aborts,
+                };
+                *counter = counter.saturating_add(1);
+                self.counts.prepared = self.counts.prepared.saturating_add(u32::from(end.prepared));
+                widen(&mut self.times, end.time);
+                widen(&mut self.xids, end.xid);
+                end.subxids.iter().for_each(|xid| widen(&mut self.xids, *xid));
+            }
+            LogEvent::Prepare { xid, .. } => {
+                self.counts.prepared = self.counts.prepared.saturating_add(1);
+                widen(&mut self.xids, *xid);
+            }
+            LogEvent::DatabaseCreate { xid, .. }
+            | LogEvent::DatabaseDrop { xid, .. }
+            | LogEvent::TablespaceCreate { xid, .. }
+            | LogEvent::TablespaceDrop { xid, .. } => {
+                self.counts.places = self.counts.places.saturating_add(1);
+                widen(&mut self.xids, *xid);
+            }
+            LogEvent::RestorePoint { time, .. } => {
+                self.counts.restore_points = self.counts.restore_points.saturating_add(1);
+                self.known_until = self.known_until.max(Some(*time));
+            }
+            LogEvent::Checkpoint { time, .. } | LogEvent::EndOfRecovery { time, .. } => {
+                self.known_until = self.known_until.max(Some(*time));
+            }
+            LogEvent::Parameters { minimal, record, .. } => {
+                self.counts.parameters = self.counts.parameters.saturating_add(1);
+                if *minimal {
+                    let from = self.minimal.map_or(record.start, |span| span.from);
+                    self.minimal = Some(Span { from, to: record.end });
+                }
+            }
+            LogEvent::BackupEnd { .. } => {
+                self.counts.backup_ends = self.counts.backup_ends.saturating_add(1);
+            }
+            LogEvent::SegmentSwitch { .. } => {}
+        }
+    }
+}
+
+/// Makes the range hold the value.
+fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
+    *range = Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))));
+}
+
+/// A stretch of the log that is known to be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownGap {
+    /// What is missing.
+    pub span: Span,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// One branch of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchFacts {
+    /// Number of the identity to which it belongs; [`BranchId`]s are unique within one.
+    pub identity: u32,
+    /// Its name.
+    pub id: BranchId,
+    /// Its timeline number.
+    pub timeline: u32,
+    /// Size of a log segment in bytes.
+    pub segment_size: u64,
+    /// The branch from which it forked, and the first position that is no longer of that one; see
+    /// [`parent_branch`](crate::parent_branch). `None`: it has none, or none of which any log is stored.
+    pub parent: Option<(BranchId, LogOffset)>,
+    /// Its pieces, sorted by position.
+    pub pieces: Vec<PieceFacts>,
+    /// Nothing was committed up to this moment beyond this position.
+    pub covered: Option<(LogOffset, Micros)>,
+    /// What is known to be missing.
+    pub gaps: Vec<KnownGap>,
+}
+
+/// The log map in brief.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogFacts {
+    /// All branches of all identities of a cluster, in any order.
+    pub branches: Vec<BranchFacts>,
+}
+
+impl LogFacts {
+    /// The branch of this name.
+    #[must_use]
+    pub fn branch(&self, identity: u32, id: &BranchId) -> Option<&BranchFacts> {
+        self.branches
+            .iter()
+            .find(|branch| branch.identity == identity && branch.id == *id)
+    }
+}
+
+/// Whether a backup can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackupStatus {
+    /// It can.
+    Ok,
+    /// Something in it was found damaged.
+    Damaged,
+    /// It was never finished.
+    Failed,
+    /// It is being taken.
+    Running,
+}
+
+/// A backup in brief.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupFacts {
+    /// Its name.
+    pub label: String,
+    /// `full`, `incremental`, ...
+    pub kind: String,
+    /// Number of the identity to which it belongs.
+    pub identity: u32,
+    /// The branch on which it was taken.
+    pub branch: BranchId,
+    /// Timeline number of that branch.
+    pub timeline: u32,
+    /// Where replay begins.
+    pub start: LogOffset,
+    /// Consistent once replay has reached this.
+    pub stop: LogOffset,
+    /// The server's clock when it had begun: after `start`, before `stop` was written.
+    pub started_at: Micros,
+    /// The server's clock when `stop` had been written.
+    pub stopped_at: Micros,
+    /// Bytes of the image.
+    pub size: u64,
+    /// Whether it can be used.
+    pub status: BackupStatus,
+    /// It was taken from a standby: no record marks its end.
+    pub from_standby: bool,
+}

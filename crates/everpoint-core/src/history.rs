@@ -1,0 +1,71 @@
+//! From the history of a timeline to the branch it forked from.
+
+use crate::position::{BranchId, LogOffset};
+
+/// One step of a timeline's history: the log follows `timeline` up to `until` and a younger timeline from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HistoryEntry {
+    /// The older timeline.
+    pub timeline: u32,
+    /// First position that is no longer of it.
+    pub until: LogOffset,
+}
+
+/// The branch from which a branch with this history (oldest step first) forked, and where, among the `known` ones
+/// with their histories.
+///
+/// A timeline number is not enough: two copies promoted apart share it. The parent is the branch whose own history is
+/// the beginning of this one. Where nothing of the parent itself is stored (a server promoted twice within one
+/// segment), it is the nearest ancestor of which something is.
+#[must_use]
+pub fn parent_branch<'a>(
+    history: &[HistoryEntry],
+    known: impl IntoIterator<Item = (&'a BranchId, &'a [HistoryEntry])> + Clone,
+) -> Option<(BranchId, LogOffset)> {
+    (0..history.len()).rev().find_map(|step| {
+        let (before, entry) = (history.get(..step)?, history.get(step)?);
+        known
+            .clone()
+            .into_iter()
+            .find(|(id, of_id)| id.timeline() == entry.timeline && *of_id == before)
+            .map(|(id, _)| (id.clone(), entry.until))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(timeline: u32, until: u64) -> HistoryEntry {
+        HistoryEntry {
+            timeline,
+            until: LogOffset(until),
+        }
+    }
+
+    #[test]
+    fn the_parent_has_the_number_and_the_history() {
+        let one = BranchId::new(1, [0; 8]);
+        let (two, other_two) = (BranchId::new(2, [1; 8]), BranchId::new(2, [2; 8]));
+        let (of_two, of_other) = ([entry(1, 100)], [entry(1, 50)]);
+        let known: [(&BranchId, &[HistoryEntry]); 3] =
+            [(&one, &[]), (&other_two, &of_other), (&two, &of_two)];
+        let parent = |history: &[HistoryEntry]| parent_branch(history, known);
+        assert_eq!(parent(&[]), None);
+        assert_eq!(parent(&[entry(1, 70)]), Some((one.clone(), LogOffset(70))));
+        assert_eq!(
+            parent(&[entry(1, 100), entry(2, 200)]),
+            Some((two.clone(), LogOffset(200)))
+        );
+        assert_eq!(
+            parent(&[entry(1, 50), entry(2, 200)]),
+            Some((other_two.clone(), LogOffset(200)))
+        );
+        // Nothing of that timeline 2 is stored.
+        assert_eq!(
+            parent(&[entry(1, 60), entry(2, 61)]),
+            Some((one.clone(), LogOffset(60)))
+        );
+        assert_eq!(parent(&[entry(7, 60)]), None);
+    }
+}
