@@ -1,0 +1,118 @@
+//! Compression of one frame.
+
+use crate::error::FormatError;
+
+/// How a frame is compressed. Stored as one byte: 0 raw, 1 zstd, 2 lz4 block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// As it is.
+    Raw,
+    /// zstd at a level from -7 to 22.
+    Zstd(i32),
+    /// lz4 block format.
+    Lz4,
+}
+
+/// Reusable compression state: one a thread.
+pub struct Compressor {
+    zstd: Option<(i32, zstd::bulk::Compressor<'static>)>,
+}
+
+impl Default for Compressor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Compressor {
+    /// Fresh state; nothing is allocated before the first use.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { zstd: None }
+    }
+
+    /// Bytes that `raw` takes when compressed so.
+    ///
+    /// # Errors
+    /// If the compressor refuses.
+    pub fn compressed_size(&mut self, codec: Codec, raw: &[u8]) -> Result<usize, FormatError> {
+        let mut out = Vec::new();
+        self.append(codec, raw, &mut out)?;
+        Ok(out.len())
+    }
+
+    /// Appends the compressed bytes to `out`; returns the codec byte, 0 if compression did not pay.
+    pub(crate) fn append(&mut self, codec: Codec, raw: &[u8], out: &mut Vec<u8>) -> Result<u8, FormatError> {
+        let start = out.len();
+        let tag = match codec {
+            Codec::Raw => 0,
+            Codec::Zstd(level) => {
+                let bound = zstd::zstd_safe::compress_bound(raw.len());
+                out.resize(start + bound, 0);
+                let target = out.get_mut(start..).unwrap_or_default();
+                let written = self.context(level)?.compress_to_buffer(raw, target)?;
+                out.truncate(start + written);
+                1
+            }
+            Codec::Lz4 => {
+                out.resize(start + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
+                let target = out.get_mut(start..).unwrap_or_default();
+                let written =
+                    lz4_flex::block::compress_into(raw, target).map_err(|_| FormatError::Engine {
+                        what: "lz4 compression",
+                    })?;
+                out.truncate(start + written);
+                2
+            }
+        };
+        if tag == 0 || out.len() - start >= raw.len() {
+            out.truncate(start);
+            out.extend_from_slice(raw);
+            return Ok(0);
+        }
+        Ok(tag)
+    }
+
+    fn context(&mut self, level: i32) -> Result<&mut zstd::bulk::Compressor<'static>, FormatError> {
+        if self.zstd.as_ref().is_none_or(|(known, _)| *known != level) {
+            self.zstd = Some((level, zstd::bulk::Compressor::new(level)?));
+        }
+        self.zstd
+            .as_mut()
+            .map(|(_, context)| context)
+            .ok_or(FormatError::Engine { what: "zstd" })
+    }
+}
+
+/// Expands `bytes` into `out`, which ends up with exactly `raw` bytes.
+pub(crate) fn expand(tag: u8, bytes: &[u8], raw: usize, out: &mut Vec<u8>) -> Result<(), FormatError> {
+    let wrong = || FormatError::Damaged {
+        what: "a compressed frame".to_owned(),
+    };
+    out.clear();
+    let written = match tag {
+        0 => {
+            out.extend_from_slice(bytes);
+            bytes.len()
+        }
+        1 => {
+            out.resize(raw, 0);
+            zstd::bulk::decompress_to_buffer(bytes, out.as_mut_slice()).map_err(|_| wrong())?
+        }
+        2 => {
+            out.resize(raw, 0);
+            lz4_flex::block::decompress_into(bytes, out).map_err(|_| wrong())?
+        }
+        _ => {
+            return Err(FormatError::Invalid {
+                what: "a frame".to_owned(),
+                why: format!("codec {tag}"),
+            });
+        }
+    };
+    if written == raw && out.len() == raw {
+        Ok(())
+    } else {
+        Err(wrong())
+    }
+}

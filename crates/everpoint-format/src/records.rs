@@ -1,0 +1,222 @@
+//! Small records, each one JSON object with a version: identity, attempt, failure, damage, gap, lease, and `config`.
+//!
+//! JSON because people read them in an emergency; unknown fields are ignored, so later versions may add some.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::FormatError;
+
+/// Version of the repository format.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).unwrap_or_default()
+}
+
+pub(crate) fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
+    serde_json::from_slice(bytes).map_err(|error| FormatError::Invalid {
+        what: what.to_owned(),
+        why: error.to_string(),
+    })
+}
+
+macro_rules! json_record {
+    ($type:ident, $what:literal) => {
+        impl $type {
+            /// Encodes it.
+            #[must_use]
+            pub fn encode(&self) -> Vec<u8> {
+                to_json(self)
+            }
+
+            /// Decodes it.
+            ///
+            /// # Errors
+            /// `Invalid` if it is not such a record.
+            pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+                from_json($what, bytes)
+            }
+        }
+    };
+}
+
+/// Who wrote the log and the backups under an identity number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// System identifier, decimal (JSON numbers lose digits).
+    pub system_identifier: String,
+    /// Version of the server when it was first seen, as a number.
+    pub server_version: u32,
+    /// Size of a log segment in bytes.
+    pub segment_size: u64,
+    /// When it was first seen, microseconds since 1970 UTC.
+    pub since: i64,
+}
+json_record!(Identity, "an identity");
+
+/// A backup that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Label.
+    pub label: String,
+    /// `full` or `incremental`.
+    pub kind: String,
+    /// When, microseconds since 1970 UTC.
+    pub started_at: i64,
+    /// Process that took it.
+    pub process: u32,
+}
+json_record!(Attempt, "an attempt");
+
+impl Attempt {
+    /// An attempt.
+    #[must_use]
+    pub fn new(label: &str, kind: &str, started_at: i64, process: u32) -> Self {
+        Self {
+            label: label.to_owned(),
+            kind: kind.to_owned(),
+            started_at,
+            process,
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When, microseconds since 1970 UTC.
+    pub at: i64,
+    /// Stable code.
+    pub code: String,
+    /// In words.
+    pub message: String,
+}
+json_record!(Failure, "a failure");
+
+impl Failure {
+    /// A failure.
+    #[must_use]
+    pub fn new(at: i64, code: &str, message: &str) -> Self {
+        Self {
+            at,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+}
+
+/// Damage found in a backup after it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// When it was found, microseconds since 1970 UTC.
+    pub at: i64,
+    /// The object that is damaged or missing.
+    pub object: String,
+    /// In words.
+    pub message: String,
+}
+json_record!(Damage, "a damage record");
+
+/// Log that is known to be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// First missing position.
+    pub from: u64,
+    /// First position after it.
+    pub to: u64,
+    /// When it was found, microseconds since 1970 UTC.
+    pub at: i64,
+    /// Why.
+    pub reason: String,
+}
+json_record!(Gap, "a gap");
+
+/// A claim on a piece of work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// Who holds it, in words.
+    pub holder: String,
+    /// Random, so that a holder knows its own.
+    pub token: String,
+    /// Milliseconds after which it expires unless renewed.
+    pub ttl_millis: u64,
+    /// Given up by its holder.
+    #[serde(default)]
+    pub released: bool,
+    /// Host and process of the holder.
+    #[serde(default)]
+    pub host: String,
+    /// See `host`.
+    #[serde(default)]
+    pub process: u32,
+}
+json_record!(LeaseRecord, "a lease");
+
+/// The one object in clear that says what a repository is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryConfig {
+    /// Version of the format.
+    pub format_version: u32,
+    /// Its id.
+    pub repository_id: crate::seal::RepositoryId,
+    /// Whether objects are encrypted.
+    pub encrypted: bool,
+    /// When it was made, microseconds since 1970 UTC.
+    pub created: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ConfigJson {
+    everpoint_format: u32,
+    repository_id: String,
+    encrypted: bool,
+    created: i64,
+}
+
+impl RepositoryConfig {
+    /// Of this version.
+    #[must_use]
+    pub const fn new(repository_id: crate::seal::RepositoryId, encrypted: bool, created: i64) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            repository_id,
+            encrypted,
+            created,
+        }
+    }
+
+    /// Encodes it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(&ConfigJson {
+            everpoint_format: self.format_version,
+            repository_id: self.repository_id.to_string(),
+            encrypted: self.encrypted,
+            created: self.created,
+        })
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// `NotOurs` if it is none, `UnknownVersion` if it is of a later one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let not_ours = || FormatError::NotOurs {
+            what: "config".to_owned(),
+        };
+        let json: ConfigJson = serde_json::from_slice(bytes).map_err(|_| not_ours())?;
+        if json.everpoint_format != FORMAT_VERSION {
+            return Err(FormatError::UnknownVersion {
+                version: u16::try_from(json.everpoint_format).unwrap_or(u16::MAX),
+            });
+        }
+        let repository_id = crate::seal::RepositoryId::parse(&json.repository_id).ok_or_else(not_ours)?;
+        Ok(Self {
+            format_version: json.everpoint_format,
+            repository_id,
+            encrypted: json.encrypted,
+            created: json.created,
+        })
+    }
+}
