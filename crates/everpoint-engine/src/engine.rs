@@ -1,6 +1,8 @@
 //! The trait of an engine.
 
-use everpoint_core::{Carry, LogOffset};
+use std::path::Path;
+
+use everpoint_core::{Carry, HistoryEntry, LogOffset, RecordSpan};
 
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
@@ -24,6 +26,17 @@ pub struct ServerIdentity {
     pub position: LogOffset,
     /// It is a standby.
     pub in_recovery: bool,
+}
+
+/// Log in the directory of a stopped server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalLog {
+    /// System identifier that its segments name.
+    pub system: u64,
+    /// Start of the oldest segment of the unbroken run that ends at `to`.
+    pub from: LogOffset,
+    /// End of the last whole record.
+    pub to: LogOffset,
 }
 
 /// A protected cluster, as seen by the use-cases.
@@ -75,6 +88,37 @@ pub trait Engine: Send + Sync {
 
     /// A decoder for log bytes that begin at `carry.position`.
     fn decoder(&self, segment_size: u64, carry: Carry) -> Box<dyn LogDecoder>;
+
+    /// Reads the history of a timeline as its history file has it.
+    ///
+    /// # Errors
+    /// If the file is not one.
+    fn history(&self, bytes: &[u8]) -> Result<Vec<HistoryEntry>, EngineError>;
+
+    /// The last whole record that ends in `bytes` (which begin at `start`) and begins at or before `at`. `before` is the
+    /// unfinished record with which the log before `start` ends, if known.
+    fn last_record(
+        &self,
+        bytes: &[u8],
+        start: LogOffset,
+        segment_size: u64,
+        before: Option<Carry>,
+        at: LogOffset,
+    ) -> Option<RecordSpan>;
+
+    /// The unfinished record at the end of a whole segment that begins at `start`.
+    fn carry_of(&self, segment: &[u8], start: LogOffset, segment_size: u64) -> Carry;
+
+    /// What log of `timeline` the directory of a stopped server holds in whole records: nothing if it holds none.
+    ///
+    /// # Errors
+    /// If it is there and can't be read.
+    fn local_log(
+        &self,
+        directory: &Path,
+        timeline: u32,
+        segment_size: u64,
+    ) -> Result<Option<LocalLog>, EngineError>;
 
     /// Makes a restored directory ready to recover: generated configuration, recovery settings, links.
     ///

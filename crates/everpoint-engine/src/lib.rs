@@ -16,6 +16,6 @@ pub use backup::{
 };
 pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, StopFlag};
 pub use check::{CheckLine, CheckState};
-pub use engine::{Engine, ServerIdentity};
+pub use engine::{Engine, LocalLog, ServerIdentity};
 pub use error::EngineError;
 pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};
