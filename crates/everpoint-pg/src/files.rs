@@ -1,6 +1,18 @@
 //! The files of a data directory: which are pages of relations, which are taken as they are, which are left out.
 
+mod external;
+mod reader;
+mod session;
+mod settled;
+mod source;
+mod throttle;
+mod walk;
+
 use std::collections::BTreeSet;
+
+pub use external::external_files;
+pub use session::{BackupSession, SessionStart, SessionStop};
+pub use source::{backup_files, label_start};
 
 /// Blocks of a relation in one of its files that PostgreSQL is compiled with unless somebody chose otherwise: 1 GiB.
 pub const BLOCKS_PER_FILE: u32 = 131_072;

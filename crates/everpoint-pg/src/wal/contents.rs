@@ -319,7 +319,11 @@ fn of_database(
     }))
 }
 
-fn of_tablespace(header: &RecordHeader, fields: &mut Fields<'_>, record: RecordSpan) -> Option<Option<LogEvent>> {
+fn of_tablespace(
+    header: &RecordHeader,
+    fields: &mut Fields<'_>,
+    record: RecordSpan,
+) -> Option<Option<LogEvent>> {
     let tablespace = fields.u32()?;
     let xid = u64::from(header.xid);
     Some(match header.kind() {

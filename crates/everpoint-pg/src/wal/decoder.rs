@@ -276,10 +276,8 @@ impl WalDecoder {
                     self.broken(at, "the record does not continue on the next page");
                 }
             }
-            State::Skipping { remaining: expected } => {
-                if !header.continues || *expected != remaining {
-                    self.broken(page, "the record does not continue on the next page");
-                }
+            State::Skipping { remaining: expected } if !header.continues || *expected != remaining => {
+                self.broken(page, "the record does not continue on the next page");
             }
             State::Between { known: false } if header.continues && remaining > 0 => {
                 self.piece.head_unknown = true;

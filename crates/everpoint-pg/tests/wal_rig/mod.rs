@@ -163,7 +163,8 @@ impl Server {
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.try_sql("select 1").is_err() {
-            assert!(Instant::now() < deadline, "{}", self.log());
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }

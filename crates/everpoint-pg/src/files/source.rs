@@ -1,0 +1,280 @@
+//! Backup by reading the files of a data directory, with several threads.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use everpoint_core::LogOffset;
+use everpoint_engine::{
+    BackupBegin, BackupEnd, BackupOptions, EngineError, FileKind, FileMeta, ImageSink, ImageWorker, Part,
+};
+
+use super::reader::{Reader, Shared, failed, stopped};
+use super::session::{BackupSession, SessionStart, SessionStop};
+use super::throttle::Throttle;
+use super::walk::{Found, Walk, WalkError, tablespaces};
+use crate::control::{CONTROL_FILE, Control};
+
+/// Files listed ahead of the readers.
+const QUEUE: usize = 256;
+
+impl From<WalkError> for EngineError {
+    fn from(error: WalkError) -> Self {
+        failed("list", error.path.display().to_string(), error.error)
+    }
+}
+
+/// Takes a full image of a running cluster by reading its files.
+///
+/// `external` are configuration files outside the data directory, see [`super::external_files`]. The session's
+/// backup is stopped in every case; if that fails too, the first error counts.
+///
+/// # Errors
+/// If the server refuses, a file can't be read or the sink can't store it, or it was asked to stop.
+pub fn backup_files(
+    data_dir: &Path,
+    external: &[PathBuf],
+    session: &mut dyn BackupSession,
+    options: &BackupOptions,
+    sink: &dyn ImageSink,
+) -> Result<BackupEnd, EngineError> {
+    let control = read_control(data_dir)?;
+    let start = session.start(&options.label, options.fast_checkpoint)?;
+    let copied = copy_all(data_dir, external, &control, &start, options, sink);
+    let ended = session.stop();
+    let (mut worker, torn) = copied?;
+    let stop = ended?;
+    give_text(&mut *worker, "backup_label", &stop.label_file)?;
+    if !stop.tablespace_map.is_empty() {
+        give_text(&mut *worker, "tablespace_map", &stop.tablespace_map)?;
+    }
+    worker.finish()?;
+    check_torn(&torn, &stop)?;
+    Ok(BackupEnd {
+        stop: stop.position,
+        timeline: stop.timeline,
+        stopped_at: stop.stopped_at,
+        facts: stop.facts,
+    })
+}
+
+fn read_control(data_dir: &Path) -> Result<Control, EngineError> {
+    let path = data_dir.join(CONTROL_FILE);
+    let name = path.display().to_string();
+    let bytes =
+        super::settled::read(&path, CONTROL_FILE).map_err(|error| failed("read", name.clone(), error))?;
+    Control::parse(&bytes)
+        .map_err(|error| EngineError::new("pg.control", "read", name, "it can't be understood").cause(error))
+}
+
+type Torn = Vec<super::reader::TornPage>;
+
+/// Copies everything but the label; returns the worker that takes the label too.
+fn copy_all<'s>(
+    data_dir: &Path,
+    external: &[PathBuf],
+    control: &Control,
+    start: &SessionStart,
+    options: &BackupOptions,
+    sink: &'s dyn ImageSink,
+) -> Result<(Box<dyn ImageWorker + 's>, Torn), EngineError> {
+    let links = tablespaces(data_dir)
+        .map_err(|error| failed("list", data_dir.join("pg_tblspc").display().to_string(), error))?;
+    sink.begin(&BackupBegin {
+        start: start.position,
+        timeline: start.timeline,
+        started_at: start.started_at,
+        tablespaces: links,
+        expected_bytes: start.expected_bytes,
+        page_size: control.page_size,
+        method: "files",
+    })?;
+    let shared = Shared {
+        page_size: usize::try_from(control.page_size)
+            .unwrap_or(crate::page::PAGE_BYTES)
+            .max(512),
+        pages_per_file: control.pages_per_file,
+        checksums: control.checksum_version != 0,
+        start: start.position,
+        throttle: Throttle::new(options.rate_limit),
+        stop: options.stop.clone(),
+        torn: Mutex::new(Vec::new()),
+    };
+    let version_directory = version_directory(data_dir, control)?;
+    let walk = Walk {
+        data_dir,
+        version_directory: &version_directory,
+    };
+    copy_tree(&walk, &shared, options.workers.max(1), sink)?;
+
+    let mut worker = sink.worker()?;
+    let mut reader = Reader::new(&shared);
+    for file in external {
+        let name = file.display().to_string();
+        let metadata = file
+            .metadata()
+            .map_err(|error| failed("read", name.clone(), error))?;
+        let path = name.trim_start_matches('/');
+        reader.read(
+            &Found::new(path, file.clone(), FileKind::External, &metadata),
+            &mut *worker,
+        )?;
+    }
+    // Last of all: everything that it promises to be on disk has been read by then.
+    let control_path = data_dir.join(CONTROL_FILE);
+    let metadata = control_path
+        .metadata()
+        .map_err(|error| failed("read", control_path.display().to_string(), error))?;
+    reader.read(
+        &Found::new(CONTROL_FILE, control_path, FileKind::Plain, &metadata),
+        &mut *worker,
+    )?;
+    let torn = shared.torn.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((worker, torn))
+}
+
+/// The name of this server's part of a tablespace: major version and version of the catalogs.
+fn version_directory(data_dir: &Path, control: &Control) -> Result<String, EngineError> {
+    let path = data_dir.join("PG_VERSION");
+    let major =
+        std::fs::read_to_string(&path).map_err(|error| failed("read", path.display().to_string(), error))?;
+    Ok(format!("PG_{}_{}", major.trim(), control.catalog_version))
+}
+
+/// Lists in this thread, reads in `workers` others.
+fn copy_tree(
+    walk: &Walk<'_>,
+    shared: &Shared,
+    workers: usize,
+    sink: &dyn ImageSink,
+) -> Result<(), EngineError> {
+    let (sender, receiver) = sync_channel(QUEUE);
+    let receiver = Mutex::new(receiver);
+    let failed_somewhere = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    let result = read_queued(&receiver, shared, sink, &failed_somewhere);
+                    if result.is_err() {
+                        failed_somewhere.store(true, Ordering::SeqCst);
+                    }
+                    result
+                })
+            })
+            .collect();
+        let listed = list(walk, &sender, shared, &failed_somewhere);
+        drop(sender);
+        let mut first_error = None;
+        for thread in threads {
+            let result = thread.join().unwrap_or_else(|_| Err(thread_died()));
+            first_error = first_error.or(result.err());
+        }
+        // A reader's error stops the listing: it is the cause then.
+        first_error.map_or(listed, Err)
+    })
+}
+
+fn thread_died() -> EngineError {
+    EngineError::new("pg.files", "read", "the data directory", "a reading thread died")
+}
+
+fn list(
+    walk: &Walk<'_>,
+    sender: &SyncSender<Found>,
+    shared: &Shared,
+    failed_somewhere: &AtomicBool,
+) -> Result<(), EngineError> {
+    walk.run(&mut |found: Found| {
+        if shared.stop.is_set() || failed_somewhere.load(Ordering::SeqCst) {
+            return Err(stopped());
+        }
+        if found.meta.path == CONTROL_FILE {
+            return Ok(());
+        }
+        sender.send(found).map_err(|_| thread_died())
+    })
+}
+
+fn read_queued(
+    receiver: &Mutex<Receiver<Found>>,
+    shared: &Shared,
+    sink: &dyn ImageSink,
+    failed_somewhere: &AtomicBool,
+) -> Result<(), EngineError> {
+    let next = || {
+        receiver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv()
+            .ok()
+    };
+    let mut result = sink.worker();
+    let mut reader = Reader::new(shared);
+    // The queue is emptied even after an error, or the listing thread would wait for room in it forever.
+    while let Some(found) = next() {
+        if failed_somewhere.load(Ordering::SeqCst) {
+            continue;
+        }
+        if let Ok(worker) = &mut result
+            && let Err(error) = reader.read(&found, &mut **worker)
+        {
+            failed_somewhere.store(true, Ordering::SeqCst);
+            result = Err(error);
+        }
+    }
+    result?.finish()
+}
+
+fn give_text(worker: &mut dyn ImageWorker, name: &str, text: &str) -> Result<(), EngineError> {
+    let meta = FileMeta {
+        path: name.to_owned(),
+        kind: FileKind::Plain,
+        mode: 0o600,
+        modified: everpoint_core::Micros(0),
+        size_hint: text.len() as u64,
+    };
+    worker.part(
+        &meta,
+        Part {
+            offset: 0,
+            data: text.as_bytes(),
+            last: true,
+            damaged_pages: &[],
+        },
+    )
+}
+
+/// Torn pages must have been written during the backup: only then does the log hold an image of them.
+fn check_torn(torn: &Torn, stop: &SessionStop) -> Result<(), EngineError> {
+    let Some(page) = torn.iter().find(|page| page.lsn > stop.position) else {
+        return Ok(());
+    };
+    let lsn = crate::lsn::Lsn::from(page.lsn);
+    let message = format!(
+        "page {} claims to be changed at {lsn}, after the end of the backup",
+        page.block
+    );
+    Err(
+        EngineError::new("pg.page_damaged", "read", page.path.clone(), message)
+            .class(everpoint_core::FailureClass::Damaged)
+            .hint(
+                "look at the disk and the server's log; pg_checksums on a stopped server lists all bad pages",
+            ),
+    )
+}
+
+/// The position at which a backup's label says that replay begins; `None` if the text is no label.
+#[must_use]
+pub fn label_start(label_file: &str) -> Option<LogOffset> {
+    let line = label_file
+        .lines()
+        .find_map(|line| line.strip_prefix("START WAL LOCATION: "))?;
+    line.split_whitespace()
+        .next()?
+        .parse::<crate::lsn::Lsn>()
+        .ok()
+        .map(LogOffset::from)
+}
