@@ -3,22 +3,35 @@
 //! Nothing in this crate reads a clock, a file, the environment or a random source: a decision is a function of the
 //! facts it is given (`fn(facts, policy, now) -> Plan`), and a plan carries its reasons and its shortfall.
 
+mod choose;
 pub mod class;
 pub mod continuity;
 pub mod digest;
+pub mod estimate;
 pub mod facts;
 pub mod history;
+mod known;
+mod leaf;
+mod moment;
+mod nearest;
+pub mod path;
 pub mod plan;
 pub mod position;
+mod reader;
+mod resolve;
+pub mod source;
 pub mod target;
 pub mod window;
 
 pub use class::FailureClass;
-pub use continuity::{BreakReason, Gap};
+pub use continuity::{BreakReason, Continuity, Gap, Run, continuity, gaps};
 pub use digest::{Carry, Digest, LogEvent, RecordSpan, TransactionEnd, Verdict};
+pub use estimate::{Rates, estimate};
 pub use facts::{BackupFacts, BackupStatus, BranchFacts, EventCounts, KnownGap, LogFacts, PieceFacts};
 pub use history::{HistoryEntry, parent_branch};
-pub use plan::{LogSource, NeededPiece, Reachable, RestorePlan, Shortfall};
+pub use path::{PathPiece, PathStep, is_on_path, path, path_pieces};
+pub use plan::{NeededPiece, Reachable, RestorePlan, Shortfall, plan_restore};
 pub use position::{BranchId, LogOffset, Micros, Span};
+pub use source::LogSource;
 pub use target::{RestoreRequest, Stop, Target};
-pub use window::Window;
+pub use window::{Window, windows};

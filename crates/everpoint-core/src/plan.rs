@@ -1,33 +1,17 @@
 //! The plan of a restore: which backup, which log, where to stop.
 
-use crate::digest::{Digest, RecordSpan};
-use crate::facts::{BranchFacts, PieceFacts};
+use crate::choose::choose;
+use crate::continuity::Run;
+use crate::digest::LogEvent;
+use crate::facts::{BackupFacts, BranchFacts, LogFacts};
+use crate::leaf::leaves;
+use crate::nearest::nearest;
+use crate::path::PathPiece;
 use crate::position::{BranchId, LogOffset, Micros, Span};
-use crate::target::Stop;
-
-/// Gives planning the digests that it needs: few, and one after the other.
-pub trait LogSource {
-    /// Why something can't be read.
-    type Error;
-
-    /// The digest of a piece. Where [`PieceFacts::head_unknown`] is set and the piece before is stored, the source does
-    /// well to make the digest anew with what that piece ends with; else planning may have to refuse.
-    ///
-    /// # Errors
-    /// If it can't be read.
-    fn digest(&mut self, branch: &BranchFacts, piece: &PieceFacts) -> Result<Digest, Self::Error>;
-
-    /// The last whole record that **ends** in the piece and begins at or before `at`; `None` if there is none.
-    ///
-    /// # Errors
-    /// If the piece can't be read.
-    fn last_record(
-        &mut self,
-        branch: &BranchFacts,
-        piece: &PieceFacts,
-        at: LogOffset,
-    ) -> Result<Option<RecordSpan>, Self::Error>;
-}
+use crate::reader::{PathLog, events, last_commit};
+use crate::resolve::{Found, Notes, Refusal, resolve};
+use crate::source::LogSource;
+use crate::target::{RestoreRequest, Stop, Target};
 
 /// A state that a restore can bring back, or has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,4 +78,203 @@ pub struct Shortfall {
     pub nearest_before: Option<Reachable>,
     /// The first state after it.
     pub nearest_after: Option<Reachable>,
+}
+
+/// Plans a restore: which branch, where to stop, from which backup.
+///
+/// Without a wanted timeline the newest of the newest identity is tried first and older identities after it, so that
+/// a moment before an upgrade is found.
+///
+/// # Errors
+/// What `source` says if something can't be read. A target that can't be reached is no error but a [`Shortfall`].
+pub fn plan_restore<S: LogSource>(
+    log: &LogFacts,
+    backups: &[BackupFacts],
+    request: &RestoreRequest,
+    source: &mut S,
+) -> Result<Result<RestorePlan, Shortfall>, S::Error> {
+    let mut refused: Option<Shortfall> = None;
+    for leaf in leaves(log, backups, request) {
+        let path_log = PathLog::new(log, leaf.branch, backups, &request.skip);
+        let mut notes = Notes::default();
+        leaf.note.into_iter().for_each(|note| notes.warn(note));
+        match plan_on(&path_log, leaf.branch, backups, request, source, notes) {
+            Ok(plan) => return Ok(Ok(plan)),
+            Err(Refusal::Source(error)) => return Err(error),
+            Err(Refusal::Shortfall { reason, place }) => {
+                let (before, after) = nearest(&path_log, place, source)?;
+                let known = refused.get_or_insert(Shortfall {
+                    reason,
+                    nearest_before: None,
+                    nearest_after: None,
+                });
+                known.nearest_before = known.nearest_before.or(before);
+                // Identities are tried from the newest on, so that what an older one has after the target is nearer.
+                known.nearest_after = after.or(known.nearest_after);
+            }
+        }
+    }
+    Ok(Err(refused.unwrap_or_else(|| nothing_stored(request))))
+}
+
+fn nothing_stored(request: &RestoreRequest) -> Shortfall {
+    let reason = match (request.timeline, &request.target) {
+        (Some(timeline), _) => format!("nothing is stored of timeline {timeline}"),
+        (None, Target::Backup(label)) => format!("no log is stored of the branch of backup {label}"),
+        (None, _) => "no log is stored".to_owned(),
+    };
+    Shortfall {
+        reason,
+        nearest_before: None,
+        nearest_after: None,
+    }
+}
+
+fn plan_on<S: LogSource>(
+    log: &PathLog<'_>,
+    leaf: &BranchFacts,
+    backups: &[BackupFacts],
+    request: &RestoreRequest,
+    source: &mut S,
+    mut notes: Notes,
+) -> Result<RestorePlan, Refusal<S::Error>> {
+    let found = resolve(log, backups, request, source, &mut notes)?;
+    let (backup, run) = choose(log, found, request, source, &mut notes)?;
+    let span = Span {
+        from: backup.start,
+        to: found.record.end,
+    };
+    let replayed = replayed(run, span, found, source).map_err(Refusal::Source)?;
+    warn_of_prepared(run, found, source, &mut notes).map_err(Refusal::Source)?;
+    let position = if found.inclusive {
+        found.record.end
+    } else {
+        found.record.start
+    };
+    let last = last_commit(source, run, position).map_err(Refusal::Source)?;
+    Ok(RestorePlan {
+        backup: backup.label.clone(),
+        image_bytes: backup.size,
+        identity: leaf.identity,
+        branch: leaf.id.clone(),
+        timeline: leaf.timeline,
+        path: log
+            .path
+            .iter()
+            .map(|step| (step.branch.id.clone(), step.span))
+            .collect(),
+        stop: Stop {
+            record: found.record.start,
+            inclusive: found.inclusive,
+        },
+        reached: Reachable {
+            position,
+            time: last.as_ref().map(|end| end.time),
+            xid: last.map(|end| end.xid),
+        },
+        pieces: replayed.pieces,
+        log_bytes: span.to.since(span.from),
+        limits: replayed.limits,
+        created_tablespaces: replayed.created_tablespaces,
+        reasons: notes.reasons,
+        warnings: notes.warnings,
+    })
+}
+
+/// What the log to be replayed holds that a restore must prepare for.
+#[derive(Default)]
+struct Replayed {
+    pieces: Vec<NeededPiece>,
+    limits: Vec<(String, String)>,
+    created_tablespaces: Vec<(u32, String)>,
+}
+
+/// Names of the limits that [`LogEvent::Parameters`] states, in its order.
+const LIMITS: [&str; 5] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+];
+
+fn replayed<S: LogSource>(
+    run: &Run<'_>,
+    span: Span,
+    found: Found,
+    source: &mut S,
+) -> Result<Replayed, S::Error> {
+    let mut replayed = Replayed::default();
+    let mut highest: Option<[i32; 5]> = None;
+    for piece in run
+        .pieces
+        .iter()
+        .filter(|piece| piece.to > span.from && piece.from < span.to)
+    {
+        replayed.pieces.push(NeededPiece {
+            branch: piece.branch.id.clone(),
+            span: piece.piece.span,
+        });
+        let counts = piece.piece.counts;
+        if counts.parameters == 0 && counts.places == 0 && !piece.piece.head_unknown {
+            continue;
+        }
+        for event in events(source, piece)?.events {
+            if event.record().start < span.from || !found.replays(event.record()) {
+                continue;
+            }
+            match event {
+                LogEvent::Parameters { limits, .. } => {
+                    let before = highest.get_or_insert(limits);
+                    before
+                        .iter_mut()
+                        .zip(limits)
+                        .for_each(|(high, value)| *high = value.max(*high));
+                }
+                LogEvent::TablespaceCreate { tablespace, path, .. } => {
+                    replayed.created_tablespaces.push((tablespace, path));
+                }
+                _ => {}
+            }
+        }
+    }
+    let named = |limits: [i32; 5]| {
+        LIMITS
+            .iter()
+            .map(|name| (*name).to_owned())
+            .zip(limits.map(|value| value.to_string()))
+    };
+    replayed.limits = highest.into_iter().flat_map(named).collect();
+    Ok(replayed)
+}
+
+/// Transactions that are prepared at the stop will be open in the restored server, and hold their locks.
+fn warn_of_prepared<S: LogSource>(
+    run: &Run<'_>,
+    found: Found,
+    source: &mut S,
+    notes: &mut Notes,
+) -> Result<(), S::Error> {
+    let mut open: Vec<(u64, String)> = Vec::new();
+    let told = |piece: &&PathPiece<'_>| piece.piece.counts.prepared > 0 && piece.from <= found.record.end;
+    for piece in run.pieces.iter().filter(told) {
+        for event in events(source, piece)?.events {
+            if !found.replays(event.record()) {
+                continue;
+            }
+            match event {
+                LogEvent::Prepare { xid, gid, .. } => open.push((xid, gid)),
+                LogEvent::Commit(end) | LogEvent::Abort(end) if end.prepared => {
+                    open.retain(|(xid, _)| *xid != end.xid);
+                }
+                _ => {}
+            }
+        }
+    }
+    for (xid, gid) in open {
+        notes.warn(format!(
+            "transaction {xid} is prepared as \"{gid}\" at that point and will be open: commit it or roll it back"
+        ));
+    }
+    Ok(())
 }

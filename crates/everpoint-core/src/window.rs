@@ -1,6 +1,11 @@
 //! Recovery windows: every moment that can be brought back.
 
-use crate::position::{BranchId, LogOffset, Micros};
+use crate::continuity::{Run, continuity};
+use crate::digest::Verdict;
+use crate::facts::{BackupFacts, BackupStatus, LogFacts};
+use crate::known::known_until;
+use crate::path::{PathStep, is_on_path, path};
+use crate::position::{BranchId, LogOffset, Micros, Span};
 
 /// A stretch of time every second of which can be brought back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,4 +28,87 @@ pub struct Window {
     pub backup: String,
     /// Labels of all backups in it, the earliest first.
     pub backups: Vec<String>,
+}
+
+/// The windows of all branches, sorted by identity, branch and position. A window is told of the branch on which it
+/// ends; it may begin on an older one.
+#[must_use]
+pub fn windows(log: &LogFacts, backups: &[BackupFacts]) -> Vec<Window> {
+    let mut windows: Vec<Window> = Vec::new();
+    for leaf in &log.branches {
+        let path = path(log, leaf);
+        let usable = usable(&path, backups, &[]);
+        for run in continuity(&path).runs {
+            if run.last_piece().is_some_and(|last| last.branch == leaf) {
+                windows.extend(window(&path, &run, &usable));
+            }
+        }
+    }
+    windows.sort_by(|a, b| {
+        (a.identity, &a.branch, a.from_position).cmp(&(b.identity, &b.branch, b.from_position))
+    });
+    windows
+}
+
+/// The backups on the path that can be used, the earliest first.
+pub(crate) fn usable<'a>(
+    path: &[PathStep<'_>],
+    backups: &'a [BackupFacts],
+    skip: &[String],
+) -> Vec<&'a BackupFacts> {
+    let mut usable: Vec<&BackupFacts> = backups
+        .iter()
+        .filter(|backup| backup.status == BackupStatus::Ok && !skip.contains(&backup.label))
+        .filter(|backup| is_on_path(path, backup))
+        .collect();
+    usable.sort_by_key(|backup| (backup.stop, backup.start));
+    usable
+}
+
+/// The window that a run of the path makes with the backups whose log it holds; `None` if there is no such backup.
+pub(crate) fn window(path: &[PathStep<'_>], run: &Run<'_>, usable: &[&BackupFacts]) -> Option<Window> {
+    let held = |backup: &&&BackupFacts| {
+        run.holds(Span {
+            from: backup.start,
+            to: backup.stop,
+        })
+    };
+    let first = usable.iter().find(held)?;
+    let leaf = path.last()?.branch;
+    let latest = known_until(run, path, usable).latest();
+    Some(Window {
+        identity: leaf.identity,
+        branch: leaf.id.clone(),
+        timeline: leaf.timeline,
+        from: first.stopped_at,
+        to: latest.max(Some(first.stopped_at)).unwrap_or(first.stopped_at),
+        from_position: first.stop,
+        to_position: last_position(run).max(first.stop),
+        backup: first.label.clone(),
+        backups: usable
+            .iter()
+            .filter(held)
+            .map(|backup| backup.label.clone())
+            .collect(),
+    })
+}
+
+/// The end of what can be replayed of the run: of its last whole record, as far as the facts tell.
+fn last_position(run: &Run<'_>) -> LogOffset {
+    let cut = run.last_piece().is_some_and(|last| !last.is_whole_to_the_end());
+    let broken_inside = run
+        .last_piece()
+        .is_some_and(|last| matches!(last.piece.verdict, Verdict::Broken { at, .. } if at == last.to));
+    if cut && !broken_inside {
+        // A fork and a record that ends a run lie between two records.
+        return run.span.to;
+    }
+    let ends = run
+        .pieces
+        .iter()
+        .rev()
+        .filter_map(|piece| piece.piece.last_record);
+    ends.map(|record| record.end)
+        .find(|end| *end <= run.span.to)
+        .unwrap_or(run.span.from)
 }
