@@ -1,0 +1,434 @@
+//! Leases: who may do what only one may do at a time.
+//!
+//! A lease is a row of objects `leases/<id>/<n>`; the one with the highest number counts. Whoever creates number n+1
+//! holds the lease: to take it, to renew it, or to mark it released. Creation is create-only, so of two who try, one
+//! succeeds. Lower numbers are removed afterwards; a number that was overtaken is worth nothing, even to its maker.
+//!
+//! A lease has expired when its newest object is older than the time to live that it names. Both moments are the store's
+//! own: the age is taken against a probe object written just then. No two hosts' clocks are compared. A holder on the
+//! same machine whose process has died is noticed at once.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use everpoint_core::FailureClass;
+use everpoint_format::records::LeaseRecord;
+use everpoint_format::seal::ObjectKind;
+use everpoint_store::StoreErrorKind;
+
+use crate::error::code;
+use crate::object::{Shared, format_error, hex, random};
+use crate::{RepoError, names, process};
+
+/// How often acquisition starts anew when others change the lease meanwhile.
+const ATTEMPTS: usize = 10;
+/// A probe older than this was left by a crash.
+const PROBE_AGE: Duration = Duration::from_secs(600);
+
+/// Whether a lease is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Nobody holds it.
+    Free,
+    /// Somebody does, and has not let it expire.
+    Held {
+        /// What the holder said of itself.
+        holder: String,
+    },
+}
+
+/// A held lease. Dropping it releases it as far as that is possible; else it expires.
+pub struct Lease {
+    shared: Arc<Shared>,
+    id: String,
+    record: LeaseRecord,
+    state: Mutex<State>,
+}
+
+struct State {
+    number: u32,
+    valid_until: Instant,
+    ended: bool,
+}
+
+/// The newest object of a lease.
+struct Newest {
+    number: u32,
+    modified: i64,
+    record: Option<LeaseRecord>,
+}
+
+/// What stands under a lease's prefix.
+#[derive(Default)]
+struct Row {
+    numbers: Vec<(u32, i64)>,
+    probes: Vec<(String, i64)>,
+}
+
+impl Lease {
+    pub(crate) fn acquire(
+        shared: Arc<Shared>,
+        id: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Self, RepoError> {
+        let record = LeaseRecord {
+            holder: holder.to_owned(),
+            token: hex(&random::<16>()?),
+            ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            released: false,
+            host: process::mark().unwrap_or_default(),
+            process: std::process::id(),
+        };
+        for _ in 0..ATTEMPTS {
+            let newest = newest(&shared, id)?;
+            if let Some(newest) = &newest
+                && let Some(holder) = holder_of(&shared, id, newest, true)?
+            {
+                return Err(locked(id, &holder));
+            }
+            let number = newest.map_or(0, |newest| newest.number).saturating_add(1);
+            let begun = Instant::now();
+            if claim(&shared, id, number, &record)? {
+                let state = Mutex::new(State {
+                    number,
+                    valid_until: later(begun, ttl),
+                    ended: false,
+                });
+                let lease = Self {
+                    shared,
+                    id: id.to_owned(),
+                    record,
+                    state,
+                };
+                lease.remove_below(number);
+                return Ok(lease);
+            }
+        }
+        Err(RepoError::new(
+            code::LOCKED,
+            "take the lease",
+            id,
+            "others take and release it all the time",
+        )
+        .class(FailureClass::Locked)
+        .retryable())
+    }
+
+    /// Extends the lease by its time to live.
+    ///
+    /// # Errors
+    /// `repo.locked` if it was taken over meanwhile: the holder must stop what the lease allows. Another error, while
+    /// [`Lease::is_valid`]: try again.
+    pub fn renew(&self) -> Result<(), RepoError> {
+        let mut state = self.state();
+        if state.ended {
+            return Err(lost(&self.id, "it has ended"));
+        }
+        let begun = Instant::now();
+        let mut number = state.number.saturating_add(1);
+        if !claim(&self.shared, &self.id, number, &self.record)? {
+            state.ended = true;
+            return Err(lost(&self.id, "another holder has taken it over"));
+        }
+        // Numbers below the newest may have been removed: what counts is that nobody is ahead.
+        let highest = row(&self.shared, &self.id)?
+            .numbers
+            .iter()
+            .map(|(number, _)| *number)
+            .max();
+        if highest.is_some_and(|highest| highest > number) {
+            state.ended = true;
+            let _ = self.shared.store.delete(&name(&self.id, number));
+            return Err(lost(&self.id, "another holder has taken it over"));
+        }
+        std::mem::swap(&mut state.number, &mut number);
+        state.valid_until = later(begun, self.ttl());
+        drop(state);
+        // What stays is removed by the next one.
+        let _ = self.shared.store.delete(&name(&self.id, number));
+        Ok(())
+    }
+
+    /// Gives the lease up, so that another can take it at once.
+    ///
+    /// # Errors
+    /// If the store can't be changed: it expires then.
+    pub fn release(self) -> Result<(), RepoError> {
+        self.end()
+    }
+
+    /// Whether it certainly has not expired, by this process's own clock since the last renewal.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let state = self.state();
+        !state.ended && Instant::now() < state.valid_until
+    }
+
+    /// How long it lasts after each renewal.
+    #[must_use]
+    pub const fn ttl(&self) -> Duration {
+        Duration::from_millis(self.record.ttl_millis)
+    }
+
+    /// Renews it from a thread, three times within its time to live, until dropped.
+    #[must_use]
+    pub fn keep(self) -> KeptLease {
+        let lease = Arc::new(self);
+        let (stop, stopped) = mpsc::channel();
+        let renewed = Arc::clone(&lease);
+        let thread = std::thread::spawn(move || {
+            let pause = renewed.ttl() / 3;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                match renewed.renew() {
+                    Ok(()) => {}
+                    Err(error) if error.code == code::LOCKED => return,
+                    Err(error) => {
+                        tracing::warn!(
+                            lease = renewed.id,
+                            error = &error as &dyn std::error::Error,
+                            "renewal failed"
+                        );
+                    }
+                }
+            }
+        });
+        KeptLease {
+            lease,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn end(&self) -> Result<(), RepoError> {
+        let mut state = self.state();
+        if state.ended {
+            return Ok(());
+        }
+        state.ended = true;
+        // A marker, not a removal: numbers must never be used again.
+        let number = state.number.saturating_add(1);
+        let released = LeaseRecord {
+            released: true,
+            ..self.record.clone()
+        };
+        if claim(&self.shared, &self.id, number, &released)? {
+            self.remove_below(number);
+        }
+        Ok(())
+    }
+
+    fn remove_below(&self, number: u32) {
+        let Ok(row) = row(&self.shared, &self.id) else {
+            return;
+        };
+        for (old, _) in row.numbers.iter().filter(|(old, _)| *old < number) {
+            // What stays is removed by the next one.
+            let _ = self.shared.store.delete(&name(&self.id, *old));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!(
+                lease = self.id,
+                error = &error as &dyn std::error::Error,
+                "not released; it will expire"
+            );
+        }
+    }
+}
+
+/// A lease that a thread renews until this is dropped.
+pub struct KeptLease {
+    lease: Arc<Lease>,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KeptLease {
+    /// Whether it is still held; see [`Lease::is_valid`].
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.lease.is_valid()
+    }
+}
+
+impl Drop for KeptLease {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread is of no consequence here: the lease ends either way.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether somebody holds it.
+pub(crate) fn state(shared: &Shared, id: &str) -> Result<LeaseState, RepoError> {
+    let holder = match newest(shared, id)? {
+        Some(newest) => holder_of(shared, id, &newest, false)?,
+        None => None,
+    };
+    Ok(holder.map_or(LeaseState::Free, |holder| LeaseState::Held { holder }))
+}
+
+/// Creates number `number`; tells whether it is ours. An answer that was lost is looked up.
+fn claim(shared: &Shared, id: &str, number: u32, record: &LeaseRecord) -> Result<bool, RepoError> {
+    let name = name(id, number);
+    let Err(error) = shared.put(&name, ObjectKind::Lease, &record.encode()) else {
+        return Ok(true);
+    };
+    if error.code != code::EXISTS && !error.retryable {
+        return Err(error);
+    }
+    match read(shared, &name) {
+        Ok(Some(found)) => Ok(found == *record),
+        Ok(None) if error.code == code::EXISTS => Ok(false),
+        _ if error.code == code::EXISTS => Ok(false),
+        _ => Err(error),
+    }
+}
+
+fn read(shared: &Shared, name: &str) -> Result<Option<LeaseRecord>, RepoError> {
+    let Some(bytes) = shared.get(name, ObjectKind::Lease)? else {
+        return Ok(None);
+    };
+    LeaseRecord::decode(&bytes)
+        .map(Some)
+        .map_err(|error| format_error("read", name, error))
+}
+
+fn row(shared: &Shared, id: &str) -> Result<Row, RepoError> {
+    let prefix = format!("leases/{id}/");
+    let mut row = Row::default();
+    shared.store.list(&prefix, None, &mut |info| {
+        let part = info.name.strip_prefix(&prefix).unwrap_or_default();
+        match names::parse_number(part) {
+            Some(number) => row.numbers.push((number, info.modified_micros)),
+            None => row.probes.push((info.name, info.modified_micros)),
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(row)
+}
+
+/// The newest object with its content. One that can't be read counts as held by a stranger until it expires.
+fn newest(shared: &Shared, id: &str) -> Result<Option<Newest>, RepoError> {
+    for _ in 0..ATTEMPTS {
+        let Some((number, modified)) = row(shared, id)?.numbers.into_iter().max() else {
+            return Ok(None);
+        };
+        match read(shared, &name(id, number)) {
+            Ok(Some(record)) => {
+                return Ok(Some(Newest {
+                    number,
+                    modified,
+                    record: Some(record),
+                }));
+            }
+            // Overtaken and removed since it was listed.
+            Ok(None) => {}
+            Err(error) if error.is_damaged() => {
+                return Ok(Some(Newest {
+                    number,
+                    modified,
+                    record: None,
+                }));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(
+        RepoError::new(code::LOCKED, "look up the lease", id, "it changes all the time")
+            .class(FailureClass::Locked)
+            .retryable(),
+    )
+}
+
+/// Who holds it now; `None` if nobody does. `exact`: fail rather than guess where no probe can be written.
+fn holder_of(shared: &Shared, id: &str, newest: &Newest, exact: bool) -> Result<Option<String>, RepoError> {
+    /// For a lease that can't be read.
+    const UNKNOWN_TTL: Duration = Duration::from_secs(300);
+    let record = newest.record.as_ref();
+    if record.is_some_and(|record| record.released || process::is_dead(&record.host)) {
+        return Ok(None);
+    }
+    let holder = || {
+        record.map_or_else(
+            || "somebody (its record is damaged)".to_owned(),
+            |found| found.holder.clone(),
+        )
+    };
+    let now = match store_now(shared, id) {
+        Ok(now) => now,
+        Err(_) if !exact => return Ok(Some(holder())),
+        Err(error) => return Err(error),
+    };
+    let ttl = record.map_or(UNKNOWN_TTL, |found| Duration::from_millis(found.ttl_millis));
+    let age = Duration::from_micros(u64::try_from(now.saturating_sub(newest.modified)).unwrap_or_default());
+    // Stores stamp whole seconds: a second more than needed never takes a lease that is alive.
+    let expired = age > ttl.saturating_add(Duration::from_secs(1));
+    Ok((!expired).then(holder))
+}
+
+/// What the store's clock says: the time of an object written just now.
+fn store_now(shared: &Shared, id: &str) -> Result<i64, RepoError> {
+    let probe = format!("leases/{id}/probe-{}", hex(&random::<8>()?));
+    match shared.store.put_new(&probe, &[]) {
+        Err(error) if error.kind != StoreErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let found = shared.store.head(&probe);
+    let _ = shared.store.delete(&probe);
+    let now = found?.map(|info| info.modified_micros).ok_or_else(|| {
+        RepoError::new(
+            code::UNAVAILABLE,
+            "ask the clock of",
+            "the store",
+            "an object just written is gone",
+        )
+        .retryable()
+    })?;
+    let limit = i64::try_from(PROBE_AGE.as_micros()).unwrap_or(i64::MAX);
+    for (old, _) in row(shared, id)?
+        .probes
+        .iter()
+        .filter(|(_, at)| now.saturating_sub(*at) > limit)
+    {
+        let _ = shared.store.delete(old);
+    }
+    Ok(now)
+}
+
+fn name(id: &str, number: u32) -> String {
+    format!("leases/{id}/{number}")
+}
+
+fn later(begin: Instant, ttl: Duration) -> Instant {
+    begin.checked_add(ttl).unwrap_or(begin)
+}
+
+fn locked(id: &str, holder: &str) -> RepoError {
+    RepoError::new(
+        code::LOCKED,
+        "take the lease",
+        id,
+        format!("it is held by {holder}"),
+    )
+    .class(FailureClass::Locked)
+    .hint("wait until it has ended; a holder that has died loses its lease by itself")
+}
+
+fn lost(id: &str, why: &str) -> RepoError {
+    RepoError::new(code::LOCKED, "renew the lease", id, why).class(FailureClass::Locked)
+}

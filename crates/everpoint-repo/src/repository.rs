@@ -1,0 +1,324 @@
+//! The repository: made once, opened with a key.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use everpoint_core::FailureClass;
+use everpoint_format::FormatError;
+use everpoint_format::keyslot::{self, KeyText};
+use everpoint_format::records::RepositoryConfig;
+use everpoint_format::seal::{DataKey, KeyRing, RepositoryId};
+use everpoint_store::{Store, StoreErrorKind};
+
+use crate::error::code;
+use crate::object::{Shared, format_error, now, random};
+use crate::{ClusterRepo, Lease, LeaseState, RepoError, lease, names};
+
+/// An open repository. Clones share everything.
+#[derive(Clone)]
+pub struct Repository {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository")
+            .field("store", &self.shared.store.describe())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Makes a repository in an empty store, or opens the one that is there. A creation that was interrupted is completed.
+    ///
+    /// The configuration is written before the first key slot: whoever wrote it first decides the repository's id, whoever
+    /// writes slot 1 first decides its key, and a creation cut off in between holds no data yet.
+    ///
+    /// # Errors
+    /// As [`Repository::open`], but not if nothing is there.
+    pub fn create(store: Arc<dyn Store>, key: Option<&KeyText>) -> Result<Self, RepoError> {
+        let config = RepositoryConfig::new(RepositoryId(random()?), key.is_some(), now().0);
+        match store.put_new(names::CONFIG, &config.encode()) {
+            Ok(()) => {}
+            Err(error) if error.kind == StoreErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+        let config = read_config(&*store)?;
+        if let (true, Some(key)) = (config.encrypted, key)
+            && slots(&*store)?.is_empty()
+        {
+            first_slot(&*store, config.repository_id, key)?;
+        }
+        Self::open(store, key)
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// Each with its own code: nothing there (`repo.not_found`), written by a later version (`repo.newer_format`), key
+    /// missing (`repo.key_missing`) or wrong (`repo.wrong_key`), a key given to one that is not encrypted
+    /// (`repo.not_encrypted`), cut off while being made (`repo.incomplete`).
+    pub fn open(store: Arc<dyn Store>, key: Option<&KeyText>) -> Result<Self, RepoError> {
+        let config = read_config(&*store)?;
+        let ring = match (config.encrypted, key) {
+            (false, None) => KeyRing::clear(),
+            (true, Some(key)) => KeyRing::new(unlock(&*store, config.repository_id, key)?),
+            (true, None) => return Err(key_missing(&*store)),
+            (false, Some(_)) => return Err(not_encrypted(&*store)),
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                store,
+                id: config.repository_id,
+                ring,
+            }),
+        })
+    }
+
+    /// The repository's id, drawn when it was made.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.shared.id
+    }
+
+    /// Whether its data are encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.shared.ring.is_encrypted()
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Adds a key slot for `new`, with all data keys so far and a fresh one, and returns its number. Data that are stored
+    /// need no rewriting; what is stored by those who open the repository from now on is sealed with the fresh key. The old
+    /// slot stays until [`Repository::retire_slot`].
+    ///
+    /// # Errors
+    /// `repo.wrong_key` if `old` does not open the newest slot: only that one is known to hold every data key.
+    pub fn rotate_key(&self, old: &KeyText, new: &KeyText) -> Result<u32, RepoError> {
+        if !self.is_encrypted() {
+            return Err(not_encrypted(&*self.shared.store));
+        }
+        let newest = slots(&*self.shared.store)?
+            .last()
+            .copied()
+            .ok_or_else(|| no_slots(&*self.shared.store))?;
+        let bytes = self.shared.store.get(&slot_name(newest))?;
+        let mut keys = keyslot::unwrap(&bytes, old, self.shared.id, newest).map_err(|error| match error {
+            FormatError::WrongKey => wrong_key(&*self.shared.store).hint(format!(
+                "give the key of slot {newest}, the newest: only it is known to hold all data keys"
+            )),
+            other => format_error("read", &slot_name(newest), other),
+        })?;
+        keys.push(fresh_key()?);
+        let slot = newest.saturating_add(1);
+        let wrapped = keyslot::wrap(&keys, new, random()?, self.shared.id, slot)
+            .map_err(|error| format_error("seal", &slot_name(slot), error))?;
+        match self.shared.store.put_new(&slot_name(slot), &wrapped) {
+            Ok(()) => Ok(slot),
+            Err(error) if error.kind == StoreErrorKind::AlreadyExists => Err(RepoError::new(
+                code::LOCKED,
+                "rotate the key of",
+                self.describe(),
+                "somebody else has just rotated it",
+            )
+            .class(FailureClass::Locked)
+            .hint("run it again with the newest key")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a key slot: its key opens the repository no longer.
+    ///
+    /// # Errors
+    /// `repo.invalid` for the newest slot, and for one that does not exist.
+    pub fn retire_slot(&self, slot: u32) -> Result<(), RepoError> {
+        let known = slots(&*self.shared.store)?;
+        let object = format!("key slot {slot} of {}", self.describe());
+        if !known.contains(&slot) {
+            return Err(RepoError::invalid(
+                "retire",
+                object,
+                format!("the slots are {known:?}"),
+            ));
+        }
+        if known.last() == Some(&slot) {
+            return Err(RepoError::invalid(
+                "retire",
+                object,
+                "it is the newest, and the data could never be read again",
+            )
+            .hint("rotate the key first"));
+        }
+        Ok(self.shared.store.delete(&slot_name(slot))?)
+    }
+
+    /// Numbers of the key slots, oldest first.
+    ///
+    /// # Errors
+    /// If the store can't be listed.
+    pub fn slots(&self) -> Result<Vec<u32>, RepoError> {
+        slots(&*self.shared.store)
+    }
+
+    /// Names of the clusters of which anything is stored, sorted.
+    ///
+    /// # Errors
+    /// If the store can't be listed.
+    pub fn clusters(&self) -> Result<Vec<String>, RepoError> {
+        Ok(self.shared.store.list_children(names::CLUSTERS)?)
+    }
+
+    /// The part of the repository that belongs to a cluster. Nothing is written.
+    ///
+    /// # Errors
+    /// `repo.invalid` if the name can't be a cluster's.
+    pub fn cluster(&self, name: &str) -> Result<ClusterRepo, RepoError> {
+        names::check_cluster(name)?;
+        Ok(ClusterRepo::new(Arc::clone(&self.shared), name))
+    }
+
+    /// Takes a lease: see [`Lease`]. `holder` tells others who holds it.
+    ///
+    /// # Errors
+    /// `repo.locked` (class `Locked`) if another holds it; the message tells who.
+    pub fn lease(&self, id: &str, holder: &str, ttl: Duration) -> Result<Lease, RepoError> {
+        names::check_word("take the lease", id)?;
+        Lease::acquire(Arc::clone(&self.shared), id, holder, ttl)
+    }
+
+    /// Whether somebody holds a lease now.
+    ///
+    /// # Errors
+    /// If the store can't tell.
+    pub fn lease_state(&self, id: &str) -> Result<LeaseState, RepoError> {
+        names::check_word("look up the lease", id)?;
+        lease::state(&self.shared, id)
+    }
+
+    fn describe(&self) -> String {
+        format!("the repository at {}", self.shared.store.describe())
+    }
+}
+
+fn place(store: &dyn Store) -> String {
+    format!("the repository at {}", store.describe())
+}
+
+fn read_config(store: &dyn Store) -> Result<RepositoryConfig, RepoError> {
+    let bytes = match store.get(names::CONFIG) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind == StoreErrorKind::NotFound => {
+            let message = "there is none at this place";
+            return Err(RepoError::new(code::NOT_FOUND, "open", place(store), message)
+                .hint("check the url, or make one: everpoint init"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    RepositoryConfig::decode(&bytes).map_err(|error| format_error("read", names::CONFIG, error))
+}
+
+/// Numbers of the key slots, ascending.
+fn slots(store: &dyn Store) -> Result<Vec<u32>, RepoError> {
+    let mut found = Vec::new();
+    store.list(names::KEYS, None, &mut |info| {
+        found.extend(info.name.strip_prefix(names::KEYS).and_then(names::parse_number));
+        ControlFlow::Continue(())
+    })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn slot_name(slot: u32) -> String {
+    format!("{}{slot}", names::KEYS)
+}
+
+fn fresh_key() -> Result<DataKey, RepoError> {
+    Ok(DataKey::new(random()?, random()?))
+}
+
+/// Writes slot 1 of a repository that has none. Another may do so at the same time: the first one counts.
+fn first_slot(store: &dyn Store, id: RepositoryId, key: &KeyText) -> Result<(), RepoError> {
+    if !store.list_children(names::CLUSTERS)?.is_empty() {
+        return Err(no_slots(store));
+    }
+    let wrapped = keyslot::wrap(&[fresh_key()?], key, random()?, id, 1)
+        .map_err(|error| format_error("seal", &slot_name(1), error))?;
+    match store.put_new(&slot_name(1), &wrapped) {
+        Err(error) if error.kind != StoreErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The data keys, from the newest slot that the key opens.
+fn unlock(store: &dyn Store, id: RepositoryId, key: &KeyText) -> Result<Vec<DataKey>, RepoError> {
+    let known = slots(store)?;
+    if known.is_empty() {
+        let empty = store.list_children(names::CLUSTERS)?.is_empty();
+        return Err(if empty { incomplete(store) } else { no_slots(store) });
+    }
+    let mut unreadable = None;
+    for slot in known.into_iter().rev() {
+        let bytes = match store.get(&slot_name(slot)) {
+            Ok(bytes) => bytes,
+            // Retired between listing and reading.
+            Err(error) if error.kind == StoreErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        match keyslot::unwrap(&bytes, key, id, slot) {
+            Ok(keys) => return Ok(keys),
+            Err(FormatError::WrongKey) => {}
+            Err(error) => unreadable = Some(format_error("read", &slot_name(slot), error)),
+        }
+    }
+    Err(unreadable.unwrap_or_else(|| wrong_key(store)))
+}
+
+fn wrong_key(store: &dyn Store) -> RepoError {
+    RepoError::new(
+        code::WRONG_KEY,
+        "open",
+        place(store),
+        "the key is not one of this repository",
+    )
+    .class(FailureClass::Damaged)
+    .hint("check key_file, key_command or EVERPOINT_KEY; a rotated key must be replaced by the new one")
+}
+
+fn key_missing(store: &dyn Store) -> RepoError {
+    RepoError::new(
+        code::KEY_MISSING,
+        "open",
+        place(store),
+        "it is encrypted, and no key was given",
+    )
+    .class(FailureClass::Usage)
+    .hint("give key_file or key_command in the configuration, --key-file, or EVERPOINT_KEY")
+}
+
+fn not_encrypted(store: &dyn Store) -> RepoError {
+    let message = "a key was given, but the repository is not encrypted";
+    RepoError::new(code::NOT_ENCRYPTED, "open", place(store), message)
+        .class(FailureClass::Usage)
+        .hint("open it without a key, or make a new repository with one: an existing one can't be encrypted later")
+}
+
+fn incomplete(store: &dyn Store) -> RepoError {
+    RepoError::new(
+        code::INCOMPLETE,
+        "open",
+        place(store),
+        "its creation was interrupted before its key was written",
+    )
+    .hint("run: everpoint init")
+}
+
+fn no_slots(store: &dyn Store) -> RepoError {
+    let message = "its key slots are gone, and without them its data can't be read";
+    RepoError::damaged("open", place(store), message).hint("bring back the objects below keys/ from a copy")
+}
