@@ -8,9 +8,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::builder::{client, run};
+use crate::process::{children_of, signal_child};
 use crate::{Address, PgClusterBuilder, PgInstall, Port, Scratch, Session, SqlError};
 
 /// How long a server may take to start, stop, or be promoted.
@@ -374,34 +375,4 @@ impl Drop for PgCluster {
             self.kill();
         }
     }
-}
-
-/// Sends a signal to a child that has not been waited for, so that its id is still its own.
-fn signal_child(child: &Child, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .context("no such process")?;
-    kill_process(pid, signal).context("cannot signal the server")
-}
-
-/// Processes whose parent is `parent`.
-fn children_of(parent: u32) -> Vec<Pid> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let of_parent = |id: &i32| {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else {
-            return false;
-        };
-        // The second field is the name in parentheses, which may hold anything; the parent is the second after it.
-        let after = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-        after
-            .split_whitespace()
-            .nth(1)
-            .and_then(|field| field.parse::<u32>().ok())
-            == Some(parent)
-    };
-    ids.filter(of_parent).filter_map(Pid::from_raw).collect()
 }

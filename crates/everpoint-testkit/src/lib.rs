@@ -4,19 +4,35 @@
 //!
 //! - [`PgInstall`] finds the programs of a PostgreSQL version, [`PgCluster`] runs a cluster of it.
 //! - [`Session`] is a small SQL connection.
+//! - [`Writers`] write from many sessions at once and remember what they were told; a [`Judge`] computes from that and from
+//!   the source's own log what a recovery to a moment must bring back, and compares.
 
 mod account;
 mod builder;
 mod cluster;
+mod history;
 mod install;
+mod judge;
 mod port;
+mod process;
+mod random;
 mod scratch;
 mod session;
+mod transaction;
+mod writer;
+mod writers;
+mod xact_log;
 
 pub use account::Account;
 pub use builder::PgClusterBuilder;
 pub use cluster::{PgCluster, StopMode};
+pub use history::{Ended, History, parse_lsn, print_lsn, print_time};
 pub use install::{PgInstall, SUPPORTED, cache_dir};
+pub use judge::{Expected, Judge, Verdict};
 pub use port::Port;
+pub use process::signal_child;
+pub use random::Random;
 pub use scratch::Scratch;
 pub use session::{Address, Answer, Session, SqlError};
+pub use transaction::{ACCOUNTS, Effect, Told, Transaction, now};
+pub use writers::{Record, WriterOptions, Writers};

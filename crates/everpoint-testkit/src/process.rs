@@ -1,0 +1,40 @@
+//! Processes and signals.
+
+use std::fs;
+use std::process::Child;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Sends a signal to a child that has not been waited for, so that its id is still its own.
+///
+/// # Errors
+/// If it can't be signalled.
+pub fn signal_child(child: &Child, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no such process")?;
+    kill_process(pid, signal).context("cannot signal a process")
+}
+
+/// Processes whose parent is `parent`.
+pub(crate) fn children_of(parent: u32) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let of_parent = |id: &i32| {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else {
+            return false;
+        };
+        // The second field is the name in parentheses, which may hold anything; the parent is the second after it.
+        let after = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+        after
+            .split_whitespace()
+            .nth(1)
+            .and_then(|field| field.parse::<u32>().ok())
+            == Some(parent)
+    };
+    ids.filter(of_parent).filter_map(Pid::from_raw).collect()
+}
