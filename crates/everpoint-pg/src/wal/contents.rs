@@ -19,6 +19,8 @@ mod xlog {
     pub(super) const END_OF_RECOVERY: u8 = 0x90;
 }
 
+const TABLESPACE_CREATE: u8 = 0x00;
+
 mod transaction {
     pub(super) const KIND_MASK: u8 = 0x70;
     pub(super) const HAS_INFO: u8 = 0x80;
@@ -69,6 +71,11 @@ pub(crate) fn needed_bytes(header: &RecordHeader) -> usize {
 /// Whether the record ends its segment.
 pub(crate) const fn is_switch(header: &RecordHeader) -> bool {
     header.manager == manager::XLOG && header.kind() == xlog::SWITCH
+}
+
+/// Whether the record creates a tablespace.
+pub(crate) const fn is_tablespace_create(header: &RecordHeader) -> bool {
+    header.manager == manager::TABLESPACE && header.kind() == TABLESPACE_CREATE
 }
 
 /// What the record says; `None` for the kinds that are not read.
@@ -294,11 +301,12 @@ fn of_database(
     // Up to 14: 00 create, 10 drop. From 15 on: 00 create by copying files, 10 create by logged blocks, 20 drop.
     let xid = u64::from(header.xid);
     let kind = header.kind();
+    let kind = header.kind();
     let drop_kind = if format >= WalFormat::V15 { 0x20 } else { 0x10 };
     if kind > drop_kind {
         return Some(None);
     }
-    let database = fields.u32()?;
+    let (database, xid) = (fields.u32()?, u64::from(header.xid));
     if kind != drop_kind {
         return Some(Some(LogEvent::DatabaseCreate {
             xid,
@@ -324,18 +332,17 @@ fn of_tablespace(
     fields: &mut Fields<'_>,
     record: RecordSpan,
 ) -> Option<Option<LogEvent>> {
-    let tablespace = fields.u32()?;
-    let xid = u64::from(header.xid);
+    let (tablespace, xid) = (fields.u32()?, u64::from(header.xid));
     Some(match header.kind() {
-        0x00 => Some(LogEvent::TablespaceCreate {
-            xid,
+        TABLESPACE_CREATE => Some(LogEvent::TablespaceCreate {
             tablespace,
             path: text(fields.rest()),
+            xid,
             record,
         }),
         0x10 => Some(LogEvent::TablespaceDrop {
-            xid,
             tablespace,
+            xid,
             record,
         }),
         _ => None,
