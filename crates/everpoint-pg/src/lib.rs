@@ -1,5 +1,7 @@
 //! PostgreSQL: the replication client, file capture, WAL decode, page checksums, recovery.
 
+pub mod basebackup;
+pub mod catalog;
 pub mod client;
 pub mod control;
 mod fields;
@@ -7,5 +9,5 @@ pub mod files;
 pub mod history;
 pub mod lsn;
 pub mod page;
-pub mod wal;
 pub mod replication;
+pub mod wal;

@@ -76,23 +76,6 @@ impl Connection {
         }
     }
 
-    /// Reads one result set, up to its CommandComplete; further ones may follow.
-    ///
-    /// # Errors
-    /// [`PgError::Server`] if an error comes instead; what follows it is not read.
-    pub(crate) fn read_result_set(&mut self) -> Result<Rows, PgError> {
-        let mut rows = Rows::default();
-        loop {
-            match self.receive_next()? {
-                Frame::Message(Message::RowDescription(_)) => {}
-                Frame::Message(Message::DataRow(body)) => rows.0.push(row(&body)?),
-                Frame::Message(Message::CommandComplete(_)) => return Ok(rows),
-                Frame::Error(error) => return Err(PgError::Server(error)),
-                other => return Err(PgError::Protocol(format!("{other:?} in place of a result set"))),
-            }
-        }
-    }
-
     /// Reads on until the server is ready for the next command. Returns the error that came on the way, if one did.
     ///
     /// # Errors

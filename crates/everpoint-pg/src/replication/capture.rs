@@ -34,14 +34,12 @@ pub fn capture(
 ) -> Result<(), EngineError> {
     let mut session = Session::open(source, options)?;
     let mut start = session.start(from)?;
-    let mut held = from.at;
     loop {
         if let Some(at) = start.close {
             sink.timeline_end(at)?;
         }
         session.announce(&start, sink)?;
         let (outcome, reached) = session.receive(&start, options, sink)?;
-        held = held.max(Some((start.timeline, reached)));
         match outcome {
             Outcome::Done => return Ok(()),
             Outcome::TimelineEnd {
@@ -283,7 +281,8 @@ impl Session {
     }
 }
 
-fn check_system(expected: Option<u64>, found: u64, object: &str) -> Result<(), EngineError> {
+/// Refuses a server of another cluster.
+pub(crate) fn check_system(expected: Option<u64>, found: u64, object: &str) -> Result<(), EngineError> {
     match expected {
         Some(expected) if expected != found => Err(EngineError::new(
             "pg.wrong_cluster",

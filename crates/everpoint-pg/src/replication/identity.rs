@@ -140,6 +140,19 @@ impl Replication {
     }
 }
 
+/// Whether the server is a standby. Before 14, a read-only session is the only sign of one.
+///
+/// # Errors
+/// If the connection broke.
+pub fn in_recovery(connection: &mut Connection) -> Result<bool, PgError> {
+    let setting = if connection.major() >= 14 {
+        "in_hot_standby"
+    } else {
+        "transaction_read_only"
+    };
+    Ok(connection.show(setting)? == "on")
+}
+
 pub(super) fn number<T: std::str::FromStr>(text: &str) -> Result<T, PgError> {
     text.trim()
         .parse()

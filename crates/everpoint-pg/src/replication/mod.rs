@@ -10,9 +10,10 @@ mod slot;
 mod start;
 mod stream;
 
+pub(crate) use capture::check_system;
 pub use capture::{CaptureSource, capture, drop_slot};
 pub use coverage::Coverage;
-pub use identity::{Replication, parse_size};
+pub use identity::{Replication, in_recovery, parse_size};
 pub use slot::SlotPosition;
 pub use start::{Obstacle, Start, plan_start};
 pub use stream::{StreamEvent, WalStream};

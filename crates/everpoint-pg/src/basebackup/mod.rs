@@ -1,0 +1,16 @@
+//! A full image over the replication protocol (BASE_BACKUP): nothing but a role with REPLICATION is needed.
+//!
+//! The server sends one tar archive for the data directory and one for each tablespace; they are taken apart as they come,
+//! in parts that worker threads check, compress and store. The log from start to stop is captured beside it.
+//! Protocol: PostgreSQL documentation, "Streaming Replication Protocol", command BASE_BACKUP.
+
+mod archives;
+mod command;
+mod run;
+mod split;
+mod tar;
+mod torn;
+mod worker;
+
+pub use run::base_backup;
+pub use tar::{Entry, EntryKind, TarError, TarEvent, TarReader};

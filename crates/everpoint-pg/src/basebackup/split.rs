@@ -1,0 +1,254 @@
+//! Takes archives apart into parts for the workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use everpoint_core::Micros;
+use everpoint_engine::{EngineError, FileKind, FileMeta, PART_BYTES};
+
+use super::tar::{Entry, EntryKind, TarEvent, TarReader};
+use super::worker::Job;
+use crate::files::{Class, Pages, classify};
+
+/// Written by the server for this very backup, although a data directory's own files of these names are left out.
+const MADE_BY_THE_BACKUP: [&str; 2] = ["backup_label", "tablespace_map"];
+
+/// The file that is being read.
+struct Open {
+    file: Arc<FileMeta>,
+    pages: Option<Pages>,
+    offset: u64,
+    size: u64,
+    buffer: Vec<u8>,
+}
+
+/// Splits one archive after the other.
+pub(super) struct Splitter<'a> {
+    jobs: SyncSender<Job>,
+    free: Receiver<Vec<u8>>,
+    failed: &'a AtomicBool,
+    check_pages: bool,
+    object: &'a str,
+    reader: TarReader,
+    prefix: String,
+    open: Option<Open>,
+}
+
+impl<'a> Splitter<'a> {
+    pub(super) fn new(
+        jobs: SyncSender<Job>,
+        free: Receiver<Vec<u8>>,
+        failed: &'a AtomicBool,
+        check_pages: bool,
+        object: &'a str,
+    ) -> Self {
+        Self {
+            jobs,
+            free,
+            failed,
+            check_pages,
+            object,
+            reader: TarReader::default(),
+            prefix: String::new(),
+            open: None,
+        }
+    }
+
+    /// A new archive begins, whose paths stand below `prefix` (empty, or with a slash at its end).
+    pub(super) fn archive(&mut self, prefix: String) -> Result<(), EngineError> {
+        self.end()?;
+        self.reader = TarReader::default();
+        self.prefix = prefix;
+        Ok(())
+    }
+
+    /// The archive is complete.
+    pub(super) fn end(&mut self) -> Result<(), EngineError> {
+        let finished = self.reader.finish();
+        finished.map_err(|error| self.broken(error.to_string()))
+    }
+
+    /// Takes bytes of the archive.
+    pub(super) fn data(&mut self, mut input: &[u8]) -> Result<(), EngineError> {
+        loop {
+            let event = self.reader.next(&mut input);
+            match event.map_err(|error| self.broken(error.to_string()))? {
+                None => return Ok(()),
+                Some(TarEvent::Begin(entry)) => self.begin(&entry)?,
+                Some(TarEvent::Data(data)) => self.content(data)?,
+                Some(TarEvent::End) => self.close()?,
+            }
+        }
+    }
+
+    /// A directory of which no archive tells.
+    pub(super) fn directory(&mut self, path: String, mode: u32, modified: Micros) -> Result<(), EngineError> {
+        let file = FileMeta {
+            path,
+            kind: FileKind::Directory,
+            mode,
+            modified,
+            size_hint: 0,
+        };
+        self.send(Job {
+            file: Arc::new(file),
+            pages: None,
+            offset: 0,
+            data: Vec::new(),
+            last: true,
+        })
+    }
+
+    fn begin(&mut self, entry: &Entry) -> Result<(), EngineError> {
+        let Some(relative) = normal(&entry.path) else {
+            return Err(self.broken(format!(
+                "the path {:?} leads out of the data directory",
+                entry.path
+            )));
+        };
+        let path = format!("{}{relative}", self.prefix);
+        let modified = Micros(entry.modified.saturating_mul(1_000_000));
+        let class = match classify(&path) {
+            _ if relative.is_empty() => Class::Skip("is the data directory itself"),
+            Class::Skip(_) if MADE_BY_THE_BACKUP.contains(&path.as_str()) => Class::Plain,
+            class => class,
+        };
+        match (&entry.kind, class) {
+            // Directories are kept, whatever becomes of their contents.
+            (EntryKind::Directory, _) if !relative.is_empty() => {
+                return self.directory(path, entry.mode, modified);
+            }
+            (EntryKind::File, Class::Skip(reason)) => tracing::debug!(path, "left out: it {reason}"),
+            (EntryKind::File, class) => {
+                let pages = if let Class::Pages(pages) = class {
+                    Some(pages)
+                } else {
+                    None
+                };
+                let kind = if pages.is_some() {
+                    FileKind::Pages
+                } else {
+                    FileKind::Plain
+                };
+                let file = FileMeta {
+                    path,
+                    kind,
+                    mode: entry.mode,
+                    modified,
+                    size_hint: entry.size,
+                };
+                self.open = Some(Open {
+                    file: Arc::new(file),
+                    pages: pages.filter(|_| self.check_pages),
+                    offset: 0,
+                    size: entry.size,
+                    buffer: self.buffer()?,
+                });
+            }
+            // Links to tablespaces are known from the server's list.
+            (EntryKind::Link(target), _) if path.starts_with("pg_tblspc/") => {
+                tracing::trace!(path, target, "tablespace link");
+            }
+            (EntryKind::Link(_) | EntryKind::Other(_), _) => {
+                tracing::warn!(path, "left out: it is neither file nor directory");
+            }
+            (EntryKind::Directory, _) => {}
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, mut data: &[u8]) -> Result<(), EngineError> {
+        while !data.is_empty() {
+            let Some(open) = self.open.as_mut() else {
+                return Ok(());
+            };
+            let room = PART_BYTES.saturating_sub(open.buffer.len());
+            let (now, rest) = data.split_at_checked(room).unwrap_or((data, &[]));
+            open.buffer.extend_from_slice(now);
+            data = rest;
+            if open.buffer.len() == PART_BYTES && open.offset + (PART_BYTES as u64) < open.size {
+                self.send_part(false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), EngineError> {
+        self.send_part(true)?;
+        self.open = None;
+        Ok(())
+    }
+
+    fn send_part(&mut self, last: bool) -> Result<(), EngineError> {
+        let next = if last { Vec::new() } else { self.buffer()? };
+        let Some(open) = self.open.as_mut() else {
+            return Ok(());
+        };
+        let data = std::mem::replace(&mut open.buffer, next);
+        let offset = open.offset;
+        open.offset += data.len() as u64;
+        let job = Job {
+            file: Arc::clone(&open.file),
+            pages: open.pages,
+            offset,
+            data,
+            last,
+        };
+        self.send(job)
+    }
+
+    /// An empty buffer; waits until a worker gives one back.
+    fn buffer(&self) -> Result<Vec<u8>, EngineError> {
+        self.free.recv().map_err(|_| self.workers_gone())
+    }
+
+    fn send(&self, job: Job) -> Result<(), EngineError> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(self.workers_gone());
+        }
+        self.jobs.send(job).map_err(|_| self.workers_gone())
+    }
+
+    /// Stands in for the worker's own error, which is reported instead.
+    fn workers_gone(&self) -> EngineError {
+        EngineError::new(
+            "pg.backup_stopped",
+            "back up",
+            self.object,
+            "what was read could not be stored",
+        )
+    }
+
+    fn broken(&self, message: String) -> EngineError {
+        EngineError::new("pg.protocol", "back up", self.object, message)
+    }
+}
+
+/// A path without `./` and slashes at its end; `None` if it is absolute or climbs.
+fn normal(path: &str) -> Option<String> {
+    if path.starts_with('/') {
+        return None;
+    }
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
+    (!parts.contains(&"..")).then(|| parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        assert_eq!(
+            normal("./pg_wal/archive_status/").as_deref(),
+            Some("pg_wal/archive_status")
+        );
+        assert_eq!(normal("./").as_deref(), Some(""));
+        assert_eq!(normal("/etc/passwd"), None);
+        assert_eq!(normal("base/../../x"), None);
+    }
+}

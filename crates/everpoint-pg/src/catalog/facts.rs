@@ -1,0 +1,73 @@
+//! Facts that are recorded with a backup.
+
+use crate::client::{Connection, PgError};
+use crate::replication::{in_recovery, parse_size};
+
+/// Settings that a replaying server must match or exceed, or that say what kind of log it is.
+const SETTINGS: [&str; 9] = [
+    "wal_level",
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "full_page_writes",
+    "track_commit_timestamp",
+    "server_version_num",
+];
+
+/// Facts that need an ordinary connection; each query gives names and values.
+const QUERIES: [&str; 3] = [
+    "SELECT 'extension ' || e.extname, e.extversion FROM pg_catalog.pg_extension e",
+    "SELECT 'collation ' || n.nspname || '.' || c.collname, c.collversion FROM pg_catalog.pg_collation c \
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace WHERE c.collversion IS NOT NULL AND c.oid >= 16384",
+    "SELECT 'locale ' || d.datname, d.datcollate || ' ' || d.datctype FROM pg_catalog.pg_database d",
+];
+
+/// Since 15 a database remembers the version of its own collation.
+const DATABASE_COLLATIONS: &str = "SELECT 'collation of database ' || datname, datcollversion \
+     FROM pg_catalog.pg_database WHERE datcollversion IS NOT NULL";
+
+/// Name and value of each fact that settings tell. Any kind of connection will do.
+///
+/// # Errors
+/// If the connection broke.
+pub fn facts(connection: &mut Connection) -> Result<Vec<(String, String)>, PgError> {
+    let mut facts = Vec::new();
+    for name in SETTINGS {
+        facts.push((name.to_owned(), connection.show(name)?));
+    }
+    for (name, setting) in [
+        ("wal_segment_size", "wal_segment_size"),
+        ("page_size", "block_size"),
+    ] {
+        let text = connection.show(setting)?;
+        let bytes = parse_size(&text).ok_or_else(|| PgError::Protocol(format!("{setting} {text}")))?;
+        facts.push((name.to_owned(), bytes.to_string()));
+    }
+    let checksums = if connection.show("data_checksums")? == "on" {
+        "1"
+    } else {
+        "0"
+    };
+    facts.push(("checksum_version".to_owned(), checksums.to_owned()));
+    facts.push(("from_standby".to_owned(), in_recovery(connection)?.to_string()));
+    Ok(facts)
+}
+
+/// Name and value of each fact that catalogs tell: extensions, collations (of the connected database), locales.
+///
+/// # Errors
+/// If the connection broke or is none for SQL.
+pub fn sql_facts(sql: &mut Connection) -> Result<Vec<(String, String)>, PgError> {
+    let mut facts = Vec::new();
+    let newer = (sql.major() >= 15).then_some(DATABASE_COLLATIONS);
+    for query in QUERIES.into_iter().chain(newer) {
+        for row in sql.query(query)?.0 {
+            if let [Some(name), Some(value)] = row.as_slice() {
+                facts.push((name.clone(), value.clone()));
+            }
+        }
+    }
+    Ok(facts)
+}

@@ -1,0 +1,59 @@
+//! What the server's settings and catalogs say: who it is, whether it can be protected, what to record with a backup.
+
+mod check;
+mod facts;
+mod lines;
+mod session;
+
+pub use check::check;
+pub use facts::{facts, sql_facts};
+pub use session::SqlBackup;
+
+use everpoint_core::LogOffset;
+use everpoint_engine::{EngineError, ServerIdentity};
+
+use crate::client::{Config, PgError, Purpose, connect, quote_literal};
+use crate::lsn::Lsn;
+use crate::replication::Replication;
+
+/// Asks a server who it is.
+///
+/// # Errors
+/// If it can't be reached or refuses a replication connection.
+pub fn identify(config: &Config) -> Result<ServerIdentity, EngineError> {
+    let mut replication =
+        Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
+    replication
+        .identify()
+        .map_err(|error| error.at("identify", config.to_string()))
+}
+
+/// Writes a named restore point; returns the end of its record.
+///
+/// # Errors
+/// If no ordinary connection is possible, the role may not (EXECUTE on pg_create_restore_point), or the server is a standby.
+pub fn restore_point(config: &Config, name: &str) -> Result<LogOffset, EngineError> {
+    let object = format!("restore point {name} on {config}");
+    let mut sql =
+        connect(config, Purpose::Sql).map_err(|error| error.at("connect to", config.to_string()))?;
+    let query = format!(
+        "SELECT pg_catalog.pg_create_restore_point({})",
+        quote_literal(name)
+    );
+    let rows = sql.query(&query).map_err(|error| {
+        let denied = error.sqlstate() == Some("42501");
+        let error = error.at("write", object.clone());
+        if denied {
+            error.hint(format!(
+                "GRANT EXECUTE ON FUNCTION pg_catalog.pg_create_restore_point(text) TO {}",
+                crate::client::quote_identifier(&config.user)
+            ))
+        } else {
+            error
+        }
+    })?;
+    let position = rows.single().and_then(|text| text.parse::<Lsn>().ok());
+    position
+        .map(LogOffset::from)
+        .ok_or_else(|| PgError::Protocol("a restore point without a position".to_owned()).at("write", object))
+}
