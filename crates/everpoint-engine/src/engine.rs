@@ -39,6 +39,27 @@ pub struct LocalLog {
     pub to: LogOffset,
 }
 
+/// What the beginning of a log segment says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogHead {
+    /// System identifier of the cluster that wrote it.
+    pub system: u64,
+    /// Version of the server that wrote it, as in [`ServerIdentity::version`], as far as its format tells (PostgreSQL:
+    /// 150000).
+    pub version: u32,
+    /// Timeline of its first page. A segment in which a timeline forks begins with pages of the older one.
+    pub timeline: u32,
+    /// Position of its first byte.
+    pub start: LogOffset,
+    /// Bytes of a segment.
+    pub segment_size: u64,
+    /// See [`everpoint_core::Digest::log_format`].
+    pub log_format: u32,
+}
+
+/// Gives the raw bytes of the whole segment that begins at a position, if there is one.
+pub type Neighbour<'a> = &'a mut dyn FnMut(LogOffset) -> Result<Option<Vec<u8>>, EngineError>;
+
 /// A protected cluster, as seen by the use-cases.
 pub trait Engine: Send + Sync {
     /// `postgresql` or `mongodb`.
@@ -89,6 +110,29 @@ pub trait Engine: Send + Sync {
     /// A decoder for log bytes that begin at `carry.position`.
     fn decoder(&self, segment_size: u64, carry: Carry) -> Box<dyn LogDecoder>;
 
+    /// Reads the beginning of a segment; a page of it (8 KiB) is enough.
+    ///
+    /// # Errors
+    /// If it is no segment of a known version.
+    fn log_head(&self, bytes: &[u8]) -> Result<LogHead, EngineError>;
+
+    /// Changes a whole segment, which begins at `start`, so that a copy that replays it can't touch directories outside
+    /// of its own. `neighbour` is asked for the segment before or after where a record crosses from one to the other.
+    /// Returns whether anything was changed.
+    ///
+    /// # Errors
+    /// If that can't be done: the segment must not be replayed by a copy then.
+    fn rewrite_for_copy(
+        &self,
+        segment: &mut [u8],
+        start: LogOffset,
+        segment_size: u64,
+        neighbour: Neighbour<'_>,
+    ) -> Result<bool, EngineError> {
+        let _ = (segment, start, segment_size, neighbour);
+        Ok(false)
+    }
+
     /// Reads the history of a timeline as its history file has it.
     ///
     /// # Errors
@@ -106,7 +150,8 @@ pub trait Engine: Send + Sync {
         at: LogOffset,
     ) -> Option<RecordSpan>;
 
-    /// The unfinished record at the end of a whole segment that begins at `start`.
+    /// The unfinished record at the end of a whole segment that begins at `start`; or of the last pages of one, which
+    /// begin there. A carry that knows nothing if no record begins in them.
     fn carry_of(&self, segment: &[u8], start: LogOffset, segment_size: u64) -> Carry;
 
     /// What log of `timeline` the directory of a stopped server holds in whole records: nothing if it holds none.

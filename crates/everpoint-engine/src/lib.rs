@@ -8,6 +8,7 @@ pub mod capture;
 pub mod check;
 pub mod engine;
 pub mod error;
+pub mod fake;
 pub mod recovery;
 
 pub use backup::{
@@ -16,6 +17,6 @@ pub use backup::{
 };
 pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, StopFlag};
 pub use check::{CheckLine, CheckState};
-pub use engine::{Engine, LocalLog, ServerIdentity};
+pub use engine::{Engine, LocalLog, LogHead, Neighbour, ServerIdentity};
 pub use error::EngineError;
 pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};
