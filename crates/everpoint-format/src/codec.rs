@@ -1,5 +1,8 @@
 //! Compression of one frame.
 
+use std::cell::RefCell;
+use std::io::Cursor;
+
 use crate::error::FormatError;
 
 /// How a frame is compressed. Stored as one byte: 0 raw, 1 zstd, 2 lz4 block.
@@ -47,11 +50,15 @@ impl Compressor {
         let tag = match codec {
             Codec::Raw => 0,
             Codec::Zstd(level) => {
-                let bound = zstd::zstd_safe::compress_bound(raw.len());
-                out.resize(start + bound, 0);
-                let target = out.get_mut(start..).unwrap_or_default();
-                let written = self.context(level)?.compress_to_buffer(raw, target)?;
-                out.truncate(start + written);
+                out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+                // A cursor lets the compressor write behind what is there, into memory that nobody has to zero.
+                let mut target = Cursor::new(std::mem::take(out));
+                target.set_position(start as u64);
+                let written = self
+                    .context(level)
+                    .and_then(|zstd| Ok(zstd.compress_to_buffer(raw, &mut target)?));
+                *out = target.into_inner();
+                out.truncate(start + written?);
                 1
             }
             Codec::Lz4 => {
@@ -84,24 +91,42 @@ impl Compressor {
     }
 }
 
+thread_local! {
+    /// Kept, as making one costs as much as expanding some pages.
+    static EXPANDER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn expand_zstd(bytes: &[u8], out: &mut [u8]) -> Result<usize, FormatError> {
+    EXPANDER.with_borrow_mut(|known| {
+        let expander = match known {
+            Some(expander) => expander,
+            None => known.insert(zstd::bulk::Decompressor::new()?),
+        };
+        expander.decompress_to_buffer(bytes, out).map_err(|_| damaged())
+    })
+}
+
+fn damaged() -> FormatError {
+    FormatError::Damaged {
+        what: "a compressed frame".to_owned(),
+    }
+}
+
 /// Expands `bytes` into `out`, which ends up with exactly `raw` bytes.
 pub(crate) fn expand(tag: u8, bytes: &[u8], raw: usize, out: &mut Vec<u8>) -> Result<(), FormatError> {
-    let wrong = || FormatError::Damaged {
-        what: "a compressed frame".to_owned(),
-    };
-    out.clear();
     let written = match tag {
         0 => {
+            out.clear();
             out.extend_from_slice(bytes);
             bytes.len()
         }
         1 => {
             out.resize(raw, 0);
-            zstd::bulk::decompress_to_buffer(bytes, out.as_mut_slice()).map_err(|_| wrong())?
+            expand_zstd(bytes, out)?
         }
         2 => {
             out.resize(raw, 0);
-            lz4_flex::block::decompress_into(bytes, out).map_err(|_| wrong())?
+            lz4_flex::block::decompress_into(bytes, out).map_err(|_| damaged())?
         }
         _ => {
             return Err(FormatError::Invalid {
@@ -113,6 +138,6 @@ pub(crate) fn expand(tag: u8, bytes: &[u8], raw: usize, out: &mut Vec<u8>) -> Re
     if written == raw && out.len() == raw {
         Ok(())
     } else {
-        Err(wrong())
+        Err(damaged())
     }
 }

@@ -3,7 +3,7 @@
 use everpoint_core::{Digest, LogEvent, LogOffset, Micros, RecordSpan, Span, TransactionEnd, Verdict};
 
 use crate::error::FormatError;
-use crate::varint::{Fields, put, put_bytes, put_signed};
+use crate::varint::{Fields, MAX_FIELD, put, put_bytes, put_signed};
 
 const VERSION: u8 = 1;
 
@@ -209,7 +209,7 @@ pub fn decode(bytes: &[u8]) -> Result<Digest, FormatError> {
         },
         2 => Verdict::Broken {
             at: LogOffset(fields.number()?),
-            reason: fields.text()?,
+            reason: fields.text(MAX_FIELD)?,
         },
         other => {
             return Err(FormatError::Invalid {
@@ -319,11 +319,11 @@ fn take_event(kind: u8, body: &[u8], base: &mut Base) -> Result<Option<LogEvent>
         2 => LogEvent::Abort(take_end(f, record, base)?),
         3 => LogEvent::Prepare {
             xid: f.number()?,
-            gid: f.text()?,
+            gid: f.text(MAX_FIELD)?,
             record,
         },
         4 => LogEvent::RestorePoint {
-            name: f.text()?,
+            name: f.text(MAX_FIELD)?,
             time: Micros(f.signed()?),
             record,
         },
@@ -371,7 +371,7 @@ fn take_event(kind: u8, body: &[u8], base: &mut Base) -> Result<Option<LogEvent>
         10 => LogEvent::TablespaceCreate {
             xid: f.number()?,
             tablespace: f.number32()?,
-            path: f.text()?,
+            path: f.text(MAX_FIELD)?,
             record,
         },
         11 => LogEvent::TablespaceDrop {

@@ -46,11 +46,28 @@ pub enum FormatError {
     },
     /// Reading or writing beneath failed.
     #[error("the bytes could not be read or written")]
-    Io(#[from] std::io::Error),
+    Io(#[source] std::io::Error),
     /// The compressor or the cipher refused.
     #[error("{what} failed")]
     Engine {
         /// Which.
         what: &'static str,
     },
+}
+
+/// An IO error that only carries one of ours through a stream is that one again.
+impl From<std::io::Error> for FormatError {
+    fn from(error: std::io::Error) -> Self {
+        error.downcast().unwrap_or_else(Self::Io)
+    }
+}
+
+/// For streams: what the bytes beneath said comes out as it was, everything else is carried.
+impl From<FormatError> for std::io::Error {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::Io(error) => error,
+            other => Self::other(other),
+        }
+    }
 }

@@ -4,6 +4,7 @@ pub mod codec;
 pub mod digest;
 pub mod error;
 pub mod hex;
+pub mod keys;
 pub mod keyslot;
 pub mod manifest;
 pub mod pack;

@@ -6,7 +6,7 @@ use crate::codec::{Codec, Compressor};
 use crate::error::FormatError;
 use crate::seal::{
     FRAME_HEADER_LEN, FrameOpened, FrameOpener, FrameSealer, HEADER_LEN, KeyRing, MAX_FRAME_RAW,
-    ObjectAddress, frame_lengths,
+    ObjectAddress, TAG_LEN, frame_lengths,
 };
 
 /// Cuts what is written into frames and seals them.
@@ -53,8 +53,13 @@ impl<W: Write> FrameStreamWriter<W> {
             return Ok(());
         }
         self.sealed.clear();
-        self.sealer
-            .seal(&mut self.compressor, self.codec, &self.pending, &mut self.sealed)?;
+        self.sealer.append(
+            &mut self.compressor,
+            self.codec,
+            &self.pending,
+            false,
+            &mut self.sealed,
+        )?;
         self.pending.clear();
         self.inner.write_all(&self.sealed)?;
         Ok(())
@@ -67,8 +72,13 @@ impl<W: Write> FrameStreamWriter<W> {
     pub fn finish(mut self, trailer: &[u8]) -> Result<W, FormatError> {
         self.cut()?;
         self.sealed.clear();
-        self.sealer
-            .finish(&mut self.compressor, trailer, &mut self.sealed)?;
+        self.sealer.append(
+            &mut self.compressor,
+            Codec::Zstd(1),
+            trailer,
+            true,
+            &mut self.sealed,
+        )?;
         self.inner.write_all(&self.sealed)?;
         self.inner.flush()?;
         Ok(self.inner)
@@ -87,7 +97,7 @@ impl<W: Write> Write for FrameStreamWriter<W> {
         self.pending
             .extend_from_slice(bytes.get(..take).unwrap_or_default());
         if self.pending.len() == MAX_FRAME_RAW {
-            self.cut().map_err(std::io::Error::other)?;
+            self.cut()?;
         }
         Ok(take)
     }
@@ -97,14 +107,23 @@ impl<W: Write> Write for FrameStreamWriter<W> {
     }
 }
 
-/// Reads such an object. The end is only reported once the last frame was seen and nothing follows it.
+/// Reads such an object. The end is only reported once the last frame was seen and nothing follows it; after an error it
+/// reports nothing but errors.
 pub struct FrameStreamReader<R: Read> {
     inner: R,
     opener: FrameOpener,
     number: u32,
+    frame: Vec<u8>,
     raw: Vec<u8>,
     at: usize,
-    trailer: Option<Vec<u8>>,
+    state: State,
+}
+
+/// How far reading has come.
+enum State {
+    Reading,
+    Ended(Vec<u8>),
+    Failed,
 }
 
 impl<R: Read> FrameStreamReader<R> {
@@ -116,70 +135,95 @@ impl<R: Read> FrameStreamReader<R> {
         let mut header = Vec::new();
         inner.by_ref().take(HEADER_LEN as u64).read_to_end(&mut header)?;
         let opener = FrameOpener::new(address, &header, keys)?;
+        let (frame, raw) = (Vec::new(), Vec::new());
         Ok(Self {
             inner,
             opener,
             number: 0,
-            raw: Vec::new(),
+            frame,
+            raw,
             at: 0,
-            trailer: None,
+            state: State::Reading,
         })
     }
 
-    /// The next whole frame; `None` after the last.
+    /// The next whole frame; `None` after the last. It counts as read: [`Read`] goes on behind it.
     ///
     /// # Errors
     /// `Damaged` or `Truncated`.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, FormatError> {
-        if self.trailer.is_some() {
-            return Ok(None);
+        let more = self.advance()?;
+        self.at = self.raw.len();
+        Ok(more.then_some(self.raw.as_slice()))
+    }
+
+    /// Opens the next frame into `raw`; `false` after the last.
+    fn advance(&mut self) -> Result<bool, FormatError> {
+        match self.state {
+            State::Ended(_) => return Ok(false),
+            State::Failed => {
+                return Err(FormatError::Damaged {
+                    what: "an object that was found damaged before".to_owned(),
+                });
+            }
+            State::Reading => {}
         }
-        let cut = |number: u32| FormatError::Truncated {
-            what: format!("an object at frame {number}"),
-        };
-        let mut frame = Vec::new();
-        self.inner
-            .by_ref()
-            .take(FRAME_HEADER_LEN as u64)
-            .read_to_end(&mut frame)?;
-        if frame.len() < FRAME_HEADER_LEN {
-            return Err(cut(self.number));
-        }
-        let (stored, _) = frame_lengths(&frame)?;
-        self.inner
-            .by_ref()
-            .take((stored - FRAME_HEADER_LEN) as u64)
-            .read_to_end(&mut frame)?;
-        if frame.len() < stored {
-            return Err(cut(self.number));
-        }
-        let opened = self.opener.open(self.number, &frame, &mut self.raw)?;
-        self.number = self.number.saturating_add(1);
         self.at = 0;
-        if opened == FrameOpened::Data {
-            return Ok(Some(&self.raw));
+        let opened = self
+            .fetch()
+            .and_then(|()| self.opener.open(self.number, &self.frame, &mut self.raw));
+        self.state = State::Failed;
+        if opened? == FrameOpened::Data {
+            self.number = self.number.saturating_add(1);
+            self.state = State::Reading;
+            return Ok(true);
         }
-        let mut beyond = [0; 1];
-        if self.inner.read(&mut beyond)? != 0 {
+        let trailer = std::mem::take(&mut self.raw);
+        let mut beyond = Vec::new();
+        if self.inner.by_ref().take(1).read_to_end(&mut beyond)? != 0 {
             return Err(FormatError::Damaged {
                 what: "the end of an object: something follows it".to_owned(),
             });
         }
-        self.trailer = Some(std::mem::take(&mut self.raw));
-        Ok(None)
+        self.state = State::Ended(trailer);
+        Ok(false)
+    }
+
+    /// Reads the next sealed frame into `frame`. Only as much is allocated as there is.
+    fn fetch(&mut self) -> Result<(), FormatError> {
+        self.frame.clear();
+        self.read_up_to(FRAME_HEADER_LEN)?;
+        let (stored, _) = frame_lengths(&self.frame)?;
+        self.frame
+            .reserve_exact(stored.min(FRAME_HEADER_LEN + MAX_FRAME_RAW + TAG_LEN) - FRAME_HEADER_LEN);
+        self.read_up_to(stored)
+    }
+
+    fn read_up_to(&mut self, length: usize) -> Result<(), FormatError> {
+        let missing = length.saturating_sub(self.frame.len()) as u64;
+        self.inner.by_ref().take(missing).read_to_end(&mut self.frame)?;
+        if self.frame.len() < length {
+            return Err(FormatError::Truncated {
+                what: format!("an object at frame {}", self.number),
+            });
+        }
+        Ok(())
     }
 
     /// What the last frame carries, once it was read.
     #[must_use]
     pub fn trailer(&self) -> Option<&[u8]> {
-        self.trailer.as_deref()
+        match &self.state {
+            State::Ended(trailer) => Some(trailer),
+            _ => None,
+        }
     }
 }
 
 impl<R: Read> Read for FrameStreamReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.raw.len() {
-            if self.next_frame().map_err(std::io::Error::other)?.is_none() {
+            if buffer.is_empty() || !self.advance()? {
                 return Ok(0);
             }
         }

@@ -95,21 +95,25 @@ impl<R: Read> Fields<R> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// Bytes behind their length.
+    /// Bytes behind their length, at most [`MAX_FIELD`].
     ///
     /// # Errors
-    /// If they are more than [`MAX_FIELD`], or the stream ends.
+    /// If they are more, or the stream ends.
     pub fn bytes(&mut self) -> Result<Vec<u8>, FormatError> {
+        self.bytes_up_to(MAX_FIELD)
+    }
+
+    /// Bytes behind their length, at most `limit`. Memory is taken as they come, not as the length says.
+    ///
+    /// # Errors
+    /// If they are more, or the stream ends.
+    pub fn bytes_up_to(&mut self, limit: u64) -> Result<Vec<u8>, FormatError> {
         let length = self.number()?;
-        if length > MAX_FIELD {
-            return Err(invalid("a field of more than 16 MiB"));
+        if length > limit {
+            return Err(invalid("a field that is too long"));
         }
         let mut bytes = Vec::new();
-        self.0
-            .by_ref()
-            .take(length)
-            .read_to_end(&mut bytes)
-            .map_err(ended)?;
+        self.0.by_ref().take(length).read_to_end(&mut bytes)?;
         if bytes.len() as u64 == length {
             Ok(bytes)
         } else {
@@ -119,24 +123,21 @@ impl<R: Read> Fields<R> {
         }
     }
 
-    /// Text behind its length.
+    /// Text behind its length, at most `limit` bytes.
     ///
     /// # Errors
-    /// As [`Fields::bytes`], or if it is not UTF-8.
-    pub fn text(&mut self) -> Result<String, FormatError> {
-        String::from_utf8(self.bytes()?).map_err(|_| invalid("text that is not UTF-8"))
+    /// As [`Fields::bytes_up_to`], or if it is not UTF-8.
+    pub fn text(&mut self, limit: u64) -> Result<String, FormatError> {
+        String::from_utf8(self.bytes_up_to(limit)?).map_err(|_| invalid("text that is not UTF-8"))
     }
 }
 
-/// An error from a stream of frames keeps what it was; an early end is a cut.
+/// An early end is a cut; other errors stay what they were.
 fn ended(error: std::io::Error) -> FormatError {
     if error.kind() == std::io::ErrorKind::UnexpectedEof {
         return FormatError::Truncated {
             what: "a record".to_owned(),
         };
     }
-    match error.downcast::<FormatError>() {
-        Ok(inner) => inner,
-        Err(error) => FormatError::Io(error),
-    }
+    error.into()
 }
