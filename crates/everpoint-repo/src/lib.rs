@@ -24,3 +24,6 @@ pub use log::{LogStore, Piece, PieceKind, SegmentWriter, Stored};
 pub use pack::{PackReader, PackRunInput, PackWriter};
 pub use pages::PagesReader;
 pub use repository::Repository;
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,3 @@ impl LogStore {
         Ok(self.segment_digest(start)?.map(|digest| digest.content_hash))
     }
 }
-
-#[cfg(test)]
-mod tests;
