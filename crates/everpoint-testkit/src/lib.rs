@@ -10,6 +10,8 @@
 mod account;
 mod builder;
 mod cluster;
+mod copy;
+mod everpoint;
 mod history;
 mod install;
 mod judge;
@@ -26,6 +28,8 @@ mod xact_log;
 pub use account::Account;
 pub use builder::PgClusterBuilder;
 pub use cluster::{PgCluster, StopMode};
+pub use copy::RunningCopy;
+pub use everpoint::{Background, Everpoint, Ran, field, say, text};
 pub use history::{Ended, History, parse_lsn, print_lsn, print_time};
 pub use install::{PgInstall, SUPPORTED, cache_dir};
 pub use judge::{Expected, Judge, Verdict};

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::transaction::{ACCOUNTS, Effect, Told, Transaction, now};
-use crate::writers::Shared;
+use crate::writers::{Shared, roll_back_prepared};
 use crate::{Random, Session, SqlError};
 
 /// Expression of a payload, of the columns `id` and `pieces`.
@@ -77,15 +77,7 @@ impl Writer {
     /// Connects, and ends the prepared transactions that a broken connection of this session left.
     fn connect(&self) -> Result<Session, SqlError> {
         let mut session = Session::connect(&self.shared.address, &self.shared.database)?;
-        let left = format!(
-            "SELECT gid FROM pg_prepared_xacts WHERE gid LIKE 'writer-{}-%'",
-            self.number
-        );
-        for row in session.query(&left)?.rows {
-            if let Some(Some(gid)) = row.first() {
-                session.query(&format!("ROLLBACK PREPARED '{gid}'"))?;
-            }
-        }
+        roll_back_prepared(&mut session, &format!("writer-{}-%", self.number))?;
         Ok(session)
     }
 

@@ -12,13 +12,15 @@ use anyhow::{Context, Result};
 
 use crate::transaction::{ACCOUNTS, Told, Transaction};
 use crate::writer::Writer;
-use crate::{Address, Answer, Session};
+use crate::{Address, Answer, Session, SqlError};
 
 /// How to write.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
     /// Sessions at once.
     pub sessions: u32,
+    /// Number of the first session. Writers that follow others on the same server need numbers of their own.
+    pub first_session: u32,
     /// Determines what they do (not when).
     pub seed: u64,
     /// Milliseconds that a session rests between two transactions, on average.
@@ -35,6 +37,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             sessions: 4,
+            first_session: 0,
             seed: 1,
             pause_ms: 5,
             prepared: false,
@@ -110,6 +113,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// Adds what writers did that followed.
+    pub fn extend(&mut self, later: Self) {
+        self.transactions.extend(later.transactions);
+        self.losses += later.losses;
+        self.warned += later.warned;
+        for (refusal, count) in later.refusals {
+            *self.refusals.entry(refusal).or_insert(0) += count;
+        }
+    }
+
     /// Transactions that the server said were committed, with the time of that answer.
     pub fn acknowledged(&self) -> impl Iterator<Item = (&Transaction, i64)> {
         self.transactions.iter().filter_map(|done| match done.told {
@@ -165,7 +178,7 @@ impl Writers {
             warned: AtomicU64::new(0),
         });
         let mut threads = Vec::new();
-        for number in 0..options.sessions {
+        for number in options.first_session..options.first_session.saturating_add(options.sessions) {
             let writer = Writer::new(Arc::clone(&shared), number, options.seed);
             let thread = std::thread::Builder::new().name(format!("writer {number}"));
             threads.push(thread.spawn(|| writer.run()).context("cannot start a writer")?);
@@ -190,10 +203,15 @@ impl Writers {
         }
     }
 
-    /// Lets every session finish its transaction, and returns what all of them did.
+    /// Lets every session finish its transaction, and returns what all of them did. Prepared transactions that broken
+    /// connections left are rolled back, if the server can be reached.
     #[must_use]
     pub fn stop(mut self) -> Record {
         self.halt();
+        if let Ok(mut session) = Session::connect(&self.shared.address, &self.shared.database) {
+            // Those that stay hold locks, and the log tells how each of them ended: nothing is judged wrongly.
+            let _ = roll_back_prepared(&mut session, "writer-%");
+        }
         self.so_far()
     }
 
@@ -210,6 +228,21 @@ impl Drop for Writers {
     fn drop(&mut self) {
         self.halt();
     }
+}
+
+/// Rolls back the prepared transactions whose name is like a pattern.
+pub(crate) fn roll_back_prepared(session: &mut Session, pattern: &str) -> Result<(), SqlError> {
+    for row in session
+        .query(&format!(
+            "SELECT gid FROM pg_prepared_xacts WHERE gid LIKE '{pattern}'"
+        ))?
+        .rows
+    {
+        if let Some(Some(gid)) = row.first() {
+            session.query(&format!("ROLLBACK PREPARED '{gid}'"))?;
+        }
+    }
+    Ok(())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,0 +1,103 @@
+//! Long trials of the whole program on real servers. Each says at its end what was proven; the seed that it prints repeats
+//! its choices (not their timing).
+
+mod exactness;
+mod kill9;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use everpoint_testkit::{now, say};
+
+#[derive(Debug, Parser)]
+#[command(about = "Long trials of everpoint on real PostgreSQL servers")]
+struct Cli {
+    #[command(subcommand)]
+    trial: Trial,
+}
+
+#[derive(Debug, Subcommand)]
+enum Trial {
+    /// Restores to random moments hold exactly what PostgreSQL promises at that moment
+    Exactness(Options),
+    /// Processes are killed at random instants; no acknowledged commit is missing, every listed backup restores
+    Kill9(Options),
+}
+
+/// Where and how much.
+#[derive(Debug, Clone, Args)]
+struct Options {
+    /// The everpoint program
+    #[arg(long, value_name = "PATH")]
+    binary: PathBuf,
+    /// Determines all choices [default: from the clock]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Moments per version and kind of capture, or kills
+    #[arg(long, default_value_t = 20)]
+    count: u32,
+    /// Major versions, comma-separated
+    #[arg(long, value_delimiter = ',', default_values_t = [13, 14, 15, 16, 17, 18])]
+    version: Vec<u32>,
+    /// How the log is captured
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Capture::Stream, Capture::Archive])]
+    capture: Vec<Capture>,
+    /// Seconds of writing (exactness)
+    #[arg(long, default_value_t = 12)]
+    seconds: u64,
+}
+
+/// How the log is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Capture {
+    /// `everpoint capture`
+    Stream,
+    /// `archive_command` with `everpoint archive-push`
+    Archive,
+}
+
+impl std::fmt::Display for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stream => "stream",
+            Self::Archive => "archive",
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let (name, options, trial): (_, _, fn(&world::Setting, &Options) -> anyhow::Result<()>) =
+        match Cli::parse().trial {
+            Trial::Exactness(options) => ("exactness", options, exactness::run),
+            Trial::Kill9(options) => ("kill9", options, kill9::run),
+        };
+    let seed = options.seed.unwrap_or_else(|| now().unsigned_abs());
+    let mut failed = 0;
+    for &version in &options.version {
+        for &capture in &options.capture {
+            let setting = world::Setting {
+                version,
+                capture,
+                seed,
+            };
+            say(&format!(
+                "== {name}: PostgreSQL {version}, capture by {capture}, --seed {seed}"
+            ));
+            if let Err(why) = trial(&setting, &options) {
+                failed += 1;
+                say(&format!(
+                    "FAILED {name}: PostgreSQL {version}, capture by {capture}, --seed {seed}: {why:#}"
+                ));
+            }
+        }
+    }
+    let trials = options.version.len() * options.capture.len();
+    say(&format!("{name}: {trials} trials, {failed} failed"));
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
