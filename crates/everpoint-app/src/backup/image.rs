@@ -1,0 +1,269 @@
+//! The sink of a backup: turns parts of files into packs and entries of the map.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use everpoint_engine::{BackupBegin, EngineError, FileKind, FileMeta, ImageSink, ImageWorker, StopFlag};
+use everpoint_format::codec::Codec;
+use everpoint_format::manifest::Extent;
+use everpoint_repo::{ClusterRepo, PackWriter};
+
+use super::files::{OpenFiles, PartDone};
+use super::prior::{PriorFile, PriorImage};
+use super::resume::Resumed;
+use super::spill::{EntrySorter, SpilledEntry};
+use super::worker::Worker;
+use super::{CodecChoice, engine_error};
+use crate::{AppError, Event, Events};
+
+/// At most so many damaged pages are listed one by one; all are counted.
+pub const DAMAGED_LISTED: usize = 10_000;
+
+/// Sums over a backup.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Bytes of the image.
+    pub image: AtomicU64,
+    /// Bytes that had to be stored, before compression.
+    pub new: AtomicU64,
+    /// Bytes stored, after it.
+    pub stored: AtomicU64,
+    /// Files, without directories.
+    pub files: AtomicU64,
+    /// Damaged pages.
+    pub damaged: AtomicU64,
+}
+
+/// See the module.
+pub struct ImageWriter<'a> {
+    cluster: &'a ClusterRepo,
+    codec: CodecChoice,
+    prior: Option<PriorImage>,
+    resumed: Resumed,
+    stop: StopFlag,
+    events: &'a dyn Events,
+    begin: OnceLock<BackupBegin>,
+    open: OpenFiles,
+    sorter: Mutex<EntrySorter>,
+    levels: Mutex<HashMap<String, Codec>>,
+    damaged: Mutex<Vec<(String, u32)>>,
+    totals: Totals,
+    told: Mutex<Instant>,
+}
+
+impl<'a> ImageWriter<'a> {
+    /// A sink that compares with `prior` and reuses what `resumed` knows.
+    #[must_use]
+    pub fn new(
+        cluster: &'a ClusterRepo,
+        codec: CodecChoice,
+        prior: Option<PriorImage>,
+        resumed: Resumed,
+        sorter: EntrySorter,
+        stop: StopFlag,
+        events: &'a dyn Events,
+    ) -> Self {
+        Self {
+            cluster,
+            codec,
+            prior,
+            resumed,
+            stop,
+            events,
+            begin: OnceLock::new(),
+            open: OpenFiles::default(),
+            sorter: Mutex::new(sorter),
+            levels: Mutex::new(HashMap::new()),
+            damaged: Mutex::new(Vec::new()),
+            totals: Totals::default(),
+            told: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Where the backup began, once it has.
+    pub fn begun(&self) -> Option<&BackupBegin> {
+        self.begin.get()
+    }
+
+    /// Ends the taking of parts: sums, damaged pages, entries.
+    ///
+    /// # Errors
+    /// If parts of a file are missing.
+    pub fn into_parts(self) -> Result<(Totals, Vec<(String, u32)>, EntrySorter), AppError> {
+        if let Some(path) = self.open.incomplete().first() {
+            return Err(AppError::new(
+                "backup.incomplete",
+                everpoint_core::FailureClass::Failed,
+                "finish the image of",
+                path.clone(),
+                "parts of the file never arrived",
+            ));
+        }
+        let damaged = self.damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((
+            self.totals,
+            damaged,
+            self.sorter.into_inner().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+
+    pub(super) fn prior_of(&self, file: &FileMeta) -> Result<Option<Arc<PriorFile>>, AppError> {
+        match &self.prior {
+            Some(prior) if file.kind == FileKind::Pages => {
+                self.open.prior(&file.path, || prior.find(&file.path))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn resumed(&self, hash: &[u8; 16], length: usize) -> Option<Extent> {
+        self.resumed.find(hash, length)
+    }
+
+    pub(super) fn new_pack(&self) -> Result<PackWriter, AppError> {
+        Ok(self.cluster.pack_writer()?)
+    }
+
+    /// The codec for a relation: where the choice is ours, found by trial on its first full frame.
+    pub(super) fn codec_for(&self, meta: &FileMeta, sample: &[u8]) -> Codec {
+        let CodecChoice::Fixed(codec) = self.codec else {
+            let relation = relation_of(&meta.path);
+            let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(codec) = levels.get(relation) {
+                return *codec;
+            }
+            let codec = super::trial(sample);
+            levels.insert(relation.to_owned(), codec);
+            return codec;
+        };
+        codec
+    }
+
+    pub(super) const fn bundle_codec(&self) -> Codec {
+        match self.codec {
+            CodecChoice::Fixed(codec) => codec,
+            CodecChoice::ByTrial => Codec::Zstd(super::SLOW_LEVEL),
+        }
+    }
+
+    pub(super) fn stopped(&self) -> Result<(), EngineError> {
+        if self.stop.is_set() {
+            return Err(EngineError::new(
+                "stopped",
+                "go on with",
+                "the backup",
+                "it was asked to stop",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn count(&self, bytes: u64) {
+        let done = self.totals.image.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Ok(mut told) = self.told.try_lock()
+            && told.elapsed().as_millis() >= 100
+        {
+            *told = Instant::now();
+            let total = self.begin.get().map(|begin| begin.expected_bytes);
+            self.events.emit(Event::Progress { done, total });
+        }
+    }
+
+    pub(super) fn count_new(&self, bytes: u64) {
+        self.totals.new.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_stored(&self, bytes: u64) {
+        self.totals.stored.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes a finished part; the entry goes to the sorter when its file is complete.
+    pub(super) fn deliver(&self, meta: &FileMeta, offset: u64, part: PartDone) -> Result<(), AppError> {
+        self.note_damage(meta, &part.damaged);
+        let Some(entry) = self.open.add(meta, offset, part) else {
+            return Ok(());
+        };
+        if meta.kind != FileKind::Directory {
+            self.totals.files.fetch_add(1, Ordering::Relaxed);
+        }
+        self.sort(entry)
+    }
+
+    fn sort(&self, entry: SpilledEntry) -> Result<(), AppError> {
+        self.sorter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(entry)
+    }
+
+    fn note_damage(&self, meta: &FileMeta, pages: &[u32]) {
+        if pages.is_empty() {
+            return;
+        }
+        self.totals
+            .damaged
+            .fetch_add(pages.len() as u64, Ordering::Relaxed);
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        for page in pages {
+            self.events.emit(Event::Warning(format!(
+                "damaged page: block {page} of {}",
+                meta.path
+            )));
+            if damaged.len() < DAMAGED_LISTED {
+                damaged.push((meta.path.clone(), *page));
+            }
+        }
+    }
+}
+
+impl ImageSink for ImageWriter<'_> {
+    fn begin(&self, begin: &BackupBegin) -> Result<(), EngineError> {
+        if begin.page_size as usize != super::PAGE {
+            let message = format!(
+                "pages of {} bytes are not supported, only of {}",
+                begin.page_size,
+                super::PAGE
+            );
+            return Err(EngineError::new(
+                "backup.page_size",
+                "back up",
+                "the cluster",
+                message,
+            ));
+        }
+        self.begin
+            .set(begin.clone())
+            .map_err(|_| EngineError::new("internal", "begin", "the image", "it has begun already"))
+    }
+
+    fn worker(&self) -> Result<Box<dyn ImageWorker + '_>, EngineError> {
+        self.stopped().map_err(|error| engine_error(error.into()))?;
+        Ok(Box::new(Worker::new(self)))
+    }
+}
+
+/// The path without the number of a relation's segment: `base/5/16384.3` and `base/5/16384` are one relation.
+fn relation_of(path: &str) -> &str {
+    match path.rsplit_once('.') {
+        Some((relation, number))
+            if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            relation
+        }
+        _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::relation_of;
+
+    #[test]
+    fn segments_of_a_relation_share_its_name() {
+        assert_eq!(relation_of("base/5/16384.3"), "base/5/16384");
+        assert_eq!(relation_of("base/5/16384_fsm"), "base/5/16384_fsm");
+        assert_eq!(relation_of("global/pg_filenode.map"), "global/pg_filenode.map");
+    }
+}

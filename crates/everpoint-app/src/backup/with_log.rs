@@ -1,0 +1,128 @@
+//! A backup together with the log from its start to its stop, which belongs to it.
+
+use std::time::{Duration, Instant};
+
+use everpoint_core::{FailureClass, LogOffset};
+use everpoint_engine::{BackupEnd, BackupOptions, ServerIdentity, StopFlag};
+use everpoint_repo::KeptLease;
+
+use super::BackupRequest;
+use super::image::ImageWriter;
+use crate::{AppError, ClusterContext, Event, Events, capture, coverage};
+
+/// How long the log up to the stop position may take to arrive, without any progress.
+const LOG_PATIENCE: Duration = Duration::from_secs(120);
+/// After this time without renewal the lease of a backup that died can be taken over.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The lease under which one backup of a cluster runs at a time, renewed by a thread until released.
+pub(super) struct BackupLease {
+    lease: KeptLease,
+}
+
+impl BackupLease {
+    /// Takes it.
+    pub(super) fn take(context: &ClusterContext) -> Result<Self, AppError> {
+        let holder = format!("backup by process {}", std::process::id());
+        let lease = context
+            .repository
+            .lease(&context.cluster.backup_lease_id(), &holder, LEASE)?;
+        Ok(Self { lease: lease.keep() })
+    }
+
+    pub(super) fn release(self) {
+        // One that can't be released expires by itself.
+        drop(self.lease);
+    }
+}
+
+/// Runs the engine's backup while the log is captured beside it, and returns when the log from start to stop is stored.
+pub(super) fn backup(
+    context: &ClusterContext,
+    request: &BackupRequest,
+    server: &ServerIdentity,
+    identity: u32,
+    options: &BackupOptions,
+    image: &ImageWriter<'_>,
+    events: &dyn Events,
+) -> Result<BackupEnd, AppError> {
+    let stop_log = StopFlag::default();
+    std::thread::scope(|scope| {
+        let log = scope
+            .spawn(|| capture::during_backup(context, identity, server, &request.slot, &stop_log, events));
+        let result = context
+            .engine
+            .backup(options, image)
+            .map_err(AppError::from)
+            .and_then(|end| {
+                let start = image.begun().map_or(end.stop, |begin| begin.start);
+                events.emit(Event::Step(format!(
+                    "waiting for the log up to {}",
+                    crate::text::lsn(end.stop)
+                )));
+                let finished = || log.is_finished();
+                await_log(context, identity, start, &end, &request.stop, &finished)?;
+                Ok(end)
+            });
+        stop_log.stop();
+        let captured = log.join().unwrap_or_else(|_| {
+            Err(AppError::new(
+                "internal",
+                FailureClass::Failed,
+                "capture",
+                "the log of the backup",
+                "its thread died",
+            ))
+        });
+        match (result, captured) {
+            // The cause is more telling than the missing log that follows from it.
+            (Err(missing), Err(cause)) if missing.code == "backup.log_missing" => Err(missing.cause(cause)),
+            (result, _) => result,
+        }
+    })
+}
+
+/// Waits until the repository holds the log from `start` to the stop position.
+fn await_log(
+    context: &ClusterContext,
+    identity: u32,
+    start: LogOffset,
+    end: &BackupEnd,
+    stop: &StopFlag,
+    capture_ended: &dyn Fn() -> bool,
+) -> Result<(), AppError> {
+    let mut patience = Instant::now();
+    let mut reached = LogOffset::default();
+    loop {
+        let ended = capture_ended();
+        let now = coverage::reached(context, identity, end.timeline, start)?;
+        if now >= end.stop {
+            return Ok(());
+        }
+        if now > reached {
+            (reached, patience) = (now, Instant::now());
+        }
+        // An archive_command may still deliver what our own capture could not.
+        let limit = if ended { LOG_PATIENCE / 4 } else { LOG_PATIENCE };
+        if stop.is_set() || patience.elapsed() > limit {
+            let (from, to) = (crate::text::lsn(now.max(start)), crate::text::lsn(end.stop));
+            return Err(AppError::new(
+                "backup.log_missing",
+                FailureClass::Failed,
+                "finish the backup of",
+                context.name.clone(),
+                format!("the log from {from} to {to} did not arrive, and without it the image can't become consistent"),
+            )
+            .hint(format!("run: everpoint check {}", context.name)));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The branch of a timeline as the log store names it; `None` while nothing of it is stored.
+pub(super) fn branch_of(context: &ClusterContext, identity: u32, timeline: u32) -> Option<String> {
+    coverage::branch_of(context, identity, timeline)
+        .ok()
+        .flatten()
+        .map(|branch| branch.as_str().to_owned())
+}

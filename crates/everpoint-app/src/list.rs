@@ -1,0 +1,196 @@
+//! `list`: backups, recovery windows and gaps of a cluster.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{AppError, ClusterContext, facts, text};
+use everpoint_core::{BackupStatus, LogOffset, Micros};
+
+/// One cluster, in the shape of `list --json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterListing {
+    /// Its name.
+    pub name: String,
+    /// `postgresql` or `mongodb`.
+    pub engine: String,
+    /// Of the newest identity; empty if nothing was ever stored.
+    pub system_identifier: String,
+    /// All backups, oldest first, failed attempts too.
+    pub backups: Vec<BackupLine>,
+    /// Every second that can be brought back.
+    pub windows: Vec<WindowLine>,
+    /// Log that is known to be missing.
+    pub gaps: Vec<GapLine>,
+}
+
+/// One backup.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupLine {
+    /// Name.
+    pub label: String,
+    /// `full`, `incremental`, ...
+    pub kind: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// RFC 3339; absent while it runs and if it failed.
+    pub stopped_at: Option<String>,
+    /// Start position.
+    pub start_lsn: Option<String>,
+    /// Stop position.
+    pub stop_lsn: Option<String>,
+    /// Timeline.
+    pub timeline: Option<u32>,
+    /// Bytes of the image.
+    pub size_bytes: u64,
+    /// Bytes stored for it.
+    pub stored_bytes: u64,
+    /// Image bytes stored for it, divided by stored bytes.
+    pub compression_ratio: Option<f64>,
+    /// `running`, `ok`, `failed`, `damaged`.
+    pub status: &'static str,
+    /// Why it failed, or what is damaged.
+    pub reason: Option<String>,
+    /// Labels of the operator.
+    pub labels: BTreeMap<String, String>,
+    /// Server version in words.
+    pub server_version: Option<String>,
+    /// Seconds it took.
+    pub duration_seconds: Option<f64>,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
+    /// How it was taken: `files` or `replication`.
+    pub method: Option<String>,
+    /// Result of the newest drill.
+    pub proof: Proof,
+}
+
+/// What is proven of a backup.
+#[derive(Debug, Clone, Serialize)]
+pub struct Proof {
+    /// `none` until a drill has restored it.
+    pub state: &'static str,
+    /// When.
+    pub at: Option<String>,
+}
+
+/// One window.
+#[derive(Debug, Clone, Serialize)]
+pub struct WindowLine {
+    /// Timeline.
+    pub timeline: u32,
+    /// First moment, RFC 3339.
+    pub from: String,
+    /// Last moment, RFC 3339.
+    pub to: String,
+    /// First position.
+    pub from_lsn: String,
+    /// Last position.
+    pub to_lsn: String,
+}
+
+/// One gap.
+#[derive(Debug, Clone, Serialize)]
+pub struct GapLine {
+    /// Timeline.
+    pub timeline: u32,
+    /// First missing position.
+    pub from_lsn: String,
+    /// First position after it.
+    pub to_lsn: String,
+    /// What it is.
+    pub reason: String,
+}
+
+/// Lists one cluster.
+///
+/// # Errors
+/// If the repository can't be read.
+pub fn run(context: &ClusterContext) -> Result<ClusterListing, AppError> {
+    Ok(listing(context, &facts::load(context)?))
+}
+
+/// Lists what is known already.
+#[must_use]
+pub fn listing(context: &ClusterContext, facts: &facts::Facts) -> ClusterListing {
+    let system = facts
+        .identity
+        .as_ref()
+        .map(|(_, identity)| identity.system_identifier.clone());
+    ClusterListing {
+        name: context.name.clone(),
+        engine: context.engine.kind().to_owned(),
+        system_identifier: system.unwrap_or_default(),
+        backups: facts.listings.iter().map(backup_line).collect(),
+        windows: everpoint_core::windows(&facts.log, &facts.backups)
+            .iter()
+            .map(window_line)
+            .collect(),
+        gaps: everpoint_core::gaps(&facts.log)
+            .iter()
+            .map(|gap| GapLine {
+                timeline: gap.branch.timeline(),
+                from_lsn: text::lsn(gap.span.from),
+                to_lsn: text::lsn(gap.span.to),
+                reason: gap.reason.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn window_line(window: &everpoint_core::Window) -> WindowLine {
+    WindowLine {
+        timeline: window.timeline,
+        from: text::time(window.from),
+        to: text::time(window.to),
+        from_lsn: text::lsn(window.from_position),
+        to_lsn: text::lsn(window.to_position),
+    }
+}
+
+fn backup_line(listing: &everpoint_repo::BackupListing) -> BackupLine {
+    let record = listing.record.as_ref();
+    let started = record
+        .map(|record| record.started_at)
+        .or(listing.attempt.as_ref().map(|attempt| attempt.started_at));
+    let status = facts::status(listing);
+    let reason = match status {
+        BackupStatus::Failed => Some(listing.failure.as_ref().map_or_else(
+            || "it was interrupted; what it stored is reused by the next backup".to_owned(),
+            |failure| failure.message.clone(),
+        )),
+        BackupStatus::Damaged => Some(facts::damage_text(listing)),
+        BackupStatus::Ok | BackupStatus::Running => None,
+    };
+    BackupLine {
+        label: listing.label.clone(),
+        kind: record
+            .map(|r| r.kind.clone())
+            .or(listing.attempt.as_ref().map(|a| a.kind.clone()))
+            .unwrap_or_default(),
+        started_at: started.map(|at| text::time(Micros(at))).unwrap_or_default(),
+        stopped_at: record.map(|r| text::time(Micros(r.stopped_at))),
+        start_lsn: record.map(|r| text::lsn(LogOffset(r.start))),
+        stop_lsn: record.map(|r| text::lsn(LogOffset(r.stop))),
+        timeline: record.map(|r| r.timeline),
+        size_bytes: record.map_or(0, |r| r.size_bytes),
+        stored_bytes: record.map_or(0, |r| r.stored_bytes),
+        compression_ratio: record.filter(|r| r.stored_bytes > 0).map(ratio),
+        status: facts::status_name(status),
+        reason,
+        labels: record.map(|r| r.labels.clone()).unwrap_or_default(),
+        server_version: record.map(|r| r.server_version_text.clone()),
+        duration_seconds: record.map(|r| r.duration_micros as f64 / 1e6),
+        encrypted: record.is_some_and(|r| r.encrypted),
+        method: record.map(|r| r.method.clone()),
+        proof: Proof {
+            state: "none",
+            at: None,
+        },
+    }
+}
+
+/// Bytes of the pages that had to be stored, divided by the bytes that they take in the repository.
+fn ratio(record: &everpoint_format::manifest::BackupRecord) -> f64 {
+    (record.pages_changed * u64::from(record.page_size)) as f64 / record.stored_bytes as f64
+}

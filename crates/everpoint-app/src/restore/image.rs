@@ -1,0 +1,347 @@
+//! Writes an image into a directory: all of it, or only what differs from what is there.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use everpoint_engine::{PART_BYTES, StopFlag};
+use everpoint_format::manifest::{Extent, FileEntry, FileKind};
+use everpoint_repo::{ClusterRepo, PagesReader};
+use rustix::fs::FallocateFlags;
+
+use super::progress::Meter;
+use super::scatter::{BATCH, Piece, scatter};
+use super::tree::{Tree, remove_any};
+use crate::AppError;
+use crate::backup::PAGE;
+use crate::backup::prior::{PriorFile, length_of};
+
+/// The file without which no server starts: removed first, written last.
+const CONTROL: &str = "global/pg_control";
+/// Where configuration from outside the data directory is put, for the operator to pick from.
+pub const EXTERNAL: &str = "everpoint-external";
+/// Files of at least this size are preallocated.
+const PREALLOCATE: u64 = 1 << 20;
+
+/// What is needed to write an image.
+pub struct ImageRestore<'a> {
+    /// Where it is stored.
+    pub cluster: &'a ClusterRepo,
+    /// Its label.
+    pub label: &'a str,
+    /// Where it goes.
+    pub tree: &'a Tree,
+    /// Compare with what is there and write only what differs.
+    pub delta: bool,
+    /// Threads.
+    pub workers: usize,
+    /// Progress.
+    pub meter: &'a Meter<'a>,
+    /// Asks to stop.
+    pub stop: &'a StopFlag,
+}
+
+/// A file of the batch.
+struct Item {
+    file: PriorFile,
+    path: PathBuf,
+}
+
+impl ImageRestore<'_> {
+    /// Writes the image, its control file last.
+    ///
+    /// # Errors
+    /// `Damaged` if the repository's data fail their checks; what was written then has no control file and is marked as
+    /// incomplete, so that no server can start on it.
+    pub fn write(&self) -> Result<(), AppError> {
+        if self.delta {
+            remove_any(&self.tree.place(CONTROL)?)?;
+        }
+        self.tree.begin()?;
+        let mut manifest = self.cluster.open_manifest(self.label)?;
+        let hashes = if self.delta {
+            Some(self.cluster.open_pages(self.label)?)
+        } else {
+            None
+        };
+        let (mut batch, mut weight, mut control) = (Vec::new(), 0, None);
+        let mut known = Vec::new();
+        while let Some(entry) = manifest.next_entry()? {
+            super::stopped(self.stop)?;
+            if self.delta {
+                known.push(path_hash(&entry.path));
+            }
+            if entry.kind == FileKind::Directory {
+                self.tree.directory(&self.tree.place(&entry.path)?, entry.mode)?;
+                continue;
+            }
+            let item = self.item(entry, hashes.as_ref())?;
+            if item.file.entry.path == CONTROL {
+                control = Some(item);
+                continue;
+            }
+            weight += item.file.entry.extents.len() + item.file.hashes.len() / 4 + 4;
+            batch.push(item);
+            if weight >= BATCH {
+                self.flush(&std::mem::take(&mut batch))?;
+                weight = 0;
+            }
+        }
+        self.flush(&batch)?;
+        if self.delta {
+            known.sort_unstable();
+            self.remove_others(&known)?;
+        }
+        let control =
+            control.ok_or_else(|| super::damaged("restore", CONTROL, "the image holds no such file"))?;
+        self.tree.sync()?;
+        self.flush(std::slice::from_ref(&control))
+    }
+
+    fn item(&self, entry: FileEntry, hashes: Option<&PagesReader>) -> Result<Item, AppError> {
+        let path = match entry.kind {
+            FileKind::External => self.tree.place(&format!("{EXTERNAL}/{}", entry.path))?,
+            _ => self.tree.place(&entry.path)?,
+        };
+        let hashes = match (hashes, entry.page_hashes) {
+            (Some(reader), Some(first)) => reader.read(first, entry.size.div_ceil(PAGE as u64))?,
+            _ => Vec::new(),
+        };
+        Ok(Item {
+            file: PriorFile::new(entry, hashes),
+            path,
+        })
+    }
+
+    /// Brings the files of a batch to their state.
+    fn flush(&self, batch: &[Item]) -> Result<(), AppError> {
+        let (next, pieces, failure) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None));
+        std::thread::scope(|scope| {
+            for _ in 0..self.workers.clamp(1, batch.len().max(1)) {
+                scope.spawn(|| {
+                    let mut found = Vec::new();
+                    while let Some((at, item)) = {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        batch.get(i).map(|item| (i, item))
+                    } {
+                        if let Err(error) =
+                            self.prepare(u32::try_from(at).unwrap_or(u32::MAX), item, &mut found)
+                        {
+                            failure
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .get_or_insert(error);
+                            next.store(batch.len(), Ordering::Relaxed);
+                        }
+                    }
+                    pieces
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .append(&mut found);
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let pieces: Vec<Piece> = pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let files: Vec<PathBuf> = batch.iter().map(|item| item.path.clone()).collect();
+        scatter(self.cluster, pieces, &files, self.workers, self.meter, self.stop)
+    }
+
+    /// Makes the file with its size and finds which of its bytes have to be fetched.
+    fn prepare(&self, number: u32, item: &Item, pieces: &mut Vec<Piece>) -> Result<(), AppError> {
+        super::stopped(self.stop)?;
+        let entry = &item.file.entry;
+        if let Some(parent) = item.path.parent() {
+            self.tree.directory(parent, 0o700)?;
+        }
+        let fresh = !self.delta || !std::fs::symlink_metadata(&item.path).is_ok_and(|found| found.is_file());
+        if self.delta && fresh {
+            remove_any(&item.path)?;
+        }
+        let file = self.tree.create(&item.path, entry)?;
+        let wrap = |error| AppError::io("write", &item.path, error);
+        let before = file.metadata().map_err(wrap)?.len();
+        let sparse = entry
+            .extents
+            .iter()
+            .any(|extent| matches!(extent, Extent::Zero { .. }));
+        if fresh && entry.size >= PREALLOCATE && !sparse {
+            // Not every file system can; then the blocks come as they are written.
+            let _unsupported = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, entry.size);
+        }
+        if before != entry.size {
+            file.set_len(entry.size).map_err(wrap)?;
+        }
+        if fresh {
+            self.all(number, item, pieces);
+            return Ok(());
+        }
+        self.differing(number, item, &file, before.min(entry.size), pieces)
+    }
+
+    fn all(&self, number: u32, item: &Item, pieces: &mut Vec<Piece>) {
+        let mut offset = 0;
+        for extent in &item.file.entry.extents {
+            self.piece(number, extent, offset, pieces);
+            offset += length_of(extent);
+        }
+    }
+
+    fn piece(&self, number: u32, extent: &Extent, offset: u64, pieces: &mut Vec<Piece>) {
+        match extent {
+            Extent::Zero { length } => self.meter.skip(*length),
+            Extent::Stored {
+                length,
+                pack,
+                frame,
+                skip,
+            } => pieces.push(Piece {
+                pack: *pack,
+                number: frame.number,
+                skip: *skip,
+                length: *length,
+                file: number,
+                offset,
+                place: (frame.offset, frame.stored, frame.raw),
+            }),
+        }
+    }
+
+    /// Reads what is there, up to `there` bytes, and asks for the pages whose hashes differ.
+    fn differing(
+        &self,
+        number: u32,
+        item: &Item,
+        file: &File,
+        there: u64,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), AppError> {
+        let entry = &item.file.entry;
+        if entry.kind != FileKind::Pages {
+            if there == entry.size && content_hash(file, entry.size, &item.path)? == entry.content_hash {
+                self.meter.skip(entry.size);
+            } else {
+                zero(file, 0, entry.size, &item.path)?;
+                self.all(number, item, pieces);
+            }
+            return Ok(());
+        }
+        let (mut buffer, mut offset) = (vec![0; PART_BYTES], 0);
+        while offset < entry.size {
+            let length = usize::try_from(entry.size - offset)
+                .unwrap_or(PART_BYTES)
+                .min(PART_BYTES);
+            let part = buffer.get_mut(..length).unwrap_or_default();
+            file.read_exact_at(part, offset)
+                .map_err(|error| AppError::io("read", &item.path, error))?;
+            for (i, page) in part.chunks(PAGE).enumerate() {
+                let at = offset + (i * PAGE) as u64;
+                let wanted = usize::try_from(at / PAGE as u64)
+                    .ok()
+                    .and_then(|page| item.file.hashes.get(page));
+                if at < there && wanted == Some(&crate::backup::page_hash(page)) {
+                    self.meter.skip(page.len() as u64);
+                    continue;
+                }
+                let extents = item.file.slice(at, page.len() as u64);
+                for extent in extents.ok_or_else(|| {
+                    super::damaged("restore", &entry.path, "the map does not cover the file")
+                })? {
+                    if matches!(extent, Extent::Zero { .. }) {
+                        zero(file, at, page.len() as u64, &item.path)?;
+                    }
+                    self.piece(number, &extent, at, pieces);
+                }
+            }
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Removes what is in the tree but not in the image.
+    fn remove_others(&self, known: &[u64]) -> Result<(), AppError> {
+        let keep = |path: &str| {
+            path == super::tree::MARKER
+                || path.starts_with(EXTERNAL)
+                || known.binary_search(&path_hash(path)).is_ok()
+        };
+        remove_unknown(self.tree.root(), "", &keep)?;
+        for (oid, place) in self.tree.spaces() {
+            remove_unknown(place, &format!("pg_tblspc/{oid}/"), &keep)?;
+        }
+        Ok(())
+    }
+}
+
+fn remove_unknown(directory: &Path, prefix: &str, keep: &dyn Fn(&str) -> bool) -> Result<(), AppError> {
+    let list = |error| AppError::io("list", directory, error);
+    for entry in std::fs::read_dir(directory).map_err(list)? {
+        let entry = entry.map_err(list)?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type().map_err(list)?;
+        if kind.is_symlink() && prefix == "pg_tblspc/" {
+            continue;
+        }
+        if !keep(&name) {
+            remove_any(&entry.path())?;
+        } else if kind.is_dir() {
+            remove_unknown(&entry.path(), &format!("{name}/"), keep)?;
+        }
+    }
+    Ok(())
+}
+
+fn path_hash(path: &str) -> u64 {
+    blake3::hash(path.as_bytes())
+        .as_bytes()
+        .first_chunk::<8>()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The hash of a file as the map has it: BLAKE3 over the BLAKE3 of each part.
+fn content_hash(file: &File, size: u64, path: &Path) -> Result<Option<[u8; 16]>, AppError> {
+    let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; PART_BYTES], 0);
+    loop {
+        let length = usize::try_from(size - offset)
+            .unwrap_or(PART_BYTES)
+            .min(PART_BYTES);
+        let part = buffer.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(part, offset)
+            .map_err(|error| AppError::io("read", path, error))?;
+        hasher.update(blake3::hash(part).as_bytes());
+        offset += length as u64;
+        if offset >= size {
+            return Ok(hasher.finalize().as_bytes().first_chunk::<16>().copied());
+        }
+    }
+}
+
+/// Makes a range read as zeros.
+fn zero(file: &File, offset: u64, length: u64, path: &Path) -> Result<(), AppError> {
+    if length == 0
+        || rustix::fs::fallocate(
+            file,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            offset,
+            length,
+        )
+        .is_ok()
+    {
+        return Ok(());
+    }
+    let block = vec![0; PART_BYTES];
+    let mut at = offset;
+    while at < offset + length {
+        let take = usize::try_from(offset + length - at)
+            .unwrap_or(PART_BYTES)
+            .min(PART_BYTES);
+        file.write_all_at(block.get(..take).unwrap_or_default(), at)
+            .map_err(|error| AppError::io("write", path, error))?;
+        at += take as u64;
+    }
+    Ok(())
+}

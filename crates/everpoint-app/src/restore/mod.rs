@@ -1,0 +1,311 @@
+//! `restore`: a cluster as it was, in a directory; on request started beside production, followed and promoted.
+
+pub mod image;
+pub mod log_check;
+pub mod progress;
+mod report;
+pub mod salvage;
+pub mod scatter;
+pub mod tree;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use everpoint_core::{FailureClass, RestorePlan, RestoreRequest as Wanted, Target};
+use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, StopFlag};
+use everpoint_format::manifest::BackupRecord;
+
+use crate::facts::{self, Facts};
+use crate::{AppError, ClusterContext, Event, Events};
+use image::ImageRestore;
+use progress::Meter;
+pub use report::{PlanReport, Reached, RestoreOutcome, RestoreReport, ShortfallReport};
+use tree::Tree;
+
+/// Start the restored server.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// Port; `None`: a free one.
+    pub port: Option<u16>,
+    /// Directory of the server's programs; `None`: found by version.
+    pub programs: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// Data directory to fill.
+    pub directory: PathBuf,
+    /// What to restore to.
+    pub target: Target,
+    /// Stop just before the target instead of just after it.
+    pub exclusive: bool,
+    /// Timeline to follow; `None`: the newest.
+    pub timeline: Option<u32>,
+    /// Bring an existing directory to the wanted state, writing only what differs.
+    pub delta: bool,
+    /// Where tablespaces go: old path (or oid) and new path.
+    pub map: Vec<(String, String)>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Start the server when the files are in place.
+    pub start: Option<StartRequest>,
+    /// The restore replaces production: its own configuration is kept.
+    pub replace_production: bool,
+    /// Threads.
+    pub workers: usize,
+    /// Beginning of the command that fetches log files: program and options that say which repository, quoted for a shell.
+    pub fetch_program: String,
+    /// Asks to stop.
+    pub stop: StopFlag,
+}
+
+/// Restores, or says what would be done.
+///
+/// # Errors
+/// `Shortfall` if the target can't be reached: nothing was written then. `Damaged` if no backup from which it can be
+/// reached proves good.
+pub fn run(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    events: &dyn Events,
+) -> Result<RestoreOutcome, AppError> {
+    let begun = Instant::now();
+    let facts = facts::load(context)?;
+    let mut skip: Vec<String> = Vec::new();
+    loop {
+        let plan = match plan(context, &facts, request, &skip)? {
+            Ok(plan) => plan,
+            Err(shortfall) if request.dry_run => {
+                return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
+            }
+            Err(shortfall) => return Err(report::shortfall_error(context, request, &shortfall, &skip)),
+        };
+        let record = facts::record(&facts, &plan.backup)?;
+        if request.dry_run {
+            return Ok(RestoreOutcome::Plan(report::plan(&plan, record)));
+        }
+        plan.warnings
+            .iter()
+            .for_each(|warning| events.emit(Event::Warning(warning.clone())));
+        let job = Job {
+            context,
+            request,
+            events,
+            facts: &facts,
+            plan: &plan,
+            record,
+            retry: !skip.is_empty(),
+        };
+        match job.restore(begun) {
+            Ok(report) => return Ok(RestoreOutcome::Done(report)),
+            // Another image may prove good where this one does not.
+            Err(error) if error.class == FailureClass::Damaged && error.code != LOG_DAMAGED => {
+                let text = format!(
+                    "backup {} can't be restored ({error}); trying an older one",
+                    plan.backup
+                );
+                events.emit(Event::Warning(text));
+                skip.push(plan.backup.clone());
+                if plan_is_last(context, &facts, request, &skip)? {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Code of errors that another backup can't cure.
+pub const LOG_DAMAGED: &str = "log.damaged";
+
+fn plan_is_last(
+    context: &ClusterContext,
+    facts: &Facts,
+    request: &RestoreRequest,
+    skip: &[String],
+) -> Result<bool, AppError> {
+    Ok(plan(context, facts, request, skip)?.is_err())
+}
+
+fn plan(
+    context: &ClusterContext,
+    facts: &Facts,
+    request: &RestoreRequest,
+    skip: &[String],
+) -> Result<Result<RestorePlan, everpoint_core::Shortfall>, AppError> {
+    let wanted = Wanted {
+        target: request.target.clone(),
+        exclusive: request.exclusive,
+        timeline: request.timeline,
+        skip: skip.to_vec(),
+    };
+    facts::plan(context, facts, &wanted)
+}
+
+struct Job<'a> {
+    context: &'a ClusterContext,
+    request: &'a RestoreRequest,
+    events: &'a dyn Events,
+    facts: &'a Facts,
+    plan: &'a RestorePlan,
+    record: &'a BackupRecord,
+    /// An earlier attempt has begun to fill the directory.
+    retry: bool,
+}
+
+impl Job<'_> {
+    fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
+        let tree = Tree::plan(
+            &self.request.directory,
+            &self.record.tablespaces,
+            &self.request.map,
+        )?;
+        tree.check(self.request.delta || self.retry)?;
+        let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
+        if self.request.delta && !self.retry {
+            salvage::run(self.context, self.facts, tree.root(), self.events)?;
+        }
+        self.events.emit(Event::Step(format!(
+            "restoring {} into {}",
+            self.plan.backup,
+            tree.root().display()
+        )));
+        let meter = Meter::new(self.events, self.record.size_bytes);
+        let image = ImageRestore {
+            cluster: &self.context.cluster,
+            label: &self.plan.backup,
+            tree: &tree,
+            delta: occupied,
+            workers: self.request.workers.max(1),
+            meter: &meter,
+            stop: &self.request.stop,
+        };
+        image.write()?;
+        if self.request.start.is_none() {
+            self.events
+                .emit(Event::Step("checking the log that replay will need".to_owned()));
+            log_check::run(
+                self.context,
+                self.facts,
+                self.plan,
+                self.request.workers,
+                &self.request.stop,
+            )?;
+        }
+        self.context.engine.prepare_recovery(&self.settings(&tree))?;
+        tree.finish()?;
+        let reached = self
+            .request
+            .start
+            .as_ref()
+            .map(|start| self.start(&tree, start))
+            .transpose()?;
+        Ok(report::done(
+            self.plan,
+            self.request,
+            meter.written(),
+            begun.elapsed(),
+            reached.as_ref(),
+        ))
+    }
+
+    const fn stop_at(&self) -> StopAt {
+        StopAt {
+            record: self.plan.stop.record,
+            inclusive: self.plan.stop.inclusive,
+        }
+    }
+
+    fn settings(&self, tree: &Tree) -> RecoverySettings {
+        let branch = self.plan.branch.as_str();
+        let fetch_command = format!(
+            "{} archive-get {} %f \"%p\" --branch {branch} --in-place-tablespaces",
+            self.request.fetch_program, self.context.name
+        );
+        let mut facts = self.record.facts.clone();
+        facts.push((
+            "server_version".to_owned(),
+            self.record.server_version.to_string(),
+        ));
+        facts.extend(self.plan.limits.iter().cloned());
+        RecoverySettings {
+            directory: tree.root().to_owned(),
+            stop: Some(self.stop_at()),
+            timeline: self.plan.timeline,
+            fetch_command,
+            facts,
+            links: self.new_links(),
+            keep_configuration: self.request.replace_production,
+            promote: self.request.start.is_none(),
+        }
+    }
+
+    /// Mappings of tablespaces that the log creates after the image: oid and new place.
+    fn new_links(&self) -> Vec<(u32, PathBuf)> {
+        let created = self.plan.created_tablespaces.iter();
+        created
+            .filter_map(|(oid, old)| {
+                let mapped = self
+                    .request
+                    .map
+                    .iter()
+                    .find(|(name, _)| name.trim_end_matches('/') == old || *name == oid.to_string());
+                mapped.map(|(_, new)| (*oid, PathBuf::from(new)))
+            })
+            .collect()
+    }
+
+    fn start(
+        &self,
+        tree: &Tree,
+        start: &StartRequest,
+    ) -> Result<everpoint_engine::RecoveryReached, AppError> {
+        self.events.emit(Event::Step(
+            "starting the server and replaying the log".to_owned(),
+        ));
+        let options = StartOptions {
+            directory: tree.root().to_owned(),
+            port: start.port,
+            programs: start.programs.clone(),
+            stop: Some(self.stop_at()),
+            stop_flag: self.request.stop.clone(),
+        };
+        let target = Some(self.plan.stop.record);
+        let mut tell = |event| match event {
+            RecoveryEvent::Started { port } => self
+                .events
+                .emit(Event::Info(format!("the server runs on port {port}"))),
+            RecoveryEvent::Replaying { position, time } => self.events.emit(Event::Replaying {
+                position,
+                target,
+                time,
+            }),
+            RecoveryEvent::Promoting => self
+                .events
+                .emit(Event::Info("the target is reached; promoting".to_owned())),
+        };
+        self.context
+            .engine
+            .start(&options, &mut tell)
+            .map_err(|error| salvage::with_fetch_error(error.into(), tree.root()))
+    }
+}
+
+fn stopped(stop: &StopFlag) -> Result<(), AppError> {
+    if stop.is_set() {
+        return Err(AppError::new(
+            "stopped",
+            FailureClass::Failed,
+            "go on with",
+            "the restore",
+            "it was asked to stop",
+        )
+        .hint("run the same command again: it goes on where it stopped"));
+    }
+    Ok(())
+}
+
+fn damaged(operation: &str, object: &str, message: &str) -> AppError {
+    AppError::new("repo.damaged", FailureClass::Damaged, operation, object, message)
+}

@@ -1,0 +1,155 @@
+//! Before a directory is written over in place: the log that only it may still hold goes into the repository.
+
+use std::path::{Path, PathBuf};
+
+use everpoint_core::{BranchId, FailureClass};
+use everpoint_engine::LogSink;
+
+use crate::facts::Facts;
+use crate::log_writer::LogWriter;
+use crate::{AppError, ClusterContext, Event, Events};
+
+/// Where archive-get leaves the error that stopped a recovery, beside the WAL.
+pub const FETCH_ERROR: &str = "everpoint-fetch-error.json";
+
+/// Captures the whole records that `pg_wal` holds beyond what the repository has. A directory of another cluster, or one
+/// without log, has nothing to give.
+///
+/// # Errors
+/// If the log is there and can't be stored: then nothing in the directory may be touched.
+pub fn run(
+    context: &ClusterContext,
+    facts: &Facts,
+    directory: &Path,
+    events: &dyn Events,
+) -> Result<(), AppError> {
+    let Some((identity, known)) = &facts.identity else {
+        return Ok(());
+    };
+    let segments = segments(&directory.join("pg_wal"))?;
+    let Some(newest) = segments.last() else {
+        return Ok(());
+    };
+    let Some(timeline) = newest.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else {
+        return Ok(());
+    };
+    let log = directory.join("pg_wal");
+    let history = match timeline {
+        1 => Vec::new(),
+        _ => read(&log.join(format!("{timeline:08X}.history"))).unwrap_or_default(),
+    };
+    let found = context
+        .engine
+        .local_log(directory, timeline, known.segment_size)?;
+    let Some(found) = found.filter(|found| found.system.to_string() == known.system_identifier) else {
+        return Ok(());
+    };
+    // Only the timeline of a branch is in the names of its segments.
+    let names = context
+        .cluster
+        .log(*identity, BranchId::new(timeline, [0; 8]), known.segment_size);
+    let mut writer = LogWriter::open(context, *identity, known.segment_size)?;
+    let begin = writer
+        .position(timeline, &history)?
+        .unwrap_or(found.from)
+        .max(found.from);
+    if begin >= found.to {
+        return Ok(());
+    }
+    events.emit(Event::Step(format!(
+        "saving the WAL that only {} holds",
+        log.display()
+    )));
+    writer.timeline(timeline, &history, begin)?;
+    let mut at = begin;
+    while at < found.to {
+        let name = names.segment_name(at);
+        let bytes = read(&log.join(&name))?;
+        let from = usize::try_from(at.0 % known.segment_size).unwrap_or_default();
+        let until = (at.0 / known.segment_size + 1) * known.segment_size;
+        let to = from + usize::try_from(until.min(found.to.0) - at.0).unwrap_or_default();
+        let Some(part) = bytes.get(from..to) else {
+            return Err(AppError::new(
+                "log.short",
+                FailureClass::Damaged,
+                "read",
+                name,
+                "the segment is shorter than it should be",
+            ));
+        };
+        writer.write(at, part)?;
+        at = at.plus(part.len() as u64);
+    }
+    writer.timeline_end(at)?;
+    events.emit(Event::Info(format!(
+        "WAL up to {} is stored now",
+        crate::text::lsn(at)
+    )));
+    Ok(())
+}
+
+fn segments(log: &Path) -> Result<Vec<String>, AppError> {
+    let entries = match std::fs::read_dir(log) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| AppError::io("list", log, error))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry
+            .map_err(|error| AppError::io("list", log, error))?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        if name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, AppError> {
+    std::fs::read(path).map_err(|error| AppError::io("read", path, error))
+}
+
+/// A recovery that stopped because log could not be fetched gets the reason that archive-get left.
+#[must_use]
+pub fn with_fetch_error(error: AppError, directory: &Path) -> AppError {
+    let left = directory.join("pg_wal").join(FETCH_ERROR);
+    let Ok(text) = std::fs::read_to_string(left) else {
+        return error;
+    };
+    let Ok(fetch) = serde_json::from_str::<FetchError>(&text) else {
+        return error;
+    };
+    let class = if fetch.damaged {
+        FailureClass::Damaged
+    } else {
+        error.class
+    };
+    AppError::new(&fetch.code, class, "replay", fetch.object, fetch.message).cause(error)
+}
+
+/// What archive-get leaves when it fails for another reason than "not there".
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct FetchError {
+    /// Stable code.
+    pub code: String,
+    /// The file asked for.
+    pub object: String,
+    /// Why it could not be had.
+    pub message: String,
+    /// The repository holds it, but damaged.
+    pub damaged: bool,
+}
+
+impl FetchError {
+    /// Leaves it beside `destination`, best effort: the exit code stops the server anyway.
+    pub fn leave(&self, destination: &Path) {
+        if let (Some(directory), Ok(text)) = (destination.parent(), serde_json::to_string(self))
+            && let Err(error) = std::fs::write(directory.join(FETCH_ERROR), text)
+        {
+            tracing::debug!(%error, "the reason could not be left beside the WAL");
+        }
+    }
+}
