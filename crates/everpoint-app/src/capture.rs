@@ -1,0 +1,432 @@
+//! `capture`: receives the log of a server into the repository until stopped, whatever happens to either side.
+
+use std::time::{Duration, Instant};
+
+use everpoint_core::{FailureClass, LogOffset, Micros};
+use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, LogSink, ServerIdentity, StopFlag};
+use everpoint_repo::{KeptLease, code};
+use serde::Serialize;
+
+use crate::log_writer::LogWriter;
+use crate::{AppError, ClusterContext, Event, Events, text};
+
+/// After this time without renewal the lease of a capture that died elsewhere can be taken over.
+const LEASE: Duration = Duration::from_secs(30);
+/// Pauses between attempts grow from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often progress is told at most.
+const TELL: Duration = Duration::from_secs(1);
+/// A backup takes the log from where capture stopped if no more than this has been written since; else only its own part.
+const CATCH_UP_BYTES: u64 = 256 << 20;
+
+/// What to capture.
+#[derive(Debug, Clone)]
+pub struct CaptureRequest {
+    /// Return when everything that the server has now is stored.
+    pub once: bool,
+    /// Name of the replication slot.
+    pub slot: String,
+    /// Make the slot if it is missing.
+    pub create_slot: bool,
+    /// Asks to stop.
+    pub stop: StopFlag,
+}
+
+/// What was captured.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaptureReport {
+    /// Timeline of the newest log.
+    pub timeline: u32,
+    /// Everything before is stored.
+    pub position: String,
+    /// Whole segments that this call has stored.
+    pub segments: u64,
+    /// Bytes of log that this call has stored.
+    pub bytes: u64,
+}
+
+/// Captures until stopped, or until the server's current end is stored. Reconnects for ever unless `once`.
+///
+/// # Errors
+/// `Locked` if another capture of the cluster runs. `Damaged` if the server is another cluster, or its log contradicts
+/// what is stored. Anything else only if it will not pass by itself.
+pub fn run(
+    context: &ClusterContext,
+    request: &CaptureRequest,
+    events: &dyn Events,
+) -> Result<CaptureReport, AppError> {
+    let lease = hold(context)?;
+    let mut pause = Pause::new(&request.stop);
+    let server = loop {
+        match context.engine.identify() {
+            Ok(server) => break server,
+            Err(error) if request.once || !will_pass(&error) || !pause.after(&error, events) => {
+                return Err(error.into());
+            }
+            Err(_) => {}
+        }
+    };
+    let mut job = Job::new(context, &server, request.stop.clone(), events)?;
+    job.lease = Some(lease);
+    job.options = CaptureOptions {
+        slot: Some(request.slot.clone()),
+        create_slot: request.create_slot,
+        until: request.once.then_some(server.position),
+        ..job.options
+    };
+    job.from = LogWriter::resume_point(&context.cluster, job.identity, server.segment_size)?;
+    job.run(request.once)?;
+    job.report(&server)
+}
+
+/// Captures beside a backup what the backup needs, until stopped: nothing if a capture of the cluster runs already. Holds
+/// the log by a slot that goes with the connection; `slot` is the name of the lasting one, which is left alone.
+///
+/// # Errors
+/// As [`run`].
+pub fn during_backup(
+    context: &ClusterContext,
+    identity: u32,
+    server: &ServerIdentity,
+    slot: &str,
+    stop: &StopFlag,
+    events: &dyn Events,
+) -> Result<(), AppError> {
+    let lease = match hold(context) {
+        Ok(lease) => lease,
+        Err(error) if error.class == FailureClass::Locked => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    tracing::debug!(slot, "no capture runs: the backup takes its log by itself");
+    let mut job = Job::new(context, server, stop.clone(), events)?;
+    job.lease = Some(lease);
+    job.refuse_gaps = true;
+    let resume = LogWriter::resume_point(&context.cluster, identity, server.segment_size)?;
+    job.from = resume.filter(|(timeline, position)| {
+        *timeline == server.timeline
+            && server.position.since(*position) <= CATCH_UP_BYTES
+            && *position <= server.position
+    });
+    job.run(false)
+}
+
+/// Captures until everything up to `until` is stored, by a slot that goes with the connection; from where the stored log
+/// ends if the server still has that, else from the server's current segment.
+///
+/// # Errors
+/// As [`run`].
+pub fn capture_until(
+    context: &ClusterContext,
+    until: LogOffset,
+    stop: &StopFlag,
+    events: &dyn Events,
+) -> Result<CaptureReport, AppError> {
+    let server = context.engine.identify()?;
+    let mut job = Job::new(context, &server, stop.clone(), events)?;
+    job.options.until = Some(until);
+    job.refuse_gaps = true;
+    job.from = LogWriter::resume_point(&context.cluster, job.identity, server.segment_size)?;
+    job.run(false)?;
+    job.report(&server)
+}
+
+fn hold(context: &ClusterContext) -> Result<KeptLease, AppError> {
+    let holder = format!("capture by process {}", std::process::id());
+    let lease = context
+        .repository
+        .lease(&format!("capture-{}", context.name), &holder, LEASE)?;
+    Ok(lease.keep())
+}
+
+/// Whether it may end without anybody's changing the configuration. A full repository is emptied by expiry or made larger:
+/// meanwhile the slot keeps the log.
+fn will_pass(error: &EngineError) -> bool {
+    error.retryable || error.code == code::FULL
+}
+
+struct Job<'a> {
+    context: &'a ClusterContext,
+    events: &'a dyn Events,
+    identity: u32,
+    writer: LogWriter,
+    options: CaptureOptions,
+    /// Where to begin if the writer is not open.
+    from: Option<(u32, LogOffset)>,
+    lease: Option<KeptLease>,
+    /// Begin where the server can, rather than record a gap.
+    refuse_gaps: bool,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        context: &'a ClusterContext,
+        server: &ServerIdentity,
+        stop: StopFlag,
+        events: &'a dyn Events,
+    ) -> Result<Self, AppError> {
+        let identity = identity_of(context, server)?;
+        let options = CaptureOptions {
+            slot: None,
+            create_slot: false,
+            temporary: false,
+            until: None,
+            stop,
+        };
+        let writer = LogWriter::open(context, identity, server.segment_size)?;
+        Ok(Self {
+            context,
+            events,
+            identity,
+            writer,
+            options,
+            from: None,
+            lease: None,
+            refuse_gaps: false,
+        })
+    }
+
+    fn run(&mut self, once: bool) -> Result<(), AppError> {
+        let stop = self.options.stop.clone();
+        let mut pause = Pause::new(&stop);
+        loop {
+            let before = self.writer.place();
+            let error = match self.attempt() {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            if self.writer.place().map(|place| place.position) > before.map(|place| place.position) {
+                pause.reset();
+            }
+            if matches!(error.code, GAP_REFUSED | "capture.position") && self.from.is_some() {
+                self.events
+                    .emit(Event::Warning(format!("{error}; going on where the server can")));
+                self.writer.abandon();
+                self.from = None;
+                continue;
+            }
+            if once || !will_pass(&error) {
+                return Err(error.into());
+            }
+            if !pause.after(&error, self.events) {
+                break;
+            }
+            if self.lease.as_ref().is_some_and(|lease| !lease.is_valid()) {
+                self.lease = None;
+                self.lease = Some(hold(self.context)?);
+            }
+            if let Err(error) = self.find_place() {
+                tracing::debug!(%error, "the place to go on at could not be read yet");
+            }
+        }
+        self.writer.flush()?;
+        Ok(())
+    }
+
+    /// One connection.
+    fn attempt(&mut self) -> Result<(), EngineError> {
+        if self.options.stop.is_set() {
+            return Ok(());
+        }
+        let server = self.context.engine.identify()?;
+        let identity = identity_of(self.context, &server).map_err(|error| {
+            EngineError::new(
+                "capture.wrong_cluster",
+                "capture",
+                self.context.name.clone(),
+                error.message.clone(),
+            )
+            .class(error.class)
+            .hint(error.hint.clone().unwrap_or_default())
+            .cause(error)
+        })?;
+        if identity != self.identity {
+            let message = format!(
+                "the server was upgraded: its log is identity {identity} now, not {}",
+                self.identity
+            );
+            return Err(EngineError::new(
+                "capture.upgraded",
+                "go on capturing",
+                self.context.name.clone(),
+                message,
+            )
+            .hint("start the capture again"));
+        }
+        let at = self
+            .writer
+            .place()
+            .map(|place| (place.timeline, place.position))
+            .or(self.from);
+        let mut watched = Watched {
+            writer: &mut self.writer,
+            events: self.events,
+            lease: self.lease.as_ref(),
+            refuse_gaps: self.refuse_gaps && at.is_some(),
+            told: None,
+        };
+        self.context
+            .engine
+            .capture(&CaptureFrom { at }, &self.options, &mut watched)
+    }
+
+    /// After an error of the sink the repository says where to go on.
+    fn find_place(&mut self) -> Result<(), AppError> {
+        if self.writer.place().is_none() {
+            let found =
+                LogWriter::resume_point(&self.context.cluster, self.identity, self.writer.segment_size())?;
+            self.from = found.or(self.from);
+        }
+        Ok(())
+    }
+
+    fn report(&self, server: &ServerIdentity) -> Result<CaptureReport, AppError> {
+        let written = self.writer.written();
+        let place = match self.writer.place() {
+            Some(place) => Some((place.timeline, place.durable)),
+            None => LogWriter::resume_point(&self.context.cluster, self.identity, server.segment_size)?,
+        };
+        let (timeline, position) = place.unwrap_or((server.timeline, LogOffset(0)));
+        Ok(CaptureReport {
+            timeline,
+            position: text::lsn(position),
+            segments: written.segments,
+            bytes: written.bytes,
+        })
+    }
+}
+
+fn identity_of(context: &ClusterContext, server: &ServerIdentity) -> Result<u32, AppError> {
+    Ok(context
+        .cluster
+        .identity_for(server.system, server.version, server.segment_size, false)?
+        .0)
+}
+
+/// The log that is missing is needed by nobody here; begin elsewhere.
+const GAP_REFUSED: &str = "capture.gap_refused";
+
+/// Tells what the writer does.
+struct Watched<'a> {
+    writer: &'a mut LogWriter,
+    events: &'a dyn Events,
+    lease: Option<&'a KeptLease>,
+    refuse_gaps: bool,
+    told: Option<(Instant, u32, LogOffset, Option<Micros>)>,
+}
+
+impl LogSink for Watched<'_> {
+    fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
+        self.writer.timeline(timeline, history, from)?;
+        self.events.emit(Event::Info(format!(
+            "capturing timeline {timeline} from {}",
+            text::lsn(from)
+        )));
+        Ok(())
+    }
+
+    fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
+        self.writer.write(from, bytes)
+    }
+
+    fn covered(&mut self, to: LogOffset, until: Micros) -> Result<(), EngineError> {
+        self.writer.covered(to, until)
+    }
+
+    fn tick(&mut self) -> Result<LogOffset, EngineError> {
+        if self.lease.is_some_and(|lease| !lease.is_valid()) {
+            let message = "the lease was not renewed in time: another capture may have begun";
+            return Err(
+                EngineError::new("capture.lease", "go on capturing", "the log", message)
+                    .class(FailureClass::Locked)
+                    .retryable(),
+            );
+        }
+        let durable = self.writer.tick()?;
+        if let Some(place) = self.writer.place() {
+            let (timeline, covered_until) = (place.timeline, place.covered_until);
+            let due = self
+                .told
+                .is_none_or(|(at, old_timeline, old_durable, old_covered)| {
+                    at.elapsed() >= TELL
+                        && (old_timeline, old_durable, old_covered) != (timeline, durable, covered_until)
+                });
+            if due {
+                self.told = Some((Instant::now(), timeline, durable, covered_until));
+                self.events.emit(Event::Captured {
+                    timeline,
+                    position: durable,
+                    covered_until,
+                });
+            }
+        }
+        Ok(durable)
+    }
+
+    fn timeline_end(&mut self, at: LogOffset) -> Result<(), EngineError> {
+        self.writer.timeline_end(at)?;
+        self.events
+            .emit(Event::Info(format!("the timeline ended at {}", text::lsn(at))));
+        Ok(())
+    }
+
+    fn gap(
+        &mut self,
+        timeline: u32,
+        from: LogOffset,
+        to: LogOffset,
+        reason: &str,
+    ) -> Result<(), EngineError> {
+        let span = format!("{} to {} of timeline {timeline}", text::lsn(from), text::lsn(to));
+        if self.refuse_gaps {
+            return Err(EngineError::new(GAP_REFUSED, "take the log from", span, reason));
+        }
+        self.writer.gap(timeline, from, to, reason)?;
+        let advice = "nothing in it can be restored; take a backup now";
+        self.events.emit(Event::Warning(format!(
+            "the log from {span} is lost ({reason}): {advice}"
+        )));
+        Ok(())
+    }
+}
+
+/// Waits longer from attempt to attempt.
+struct Pause<'a> {
+    stop: &'a StopFlag,
+    next: Duration,
+    told: Option<String>,
+}
+
+impl<'a> Pause<'a> {
+    const fn new(stop: &'a StopFlag) -> Self {
+        Self {
+            stop,
+            next: PAUSES.0,
+            told: None,
+        }
+    }
+
+    fn reset(&mut self) {
+        (self.next, self.told) = (PAUSES.0, None);
+    }
+
+    /// Tells an error, each once, and waits. False if it was asked to stop meanwhile.
+    fn after(&mut self, error: &EngineError, events: &dyn Events) -> bool {
+        let words = error.to_string();
+        if self.told.as_ref() != Some(&words) {
+            events.emit(Event::Warning(format!("{words}; trying again until it works")));
+            self.told = Some(words);
+        }
+        let until = Instant::now() + self.next;
+        self.next = self.next.saturating_mul(2).min(PAUSES.1);
+        while Instant::now() < until {
+            if self.stop.is_set() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
