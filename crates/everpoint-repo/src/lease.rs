@@ -92,7 +92,7 @@ impl Lease {
             }
             let number = newest.map_or(0, |newest| newest.number).saturating_add(1);
             let begun = Instant::now();
-            if claim(&shared, id, number, &record)? {
+            if claim(&shared, id, number, &record)? != Claim::Taken {
                 let state = Mutex::new(State {
                     number,
                     valid_until: later(begun, ttl),
@@ -128,12 +128,19 @@ impl Lease {
         if state.ended {
             return Err(lost(&self.id, "it has ended"));
         }
-        let begun = Instant::now();
-        let mut number = state.number.saturating_add(1);
-        if !claim(&self.shared, &self.id, number, &self.record)? {
-            state.ended = true;
-            return Err(lost(&self.id, "another holder has taken it over"));
-        }
+        let previous = state.number;
+        let (number, begun) = loop {
+            let (number, begun) = (state.number.saturating_add(1), Instant::now());
+            match claim(&self.shared, &self.id, number, &self.record)? {
+                Claim::Made => break (number, begun),
+                // Its age is not known exactly: only one that is made now counts.
+                Claim::Found => state.number = number,
+                Claim::Taken => {
+                    state.ended = true;
+                    return Err(lost(&self.id, "another holder has taken it over"));
+                }
+            }
+        };
         // Numbers below the newest may have been removed: what counts is that nobody is ahead.
         let highest = row(&self.shared, &self.id)?
             .numbers
@@ -145,11 +152,13 @@ impl Lease {
             let _ = self.shared.store.delete(&name(&self.id, number));
             return Err(lost(&self.id, "another holder has taken it over"));
         }
-        std::mem::swap(&mut state.number, &mut number);
+        state.number = number;
         state.valid_until = later(begun, self.ttl());
         drop(state);
-        // What stays is removed by the next one.
-        let _ = self.shared.store.delete(&name(&self.id, number));
+        for old in previous..number {
+            // What stays is removed by the next holder.
+            let _ = self.shared.store.delete(&name(&self.id, old));
+        }
         Ok(())
     }
 
@@ -215,7 +224,7 @@ impl Lease {
             released: true,
             ..self.record.clone()
         };
-        if claim(&self.shared, &self.id, number, &released)? {
+        if claim(&self.shared, &self.id, number, &released)? != Claim::Taken {
             self.remove_below(number);
         }
         Ok(())
@@ -282,19 +291,33 @@ pub(crate) fn state(shared: &Shared, id: &str) -> Result<LeaseState, RepoError> 
     Ok(holder.map_or(LeaseState::Free, |holder| LeaseState::Held { holder }))
 }
 
-/// Creates number `number`; tells whether it is ours. An answer that was lost is looked up.
-fn claim(shared: &Shared, id: &str, number: u32, record: &LeaseRecord) -> Result<bool, RepoError> {
+/// Whose a number is after we tried to create it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// Ours, made just now.
+    Made,
+    /// Ours, made by an earlier call whose answer was lost.
+    Found,
+    /// Another's.
+    Taken,
+}
+
+/// Creates number `number`. An answer that was lost is looked up.
+fn claim(shared: &Shared, id: &str, number: u32, record: &LeaseRecord) -> Result<Claim, RepoError> {
     let name = name(id, number);
     let Err(error) = shared.put(&name, ObjectKind::Lease, &record.encode()) else {
-        return Ok(true);
+        return Ok(Claim::Made);
     };
-    if error.code != code::EXISTS && !error.retryable {
+    let taken = error.code == code::EXISTS;
+    if !taken && !error.retryable {
         return Err(error);
     }
     match read(shared, &name) {
-        Ok(Some(found)) => Ok(found == *record),
-        Ok(None) if error.code == code::EXISTS => Ok(false),
-        _ if error.code == code::EXISTS => Ok(false),
+        Ok(Some(found)) if found == *record => Ok(if taken { Claim::Found } else { Claim::Made }),
+        Ok(_) if taken => Ok(Claim::Taken),
+        Err(unreadable) if taken && unreadable.is_damaged() => Ok(Claim::Taken),
+        Err(unreadable) if taken => Err(unreadable),
+        Ok(Some(_)) => Ok(Claim::Taken),
         _ => Err(error),
     }
 }

@@ -158,3 +158,29 @@ fn a_take_over_that_is_cut_off_leaves_at_most_one_holder_and_the_lease_can_be_ta
         },
     );
 }
+
+#[test]
+fn a_renewal_that_fails_in_passing_can_be_repeated() {
+    let (base, _) = fresh();
+    at_every_step(
+        &base,
+        &[FaultKind::Fail, FaultKind::LoseAnswer],
+        |store| {
+            let repository = Repository::open(store, Some(&key(1))).ok()?;
+            let lease = repository.lease("backup-shop", "me", TTL).ok()?;
+            let renewed = (0..2).all(|_| lease.renew().or_else(|_| lease.renew()).is_ok());
+            let valid = lease.is_valid();
+            std::mem::forget(lease);
+            Some((renewed, valid))
+        },
+        |memory, held, what| {
+            assert!(held.is_none_or(|held| held == (true, true)), "{what}");
+            memory.advance(20_000_000);
+            assert_eq!(
+                open(memory).lease("backup-shop", "other", TTL).is_err(),
+                held.is_some(),
+                "{what}"
+            );
+        },
+    );
+}
