@@ -1,0 +1,43 @@
+# Everything a developer runs. Each target installs what it needs into .cache, and works as root and as any user.
+
+.PHONY: help build test lint demo torture bench clean-cache
+
+help:
+	@echo 'make build    the program, target/release/everpoint'
+	@echo 'make test     all tests, on real servers too'
+	@echo 'make lint     formatting, lints, shape of the repository'
+	@echo 'make demo     two clusters, a disaster, and both brought back'
+	@echo 'make torture  long trials: exactness and kill -9 (COUNT=20 VERSIONS=13,14,15,16,17,18)'
+	@echo 'make bench    measurements beside pgBackRest and pg_basebackup (ARGS="--scale 20 --runs 3")'
+
+build:
+	@scripts/need-tools
+	cargo build --release --locked -p everpoint
+
+test:
+	@scripts/test $(ARGS)
+
+lint:
+	@scripts/lint
+
+demo: build
+	@scripts/install-test-servers 15 18
+	@scripts/demo
+
+COUNT ?= 20
+VERSIONS ?= 13,14,15,16,17,18
+
+torture: build
+	@scripts/install-test-servers
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  exactness --count $(COUNT) --version $(VERSIONS) --binary $(CURDIR)/target/release/everpoint
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  kill9 --count $(COUNT) --version $(VERSIONS) --binary $(CURDIR)/target/release/everpoint
+
+bench: build
+	@scripts/install-test-servers 15 18
+	@scripts/install-peers
+	bench/run $(ARGS)
+
+clean-cache:
+	rm -rf .cache
