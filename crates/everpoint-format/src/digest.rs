@@ -237,6 +237,13 @@ pub fn decode(bytes: &[u8]) -> Result<Digest, FormatError> {
         let body = fields.bytes()?;
         events.extend(take_event(kind, &body, &mut base)?);
     }
+    if !fields.0.is_empty() {
+        let why = "something follows its end".to_owned();
+        return Err(FormatError::Invalid {
+            what: "a digest".to_owned(),
+            why,
+        });
+    }
     Ok(Digest {
         system,
         timeline,
@@ -345,7 +352,10 @@ fn take_event(kind: u8, body: &[u8], base: &mut Base) -> Result<Option<LogEvent>
             let minimal = f.byte()? != 0;
             let mut limits = [0; 5];
             for limit in &mut limits {
-                *limit = i32::try_from(f.signed()?).unwrap_or(i32::MAX);
+                *limit = i32::try_from(f.signed()?).map_err(|_| FormatError::Invalid {
+                    what: "a digest".to_owned(),
+                    why: "a setting of more than 32 bits".to_owned(),
+                })?;
             }
             LogEvent::Parameters {
                 minimal,

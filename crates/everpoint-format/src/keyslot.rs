@@ -1,7 +1,8 @@
 //! Key slots: the data keys of a repository, wrapped by one repository key.
 //!
 //! Binary: magic, version byte, kind of key (1 generated, 2 passphrase), Argon2id parameters, salt, length and wrapped keys
-//! (AES-256-GCM under a key derived from the repository key, bound to repository and slot number).
+//! (AES-256-GCM under a key derived from the repository key, bound to repository and slot number), checksum. The checksum
+//! tells a damaged slot from a wrong key, so that nobody doubts a good key or throws it away.
 
 use std::fmt;
 
@@ -15,6 +16,8 @@ use crate::varint::{Fields, put, put_bytes};
 const MAGIC: &[u8; 8] = b"EVPTKEY\n";
 const VERSION: u8 = 1;
 const PREFIX: &str = "everpoint-key-1-";
+/// Most data keys of a slot: one is added with every rotation.
+pub const MAX_KEYS: usize = 10_000;
 /// Shortest passphrase, in characters.
 pub const MIN_PASSPHRASE: usize = 12;
 /// Argon2id: memory in KiB, passes, lanes.
@@ -67,7 +70,11 @@ impl KeyText {
             }
             return Ok(Self(Kind::Passphrase(text.to_owned())));
         };
-        let digits: String = digits.chars().filter(|c| *c != '-').collect();
+        let digits: String = digits
+            .chars()
+            .filter(|c| *c != '-')
+            .collect::<String>()
+            .to_ascii_lowercase();
         let (body, sum) = digits
             .split_at_checked(64)
             .ok_or_else(|| wrong("it is cut off"))?;
@@ -149,6 +156,12 @@ pub fn wrap(
     repository: RepositoryId,
     slot: u32,
 ) -> Result<Vec<u8>, FormatError> {
+    if keys.is_empty() || keys.len() > MAX_KEYS {
+        return Err(FormatError::Invalid {
+            what: format!("key slot {slot}"),
+            why: format!("{} keys", keys.len()),
+        });
+    }
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&[VERSION, key.kind()]);
     ARGON.iter().for_each(|value| put(&mut out, u64::from(*value)));
@@ -165,25 +178,40 @@ pub fn wrap(
         .seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::from(&out), &mut body)
         .map_err(|_| FormatError::Engine { what: "encryption" })?;
     put_bytes(&mut out, &body);
+    let sum = slot_check(&out);
+    out.extend_from_slice(&sum);
     Ok(out)
+}
+
+fn slot_check(bytes: &[u8]) -> [u8; 8] {
+    blake3::hash(bytes)
+        .as_bytes()
+        .first_chunk()
+        .copied()
+        .unwrap_or_default()
 }
 
 /// Opens a slot.
 ///
 /// # Errors
-/// `WrongKey` if the key is not the one; `NotOurs`, `UnknownVersion`, `Truncated` if it is no slot.
+/// `WrongKey` if the key is not the one; `Damaged`, `NotOurs`, `UnknownVersion`, `Truncated`, `Invalid` if it is no slot.
 pub fn unwrap(
     bytes: &[u8],
     key: &KeyText,
     repository: RepositoryId,
     slot: u32,
 ) -> Result<Vec<DataKey>, FormatError> {
-    let mut fields = Fields(bytes);
-    if &fields.array::<8>()? != MAGIC {
-        return Err(FormatError::NotOurs {
-            what: format!("key slot {slot}"),
-        });
+    let what = || format!("key slot {slot}");
+    if !bytes.starts_with(MAGIC) {
+        return Err(FormatError::NotOurs { what: what() });
     }
+    let cut = || FormatError::Truncated { what: what() };
+    let (bytes, sum) = bytes.split_last_chunk::<8>().ok_or_else(cut)?;
+    if slot_check(bytes) != *sum {
+        return Err(FormatError::Damaged { what: what() });
+    }
+    let mut fields = Fields(bytes);
+    fields.array::<8>()?;
     let version = fields.byte()?;
     if version != VERSION {
         return Err(FormatError::UnknownVersion {
@@ -194,13 +222,19 @@ pub fn unwrap(
     let argon = [fields.number32()?, fields.number32()?, fields.number32()?];
     if argon.iter().zip(ARGON_LIMIT).any(|(value, limit)| *value > limit) {
         return Err(FormatError::Invalid {
-            what: format!("key slot {slot}"),
+            what: what(),
             why: "stretching beyond all measure".to_owned(),
         });
     }
     let salt = fields.array()?;
     let head = bytes.get(..bytes.len() - fields.0.len()).unwrap_or_default();
     let mut body = fields.bytes()?;
+    if !fields.0.is_empty() {
+        return Err(FormatError::Invalid {
+            what: what(),
+            why: "something follows its end".to_owned(),
+        });
+    }
     if kind != key.kind() {
         return Err(FormatError::WrongKey);
     }
@@ -213,6 +247,13 @@ pub fn unwrap(
     let mut keys = Vec::new();
     for _ in 0..count {
         keys.push(DataKey::new(fields.array()?, fields.array()?));
+    }
+    // Without a key the repository would be taken for one that is not encrypted.
+    if keys.is_empty() {
+        return Err(FormatError::Invalid {
+            what: what(),
+            why: "it holds no key".to_owned(),
+        });
     }
     Ok(keys)
 }

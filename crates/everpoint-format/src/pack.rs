@@ -21,7 +21,7 @@ pub struct PackRun {
     pub pages: bool,
 }
 
-/// Encodes the index.
+/// Encodes the index: a version byte, the number of runs, the runs.
 #[must_use]
 pub fn encode_index(runs: &[PackRun]) -> Vec<u8> {
     let mut out = vec![VERSION];
@@ -55,6 +55,10 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackRun>, FormatError> {
             version: u16::from(version),
         });
     }
+    let invalid = |why: &str| FormatError::Invalid {
+        what: "the index of a pack".to_owned(),
+        why: why.to_owned(),
+    };
     let count = fields.number()?;
     let mut runs = Vec::new();
     for _ in 0..count {
@@ -66,6 +70,9 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackRun>, FormatError> {
             raw: f.number32()?,
         };
         let (skip, length) = (f.number32()?, f.number32()?);
+        if u64::from(skip) + u64::from(length) > u64::from(frame.raw) {
+            return Err(invalid("a run that reaches beyond its frame"));
+        }
         runs.push(PackRun {
             frame,
             skip,
@@ -74,5 +81,9 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackRun>, FormatError> {
             hash: f.array()?,
         });
     }
-    Ok(runs)
+    if fields.0.is_empty() {
+        Ok(runs)
+    } else {
+        Err(invalid("something follows its end"))
+    }
 }

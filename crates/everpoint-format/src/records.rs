@@ -10,15 +10,42 @@ use crate::error::FormatError;
 /// Version of the repository format.
 pub const FORMAT_VERSION: u32 = 1;
 
-pub(crate) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+fn to_json<T: Serialize>(record: &T) -> Vec<u8> {
+    json(&Outgoing {
+        version: FORMAT_VERSION,
+        record,
+    })
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    // Fails only for maps whose keys are no text, and for types that refuse: there are none here.
     serde_json::to_vec_pretty(value).unwrap_or_default()
 }
 
-pub(crate) fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
-    serde_json::from_slice(bytes).map_err(|error| FormatError::Invalid {
+fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
+    let invalid = |error: serde_json::Error| FormatError::Invalid {
         what: what.to_owned(),
         why: error.to_string(),
-    })
+    };
+    let Version { version } = serde_json::from_slice(bytes).map_err(invalid)?;
+    if version != FORMAT_VERSION {
+        return Err(FormatError::UnknownVersion {
+            version: u16::try_from(version).unwrap_or(u16::MAX),
+        });
+    }
+    serde_json::from_slice(bytes).map_err(invalid)
+}
+
+#[derive(Serialize)]
+struct Outgoing<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
 }
 
 macro_rules! json_record {
@@ -33,7 +60,7 @@ macro_rules! json_record {
             /// Decodes it.
             ///
             /// # Errors
-            /// `Invalid` if it is not such a record.
+            /// `Invalid` if it is not such a record, `UnknownVersion` if it is of a later version.
             pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
                 from_json($what, bytes)
             }
@@ -166,6 +193,12 @@ pub struct RepositoryConfig {
     pub created: i64,
 }
 
+/// Read first, as a later version may have other fields.
+#[derive(Deserialize)]
+struct ConfigVersion {
+    everpoint_format: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct ConfigJson {
     everpoint_format: u32,
@@ -189,7 +222,7 @@ impl RepositoryConfig {
     /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        to_json(&ConfigJson {
+        json(&ConfigJson {
             everpoint_format: self.format_version,
             repository_id: self.repository_id.to_string(),
             encrypted: self.encrypted,
@@ -205,12 +238,12 @@ impl RepositoryConfig {
         let not_ours = || FormatError::NotOurs {
             what: "config".to_owned(),
         };
-        let json: ConfigJson = serde_json::from_slice(bytes).map_err(|_| not_ours())?;
-        if json.everpoint_format != FORMAT_VERSION {
-            return Err(FormatError::UnknownVersion {
-                version: u16::try_from(json.everpoint_format).unwrap_or(u16::MAX),
-            });
+        let ConfigVersion { everpoint_format } = serde_json::from_slice(bytes).map_err(|_| not_ours())?;
+        if everpoint_format != FORMAT_VERSION {
+            let version = u16::try_from(everpoint_format).unwrap_or(u16::MAX);
+            return Err(FormatError::UnknownVersion { version });
         }
+        let json: ConfigJson = serde_json::from_slice(bytes).map_err(|_| not_ours())?;
         let repository_id = crate::seal::RepositoryId::parse(&json.repository_id).ok_or_else(not_ours)?;
         Ok(Self {
             format_version: json.everpoint_format,

@@ -106,15 +106,68 @@ impl FrameSealer {
         let start = out.len();
         let flags = if last { LAST } else { 0 };
         let stored = self
-            .frame(compressor, codec, raw, flags, out)
+            .frame(self.number, compressor, codec, raw, flags, out)
             .inspect_err(|_| out.truncate(start))?;
         self.number = next;
         self.offset += u64::from(stored);
         Ok(stored)
     }
 
+    /// Cuts `raw` into frames of [`MAX_FRAME_RAW`], seals them with up to `workers` threads and appends them in order.
+    ///
+    /// # Errors
+    /// As [`FrameSealer::seal`], except that frames may lie beyond 4 GiB: they are read one after the other.
+    pub fn seal_many(
+        &mut self,
+        codec: Codec,
+        raw: &[u8],
+        workers: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        let frames = u32::try_from(raw.len().div_ceil(MAX_FRAME_RAW)).map_err(|_| too_large("an object"))?;
+        let next = self
+            .number
+            .checked_add(frames)
+            .ok_or_else(|| too_large("an object"))?;
+        let share = (frames as usize).div_ceil(workers.max(1)).max(1);
+        let sealer = &*self;
+        let seal_share = |at: usize, part: &[u8]| {
+            let (mut compressor, mut sealed) = (Compressor::new(), Vec::new());
+            for (i, chunk) in part.chunks(MAX_FRAME_RAW).enumerate() {
+                let number = u32::try_from(at * share + i).unwrap_or(u32::MAX);
+                sealer.frame(
+                    sealer.number + number,
+                    &mut compressor,
+                    codec,
+                    chunk,
+                    0,
+                    &mut sealed,
+                )?;
+            }
+            Ok(sealed)
+        };
+        let shares = raw.chunks(share * MAX_FRAME_RAW).enumerate();
+        let sealed: Vec<Vec<u8>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = shares
+                .map(|(at, part)| scope.spawn(move || seal_share(at, part)))
+                .collect();
+            let died = |_| Err(FormatError::Engine { what: "compression" });
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(died))
+                .collect::<Result<_, _>>()
+        })?;
+        for part in sealed {
+            self.offset += part.len() as u64;
+            out.extend_from_slice(&part);
+        }
+        self.number = next;
+        Ok(())
+    }
+
     fn frame(
         &self,
+        number: u32,
         compressor: &mut Compressor,
         codec: Codec,
         raw: &[u8],
@@ -132,7 +185,7 @@ impl FrameSealer {
         head[4..8].copy_from_slice(&length(raw.len())?.to_le_bytes());
         head[8] = tag;
         head[9] = flags;
-        let seal = self.key.seal(self.number, *head, payload)?;
+        let seal = self.key.seal(number, *head, payload)?;
         out.extend_from_slice(&seal);
         length(out.len() - start)
     }
