@@ -3,17 +3,20 @@
 use std::io::Write;
 
 use everpoint_core::{Digest, FailureClass, LogOffset, Span};
+use everpoint_format::codec::Compressor;
 use everpoint_format::digest;
-use everpoint_format::seal::ObjectKind;
+use everpoint_format::seal::{FrameSealer, ObjectKind};
 use everpoint_format::stream::FrameStreamWriter;
 
 use super::{LogStore, Stored};
 use crate::RepoError;
 use crate::error::code;
-use crate::object::{StoreWrite, format_error};
+use crate::object::{StoreWrite, format_error, random};
 
 /// Segments up to this size are read back as a whole by several threads.
 const IN_MEMORY: u64 = 64 << 20;
+/// Raw bytes that a thread compresses before they are handed to the store.
+const BATCH: usize = 4 << 20;
 
 impl LogStore {
     /// Begins the segment that starts at `start`. Dropped before [`SegmentWriter::finish`] it leaves nothing.
@@ -22,13 +25,7 @@ impl LogStore {
     /// `repo.invalid` if no segment starts there.
     pub fn begin_segment(&self, start: LogOffset) -> Result<SegmentWriter, RepoError> {
         let name = self.segment(start);
-        if self.names.start(start) != start {
-            return Err(RepoError::invalid(
-                "begin",
-                name,
-                format!("no segment starts at {:#x}", start.0),
-            ));
-        }
+        self.check_start(start, &name)?;
         let stream = if self.is_taken(start)? {
             None
         } else {
@@ -40,7 +37,6 @@ impl LogStore {
             name,
             stream,
             written: 0,
-            workers: 1,
         })
     }
 
@@ -53,7 +49,7 @@ impl LogStore {
         }
     }
 
-    /// Stores a whole segment with up to `workers` threads.
+    /// Stores a whole segment, compressing and reading back with up to `workers` threads.
     ///
     /// # Errors
     /// As [`SegmentWriter::finish`].
@@ -64,10 +60,66 @@ impl LogStore {
         digest: &Digest,
         workers: usize,
     ) -> Result<Stored, RepoError> {
-        let mut writer = self.begin_segment(start)?;
-        writer.workers = workers;
-        writer.write(raw)?;
-        writer.finish(digest)
+        let name = self.segment(start);
+        self.check_start(start, &name)?;
+        self.check_whole(start, raw.len() as u64, digest, &name)?;
+        if self.is_taken(start)? {
+            return self.compare(digest);
+        }
+        match self.write_segment(&name, raw, workers) {
+            Ok(()) => self.prove(digest, workers),
+            Err(error) if error.code == code::EXISTS => self.compare(digest),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_segment(&self, name: &str, raw: &[u8], workers: usize) -> Result<(), RepoError> {
+        let wrap = |error| format_error("store", name, error);
+        let mut writer = self.shared.store.create(name)?;
+        let address = self.shared.address(name, ObjectKind::Segment);
+        let mut sealer = FrameSealer::new(&address, &self.shared.ring, random()?).map_err(wrap)?;
+        let mut sealed = sealer.header().to_vec();
+        for batch in raw.chunks(workers.max(1).saturating_mul(BATCH)) {
+            sealer
+                .seal_many(self.codec, batch, workers, &mut sealed)
+                .map_err(wrap)?;
+            writer.write(&sealed)?;
+            sealed.clear();
+        }
+        sealer
+            .finish(&mut Compressor::new(), &[], &mut sealed)
+            .map_err(wrap)?;
+        writer.write(&sealed)?;
+        Ok(writer.commit()?)
+    }
+
+    fn check_start(&self, start: LogOffset, name: &str) -> Result<(), RepoError> {
+        if self.names.start(start) == start {
+            return Ok(());
+        }
+        Err(RepoError::invalid(
+            "begin",
+            name,
+            format!("no segment starts at {:#x}", start.0),
+        ))
+    }
+
+    fn check_whole(
+        &self,
+        start: LogOffset,
+        length: u64,
+        digest: &Digest,
+        name: &str,
+    ) -> Result<(), RepoError> {
+        let whole = Span {
+            from: start,
+            to: start.plus(self.names.size),
+        };
+        if digest.span == whole && length == self.names.size {
+            return Ok(());
+        }
+        let message = format!("{length} bytes were given, of {} that it has", self.names.size);
+        Err(RepoError::invalid("store", name, message))
     }
 
     /// Whether the segment is stored. One that a crash left without a digest and that can't be read was never relied upon
@@ -188,7 +240,6 @@ pub struct SegmentWriter {
     /// `None` if the segment is stored already: then its content is compared at the end.
     stream: Option<FrameStreamWriter<StoreWrite>>,
     written: u64,
-    workers: usize,
 }
 
 impl SegmentWriter {
@@ -219,17 +270,8 @@ impl SegmentWriter {
     /// `repo.differs` (class `Damaged`) if it is stored with another content: nothing was changed. `repo.damaged`,
     /// retryable, if the store returned other bytes than it was given. `repo.invalid` if the segment is not whole.
     pub fn finish(self, digest: &Digest) -> Result<Stored, RepoError> {
-        let whole = Span {
-            from: self.start,
-            to: self.start.plus(self.log.names.size),
-        };
-        if digest.span != whole || self.written != self.log.names.size {
-            let message = format!(
-                "{} bytes were given, of {} that it has",
-                self.written, self.log.names.size
-            );
-            return Err(RepoError::invalid("store", self.name, message));
-        }
+        self.log
+            .check_whole(self.start, self.written, digest, &self.name)?;
         let Some(stream) = self.stream else {
             return self.log.compare(digest);
         };
@@ -237,7 +279,7 @@ impl SegmentWriter {
             .finish(&[])
             .map_err(|error| format_error("store", &self.name, error))?;
         match stored.commit().map_err(RepoError::from) {
-            Ok(()) => self.log.prove(digest, self.workers),
+            Ok(()) => self.log.prove(digest, 1),
             Err(error) if error.code == code::EXISTS => self.log.compare(digest),
             Err(error) => Err(error),
         }

@@ -311,3 +311,29 @@ fn marks_come_back() {
     assert_eq!(log.history().unwrap().unwrap(), b"1\t0/5\tx\n");
     assert!(log.put_other("../x", b"").is_err());
 }
+
+#[test]
+fn frames_sealed_by_several_threads_keep_their_order() {
+    let (_, repository) = fresh();
+    let size = 8 * SIZE;
+    let log = repository.cluster("shop").unwrap().log(1, branch(), size);
+    for workers in [1, 2, 3, 20] {
+        let start = LogOffset(size * workers as u64);
+        let raw = bytes(workers as u64, 8 << 20);
+        assert_eq!(
+            log.put_segment(start, &raw, &digest(start.0, &raw), workers)
+                .unwrap(),
+            Stored::New
+        );
+        assert!(
+            log.read_segment_into(start, 3).unwrap() == raw,
+            "{workers} workers"
+        );
+        let mut writer = log.begin_segment(start).unwrap();
+        writer.write(&raw).unwrap();
+        assert_eq!(
+            writer.finish(&digest(start.0, &raw)).unwrap(),
+            Stored::AlreadySame
+        );
+    }
+}
