@@ -299,8 +299,6 @@ fn of_database(
     format: WalFormat,
 ) -> Option<Option<LogEvent>> {
     // Up to 14: 00 create, 10 drop. From 15 on: 00 create by copying files, 10 create by logged blocks, 20 drop.
-    let xid = u64::from(header.xid);
-    let kind = header.kind();
     let kind = header.kind();
     let drop_kind = if format >= WalFormat::V15 { 0x20 } else { 0x10 };
     if kind > drop_kind {

@@ -12,8 +12,10 @@ mod record;
 mod segment;
 mod unfinished;
 
+pub(crate) use contents::is_tablespace_create;
 pub use decoder::{SeenRecord, WalDecoder};
 pub use format::{RECORD_HEADER_BYTES, WAL_PAGE_BYTES, WalFormat};
+pub(crate) use page::header_bytes as page_header_bytes;
 pub use page::{PageHeader, SegmentFields};
 pub use record::{BlockReference, RecordHeader, RecordParts};
 pub use segment::{

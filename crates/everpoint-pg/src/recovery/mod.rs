@@ -1,0 +1,45 @@
+//! From a restored directory to a server that has replayed the log to a known record.
+//!
+//! [`prepare_recovery`] writes what the server needs; [`start`] runs it, watches it, verifies the position it stopped
+//! at and promotes it; [`rewrite_for_copy`] changes log that a copy replays so that it creates no directories outside
+//! of its own; [`local_log`] tells what log a stopped server's directory still holds.
+
+mod configuration;
+mod guard;
+mod limits;
+mod local;
+mod owner;
+mod prepare;
+mod programs;
+mod server_log;
+mod start;
+mod tablespaces;
+mod watch;
+
+pub use local::local_log;
+pub use prepare::prepare_recovery;
+pub use programs::find_programs;
+pub use start::start;
+pub use tablespaces::rewrite_for_copy;
+
+use std::path::Path;
+
+use everpoint_engine::EngineError;
+
+/// The error of an operation on a file or directory of a copy.
+fn failed(operation: &'static str, path: &Path, error: std::io::Error) -> EngineError {
+    let message = "the file system refused it";
+    EngineError::new("pg.files", operation, path.display().to_string(), message).cause(error)
+}
+
+/// Major version of the server that a data directory belongs to.
+fn major_version(directory: &Path) -> Result<u32, EngineError> {
+    let path = directory.join("PG_VERSION");
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        failed("read", &path, error).hint("the directory must hold a restored PostgreSQL data directory")
+    })?;
+    text.trim().parse().map_err(|_| {
+        let message = format!("{:?} is no major version of PostgreSQL", text.trim());
+        EngineError::new("pg.files", "read", path.display().to_string(), message)
+    })
+}

@@ -1,0 +1,201 @@
+//! Makes a restored directory ready to recover.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::path::Path;
+
+use everpoint_engine::{EngineError, RecoverySettings};
+
+use super::configuration::{self, MARK};
+use super::owner::give_like_parent;
+use super::{failed, limits, major_version};
+use crate::control::{CONTROL_FILE, Control};
+
+/// Production's files are kept under their name and this.
+const KEPT: &str = "production";
+
+/// What the old server left behind, and what would make a standby of the new one.
+const REMOVED: [&str; 4] = ["postmaster.pid", "postmaster.opts", "standby.signal", "promote"];
+
+/// Makes a restored directory ready to recover: links of tablespaces to come, no slots, recovery settings; unless the
+/// production's own configuration is to be kept, generated configuration that can't touch production, production's
+/// files beside it with `.production` at the end of their names.
+///
+/// Doing it again is harmless.
+///
+/// # Errors
+/// If a file can't be written, or the directory is no data directory.
+pub fn prepare_recovery(settings: &RecoverySettings) -> Result<(), EngineError> {
+    let directory = settings.directory.as_path();
+    let major = major_version(directory)?;
+    for name in REMOVED {
+        remove(&directory.join(name))?;
+    }
+    empty(&directory.join("pg_replslot"))?;
+    for (oid, place) in &settings.links {
+        link(directory, *oid, place)?;
+    }
+    if settings.keep_configuration {
+        append_recovery(settings, major)?;
+    } else {
+        generate(settings, major)?;
+    }
+    write(&directory.join("recovery.signal"), "")?;
+    fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| failed("make durable", directory, error))
+}
+
+fn remove(path: &Path) -> Result<(), EngineError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn empty(directory: &Path) -> Result<(), EngineError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("empty", directory, error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| failed("empty", directory, error))?.path();
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(&path).map_err(|error| failed("remove", &path, error))?;
+        } else {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// A tablespace that replay will create: the link is there before, so that its files land at the chosen place.
+fn link(directory: &Path, oid: u32, place: &Path) -> Result<(), EngineError> {
+    if !place.is_dir() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(place)
+            .map_err(|error| failed("make the directory", place, error))?;
+        give_like(place, directory)?;
+    }
+    let link = directory.join(format!("pg_tblspc/{oid}"));
+    if fs::read_link(&link).is_ok_and(|target| target == place) {
+        return Ok(());
+    }
+    symlink(place, &link).map_err(|error| failed("link", &link, error))?;
+    give_like_parent(&link)
+}
+
+/// Gives one directory to the owner of another, if we may.
+fn give_like(path: &Path, example: &Path) -> Result<(), EngineError> {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let metadata = fs::metadata(example).map_err(|error| failed("look at", example, error))?;
+    std::os::unix::fs::chown(path, Some(metadata.uid()), Some(metadata.gid()))
+        .map_err(|error| failed("change the owner of", path, error))
+}
+
+fn read(path: &Path) -> Result<String, EngineError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(failed("read", path, error)),
+    }
+}
+
+/// Writes a file whole: under another name first, so that a crash leaves the old or the new one.
+fn write(path: &Path, text: &str) -> Result<(), EngineError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".everpoint-new");
+    let new = Path::new(&name);
+    let fail = |error| failed("write", path, error);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(new)
+        .map_err(fail)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(fail)?;
+    give_like_parent(new)?;
+    fs::rename(new, path).map_err(fail)
+}
+
+/// Puts a file of production's aside, unless the file at its place is one of ours; returns production's text.
+fn put_aside(path: &Path) -> Result<String, EngineError> {
+    let mut kept = path.as_os_str().to_owned();
+    kept.push(".");
+    kept.push(KEPT);
+    let kept = Path::new(&kept);
+    let text = read(path)?;
+    if text.starts_with(MARK) || !path.exists() {
+        return read(kept);
+    }
+    fs::rename(path, kept).map_err(|error| failed("put aside", path, error))?;
+    Ok(text)
+}
+
+fn generate(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> {
+    let directory = settings.directory.as_path();
+    let control = fs::read(directory.join(CONTROL_FILE))
+        .ok()
+        .and_then(|bytes| Control::parse(&bytes).ok());
+    let text = configuration::copy(
+        settings,
+        major,
+        control.map(|control| control.limits),
+        free_port(),
+    );
+    let access = put_aside(&directory.join("pg_hba.conf"))?;
+    for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
+        put_aside(&directory.join(name))?;
+    }
+    write(&directory.join("postgresql.conf"), &text)?;
+    write(&directory.join("postgresql.auto.conf"), &format!("{MARK}\n"))?;
+    write(&directory.join("pg_hba.conf"), &configuration::access(&access))?;
+    write(&directory.join("pg_ident.conf"), &format!("{MARK}\n"))
+}
+
+/// A port that is free now.
+fn free_port() -> u16 {
+    // Without the loopback interface there is nothing to choose from: PostgreSQL's own default then.
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map_or(5432, |address| address.port())
+}
+
+const BEGIN: &str = "# Everpoint: recovery, begin. These lines may go once the server has been promoted.";
+const END: &str = "# Everpoint: recovery, end.";
+
+/// The file of ALTER SYSTEM is read last, whatever file the rest of the configuration is in.
+fn append_recovery(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> {
+    let path = settings.directory.join("postgresql.auto.conf");
+    let old = read(&path)?;
+    let mut text = String::new();
+    let mut inside = false;
+    for line in old.lines() {
+        inside |= line == BEGIN;
+        if !inside {
+            text.push_str(line);
+            text.push('\n');
+        }
+        inside &= line != END;
+    }
+    text.push_str(BEGIN);
+    text.push('\n');
+    text.push_str(&configuration::recovery(settings, major));
+    for (name, value) in limits::raised(&settings.facts) {
+        text.push_str(&format!("{name} = '{value}'\n"));
+    }
+    text.push_str(END);
+    text.push('\n');
+    write(&path, &text)
+}
