@@ -84,6 +84,13 @@ impl From<&Digest> for PieceFacts {
 }
 
 impl PieceFacts {
+    /// Whether the piece may hold events of a kind of which this many are counted: one that crosses into it from the
+    /// piece before may be missing from the count.
+    #[must_use]
+    pub const fn may_hold(&self, counted: u32) -> bool {
+        counted > 0 || self.head_unknown
+    }
+
     fn count(&mut self, event: &LogEvent) {
         match event {
             LogEvent::Commit(end) | LogEvent::Abort(end) => {

@@ -51,18 +51,24 @@ pub(crate) fn moment<S: LogSource>(
             place: Place::Time(time),
         })
     };
-    let Some(backup) = log.backups.iter().rev().find(|backup| backup.stopped_at <= time) else {
+    let mut ended = log
+        .backups
+        .iter()
+        .rev()
+        .filter(|backup| backup.stopped_at <= time);
+    let Some(newest) = ended.clone().next() else {
         return refuse(no_backup(log, all_backups));
     };
-    let span = Span {
-        from: backup.start,
-        to: backup.stop,
-    };
-    let Some(run) = log.run(span) else {
-        return refuse(format!(
-            "the log that backup {} needs is not stored whole",
-            backup.label
-        ));
+    let unstored = || format!("the log that backup {} needs is not stored whole", newest.label);
+    let with_log = ended.find_map(|backup| {
+        let span = Span {
+            from: backup.start,
+            to: backup.stop,
+        };
+        log.run(span).map(|run| (backup, run))
+    });
+    let Some((backup, run)) = with_log else {
+        return refuse(unstored());
     };
     let scan = Scan {
         run,
@@ -70,6 +76,11 @@ pub(crate) fn moment<S: LogSource>(
         from: backup.stop,
     };
     if let Some(end) = scan.first_after(source, notes).map_err(Refusal::Source)? {
+        // Before the moment a newer backup had ended, behind this: a clock was put back in between, and what there is
+        // until the moment can't be known without its log.
+        if end.record.start < newest.stop {
+            return refuse(unstored());
+        }
         notes.reason(format!(
             "transaction {} at {} is the first to end after {time}: stopping before it",
             end.xid, end.time
@@ -261,9 +272,9 @@ fn tell_other_branches(log: &PathLog<'_>, moment: Moment, stop: &TransactionEnd,
             .pieces
             .iter()
             .filter(|piece| piece.span.from >= step.fork);
-        let alive = behind
-            .filter_map(|piece| piece.times)
-            .any(|(from, to)| !moment.is_before(from) && moment.is_before(to));
+        let times: Vec<(Micros, Micros)> = behind.filter_map(|piece| piece.times).collect();
+        let alive = times.iter().any(|(from, _)| !moment.is_before(*from))
+            && times.iter().any(|(_, to)| moment.is_before(*to));
         if alive {
             notes.warn(format!(
                 "timeline {} was written to at that moment too, behind {}; to have that, choose it",

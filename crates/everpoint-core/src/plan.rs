@@ -216,7 +216,7 @@ fn replayed<S: LogSource>(
             span: piece.piece.span,
         });
         let counts = piece.piece.counts;
-        if counts.parameters == 0 && counts.places == 0 && !piece.piece.head_unknown {
+        if !piece.piece.may_hold(counts.parameters.max(counts.places)) {
             continue;
         }
         for event in events(source, piece)?.events {
@@ -256,7 +256,9 @@ fn warn_of_prepared<S: LogSource>(
     notes: &mut Notes,
 ) -> Result<(), S::Error> {
     let mut open: Vec<(u64, String)> = Vec::new();
-    let told = |piece: &&PathPiece<'_>| piece.piece.counts.prepared > 0 && piece.from <= found.record.end;
+    let told = |piece: &&PathPiece<'_>| {
+        piece.piece.may_hold(piece.piece.counts.prepared) && piece.from <= found.record.end
+    };
     for piece in run.pieces.iter().filter(told) {
         for event in events(source, piece)?.events {
             if !found.replays(event.record()) {

@@ -110,7 +110,7 @@ pub(crate) fn last_commit<S: LogSource>(
     to: LogOffset,
 ) -> Result<Option<TransactionEnd>, S::Error> {
     let pieces = run.pieces.iter().rev();
-    for piece in pieces.filter(|piece| piece.from < to && piece.piece.counts.commits > 0) {
+    for piece in pieces.filter(|piece| piece.from < to && piece.piece.may_hold(piece.piece.counts.commits)) {
         let found = events(source, piece)?
             .events
             .into_iter()

@@ -310,8 +310,7 @@ fn named<S: LogSource>(
 ) -> Result<Found, Refusal<S::Error>> {
     let mut points = Vec::new();
     let mut pieces = log.pieces.iter();
-    let has_points =
-        |piece: &&PathPiece<'_>| piece.piece.counts.restore_points > 0 || piece.piece.head_unknown;
+    let has_points = |piece: &&PathPiece<'_>| piece.piece.may_hold(piece.piece.counts.restore_points);
     while let Some(piece) = pieces.find(has_points) {
         let found = events(source, piece).map_err(Refusal::Source)?.events;
         points.extend(found.into_iter().filter_map(|event| match event {
@@ -365,7 +364,7 @@ fn end_of_backup<S: LogSource>(
         !backup.from_standby
             && piece.to > span.from
             && piece.from < span.to
-            && piece.piece.counts.backup_ends > 0
+            && piece.piece.may_hold(piece.piece.counts.backup_ends)
     };
     for piece in run.pieces.iter().rev().filter(marked) {
         let found = events(source, piece).map_err(Refusal::Source)?.events;

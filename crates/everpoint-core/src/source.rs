@@ -9,8 +9,9 @@ pub trait LogSource {
     /// Why something can't be read.
     type Error;
 
-    /// The digest of a piece. Where [`PieceFacts::head_unknown`] is set and the piece before is stored, the source does
-    /// well to make the digest anew with what that piece ends with; else planning may have to refuse.
+    /// The digest of a piece. Where [`PieceFacts::head_unknown`] is set and the piece before is stored (for the first
+    /// piece of a branch: on the one it forked from), the source should make the digest anew with what that one ends
+    /// with; else the plan can only warn that it does not know what the record between them did.
     ///
     /// # Errors
     /// If it can't be read.

@@ -13,18 +13,18 @@ use everpoint_core::{
 };
 
 /// Bytes of a segment.
-pub const SEGMENT: u64 = 256;
+pub(crate) const SEGMENT: u64 = 256;
 
 /// A record and what it says.
 #[derive(Debug, Clone)]
-pub struct Record {
-    pub span: RecordSpan,
-    pub event: Option<LogEvent>,
+pub(crate) struct Record {
+    pub(crate) span: RecordSpan,
+    pub(crate) event: Option<LogEvent>,
 }
 
 /// What happened to a stored piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Harm {
+pub(crate) enum Harm {
     None,
     /// Another server's segment lies under its name.
     Swapped,
@@ -36,44 +36,44 @@ pub enum Harm {
 
 /// A stored piece.
 #[derive(Debug, Clone, Copy)]
-pub struct Stored {
-    pub span: Span,
-    pub harm: Harm,
+pub(crate) struct Stored {
+    pub(crate) span: Span,
+    pub(crate) harm: Harm,
 }
 
 /// A branch: its own records, from its fork on.
 #[derive(Debug, Clone)]
-pub struct Branch {
-    pub id: BranchId,
-    pub parent: Option<(usize, u64)>,
-    pub records: Vec<Record>,
-    pub stored: Vec<Stored>,
-    pub covered: Option<(LogOffset, Micros)>,
+pub(crate) struct Branch {
+    pub(crate) id: BranchId,
+    pub(crate) parent: Option<(usize, u64)>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) stored: Vec<Stored>,
+    pub(crate) covered: Option<(LogOffset, Micros)>,
 }
 
 /// All of it.
 #[derive(Debug, Clone, Default)]
-pub struct World {
-    pub branches: Vec<Branch>,
-    pub backups: Vec<BackupFacts>,
+pub(crate) struct World {
+    pub(crate) branches: Vec<Branch>,
+    pub(crate) backups: Vec<BackupFacts>,
     /// Pieces whose digest was asked for.
-    pub digests_read: usize,
+    pub(crate) digests_read: usize,
 }
 
-pub fn span(from: u64, to: u64) -> Span {
+pub(crate) fn span(from: u64, to: u64) -> Span {
     Span {
         from: LogOffset(from),
         to: LogOffset(to),
     }
 }
 
-pub fn aligned(position: u64) -> u64 {
+pub(crate) fn aligned(position: u64) -> u64 {
     position.next_multiple_of(8)
 }
 
 impl World {
     /// A new branch that leaves `parent` at a position where a record of that begins or its log ends.
-    pub fn branch(&mut self, timeline: u32, parent: Option<(usize, u64)>) -> usize {
+    pub(crate) fn branch(&mut self, timeline: u32, parent: Option<(usize, u64)>) -> usize {
         let number = u8::try_from(self.branches.len()).unwrap();
         let hash = if parent.is_some() { [number; 8] } else { [0; 8] };
         self.branches.push(Branch {
@@ -87,14 +87,14 @@ impl World {
     }
 
     /// Position of the next record of a branch.
-    pub fn end(&self, branch: usize) -> u64 {
+    pub(crate) fn end(&self, branch: usize) -> u64 {
         let branch = &self.branches[branch];
         let own = branch.records.last().map(|record| aligned(record.span.end.0));
         own.unwrap_or(branch.parent.map_or(SEGMENT, |(_, fork)| fork))
     }
 
     /// Adds a record of this many bytes; `event` gets its span.
-    pub fn record(
+    pub(crate) fn record(
         &mut self,
         branch: usize,
         bytes: u64,
@@ -112,23 +112,23 @@ impl World {
         record
     }
 
-    pub fn filler(&mut self, branch: usize, bytes: u64) -> RecordSpan {
+    pub(crate) fn filler(&mut self, branch: usize, bytes: u64) -> RecordSpan {
         self.record(branch, bytes, |_| None)
     }
 
-    pub fn commit(&mut self, branch: usize, xid: u64, time: i64) -> RecordSpan {
+    pub(crate) fn commit(&mut self, branch: usize, xid: u64, time: i64) -> RecordSpan {
         self.record(branch, 34, |record| {
             Some(LogEvent::Commit(ended(xid, time, record)))
         })
     }
 
-    pub fn abort(&mut self, branch: usize, xid: u64, time: i64) -> RecordSpan {
+    pub(crate) fn abort(&mut self, branch: usize, xid: u64, time: i64) -> RecordSpan {
         self.record(branch, 34, |record| {
             Some(LogEvent::Abort(ended(xid, time, record)))
         })
     }
 
-    pub fn point(&mut self, branch: usize, name: &str, time: i64) -> RecordSpan {
+    pub(crate) fn point(&mut self, branch: usize, name: &str, time: i64) -> RecordSpan {
         let (name, time) = (name.to_owned(), Micros(time));
         self.record(branch, 98, |record| {
             Some(LogEvent::RestorePoint { name, time, record })
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// A backup that began at `start` and ends with the next record.
-    pub fn backup(
+    pub(crate) fn backup(
         &mut self,
         branch: usize,
         label: &str,
@@ -151,7 +151,7 @@ impl World {
         record
     }
 
-    pub fn note_backup(
+    pub(crate) fn note_backup(
         &mut self,
         branch: usize,
         label: &str,
@@ -177,7 +177,7 @@ impl World {
     }
 
     /// Stores the log of a branch from the segment of its fork to `to` (or its end): segments, then one tail.
-    pub fn store(&mut self, branch: usize, to: Option<u64>) {
+    pub(crate) fn store(&mut self, branch: usize, to: Option<u64>) {
         let to = to.unwrap_or(self.end(branch)).min(self.end(branch));
         let mut from = self.branches[branch].parent.map_or(SEGMENT, |(_, fork)| fork) / SEGMENT * SEGMENT;
         while from < to {
@@ -190,19 +190,19 @@ impl World {
         }
     }
 
-    pub fn piece_at(&mut self, branch: usize, position: u64) -> &mut Stored {
+    pub(crate) fn piece_at(&mut self, branch: usize, position: u64) -> &mut Stored {
         let pieces = self.branches[branch].stored.iter_mut();
         let mut holding = pieces.filter(|it| it.span.from.0 <= position && position < it.span.to.0);
         holding.next().unwrap()
     }
 
-    pub fn lose(&mut self, branch: usize, position: u64) {
+    pub(crate) fn lose(&mut self, branch: usize, position: u64) {
         let holds = |it: &Stored| it.span.from.0 <= position && position < it.span.to.0;
         self.branches[branch].stored.retain(|it| !holds(it));
     }
 
     /// All records on the path to a branch, in order.
-    pub fn records(&self, branch: usize) -> Vec<&Record> {
+    pub(crate) fn records(&self, branch: usize) -> Vec<&Record> {
         let this = &self.branches[branch];
         let mut records = match this.parent {
             None => Vec::new(),
@@ -238,7 +238,7 @@ impl World {
         hash
     }
 
-    pub fn digest_of(&self, branch: usize, stored: &Stored, healed: bool) -> Digest {
+    pub(crate) fn digest_of(&self, branch: usize, stored: &Stored, healed: bool) -> Digest {
         let at = stored.span;
         let records = self.records(branch);
         let broken = match stored.harm {
@@ -300,7 +300,7 @@ impl World {
         }
     }
 
-    pub fn facts(&self) -> LogFacts {
+    pub(crate) fn facts(&self) -> LogFacts {
         let branches = self.branches.iter().enumerate();
         let branches = branches.map(|(index, branch)| BranchFacts {
             identity: 1,
@@ -323,12 +323,12 @@ impl World {
         }
     }
 
-    pub fn plan(&mut self, request: &RestoreRequest) -> Result<RestorePlan, Shortfall> {
+    pub(crate) fn plan(&mut self, request: &RestoreRequest) -> Result<RestorePlan, Shortfall> {
         let (facts, backups) = (self.facts(), self.backups.clone());
         plan_restore(&facts, &backups, request, self).unwrap()
     }
 
-    pub fn plan_to(&mut self, target: Target) -> Result<RestorePlan, Shortfall> {
+    pub(crate) fn plan_to(&mut self, target: Target) -> Result<RestorePlan, Shortfall> {
         self.plan(&request(target))
     }
 
@@ -348,10 +348,15 @@ impl LogSource for World {
     fn digest(&mut self, branch: &BranchFacts, piece: &PieceFacts) -> Result<Digest, Self::Error> {
         self.digests_read += 1;
         let (index, stored) = self.find(branch, piece);
-        let before = self.branches[index]
-            .stored
-            .iter()
-            .any(|it| it.span.to == stored.span.from);
+        let mut line = Some(index);
+        let mut before = false;
+        while let Some(branch) = line {
+            before |= self.branches[branch]
+                .stored
+                .iter()
+                .any(|it| it.span.to == stored.span.from);
+            line = self.branches[branch].parent.map(|(parent, _)| parent);
+        }
         Ok(self.digest_of(index, &stored, before))
     }
 
@@ -374,7 +379,7 @@ impl LogSource for World {
     }
 }
 
-pub fn ended(xid: u64, time: i64, record: RecordSpan) -> TransactionEnd {
+pub(crate) fn ended(xid: u64, time: i64, record: RecordSpan) -> TransactionEnd {
     TransactionEnd {
         xid,
         time: Micros(time),
@@ -384,7 +389,7 @@ pub fn ended(xid: u64, time: i64, record: RecordSpan) -> TransactionEnd {
     }
 }
 
-pub fn request(target: Target) -> RestoreRequest {
+pub(crate) fn request(target: Target) -> RestoreRequest {
     RestoreRequest {
         target,
         exclusive: false,
