@@ -1,5 +1,7 @@
 //! An image goes into a repository and comes back byte for byte: full, incremental, over an interrupted attempt, as delta.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

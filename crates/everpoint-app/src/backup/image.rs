@@ -21,6 +21,9 @@ use crate::{AppError, Event, Events};
 /// At most so many damaged pages are listed one by one; all are counted.
 pub const DAMAGED_LISTED: usize = 10_000;
 
+/// Damaged pages: file and number of the page in it.
+pub type DamagedPages = Vec<(String, u32)>;
+
 /// Sums over a backup.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -91,7 +94,7 @@ impl<'a> ImageWriter<'a> {
     ///
     /// # Errors
     /// If parts of a file are missing.
-    pub fn into_parts(self) -> Result<(Totals, Vec<(String, u32)>, EntrySorter), AppError> {
+    pub fn into_parts(self) -> Result<(Totals, DamagedPages, EntrySorter), AppError> {
         if let Some(path) = self.open.incomplete().first() {
             return Err(AppError::new(
                 "backup.incomplete",
