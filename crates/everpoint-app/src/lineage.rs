@@ -140,8 +140,22 @@ impl Before {
                 tail.drain(..tail.len() - TAIL_BYTES);
             }
         })?;
-        Ok(carry_at_end(engine, &tail, self.start, self.log.segment_size()))
+        let size = self.log.segment_size();
+        let carry = carry_at_end(engine, &tail, self.start, size);
+        if knows_something(&carry) || size <= tail.len() as u64 {
+            return Ok(carry);
+        }
+        // One long record covers all of these pages.
+        let mut decoder = engine.decoder(size, unknown_carry(self.start));
+        self.log.read_segment(self.start, &mut |bytes| decoder.feed(bytes))?;
+        Ok(decoder.carry())
     }
+}
+
+/// Whether a decoder that begins with it knows what came before.
+#[must_use]
+pub fn knows_something(carry: &Carry) -> bool {
+    !carry.bytes.is_empty() || carry.previous != LogOffset(0)
 }
 
 /// The unfinished record at the end of the segment that begins at `start`, of which the last bytes are given: whole

@@ -15,7 +15,7 @@ use everpoint_repo::{ClusterRepo, LogStore, RepoError, Stored};
 
 use crate::lineage::{Lineage, branch_id};
 use crate::{AppError, ClusterContext, coverage};
-pub(crate) use piece::{digest, join};
+pub(crate) use piece::digest;
 use segment::OpenBranch;
 
 /// When a part of an open segment is stored as a tail.

@@ -1,0 +1,227 @@
+//! One segment: checked, decoded, hashed and stored in one pass, in memory of a few MiB whatever its size.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use everpoint_core::{Carry, FailureClass, LogOffset, Span, Verdict};
+use everpoint_engine::LogHead;
+use everpoint_repo::{LogStore, Stored, code};
+
+use super::{Place, differs};
+use crate::lineage::{Lineage, carry_at_end, knows_something, unknown_carry};
+use crate::log_file::SegmentName;
+use crate::log_writer::digest;
+use crate::{AppError, Event, Events, text};
+
+/// Bytes read at once: they stay in the cache of the core that hashes, decodes and compresses them.
+const CHUNK: usize = 256 << 10;
+/// Bytes at the end of the segment before in which its unfinished record is looked for.
+const TAIL: u64 = 1 << 20;
+
+/// What came out of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pushed {
+    pub(super) stored: Stored,
+}
+
+/// A segment file that was opened and whose beginning is what its name says.
+pub(super) struct Segment {
+    name: SegmentName,
+    path: PathBuf,
+    file: File,
+    pub(super) head: LogHead,
+}
+
+impl Segment {
+    pub(super) fn open(place: &Place<'_>, name: SegmentName) -> Result<Self, AppError> {
+        let path = place.directory.join(name.to_string());
+        let io = |error| AppError::io("read", &path, error);
+        let file = File::open(&path).map_err(io)?;
+        let head = place.head_of(&path)?;
+        let length = file.metadata().map_err(io)?.len();
+        let wrong = |message: String| {
+            AppError::new("archive.wrong_segment", FailureClass::Damaged, "store", path.display().to_string(), message)
+                .hint("the file is not the segment that its name says: compare it with pg_waldump")
+        };
+        if length != head.segment_size {
+            return Err(wrong(format!("it has {length} bytes, and says that segments have {}", head.segment_size)));
+        }
+        if name.start(head.segment_size) != Some(head.start) {
+            return Err(wrong(format!("its first page says that it belongs at {}", text::lsn(head.start))));
+        }
+        if head.timeline > name.timeline {
+            return Err(wrong(format!("its first page is of the younger timeline {}", head.timeline)));
+        }
+        Ok(Self { name, path, file, head })
+    }
+
+    fn io(&self, error: std::io::Error) -> AppError {
+        AppError::io("read", &self.path, error)
+    }
+
+    /// Reads all of it in pieces.
+    fn each(&self, take: &mut dyn FnMut(&[u8]) -> Result<(), AppError>) -> Result<(), AppError> {
+        let mut file = &self.file;
+        file.rewind().map_err(|error| self.io(error))?;
+        let (mut buffer, mut left) = (vec![0; CHUNK], self.head.segment_size);
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+            let Some(part) = buffer.get_mut(..wanted) else { break };
+            file.read_exact(part).map_err(|error| self.io(error))?;
+            take(part)?;
+            left = left.saturating_sub(wanted as u64);
+        }
+        Ok(())
+    }
+
+    /// BLAKE3 of all of it.
+    pub(super) fn hash(&self) -> Result<[u8; 32], AppError> {
+        let mut hasher = blake3::Hasher::new();
+        self.each(&mut |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        })?;
+        Ok(*hasher.finalize().as_bytes())
+    }
+
+    /// Compares it with what is stored under its name.
+    pub(super) fn compare(&self, stored: [u8; 32]) -> Result<(), AppError> {
+        let ours = self.hash()?;
+        if ours == stored {
+            return Ok(());
+        }
+        Err(self.differs(ours, Some(stored)))
+    }
+
+    fn differs(&self, ours: [u8; 32], stored: Option<[u8; 32]>) -> AppError {
+        let made = differs(&self.name.to_string());
+        let hex = |hash: [u8; 32]| blake3::Hash::from_bytes(hash).to_hex().to_string();
+        let stored = stored.map_or_else(String::new, |stored| format!(", stored is {}", hex(stored)));
+        let message = format!("{} (BLAKE3 of the file is {}{stored})", made.message, hex(ours));
+        AppError { message, ..made }
+    }
+
+    /// Stores it. `published` is given its hash as soon as that is known, before it is durable; `previous` is asked for the
+    /// hash of the segment before when everything else is done.
+    pub(super) fn push(
+        &self,
+        target: &Target<'_>,
+        published: &mut dyn FnMut([u8; 32]),
+        previous: &mut dyn FnMut() -> Result<Option<[u8; 32]>, AppError>,
+        events: &dyn Events,
+    ) -> Result<Pushed, AppError> {
+        let (start, size) = (self.head.start, self.head.segment_size);
+        let engine = target.lineage.engine;
+        let mut decoder = engine.decoder(size, target.carry(start)?);
+        let mut hasher = blake3::Hasher::new();
+        let mut writer = target.log.begin_segment(start)?;
+        self.each(&mut |bytes| {
+            hasher.update(bytes);
+            decoder.feed(bytes);
+            Ok(writer.write(bytes)?)
+        })?;
+        let hash = *hasher.finalize().as_bytes();
+        published(hash);
+        let decoded = decoder.cut();
+        if let Verdict::Broken { at, reason } = &decoded.verdict {
+            let text = format!("{} is stored, but broken at {}: {reason}", self.name, text::lsn(*at));
+            events.emit(Event::Warning(text));
+        }
+        let span = Span { from: start, to: start.plus(size) };
+        let digest = digest(target.log.branch(), span, hash, previous()?, None, decoded);
+        let stored = writer.finish(&digest).map_err(|error| match error.code {
+            code::DIFFERS => self.differs(hash, target.log.segment_hash(start).ok().flatten()).cause(error),
+            _ => error.into(),
+        })?;
+        target.log.remove_tails(start)?;
+        Ok(Pushed { stored })
+    }
+}
+
+/// Where segments of one timeline go.
+pub(super) struct Target<'a> {
+    pub(super) place: &'a Place<'a>,
+    pub(super) lineage: Lineage<'a>,
+    pub(super) log: LogStore,
+    pub(super) history: Vec<u8>,
+}
+
+impl Target<'_> {
+    /// The unfinished record at the end of the segment before: from its file if that is still beside, else from the
+    /// repository, else unknown.
+    fn carry(&self, start: LogOffset) -> Result<Carry, AppError> {
+        if let Some((before, path)) = self.file_before(start) {
+            match self.carry_of_file(before, &path) {
+                Ok(carry) => return Ok(carry),
+                Err(error) => tracing::debug!(%error, "the segment before can't be read"),
+            }
+        }
+        match self.lineage.predecessor(&self.log, &self.history, start)? {
+            Some(before) => before.carry(self.lineage.engine),
+            None => Ok(unknown_carry(start)),
+        }
+    }
+
+    fn carry_of_file(&self, before: LogOffset, path: &Path) -> Result<Carry, AppError> {
+        let io = |error| AppError::io("read", path, error);
+        let mut file = File::open(path).map_err(io)?;
+        let size = self.lineage.segment_size;
+        let (engine, mut tail) = (self.lineage.engine, Vec::new());
+        file.seek(SeekFrom::Start(size.saturating_sub(TAIL))).map_err(io)?;
+        (&mut file).take(TAIL).read_to_end(&mut tail).map_err(io)?;
+        let carry = carry_at_end(engine, &tail, before, size);
+        if knows_something(&carry) || size <= TAIL {
+            return Ok(carry);
+        }
+        // One long record covers all of these pages.
+        let mut decoder = engine.decoder(size, unknown_carry(before));
+        file.rewind().map_err(io)?;
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match file.read(&mut buffer).map_err(io)? {
+                0 => return Ok(decoder.carry()),
+                length => decoder.feed(buffer.get(..length).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// The file of the segment before, if it lies beside and is what its name says: a file under that name may be one that
+    /// is kept for later use.
+    fn file_before(&self, start: LogOffset) -> Option<(LogOffset, PathBuf)> {
+        let size = self.lineage.segment_size;
+        let before = LogOffset(start.0.checked_sub(size)?);
+        let timeline = self.timeline_at(start);
+        let path = self.place.directory.join(SegmentName::at(timeline, before, size).to_string());
+        let head = self.place.head_of(&path).ok()?;
+        let length = path.metadata().ok()?.len();
+        (head.start == before && head.segment_size == size && length == size).then_some((before, path))
+    }
+
+    /// The timeline that wrote what lies before the segment at `start`.
+    fn timeline_at(&self, start: LogOffset) -> u32 {
+        let own = self.log.branch().timeline();
+        if self.history.is_empty() {
+            return own;
+        }
+        let steps = self.lineage.engine.history(&self.history).unwrap_or_default();
+        steps.iter().find(|step| step.until >= start).map_or(own, |step| step.timeline)
+    }
+
+    /// BLAKE3 of the segment before: as stored, else of its file if the server has finished it.
+    pub(super) fn previous_hash(&self, start: LogOffset) -> Result<Option<[u8; 32]>, AppError> {
+        if let Some(before) = self.lineage.predecessor(&self.log, &self.history, start)? {
+            return Ok(Some(before.hash));
+        }
+        let Some((before, path)) = self.file_before(start) else { return Ok(None) };
+        let name = SegmentName::at(self.timeline_at(start), before, self.lineage.segment_size);
+        let status = self.place.directory.join("archive_status");
+        let is = |suffix: &str| status.join(format!("{name}.{suffix}")).exists();
+        if !is("ready") && !is("done") {
+            return Ok(None);
+        }
+        let file = File::open(&path).map_err(|error| AppError::io("read", &path, error))?;
+        let head = self.place.head_of(&path)?;
+        Segment { name, path, file, head }.hash().map(Some)
+    }
+}
