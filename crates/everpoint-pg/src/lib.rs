@@ -4,6 +4,7 @@ pub mod basebackup;
 pub mod catalog;
 pub mod client;
 pub mod control;
+pub mod engine;
 mod fields;
 pub mod files;
 pub mod history;

@@ -1,0 +1,344 @@
+//! PostgreSQL as an [`Engine`]: the parts of this crate behind the one trait that the use-cases know.
+
+mod session;
+
+use std::path::{Path, PathBuf};
+
+use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, RecordSpan};
+use everpoint_engine::{
+    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, Engine, EngineError,
+    ImageSink, LocalLog, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
+    RecoverySettings, ServerIdentity, StartOptions,
+};
+
+use crate::catalog::SqlBackup;
+use crate::client::{Config, Connection, Purpose, Secret, connect};
+use crate::control::{CONTROL_FILE, Control};
+use crate::files::{backup_files, external_files};
+use crate::history::History;
+use crate::replication::CaptureSource;
+use crate::wal::{SegmentHead, WalDecoder, WalFormat};
+use crate::{basebackup, catalog, recovery, replication, wal};
+use session::LocalBackup;
+
+/// How to reach a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct PgOptions {
+    /// `postgres://...` or `name=value ...`; `None`: no server, only directories can be restored.
+    pub address: Option<String>,
+    /// Password, if it does not come from the address, the environment or a password file.
+    pub password: Option<Secret>,
+    /// Data directory of the server, if it can be read here.
+    pub data_dir: Option<PathBuf>,
+    /// Directory with the server's programs; `None`: found by version.
+    pub programs: Option<PathBuf>,
+    /// Name shown in pg_stat_replication and matched with synchronous_standby_names, unless the address has one.
+    pub application_name: Option<String>,
+}
+
+/// A PostgreSQL cluster.
+#[derive(Debug)]
+pub struct PgEngine {
+    config: Option<Config>,
+    data_dir: Option<PathBuf>,
+    programs: Option<PathBuf>,
+}
+
+impl PgEngine {
+    /// Reads the address; connects to nothing yet.
+    ///
+    /// # Errors
+    /// Class `Usage` if the address can't be understood.
+    pub fn new(options: PgOptions) -> Result<Self, EngineError> {
+        let parse = |address: &String| {
+            let mut config = Config::parse(address)
+                .map_err(|error| error.at("understand", "the address of the server"))?;
+            if let Some(password) = &options.password {
+                config.password = Some(password.clone());
+            }
+            // A name given in the address or in PGAPPNAME is the operator's choice.
+            let chosen = address.contains("application_name") || std::env::var_os("PGAPPNAME").is_some();
+            if let Some(name) = options.application_name.as_ref().filter(|_| !chosen) {
+                config.application_name.clone_from(name);
+            }
+            Ok::<_, EngineError>(config)
+        };
+        let config = options.address.as_ref().map(parse).transpose()?;
+        Ok(Self {
+            config,
+            data_dir: options.data_dir,
+            programs: options.programs,
+        })
+    }
+
+    fn config(&self) -> Result<&Config, EngineError> {
+        self.config.as_ref().ok_or_else(|| {
+            EngineError::new(
+                "pg.no_address",
+                "connect to",
+                "the server",
+                "no configuration says where it is",
+            )
+            .class(FailureClass::Usage)
+            .hint("add a table [cluster.NAME] with postgres = \"postgres://…\", or use --config")
+        })
+    }
+
+    /// The data directory, if it can be read here and holds this very server's files.
+    fn readable_data_dir(&self, sql: &mut Connection, system: u64) -> Result<Option<PathBuf>, String> {
+        let Some(data_dir) = &self.data_dir else {
+            return Ok(None);
+        };
+        let path = data_dir.join(CONTROL_FILE);
+        let shown = path.display();
+        let bytes = std::fs::read(&path).map_err(|error| format!("{shown} can't be read: {error}"))?;
+        let found = Control::parse(&bytes).map_err(|error| error.to_string())?.system;
+        if found != system {
+            return Err(format!(
+                "{shown} has system identifier {found}, the server {system}"
+            ));
+        }
+        if !is_running_in(sql, data_dir) {
+            return Err(format!(
+                "the server does not run in {}, but a copy of it may",
+                data_dir.display()
+            ));
+        }
+        Ok(Some(data_dir.clone()))
+    }
+}
+
+/// Whether the server was started in this directory: its start is noted there.
+fn is_running_in(sql: &mut Connection, data_dir: &Path) -> bool {
+    /// Between the process's start and the time that the server remembers, shared memory is made.
+    const TOLERANCE: i64 = 120;
+    let noted = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+    let noted = noted
+        .lines()
+        .nth(2)
+        .and_then(|line| line.trim().parse::<i64>().ok());
+    let query = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())::bigint";
+    let remembered = sql
+        .query(query)
+        .ok()
+        .and_then(|rows| rows.single().and_then(|text| text.parse::<i64>().ok()));
+    matches!((noted, remembered), (Some(noted), Some(remembered)) if (remembered - noted).abs() <= TOLERANCE)
+}
+
+impl Engine for PgEngine {
+    fn kind(&self) -> &'static str {
+        "postgresql"
+    }
+
+    fn describe(&self) -> String {
+        self.config
+            .as_ref()
+            .map_or_else(|| "the server".to_owned(), ToString::to_string)
+    }
+
+    fn identify(&self) -> Result<ServerIdentity, EngineError> {
+        catalog::identify(self.config()?)
+    }
+
+    fn check(&self, slot: Option<&str>) -> Vec<CheckLine> {
+        let config = match self.config() {
+            Ok(config) => config,
+            Err(error) => {
+                return vec![line(
+                    "connection",
+                    CheckState::Error,
+                    error.to_string(),
+                    error.hint,
+                )];
+            }
+        };
+        let mut lines = catalog::check(config, slot);
+        lines.extend(self.check_data_dir(config));
+        lines
+    }
+
+    fn capture(
+        &self,
+        from: &CaptureFrom,
+        options: &CaptureOptions,
+        sink: &mut dyn LogSink,
+    ) -> Result<(), EngineError> {
+        replication::capture(
+            CaptureSource {
+                config: self.config()?,
+                system: None,
+            },
+            from,
+            options,
+            sink,
+        )
+    }
+
+    fn drop_slot(&self, slot: &str) -> Result<(), EngineError> {
+        replication::drop_slot(self.config()?, slot)
+    }
+
+    fn backup(&self, options: &BackupOptions, sink: &dyn ImageSink) -> Result<BackupEnd, EngineError> {
+        let config = self.config()?;
+        if self.data_dir.is_some() {
+            match self.local_files(config) {
+                Ok((data_dir, external)) => {
+                    let mut session = LocalBackup {
+                        session: SqlBackup::open(config)?,
+                        data_dir: data_dir.clone(),
+                    };
+                    return backup_files(&data_dir, &external, &mut session, options, sink);
+                }
+                Err(reason) => tracing::warn!(reason, "files are copied over the network"),
+            }
+        }
+        basebackup::base_backup(config, None, options, sink)
+    }
+
+    fn restore_point(&self, name: &str) -> Result<LogOffset, EngineError> {
+        catalog::restore_point(self.config()?, name)
+    }
+
+    fn decoder(&self, segment_size: u64, carry: Carry) -> Box<dyn LogDecoder> {
+        Box::new(WalDecoder::new(segment_size, carry))
+    }
+
+    fn log_head(&self, bytes: &[u8]) -> Result<LogHead, EngineError> {
+        let head = SegmentHead::parse(bytes)
+            .map_err(|reason| EngineError::new("wal.head", "understand", "the log segment", reason))?;
+        let format = u16::try_from(head.log_format)
+            .ok()
+            .and_then(WalFormat::from_magic);
+        Ok(LogHead {
+            system: head.system,
+            version: format.map_or(0, |format| format.major() * 10_000),
+            timeline: head.timeline,
+            start: head.start,
+            segment_size: head.segment_size,
+            log_format: head.log_format,
+        })
+    }
+
+    fn rewrite_for_copy(
+        &self,
+        segment: &mut [u8],
+        start: LogOffset,
+        segment_size: u64,
+        neighbour: Neighbour<'_>,
+    ) -> Result<bool, EngineError> {
+        recovery::rewrite_for_copy(segment, start, segment_size, neighbour)
+    }
+
+    fn history(&self, bytes: &[u8]) -> Result<Vec<HistoryEntry>, EngineError> {
+        // The file does not say whose history it is; any timeline in it must be older than that one.
+        let history = History::parse(u32::MAX, bytes).map_err(|error| {
+            EngineError::new(
+                "wal.history",
+                "understand",
+                "a timeline history",
+                error.to_string(),
+            )
+            .class(FailureClass::Damaged)
+        })?;
+        let entry = |ancestor: &crate::history::Ancestor| HistoryEntry {
+            timeline: ancestor.timeline,
+            until: ancestor.until,
+        };
+        Ok(history.ancestors.iter().map(entry).collect())
+    }
+
+    fn last_record(
+        &self,
+        bytes: &[u8],
+        start: LogOffset,
+        segment_size: u64,
+        before: Option<Carry>,
+        at: LogOffset,
+    ) -> Option<RecordSpan> {
+        wal::record_starts(bytes, start, segment_size, before)
+            .take_while(|record| record.start <= at)
+            .last()
+    }
+
+    fn carry_of(&self, segment: &[u8], start: LogOffset, segment_size: u64) -> Carry {
+        wal::last_carry_of_segment(segment, start, segment_size, None)
+    }
+
+    fn local_log(
+        &self,
+        directory: &Path,
+        timeline: u32,
+        segment_size: u64,
+    ) -> Result<Option<LocalLog>, EngineError> {
+        recovery::local_log(directory, timeline, segment_size)
+    }
+
+    fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError> {
+        recovery::prepare_recovery(settings)
+    }
+
+    fn start(
+        &self,
+        options: &StartOptions,
+        events: &mut dyn FnMut(RecoveryEvent),
+    ) -> Result<RecoveryReached, EngineError> {
+        let programs = options.programs.clone().or_else(|| self.programs.clone());
+        recovery::start(
+            &StartOptions {
+                programs,
+                ..options.clone()
+            },
+            events,
+        )
+    }
+}
+
+impl PgEngine {
+    /// Data directory and the configuration files outside it; the error says why they can't be read here.
+    fn local_files(&self, config: &Config) -> Result<(PathBuf, Vec<PathBuf>), String> {
+        let mut sql = connect(config, Purpose::Sql).map_err(|error| error.to_string())?;
+        let system = self.identify().map_err(|error| error.to_string())?.system;
+        let may = SqlBackup::open(config).and_then(|mut session| session.may());
+        if !may.map_err(|error| error.to_string())? {
+            return Err("the role may not start and stop backups".to_owned());
+        }
+        let data_dir = self
+            .readable_data_dir(&mut sql, system)?
+            .ok_or_else(|| "no data_dir is configured".to_owned())?;
+        // Roles that may not see these settings go without: the files are an extra.
+        let named: Vec<PathBuf> = ["config_file", "hba_file", "ident_file"]
+            .iter()
+            .filter_map(|setting| sql.show(setting).ok())
+            .map(PathBuf::from)
+            .collect();
+        let external = external_files(&data_dir, &named);
+        Ok((data_dir, external))
+    }
+
+    fn check_data_dir(&self, config: &Config) -> Option<CheckLine> {
+        let data_dir = self.data_dir.as_ref()?.display().to_string();
+        Some(match self.local_files(config) {
+            Ok(_) => line(
+                "data_dir",
+                CheckState::Ok,
+                format!("{data_dir} is read here, in parallel"),
+                None,
+            ),
+            Err(reason) => {
+                let message = format!("{data_dir} can't be used, backups come over the network: {reason}");
+                let hint = "run as a user who may read it, with a role that may execute the backup functions; or \
+                            leave data_dir out";
+                line("data_dir", CheckState::Warning, message, Some(hint.to_owned()))
+            }
+        })
+    }
+}
+
+fn line(name: &str, state: CheckState, message: String, hint: Option<String>) -> CheckLine {
+    CheckLine {
+        name: name.to_owned(),
+        state,
+        message,
+        hint,
+    }
+}
