@@ -1,0 +1,288 @@
+//! `check`: everything that must be right before one needs it, server and repository.
+
+use std::path::PathBuf;
+
+use everpoint_core::{BackupStatus, Micros};
+use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
+use serde::Serialize;
+
+use crate::captured::{CaptureState, Captured};
+use crate::facts::{self, Facts};
+use crate::{ClusterContext, text};
+
+/// A backup older than this is pointed out: a day and some slack.
+const OLD_BACKUP: Micros = Micros(26 * 3600 * 1_000_000);
+/// Capture further behind than this is pointed out.
+const LATE_SECONDS: f64 = 60.0;
+/// Less free space than this share of the whole is an error.
+const LEAST_FREE_PERCENT: u64 = 15;
+
+/// Where the key of the repository lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// The repository is not encrypted.
+    None,
+    /// A command or the environment gives it: keeping it is somebody else's business.
+    Managed,
+    /// In a file; somebody has confirmed that a second copy exists.
+    Confirmed,
+    /// In a file, for all we know only there.
+    OnlyHere(PathBuf),
+}
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct CheckRequest {
+    /// Name of the slot that capture uses.
+    pub slot: String,
+    /// Where the key lies.
+    pub key: KeyPlace,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckReport {
+    /// Name of the cluster.
+    pub name: String,
+    /// No line is an error.
+    pub ok: bool,
+    /// One line for each thing looked at.
+    pub lines: Vec<CheckLine>,
+}
+
+/// Looks at a cluster and its repository. Never fails: what is wrong is a line.
+#[must_use]
+pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
+    let mut lines = context.engine.check(Some(&request.slot));
+    let server = context.engine.identify().ok();
+    lines.push(repository(context));
+    lines.push(key(&request.key));
+    match facts::load(context) {
+        Ok(facts) => {
+            lines.extend(
+                server
+                    .as_ref()
+                    .and_then(|server| identity(context, &facts, server)),
+            );
+            lines.extend(space(context, &facts));
+            lines.push(last_backup(context, &facts));
+            lines.push(capture(context, &facts, server.as_ref()));
+            lines.extend(gaps(context, &facts));
+        }
+        Err(error) => {
+            let hint = error.hint.clone();
+            lines.push(line(
+                "repository_contents",
+                CheckState::Error,
+                error.to_string(),
+                hint,
+            ));
+        }
+    }
+    let ok = lines.iter().all(|line| line.state != CheckState::Error);
+    CheckReport {
+        name: context.name.clone(),
+        ok,
+        lines,
+    }
+}
+
+fn line(name: &str, state: CheckState, message: impl Into<String>, hint: Option<String>) -> CheckLine {
+    CheckLine {
+        name: name.to_owned(),
+        state,
+        message: message.into(),
+        hint,
+    }
+}
+
+fn repository(context: &ClusterContext) -> CheckLine {
+    let place = context.repository.store().describe();
+    if context.repository.is_encrypted() {
+        return line(
+            "repository",
+            CheckState::Ok,
+            format!("{place} opens, encrypted"),
+            None,
+        );
+    }
+    let hint =
+        "encryption is chosen when a repository is made: give a new one a key_file, and protect into that";
+    let message = format!("{place} opens; it is not encrypted, so whoever reads it reads your data");
+    line("repository", CheckState::Warning, message, Some(hint.to_owned()))
+}
+
+fn key(place: &KeyPlace) -> CheckLine {
+    match place {
+        KeyPlace::None => line("key_escrow", CheckState::Ok, "no key to lose", None),
+        KeyPlace::Managed => line(
+            "key_escrow",
+            CheckState::Ok,
+            "the key is kept outside of Everpoint",
+            None,
+        ),
+        KeyPlace::Confirmed => line(
+            "key_escrow",
+            CheckState::Ok,
+            "a second copy of the key was confirmed",
+            None,
+        ),
+        KeyPlace::OnlyHere(path) => {
+            let message = format!("for all we know the key exists only in {}", path.display());
+            let hint =
+                "store it in a second place (password manager, paper), then run: everpoint key confirm";
+            line("key_escrow", CheckState::Warning, message, Some(hint.to_owned()))
+        }
+    }
+}
+
+fn identity(context: &ClusterContext, facts: &Facts, server: &ServerIdentity) -> Option<CheckLine> {
+    let (_, known) = facts.identity.as_ref()?;
+    if known.system_identifier == server.system.to_string() {
+        return Some(line(
+            "identity",
+            CheckState::Ok,
+            format!("system identifier {}", server.system),
+            None,
+        ));
+    }
+    let message = format!(
+        "the repository holds another cluster under the name {}: system identifier {}, this server has {}",
+        context.name, known.system_identifier, server.system
+    );
+    let hint = "give the new cluster a name of its own in the configuration";
+    Some(line(
+        "identity",
+        CheckState::Error,
+        message,
+        Some(hint.to_owned()),
+    ))
+}
+
+/// A further full backup has to fit twice: it may have to stand beside the one that it replaces.
+fn space(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {
+    let space = match context.repository.store().space() {
+        Ok(space) => space?,
+        Err(error) => {
+            return Some(line(
+                "space",
+                CheckState::Warning,
+                format!("can't tell how much is free: {error}"),
+                None,
+            ));
+        }
+    };
+    let percent = (u128::from(space.free) * 100 / u128::from(space.total.max(1))) as u64;
+    let largest = facts
+        .listings
+        .iter()
+        .filter_map(|listing| listing.record.as_ref())
+        .map(|r| r.stored_bytes)
+        .max();
+    let needed = largest.unwrap_or(0).saturating_mul(2);
+    let free = format!("{} MiB free, {percent} %", space.free >> 20);
+    let hint = Some("make room there, or move the repository to a larger disk".to_owned());
+    Some(if percent < LEAST_FREE_PERCENT {
+        line(
+            "space",
+            CheckState::Error,
+            format!("{free}: less than {LEAST_FREE_PERCENT} %"),
+            hint,
+        )
+    } else if space.free < needed {
+        line(
+            "space",
+            CheckState::Error,
+            format!("{free}: less than two backups need ({} MiB)", needed >> 20),
+            hint,
+        )
+    } else {
+        line("space", CheckState::Ok, free, None)
+    })
+}
+
+fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
+    let take = Some(format!("take one: everpoint backup {}", context.name));
+    let good = facts
+        .listings
+        .iter()
+        .filter(|listing| facts::status(listing) == BackupStatus::Ok);
+    let Some(newest) = good
+        .filter_map(|listing| listing.record.as_ref())
+        .max_by_key(|record| record.stopped_at)
+    else {
+        return line(
+            "last_backup",
+            CheckState::Warning,
+            "there is no good backup yet: nothing can be restored",
+            take,
+        );
+    };
+    let age = text::now().0.saturating_sub(newest.stopped_at);
+    let message = format!("{} of {}", newest.label, text::time(Micros(newest.stopped_at)));
+    if age > OLD_BACKUP.0 {
+        return line(
+            "last_backup",
+            CheckState::Warning,
+            format!("{message}, {} hours old", age / 3_600_000_000),
+            take,
+        );
+    }
+    line("last_backup", CheckState::Ok, message, None)
+}
+
+fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdentity>) -> CheckLine {
+    let start = Some(format!("keep this running: everpoint capture {}", context.name));
+    let Some(captured) = Captured::of(&facts.log, server.map(|server| server.timeline)) else {
+        return line("capture", CheckState::Warning, "no log is stored yet", start);
+    };
+    let state = CaptureState::new(&captured, server, text::now());
+    let stored = format!("stored to {} on timeline {}", state.lsn, state.timeline);
+    match (state.lag_bytes, state.lag_seconds) {
+        (None, _) => line(
+            "capture",
+            CheckState::Warning,
+            format!("{stored}; the server can't be asked how far it is"),
+            None,
+        ),
+        (Some(0), _) => line(
+            "capture",
+            CheckState::Ok,
+            format!("{stored}, the server's end"),
+            None,
+        ),
+        (Some(bytes), Some(seconds)) if seconds <= LATE_SECONDS => line(
+            "capture",
+            CheckState::Ok,
+            format!("{stored}, {bytes} bytes behind the server"),
+            None,
+        ),
+        (Some(bytes), _) => line(
+            "capture",
+            CheckState::Warning,
+            format!("{stored}, {bytes} bytes behind the server and not moving"),
+            start,
+        ),
+    }
+}
+
+fn gaps(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {
+    let gaps = everpoint_core::gaps(&facts.log);
+    let last = gaps.last()?;
+    let message = format!(
+        "{} in the stored log, the last from {} to {}: {}",
+        if gaps.len() == 1 {
+            "one gap".to_owned()
+        } else {
+            format!("{} gaps", gaps.len())
+        },
+        text::lsn(last.span.from),
+        text::lsn(last.span.to),
+        last.reason
+    );
+    let hint = format!(
+        "moments in a gap can't be restored; a backup after it begins a new window: everpoint list {}",
+        context.name
+    );
+    Some(line("gaps", CheckState::Warning, message, Some(hint)))
+}

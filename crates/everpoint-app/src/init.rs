@@ -1,0 +1,89 @@
+//! `init`: makes a repository; again is harmless.
+
+use std::sync::Arc;
+
+use everpoint_format::keyslot::KeyText;
+use everpoint_repo::Repository;
+use everpoint_store::Store;
+use serde::Serialize;
+
+use crate::AppError;
+
+/// What is there now.
+#[derive(Debug, Clone, Serialize)]
+pub struct InitReport {
+    /// Where it is.
+    pub repository: String,
+    /// Its id, in hex.
+    pub id: String,
+    /// It was made now; else it was there already.
+    pub created: bool,
+    /// Its contents are encrypted.
+    pub encrypted: bool,
+    /// Bytes free there, if the store can tell.
+    pub free_bytes: Option<u64>,
+}
+
+/// Makes the repository in `store`, encrypted if there is a key, unless it is there already.
+///
+/// # Errors
+/// If the store can't be written, or holds a repository that the key does not open.
+pub fn run(store: Arc<dyn Store>, key: Option<&KeyText>) -> Result<(Repository, InitReport), AppError> {
+    let existed = store
+        .head("config")
+        .map_err(|error| store_error("look into", &store.describe(), error))?
+        .is_some();
+    let repository = Repository::create(Arc::clone(&store), key)?;
+    let report = InitReport {
+        repository: store.describe(),
+        id: repository.id().to_string(),
+        created: !existed,
+        encrypted: repository.is_encrypted(),
+        // Not knowing how much is free is no reason to fail; `check` says it.
+        free_bytes: store.space().ok().flatten().map(|space| space.free),
+    };
+    Ok((repository, report))
+}
+
+/// A failed call of a store, as a use-case's error.
+#[must_use]
+pub fn store_error(operation: &str, object: &str, error: everpoint_store::StoreError) -> AppError {
+    use everpoint_core::FailureClass;
+    use everpoint_store::StoreErrorKind;
+    let (code, class, hint) = match error.kind {
+        StoreErrorKind::NotFound => (
+            "store.not_found",
+            FailureClass::Usage,
+            "create it with: everpoint init",
+        ),
+        StoreErrorKind::Denied => (
+            "store.denied",
+            FailureClass::Failed,
+            "run it as a user who may read and write there, or change its owner",
+        ),
+        StoreErrorKind::Full => (
+            "store.full",
+            FailureClass::Failed,
+            "free some space there, then run it again",
+        ),
+        StoreErrorKind::Unavailable => (
+            "store.unavailable",
+            FailureClass::Failed,
+            "it may pass; run it again",
+        ),
+        StoreErrorKind::BadName | StoreErrorKind::Usage => (
+            "store.usage",
+            FailureClass::Usage,
+            "a repository is a directory, such as /backup/everpoint",
+        ),
+        StoreErrorKind::AlreadyExists | StoreErrorKind::Other => (
+            "store.failed",
+            FailureClass::Failed,
+            "see the cause; the repository is unchanged",
+        ),
+    };
+    let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+    let mut made = AppError::new(code, class, operation, object, reason).hint(hint);
+    made.retryable = error.retryable();
+    made.cause(error)
+}

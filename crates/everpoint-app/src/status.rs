@@ -1,0 +1,183 @@
+//! `status`: health now. Works when the server is dead: then it says what the repository knows.
+
+use everpoint_core::Micros;
+use everpoint_engine::EngineError;
+use serde::Serialize;
+
+use crate::captured::{CaptureState, Captured};
+use crate::list::{self, BackupLine, GapLine, WindowLine};
+use crate::{AppError, ClusterContext, facts, text};
+
+/// Capture further behind than this is a problem.
+const LATE_SECONDS: f64 = 60.0;
+/// A backup older than this is a problem.
+const OLD_BACKUP_SECONDS: f64 = 26.0 * 3600.0;
+
+/// How well it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Everything works.
+    Ok,
+    /// Something needs attention.
+    Warning,
+    /// What happens now would be lost, or nothing can be restored.
+    Error,
+}
+
+/// The server, as it answered.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerState {
+    /// Version in words.
+    pub version: String,
+    /// Current end of the log.
+    pub lsn: String,
+    /// Timeline.
+    pub timeline: u32,
+    /// It is a standby.
+    pub in_recovery: bool,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusReport {
+    /// Its name.
+    pub name: String,
+    /// `postgresql` or `mongodb`.
+    pub engine: String,
+    /// The worst of what was found.
+    pub health: Health,
+    /// The server; absent if it does not answer.
+    pub server: Option<ServerState>,
+    /// Why the server does not answer.
+    pub server_error: Option<String>,
+    /// How capture stands; absent if no log is stored.
+    pub capture: Option<CaptureState>,
+    /// The newest good backup.
+    pub last_backup: Option<BackupLine>,
+    /// Seconds since it ended.
+    pub last_backup_age_seconds: Option<f64>,
+    /// Every second that can be brought back.
+    pub windows: Vec<WindowLine>,
+    /// Log that is known to be missing.
+    pub gaps: Vec<GapLine>,
+    /// What needs attention, in words.
+    pub problems: Vec<String>,
+}
+
+/// Asks server and repository.
+///
+/// # Errors
+/// If the repository can't be read.
+pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
+    let answer = context.engine.identify();
+    let facts = facts::load(context)?;
+    let listing = list::listing(context, &facts);
+    let now = text::now();
+    let captured = Captured::of(&facts.log, answer.as_ref().ok().map(|server| server.timeline));
+    let capture = captured.map(|captured| CaptureState::new(&captured, answer.as_ref().ok(), now));
+    let last_backup = listing
+        .backups
+        .iter()
+        .rev()
+        .find(|backup| backup.status == "ok")
+        .cloned();
+    let age = last_backup
+        .as_ref()
+        .and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
+    let mut report = StatusReport {
+        name: context.name.clone(),
+        engine: context.engine.kind().to_owned(),
+        health: Health::Ok,
+        server_error: answer.as_ref().err().map(with_cause),
+        server: answer.ok().map(|server| ServerState {
+            version: server.version_text,
+            lsn: text::lsn(server.position),
+            timeline: server.timeline,
+            in_recovery: server.in_recovery,
+        }),
+        capture,
+        last_backup,
+        last_backup_age_seconds: age,
+        windows: listing.windows,
+        gaps: listing.gaps,
+        problems: Vec::new(),
+    };
+    report.judge();
+    Ok(report)
+}
+
+fn with_cause(error: &EngineError) -> String {
+    match &error.cause {
+        Some(cause) => format!("{error} ({cause})"),
+        None => error.to_string(),
+    }
+}
+
+fn seconds_since(rfc3339: &str, now: Micros) -> Option<f64> {
+    let then = rfc3339.parse::<jiff::Timestamp>().ok()?.as_microsecond();
+    Some((now.0 - then) as f64 / 1e6)
+}
+
+impl StatusReport {
+    fn problem(&mut self, health: Health, text: impl Into<String>) {
+        self.health = self.health.max(health);
+        self.problems.push(text.into());
+    }
+
+    fn judge(&mut self) {
+        let name = self.name.clone();
+        if let Some(error) = self.server_error.clone() {
+            self.problem(Health::Error, format!("the server does not answer: {error}"));
+        }
+        match (self.capture.clone(), self.server.is_some()) {
+            (None, _) => self.problem(
+                Health::Error,
+                format!("no log is stored; keep this running: everpoint capture {name}"),
+            ),
+            (Some(capture), true) if is_late(&capture) => {
+                let bytes = capture.lag_bytes.unwrap_or_default();
+                let text = format!(
+                    "capture is {bytes} bytes behind and not moving; keep this running: everpoint capture {name}"
+                );
+                self.problem(Health::Error, text);
+            }
+            _ => {}
+        }
+        match self.last_backup_age_seconds {
+            None => {
+                let text = format!("there is no good backup; take one: everpoint backup {name}");
+                self.problem(Health::Error, text);
+            }
+            Some(age) if age > OLD_BACKUP_SECONDS => {
+                let text = format!(
+                    "the last backup is {} hours old; take one: everpoint backup {name}",
+                    (age / 3600.0) as u64
+                );
+                self.problem(Health::Warning, text);
+            }
+            Some(_) => {}
+        }
+        if !self.gaps.is_empty() {
+            let text = format!(
+                "{} in the stored log: moments in a gap can't be restored",
+                count(self.gaps.len(), "gap")
+            );
+            self.problem(Health::Warning, text);
+        }
+    }
+}
+
+/// Behind a server that answers, and for long.
+fn is_late(capture: &CaptureState) -> bool {
+    capture.lag_bytes.is_some_and(|bytes| bytes > 0)
+        && capture.lag_seconds.is_none_or(|seconds| seconds > LATE_SECONDS)
+}
+
+fn count(number: usize, word: &str) -> String {
+    if number == 1 {
+        format!("one {word}")
+    } else {
+        format!("{number} {word}s")
+    }
+}
