@@ -1,1 +1,31 @@
-//! To be filled.
+//! The use-cases, one file each: `run(context, request, events) -> Result<Report, AppError>`.
+//!
+//! Four callers (command line, daemon, HTTP API, dashboard) share them and their one JSON shape: reports serialize as
+//! docs/CLI describes. Progress is a stream of [`Event`]s that each caller renders its own way.
+
+pub mod archive_push;
+pub mod backup;
+pub mod capture;
+pub mod captured;
+pub mod check;
+pub mod context;
+pub mod coverage;
+pub mod error;
+pub mod event;
+pub mod facts;
+pub mod init;
+pub mod key;
+pub mod lineage;
+pub mod list;
+pub mod log_file;
+pub mod log_writer;
+pub mod restore;
+pub mod restore_point;
+pub mod status;
+#[cfg(test)]
+mod testing;
+pub mod text;
+
+pub use context::ClusterContext;
+pub use error::AppError;
+pub use event::{Event, Events, Quiet};
