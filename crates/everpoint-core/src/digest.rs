@@ -232,7 +232,8 @@ pub struct Carry {
     /// decoder needs of its kind.
     pub bytes: Vec<u8>,
     /// How many bytes of the record lie before `position`, without page headers. 0 together with some `bytes` means:
-    /// as many as there are `bytes`.
+    /// as many as there are `bytes`. More than 0 without any `bytes`: how many are still to come of a record whose
+    /// head nobody saw; `u64::MAX` where not even that is known.
     pub received: u64,
     /// Format of the log, as in [`Digest::log_format`]; 0 if unknown.
     pub log_format: u32,

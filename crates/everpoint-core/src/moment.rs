@@ -217,7 +217,7 @@ impl Scan<'_, '_> {
         let backup_end = log
             .backups
             .iter()
-            .filter(|it| it.stop == self.from)
+            .filter(|it| it.stop <= self.from && it.start >= run.span.from)
             .map(|it| it.stopped_at)
             .max();
         let last_seen = known.last_end.max(backup_end);

@@ -48,7 +48,7 @@ fn live(world: &mut World, branch: usize, dice: &mut Dice, clock: &mut i64) {
 /// Moments that a record or a backup states are honest: nothing that follows bears an earlier time.
 fn be_honest(world: &mut World) {
     let ends = |record: &Record| match &record.event {
-        Some(LogEvent::Commit(end) | LogEvent::Abort(end)) => Some((end.record.start.0, end.time.0)),
+        Some(LogEvent::Commit(end) | LogEvent::Abort(end)) => Some((end.record.end.0, end.time.0)),
         _ => None,
     };
     let all: Vec<(u64, i64)> = world
@@ -57,10 +57,7 @@ fn be_honest(world: &mut World) {
         .flat_map(|it| it.records.iter().filter_map(ends))
         .collect();
     let earliest_after = |at: u64| {
-        let later = all
-            .iter()
-            .filter(|(start, _)| *start >= at)
-            .map(|(_, time)| *time);
+        let later = all.iter().filter(|(end, _)| *end > at).map(|(_, time)| *time);
         later.min().unwrap_or(i64::MAX)
     };
     for branch in &mut world.branches {
