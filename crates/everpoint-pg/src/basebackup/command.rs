@@ -1,6 +1,6 @@
 //! The command, whose syntax changed with 15.
 
-use everpoint_engine::BackupOptions;
+use everpoint_engine::{BackupOptions, TablespaceLink};
 
 use crate::client::quote_literal;
 
@@ -11,6 +11,7 @@ const RATES: std::ops::RangeInclusive<u64> = 32..=1_048_576;
 ///
 /// The server checks page checksums itself, although we do so, too: it can read a page again that was just being written,
 /// we can't. No manifest: we hash everything ourselves. No waiting for the archive: the log is captured beside it.
+/// [`makes_map`] says when the server's own tablespace map is not asked for.
 pub(super) fn base_backup(major: u32, options: &BackupOptions) -> String {
     let label = quote_literal(&options.label);
     let rate = options
@@ -20,15 +21,39 @@ pub(super) fn base_backup(major: u32, options: &BackupOptions) -> String {
     if major >= 15 {
         let checkpoint = if options.fast_checkpoint { "fast" } else { "spread" };
         let rate = rate.map_or_else(String::new, |rate| format!(", MAX_RATE {rate}"));
+        let map = !makes_map(major);
         format!(
             "BASE_BACKUP (LABEL {label}, PROGRESS, CHECKPOINT '{checkpoint}', WAIT false, MANIFEST 'no', \
-             TABLESPACE_MAP true{rate})"
+             TABLESPACE_MAP {map}{rate})"
         )
     } else {
         let fast = if options.fast_checkpoint { " FAST" } else { "" };
         let rate = rate.map_or_else(String::new, |rate| format!(" MAX_RATE {rate}"));
         format!("BASE_BACKUP LABEL {label} PROGRESS{fast} NOWAIT{rate} TABLESPACE_MAP MANIFEST 'no'")
     }
+}
+
+/// Whether we write `tablespace_map` ourselves. A server of version 15 that is asked for it leaves out everything below
+/// `pg_tblspc`, also the tablespaces that lie there themselves (in-place), and tells of them in no other way.
+pub(super) const fn makes_map(major: u32) -> bool {
+    major == 15
+}
+
+/// The content of `tablespace_map`: oid and path of each tablespace outside the data directory.
+pub(super) fn tablespace_map<'a>(links: impl Iterator<Item = &'a TablespaceLink>) -> String {
+    let mut map = String::new();
+    for link in links {
+        let Some(path) = &link.path else { continue };
+        map.push_str(&format!("{} ", link.oid));
+        for c in path.chars() {
+            if matches!(c, '\n' | '\r' | '\\') {
+                map.push('\\');
+            }
+            map.push(c);
+        }
+        map.push('\n');
+    }
+    map
 }
 
 #[cfg(test)]
@@ -53,5 +78,15 @@ mod tests {
         assert!(base_backup(15, &options).contains("MAX_RATE 32)"));
         options.rate_limit = Some(u64::MAX);
         assert!(!base_backup(15, &options).contains("MAX_RATE"));
+    }
+
+    #[test]
+    fn odd_paths_are_escaped_in_a_tablespace_map() {
+        let link = |oid, path: Option<&str>| TablespaceLink {
+            oid,
+            path: path.map(str::to_owned),
+        };
+        let links = [link(7, Some("/a\nb\\c")), link(8, None), link(9, Some("/d"))];
+        assert_eq!(tablespace_map(links.iter()), "7 /a\\\nb\\\\c\n9 /d\n");
     }
 }

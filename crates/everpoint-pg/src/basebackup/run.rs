@@ -27,6 +27,9 @@ const OLDEST: u32 = 13;
 /// Permissions of a directory that stands for an in-place tablespace.
 const DIRECTORY_MODE: u32 = 0o700;
 
+/// Permissions of a file that stands in for one of the server's.
+const FILE_MODE: u32 = 0o600;
+
 /// Takes a full image into the sink. `system` is the system identifier that the server must have; `None`: any.
 ///
 /// Damaged pages do not fail the backup; the sink is told with the part that holds them.
@@ -65,7 +68,15 @@ pub fn base_backup(
     })?;
     let judge = TornJudge::new(config, start);
     let check = facts.checksums && facts.page_size as usize == PAGE_BYTES;
-    let reader = |splitter: &mut Splitter<'_>| read(&mut answer, &archives, splitter, started_at);
+    let reader = |splitter: &mut Splitter<'_>| {
+        if command::makes_map(facts.major) {
+            let map = command::tablespace_map(archives.iter().filter_map(|archive| archive.link.as_ref()));
+            if !map.is_empty() {
+                splitter.file("tablespace_map", map.as_bytes(), FILE_MODE, started_at)?;
+            }
+        }
+        read(&mut answer, &archives, splitter, started_at)
+    };
     transfer(options, sink, &judge, check, &object, reader)?;
     let (stop, timeline) = position(&answer.rows()?, &object)?;
     if let Some(damaged) = answer.finish()? {

@@ -100,6 +100,32 @@ impl<'a> Splitter<'a> {
         })
     }
 
+    /// A small file of which no archive tells.
+    pub(super) fn file(
+        &mut self,
+        path: &str,
+        content: &[u8],
+        mode: u32,
+        modified: Micros,
+    ) -> Result<(), EngineError> {
+        let (path, size_hint) = (path.to_owned(), content.len() as u64);
+        let file = FileMeta {
+            path,
+            kind: FileKind::Plain,
+            mode,
+            modified,
+            size_hint,
+        };
+        let data = content.to_vec();
+        self.send(Job {
+            file: Arc::new(file),
+            pages: None,
+            offset: 0,
+            data,
+            last: true,
+        })
+    }
+
     fn begin(&mut self, entry: &Entry) -> Result<(), EngineError> {
         let Some(relative) = normal(&entry.path) else {
             return Err(self.broken(format!(

@@ -61,7 +61,8 @@ impl Certificate {
             .0
             .iter()
             .flat_map(|part| part.0.iter());
-        let last = parts.filter(|attribute| attribute.oid == COMMON_NAME).last()?;
+        let mut named = parts.filter(|attribute| attribute.oid == COMMON_NAME);
+        let last = named.next_back()?;
         String::from_utf8(last.value.value().to_vec()).ok()
     }
 }

@@ -118,10 +118,16 @@ impl Session {
             return Ok(());
         };
         let object = format!("{name} of {}", self.object);
-        if options.create_slot {
-            let made = self.replication.create_slot(&name, false);
-            if made.map_err(|error| slot_error(error, "create replication slot", &object))? {
+        if options.create_slot || options.temporary {
+            let made = self.replication.create_slot(&name, options.temporary);
+            let made = made.map_err(|error| slot_error(error, "create replication slot", &object))?;
+            if made {
                 tracing::info!(slot = name, server = self.object, "replication slot made");
+            } else if options.temporary {
+                let why = "another session has a slot of this name";
+                return Err(
+                    EngineError::new("pg.slot_in_use", "create replication slot", object, why).retryable(),
+                );
             }
         }
         let found = self.replication.read_slot(&name);
@@ -230,7 +236,7 @@ impl Session {
         sink: &mut dyn LogSink,
     ) -> Result<Start, EngineError> {
         let object = format!("{} at {}", self.object, Lsn::from(held));
-        if options.slot.is_some() && !options.create_slot {
+        if options.slot.is_some() && !options.create_slot && !options.temporary {
             return Err(
                 EngineError::new("pg.slot_lost", "stream from", object, error.to_string())
                     .hint("drop the slot and let it be made anew; the lost log becomes a recorded gap"),
@@ -239,14 +245,9 @@ impl Session {
         // Whatever of the old log is still in the sink's hands must not wait behind the gap.
         sink.tick()?;
         self.refresh()?;
-        let start = next_available(
-            &mut self.replication,
-            options.slot.as_deref(),
-            held,
-            &self.server,
-            &self.history,
-        )
-        .map_err(|error| error.at("find the log that is left on", object.clone()))?;
+        let lasting = options.slot.as_deref().filter(|_| !options.temporary);
+        let start = next_available(&mut self.replication, lasting, held, &self.server, &self.history)
+            .map_err(|error| error.at("find the log that is left on", object.clone()))?;
         if start.position <= held && start.timeline == timeline {
             // Nothing later is to be had: not a loss that can be stepped over.
             return Err(
