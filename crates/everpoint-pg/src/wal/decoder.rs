@@ -84,12 +84,14 @@ impl WalDecoder {
         let format = u16::try_from(carry.log_format)
             .ok()
             .and_then(WalFormat::from_magic);
-        let state = if carry.bytes.is_empty() {
-            State::Between {
+        let head_unknown = carry.bytes.is_empty() && carry.received > 0;
+        let state = match carry.received {
+            _ if !carry.bytes.is_empty() => State::Inside(Unfinished::from_carry(carry)),
+            0 => State::Between {
                 known: previous.is_some() || in_page != 0,
-            }
-        } else {
-            State::Inside(Unfinished::from_carry(carry))
+            },
+            u64::MAX => State::Between { known: false },
+            remaining => State::Skipping { remaining },
         };
         Self {
             segment_size: segment_size.max(WAL_PAGE_BYTES),
@@ -104,6 +106,7 @@ impl WalDecoder {
             timeline: 0,
             piece: Piece {
                 from: position,
+                head_unknown,
                 ..Piece::default()
             },
             seen: None,
@@ -292,6 +295,10 @@ impl WalDecoder {
     }
 
     fn begin_record(&mut self, slice: &[u8]) -> usize {
+        // Nothing tells where in this page a record begins: the next page's header does.
+        if matches!(self.state, State::Between { known: false }) {
+            return slice.len();
+        }
         let padding = aligned(self.position) - self.position;
         if padding > 0 {
             return first(slice, padding).len();
@@ -462,7 +469,17 @@ impl LogDecoder for WalDecoder {
         };
         match &self.state {
             State::Inside(record) => record.to_carry(empty),
-            State::Ended { .. } | State::Broken { .. } | State::Skipping { .. } => Carry {
+            State::Skipping { remaining } => Carry {
+                received: *remaining,
+                previous: LogOffset(0),
+                ..empty
+            },
+            State::Broken { .. } | State::Between { known: false } => Carry {
+                received: u64::MAX,
+                previous: LogOffset(0),
+                ..empty
+            },
+            State::Ended { .. } => Carry {
                 previous: LogOffset(0),
                 ..empty
             },

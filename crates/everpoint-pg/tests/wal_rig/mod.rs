@@ -14,28 +14,20 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
-
-/// A port that no other test of this kind uses now.
+/// A port that nobody uses now.
 pub(crate) fn free_port() -> u16 {
-    let base = 6200 + (std::process::id() % 10) as u16 * 10;
-    for _ in 0..100 {
-        let port = base + NEXT_PORT.fetch_add(1, Ordering::SeqCst) % (6299 - base).max(1);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
 }
 
-/// Where the programs of a version are: `$EVERPOINT_PG_BINARIES/pg<major>/bin`.
+/// Where the programs of a version are: `$EVERPOINT_PG_BINARIES/pg<major>/bin`, or where the test kit keeps them.
 pub(crate) fn programs(major: u32) -> PathBuf {
-    let root = std::env::var("EVERPOINT_PG_BINARIES")
-        .expect("set EVERPOINT_PG_BINARIES to the directory that holds pg13 to pg18");
-    let directory = Path::new(&root).join(format!("pg{major}/bin"));
+    let directory = match std::env::var_os("EVERPOINT_PG_BINARIES") {
+        Some(root) => Path::new(&root).join(format!("pg{major}/bin")),
+        None => everpoint_testkit::PgInstall::find(major).unwrap().bin(),
+    };
     assert!(
         directory.join("postgres").exists(),
         "no PostgreSQL {major} in {}",
