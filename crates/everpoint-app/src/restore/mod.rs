@@ -194,6 +194,9 @@ impl Job<'_> {
             )?;
         }
         self.context.engine.prepare_recovery(&self.settings(&tree))?;
+        if !self.request.replace_production {
+            self.mark_copy(&tree)?;
+        }
         tree.finish()?;
         let reached = self
             .request
@@ -208,6 +211,13 @@ impl Job<'_> {
             begun.elapsed(),
             reached.as_ref(),
         ))
+    }
+
+    fn mark_copy(&self, tree: &Tree) -> Result<(), AppError> {
+        let mark = tree.root().join(salvage::COPY_MARK);
+        let text = format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
+        std::fs::write(&mark, text).map_err(|error| AppError::io("write", &mark, error))?;
+        tree.own(&mark)
     }
 
     const fn stop_at(&self) -> StopAt {

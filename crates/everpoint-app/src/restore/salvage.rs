@@ -12,6 +12,9 @@ use crate::{AppError, ClusterContext, Event, Events};
 /// Where archive-get leaves the error that stopped a recovery, beside the WAL.
 pub const FETCH_ERROR: &str = "everpoint-fetch-error.json";
 
+/// Stands in a restored directory that was not meant to replace production.
+pub const COPY_MARK: &str = "everpoint.copy";
+
 /// Captures the whole records that `pg_wal` holds beyond what the repository has. A directory of another cluster, or one
 /// without log, has nothing to give.
 ///
