@@ -3,6 +3,7 @@
 //! Four callers (command line, daemon, HTTP API, dashboard) share them and their one JSON shape: reports serialize as
 //! docs/CLI describes. Progress is a stream of [`Event`]s that each caller renders its own way.
 
+pub mod archive_get;
 pub mod archive_push;
 pub mod backup;
 pub mod capture;
@@ -19,6 +20,7 @@ pub mod lineage;
 pub mod list;
 pub mod log_file;
 pub mod log_writer;
+pub mod prefetch;
 pub mod restore;
 pub mod restore_point;
 pub mod status;

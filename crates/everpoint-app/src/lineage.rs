@@ -147,7 +147,8 @@ impl Before {
         }
         // One long record covers all of these pages.
         let mut decoder = engine.decoder(size, unknown_carry(self.start));
-        self.log.read_segment(self.start, &mut |bytes| decoder.feed(bytes))?;
+        self.log
+            .read_segment(self.start, &mut |bytes| decoder.feed(bytes))?;
         Ok(decoder.carry())
     }
 }

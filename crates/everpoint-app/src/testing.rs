@@ -30,7 +30,14 @@ pub(crate) fn context(store: Arc<dyn Store>, engine: &Arc<FakeEngine>) -> Cluste
     let repository = Repository::create(store, None).unwrap();
     let cluster = repository.cluster("db").unwrap();
     let engine: Arc<dyn everpoint_engine::Engine> = engine.clone();
-    ClusterContext { name: "db".to_owned(), repository, cluster, engine, workers: 2, scratch: PathBuf::from("/nowhere") }
+    ClusterContext {
+        name: "db".to_owned(),
+        repository,
+        cluster,
+        engine,
+        workers: 2,
+        scratch: PathBuf::from("/nowhere"),
+    }
 }
 
 /// A context over an existing repository, as a new process opens it.
@@ -38,13 +45,23 @@ pub(crate) fn reopen(store: Arc<dyn Store>, engine: &Arc<FakeEngine>) -> Option<
     let repository = Repository::open(store, None).ok()?;
     let cluster = repository.cluster("db").ok()?;
     let engine: Arc<dyn everpoint_engine::Engine> = engine.clone();
-    Some(ClusterContext { name: "db".to_owned(), repository, cluster, engine, workers: 2, scratch: PathBuf::from("/nowhere") })
+    Some(ClusterContext {
+        name: "db".to_owned(),
+        repository,
+        cluster,
+        engine,
+        workers: 2,
+        scratch: PathBuf::from("/nowhere"),
+    })
 }
 
 /// The log of a branch of the only identity.
 pub(crate) fn stored_log(store: &MemoryStore, timeline: u32, history: &[u8]) -> LogStore {
     let repository = Repository::open(Arc::new(store.clone()), None).unwrap();
-    repository.cluster("db").unwrap().log(1, branch_id(timeline, history), SEGMENT)
+    repository
+        .cluster("db")
+        .unwrap()
+        .log(1, branch_id(timeline, history), SEGMENT)
 }
 
 /// What is stored of a branch from a position on, as far as it is contiguous.
@@ -68,7 +85,13 @@ pub(crate) struct Heard(pub(crate) Mutex<Vec<Event>>);
 impl Heard {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let events = self.0.lock().unwrap();
-        let warning = |event: &Event| if let Event::Warning(text) = event { Some(text.clone()) } else { None };
+        let warning = |event: &Event| {
+            if let Event::Warning(text) = event {
+                Some(text.clone())
+            } else {
+                None
+            }
+        };
         events.iter().filter_map(warning).collect()
     }
 }

@@ -41,19 +41,39 @@ impl Segment {
         let head = place.head_of(&path)?;
         let length = file.metadata().map_err(io)?.len();
         let wrong = |message: String| {
-            AppError::new("archive.wrong_segment", FailureClass::Damaged, "store", path.display().to_string(), message)
-                .hint("the file is not the segment that its name says: compare it with pg_waldump")
+            AppError::new(
+                "archive.wrong_segment",
+                FailureClass::Damaged,
+                "store",
+                path.display().to_string(),
+                message,
+            )
+            .hint("the file is not the segment that its name says: compare it with pg_waldump")
         };
         if length != head.segment_size {
-            return Err(wrong(format!("it has {length} bytes, and says that segments have {}", head.segment_size)));
+            return Err(wrong(format!(
+                "it has {length} bytes, and says that segments have {}",
+                head.segment_size
+            )));
         }
         if name.start(head.segment_size) != Some(head.start) {
-            return Err(wrong(format!("its first page says that it belongs at {}", text::lsn(head.start))));
+            return Err(wrong(format!(
+                "its first page says that it belongs at {}",
+                text::lsn(head.start)
+            )));
         }
         if head.timeline > name.timeline {
-            return Err(wrong(format!("its first page is of the younger timeline {}", head.timeline)));
+            return Err(wrong(format!(
+                "its first page is of the younger timeline {}",
+                head.timeline
+            )));
         }
-        Ok(Self { name, path, file, head })
+        Ok(Self {
+            name,
+            path,
+            file,
+            head,
+        })
     }
 
     fn io(&self, error: std::io::Error) -> AppError {
@@ -67,7 +87,9 @@ impl Segment {
         let (mut buffer, mut left) = (vec![0; CHUNK], self.head.segment_size);
         while left > 0 {
             let wanted = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            let Some(part) = buffer.get_mut(..wanted) else { break };
+            let Some(part) = buffer.get_mut(..wanted) else {
+                break;
+            };
             file.read_exact(part).map_err(|error| self.io(error))?;
             take(part)?;
             left = left.saturating_sub(wanted as u64);
@@ -125,13 +147,22 @@ impl Segment {
         published(hash);
         let decoded = decoder.cut();
         if let Verdict::Broken { at, reason } = &decoded.verdict {
-            let text = format!("{} is stored, but broken at {}: {reason}", self.name, text::lsn(*at));
+            let text = format!(
+                "{} is stored, but broken at {}: {reason}",
+                self.name,
+                text::lsn(*at)
+            );
             events.emit(Event::Warning(text));
         }
-        let span = Span { from: start, to: start.plus(size) };
+        let span = Span {
+            from: start,
+            to: start.plus(size),
+        };
         let digest = digest(target.log.branch(), span, hash, previous()?, None, decoded);
         let stored = writer.finish(&digest).map_err(|error| match error.code {
-            code::DIFFERS => self.differs(hash, target.log.segment_hash(start).ok().flatten()).cause(error),
+            code::DIFFERS => self
+                .differs(hash, target.log.segment_hash(start).ok().flatten())
+                .cause(error),
             _ => error.into(),
         })?;
         target.log.remove_tails(start)?;
@@ -168,7 +199,8 @@ impl Target<'_> {
         let mut file = File::open(path).map_err(io)?;
         let size = self.lineage.segment_size;
         let (engine, mut tail) = (self.lineage.engine, Vec::new());
-        file.seek(SeekFrom::Start(size.saturating_sub(TAIL))).map_err(io)?;
+        file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))
+            .map_err(io)?;
         (&mut file).take(TAIL).read_to_end(&mut tail).map_err(io)?;
         let carry = carry_at_end(engine, &tail, before, size);
         if knows_something(&carry) || size <= TAIL {
@@ -192,7 +224,10 @@ impl Target<'_> {
         let size = self.lineage.segment_size;
         let before = LogOffset(start.0.checked_sub(size)?);
         let timeline = self.timeline_at(start);
-        let path = self.place.directory.join(SegmentName::at(timeline, before, size).to_string());
+        let path = self
+            .place
+            .directory
+            .join(SegmentName::at(timeline, before, size).to_string());
         let head = self.place.head_of(&path).ok()?;
         let length = path.metadata().ok()?.len();
         (head.start == before && head.segment_size == size && length == size).then_some((before, path))
@@ -205,7 +240,10 @@ impl Target<'_> {
             return own;
         }
         let steps = self.lineage.engine.history(&self.history).unwrap_or_default();
-        steps.iter().find(|step| step.until >= start).map_or(own, |step| step.timeline)
+        steps
+            .iter()
+            .find(|step| step.until >= start)
+            .map_or(own, |step| step.timeline)
     }
 
     /// BLAKE3 of the segment before: as stored, else of its file if the server has finished it.
@@ -213,7 +251,9 @@ impl Target<'_> {
         if let Some(before) = self.lineage.predecessor(&self.log, &self.history, start)? {
             return Ok(Some(before.hash));
         }
-        let Some((before, path)) = self.file_before(start) else { return Ok(None) };
+        let Some((before, path)) = self.file_before(start) else {
+            return Ok(None);
+        };
         let name = SegmentName::at(self.timeline_at(start), before, self.lineage.segment_size);
         let status = self.place.directory.join("archive_status");
         let is = |suffix: &str| status.join(format!("{name}.{suffix}")).exists();
@@ -222,6 +262,13 @@ impl Target<'_> {
         }
         let file = File::open(&path).map_err(|error| AppError::io("read", &path, error))?;
         let head = self.place.head_of(&path)?;
-        Segment { name, path, file, head }.hash().map(Some)
+        Segment {
+            name,
+            path,
+            file,
+            head,
+        }
+        .hash()
+        .map(Some)
     }
 }

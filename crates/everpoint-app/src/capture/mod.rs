@@ -1,21 +1,24 @@
 //! `capture`: receives the log of a server into the repository until stopped, whatever happens to either side.
 
-use std::time::{Duration, Instant};
+mod pause;
+#[cfg(test)]
+mod tests;
+mod watched;
 
-use everpoint_core::{FailureClass, LogOffset, Micros};
-use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, LogSink, ServerIdentity, StopFlag};
+use std::time::Duration;
+
+use everpoint_core::{FailureClass, LogOffset};
+use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, ServerIdentity, StopFlag};
 use everpoint_repo::{KeptLease, code};
 use serde::Serialize;
 
 use crate::log_writer::LogWriter;
 use crate::{AppError, ClusterContext, Event, Events, text};
+use pause::Pause;
+use watched::{GAP_REFUSED, Watched};
 
 /// After this time without renewal the lease of a capture that died elsewhere can be taken over.
 const LEASE: Duration = Duration::from_secs(30);
-/// Pauses between attempts grow from the first to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// How often progress is told at most.
-const TELL: Duration = Duration::from_secs(1);
 /// A backup takes the log from where capture stopped if no more than this has been written since; else only its own part.
 const CATCH_UP_BYTES: u64 = 256 << 20;
 
@@ -301,132 +304,3 @@ fn identity_of(context: &ClusterContext, server: &ServerIdentity) -> Result<u32,
         .identity_for(server.system, server.version, server.segment_size, false)?
         .0)
 }
-
-/// The log that is missing is needed by nobody here; begin elsewhere.
-const GAP_REFUSED: &str = "capture.gap_refused";
-
-/// Tells what the writer does.
-struct Watched<'a> {
-    writer: &'a mut LogWriter,
-    events: &'a dyn Events,
-    lease: Option<&'a KeptLease>,
-    refuse_gaps: bool,
-    told: Option<(Instant, u32, LogOffset, Option<Micros>)>,
-}
-
-impl LogSink for Watched<'_> {
-    fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
-        self.writer.timeline(timeline, history, from)?;
-        self.events.emit(Event::Info(format!(
-            "capturing timeline {timeline} from {}",
-            text::lsn(from)
-        )));
-        Ok(())
-    }
-
-    fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
-        self.writer.write(from, bytes)
-    }
-
-    fn covered(&mut self, to: LogOffset, until: Micros) -> Result<(), EngineError> {
-        self.writer.covered(to, until)
-    }
-
-    fn tick(&mut self) -> Result<LogOffset, EngineError> {
-        if self.lease.is_some_and(|lease| !lease.is_valid()) {
-            let message = "the lease was not renewed in time: another capture may have begun";
-            return Err(
-                EngineError::new("capture.lease", "go on capturing", "the log", message)
-                    .class(FailureClass::Locked)
-                    .retryable(),
-            );
-        }
-        let durable = self.writer.tick()?;
-        if let Some(place) = self.writer.place() {
-            let (timeline, covered_until) = (place.timeline, place.covered_until);
-            let due = self
-                .told
-                .is_none_or(|(at, old_timeline, old_durable, old_covered)| {
-                    at.elapsed() >= TELL
-                        && (old_timeline, old_durable, old_covered) != (timeline, durable, covered_until)
-                });
-            if due {
-                self.told = Some((Instant::now(), timeline, durable, covered_until));
-                self.events.emit(Event::Captured {
-                    timeline,
-                    position: durable,
-                    covered_until,
-                });
-            }
-        }
-        Ok(durable)
-    }
-
-    fn timeline_end(&mut self, at: LogOffset) -> Result<(), EngineError> {
-        self.writer.timeline_end(at)?;
-        self.events
-            .emit(Event::Info(format!("the timeline ended at {}", text::lsn(at))));
-        Ok(())
-    }
-
-    fn gap(
-        &mut self,
-        timeline: u32,
-        from: LogOffset,
-        to: LogOffset,
-        reason: &str,
-    ) -> Result<(), EngineError> {
-        let span = format!("{} to {} of timeline {timeline}", text::lsn(from), text::lsn(to));
-        if self.refuse_gaps {
-            return Err(EngineError::new(GAP_REFUSED, "take the log from", span, reason));
-        }
-        self.writer.gap(timeline, from, to, reason)?;
-        let advice = "nothing in it can be restored; take a backup now";
-        self.events.emit(Event::Warning(format!(
-            "the log from {span} is lost ({reason}): {advice}"
-        )));
-        Ok(())
-    }
-}
-
-/// Waits longer from attempt to attempt.
-struct Pause<'a> {
-    stop: &'a StopFlag,
-    next: Duration,
-    told: Option<String>,
-}
-
-impl<'a> Pause<'a> {
-    const fn new(stop: &'a StopFlag) -> Self {
-        Self {
-            stop,
-            next: PAUSES.0,
-            told: None,
-        }
-    }
-
-    fn reset(&mut self) {
-        (self.next, self.told) = (PAUSES.0, None);
-    }
-
-    /// Tells an error, each once, and waits. False if it was asked to stop meanwhile.
-    fn after(&mut self, error: &EngineError, events: &dyn Events) -> bool {
-        let words = error.to_string();
-        if self.told.as_ref() != Some(&words) {
-            events.emit(Event::Warning(format!("{words}; trying again until it works")));
-            self.told = Some(words);
-        }
-        let until = Instant::now() + self.next;
-        self.next = self.next.saturating_mul(2).min(PAUSES.1);
-        while Instant::now() < until {
-            if self.stop.is_set() {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,148 @@
+//! Which branch of the log a recovering server follows.
+
+use everpoint_core::{BranchId, FailureClass, LogOffset};
+use everpoint_format::identity::Identity;
+use everpoint_repo::LogStore;
+
+use crate::lineage::Lineage;
+use crate::{AppError, ClusterContext, coverage};
+
+/// A branch with its ancestors.
+pub struct Choice<'a> {
+    lineage: Lineage<'a>,
+    branch: BranchId,
+    history: Vec<u8>,
+}
+
+impl<'a> Choice<'a> {
+    /// The branch that is named, or else the newest one of the newest identity.
+    ///
+    /// # Errors
+    /// If there is no such branch, or the repository can't be read.
+    pub fn new(context: &'a ClusterContext, hint: Option<&str>) -> Result<Self, AppError> {
+        let identities = context.cluster.identities()?;
+        let (branch, number) = match hint {
+            Some(hint) => parse(hint).ok_or_else(|| no_branch(context, hint))?,
+            None => (None, None),
+        };
+        for (identity, known) in identities.iter().rev() {
+            if number.is_some_and(|number| number != *identity) {
+                continue;
+            }
+            let lineage = lineage(context, *identity, known);
+            let found = match &branch {
+                Some(branch) => lineage
+                    .cluster
+                    .branches(*identity)?
+                    .into_iter()
+                    .find(|other| other == branch),
+                None => newest(&lineage)?,
+            };
+            if let Some(branch) = found {
+                let history = lineage.log(branch.clone()).history()?.unwrap_or_default();
+                return Ok(Self {
+                    lineage,
+                    branch,
+                    history,
+                });
+            }
+        }
+        Err(no_branch(context, hint.unwrap_or("any branch")))
+    }
+
+    /// Bytes of a segment.
+    #[must_use]
+    pub const fn segment_size(&self) -> u64 {
+        self.lineage.segment_size
+    }
+
+    /// The log of a timeline on the way to this branch. Of timelines that are not on it, the newest: servers ask for the
+    /// history of younger ones to learn which numbers are taken.
+    ///
+    /// # Errors
+    /// If the repository can't be read.
+    pub fn log_of(&self, timeline: u32) -> Result<Option<LogStore>, AppError> {
+        if timeline == self.branch.timeline() {
+            return Ok(Some(self.lineage.log(self.branch.clone())));
+        }
+        let ancestor = if timeline < self.branch.timeline() {
+            self.lineage.ancestor(&self.history, timeline)?
+        } else {
+            coverage::newest_of(&self.lineage, timeline)?
+        };
+        Ok(ancestor.map(|branch| self.lineage.log(branch)))
+    }
+
+    /// The whole segment at `at`, next to the one of `log` at `start`.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(super) fn whole_segment(
+        &self,
+        log: &LogStore,
+        start: LogOffset,
+        at: LogOffset,
+    ) -> Result<Option<Vec<u8>>, AppError> {
+        if at >= start {
+            let found = log.read_stored(at, 1)?;
+            return Ok(found
+                .filter(|(_, end)| end.since(at) == log.segment_size())
+                .map(|(bytes, _)| bytes));
+        }
+        let history = log.history()?.unwrap_or_default();
+        let before = self
+            .lineage
+            .predecessor(log, &history, start)?
+            .filter(|before| before.start == at);
+        Ok(before
+            .map(|before| before.log.read_segment_into(at, 1))
+            .transpose()?)
+    }
+}
+
+/// The youngest timeline of which log is stored, and of its branches the newest.
+fn newest(lineage: &Lineage<'_>) -> Result<Option<BranchId>, AppError> {
+    let mut timelines: Vec<u32> = lineage
+        .cluster
+        .branches(lineage.identity)?
+        .iter()
+        .map(BranchId::timeline)
+        .collect();
+    timelines.sort_unstable();
+    timelines.dedup();
+    for timeline in timelines.into_iter().rev() {
+        if let Some(branch) = coverage::newest_of(lineage, timeline)? {
+            return Ok(Some(branch));
+        }
+    }
+    Ok(None)
+}
+
+fn lineage<'a>(context: &'a ClusterContext, identity: u32, known: &Identity) -> Lineage<'a> {
+    Lineage {
+        cluster: &context.cluster,
+        engine: context.engine.as_ref(),
+        identity,
+        segment_size: known.segment_size,
+    }
+}
+
+/// `<branch>` or `<identity>/<branch>`.
+fn parse(hint: &str) -> Option<(Option<BranchId>, Option<u32>)> {
+    match hint.split_once('/') {
+        Some((identity, branch)) => Some((Some(BranchId::parse(branch)?), Some(identity.parse().ok()?))),
+        None => Some((Some(BranchId::parse(hint)?), None)),
+    }
+}
+
+fn no_branch(context: &ClusterContext, wanted: &str) -> AppError {
+    let message = format!("the repository holds no log of {} ({wanted})", context.name);
+    AppError::new(
+        "archive.no_branch",
+        FailureClass::Failed,
+        "fetch",
+        "the log",
+        message,
+    )
+    .hint("check the repository and the name of the cluster: everpoint list")
+}

@@ -1,0 +1,99 @@
+//! The writer of a capture, as its engine sees it: what it does is told.
+
+use std::time::{Duration, Instant};
+
+use everpoint_core::{FailureClass, LogOffset, Micros};
+use everpoint_engine::{EngineError, LogSink};
+use everpoint_repo::KeptLease;
+
+use crate::log_writer::LogWriter;
+use crate::{Event, Events, text};
+
+/// How often progress is told at most.
+const TELL: Duration = Duration::from_secs(1);
+/// The log that is missing is needed by nobody here; begin elsewhere.
+pub(super) const GAP_REFUSED: &str = "capture.gap_refused";
+
+/// Tells what the writer does.
+pub(super) struct Watched<'a> {
+    pub(super) writer: &'a mut LogWriter,
+    pub(super) events: &'a dyn Events,
+    pub(super) lease: Option<&'a KeptLease>,
+    pub(super) refuse_gaps: bool,
+    pub(super) told: Option<(Instant, u32, LogOffset, Option<Micros>)>,
+}
+
+impl LogSink for Watched<'_> {
+    fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
+        self.writer.timeline(timeline, history, from)?;
+        self.events.emit(Event::Info(format!(
+            "capturing timeline {timeline} from {}",
+            text::lsn(from)
+        )));
+        Ok(())
+    }
+
+    fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
+        self.writer.write(from, bytes)
+    }
+
+    fn covered(&mut self, to: LogOffset, until: Micros) -> Result<(), EngineError> {
+        self.writer.covered(to, until)
+    }
+
+    fn tick(&mut self) -> Result<LogOffset, EngineError> {
+        if self.lease.is_some_and(|lease| !lease.is_valid()) {
+            let message = "the lease was not renewed in time: another capture may have begun";
+            return Err(
+                EngineError::new("capture.lease", "go on capturing", "the log", message)
+                    .class(FailureClass::Locked)
+                    .retryable(),
+            );
+        }
+        let durable = self.writer.tick()?;
+        if let Some(place) = self.writer.place() {
+            let (timeline, covered_until) = (place.timeline, place.covered_until);
+            let due = self
+                .told
+                .is_none_or(|(at, old_timeline, old_durable, old_covered)| {
+                    at.elapsed() >= TELL
+                        && (old_timeline, old_durable, old_covered) != (timeline, durable, covered_until)
+                });
+            if due {
+                self.told = Some((Instant::now(), timeline, durable, covered_until));
+                self.events.emit(Event::Captured {
+                    timeline,
+                    position: durable,
+                    covered_until,
+                });
+            }
+        }
+        Ok(durable)
+    }
+
+    fn timeline_end(&mut self, at: LogOffset) -> Result<(), EngineError> {
+        self.writer.timeline_end(at)?;
+        self.events
+            .emit(Event::Info(format!("the timeline ended at {}", text::lsn(at))));
+        Ok(())
+    }
+
+    fn gap(
+        &mut self,
+        timeline: u32,
+        from: LogOffset,
+        to: LogOffset,
+        reason: &str,
+    ) -> Result<(), EngineError> {
+        let span = format!("{} to {} of timeline {timeline}", text::lsn(from), text::lsn(to));
+        if self.refuse_gaps {
+            return Err(EngineError::new(GAP_REFUSED, "take the log from", span, reason));
+        }
+        self.writer.gap(timeline, from, to, reason)?;
+        let advice = "nothing in it can be restored; take a backup now";
+        self.events.emit(Event::Warning(format!(
+            "the log from {span} is lost ({reason}): {advice}"
+        )));
+        Ok(())
+    }
+}
