@@ -1,5 +1,13 @@
 //! Tables of paths, breaks, windows and gaps.
 
+// Helpers of tests fail by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod world;
 
 use everpoint_core::{
@@ -436,4 +444,34 @@ fn a_moment_before_an_upgrade_is_found_in_the_older_identity() {
 #[test]
 fn facts_stay_small() {
     assert!(size_of::<PieceFacts>() <= 320, "{}", size_of::<PieceFacts>());
+}
+
+#[test]
+fn a_piece_that_goes_on_behind_the_fork_counts_only_before_it() {
+    let mut world = World::default();
+    let one = world.branch(1, None);
+    let start = world.filler(one, 40);
+    world.backup(one, "b", start, 1, 2);
+    let point = world.point(one, "p", 10);
+    let fork = world.end(one);
+    world.point(one, "p", 20);
+    world.commit(one, 10, 30);
+    let two = world.branch(2, Some((one, fork)));
+    world.filler(two, 3 * SEGMENT);
+    world.store(one, None);
+    world.store(two, None);
+    world.branches[two].stored.remove(0);
+    let named = || Target::Name("p".to_owned());
+    assert_eq!(
+        world.plan(&on(2, named())).unwrap().stop,
+        Stop {
+            record: point.start,
+            inclusive: true
+        }
+    );
+    assert_ne!(world.plan(&on(1, named())).unwrap().stop.record, point.start);
+    assert_eq!(
+        world.plan(&on(2, named())).unwrap().warnings,
+        Vec::<String>::new()
+    );
 }

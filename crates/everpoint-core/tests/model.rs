@@ -1,5 +1,13 @@
 //! Plans against a naive model of what a server replays, over histories made at random.
 
+// Helpers of tests fail by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod world;
 
 use everpoint_core::{

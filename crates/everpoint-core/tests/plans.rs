@@ -1,5 +1,13 @@
 //! Tables of targets and the plans that they get.
 
+// Helpers of tests fail by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod world;
 
 use everpoint_core::{
@@ -535,4 +543,107 @@ fn only_the_pieces_that_matter_are_read() {
         world.plan_to(target.clone()).unwrap();
         assert!(world.digests_read <= 6, "{target:?} read {}", world.digests_read);
     }
+}
+
+#[test]
+fn a_commit_that_crosses_into_a_piece_read_alone_is_found() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let start = world.filler(main, 40);
+    world.backup(main, "b", start, 1, 2);
+    world.commit(main, 10, 5);
+    let room = 2 * SEGMENT - world.end(main) - 16;
+    world.filler(main, room);
+    let crossing = world.commit(main, 11, 20);
+    world.filler(main, 400);
+    world.commit(main, 12, 30);
+    world.store(main, None);
+    world.piece_at(main, 2 * SEGMENT).harm = Harm::HeadUnknown;
+    assert_eq!(
+        world.plan_to(Target::Time(Micros(15))).unwrap().stop,
+        stop(crossing, false)
+    );
+    assert_eq!(
+        world
+            .plan_to(Target::Xid {
+                xid: 11,
+                before: false
+            })
+            .unwrap()
+            .stop,
+        stop(crossing, true)
+    );
+}
+
+#[test]
+fn a_clock_put_back_is_told_and_never_guessed_about() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let start = world.filler(main, 40);
+    world.backup(main, "b1", start, 1, 2);
+    world.filler(main, 300);
+    world.commit(main, 10, 900);
+    world.filler(main, 300);
+    let start = world.filler(main, 40);
+    world.commit(main, 12, 950);
+    world.backup(main, "b2", start, 100, 110);
+    let next = world.commit(main, 11, 200);
+    world.store(main, None);
+    let to = || request(Target::Time(Micros(150)));
+    let plan = world.plan(&to()).unwrap();
+    assert_eq!((plan.backup.as_str(), plan.stop), ("b2", stop(next, false)));
+    // Of the transactions in the backup two are from the future.
+    assert_eq!(plan.reached.xid, Some(12));
+    assert!(
+        plan.warnings[0].contains("clock was put back"),
+        "{:?}",
+        plan.warnings
+    );
+    // Without the log of b2 nothing tells what was there at 150.
+    world.lose(main, start.start.0);
+    let refused = world.plan(&to()).unwrap_err();
+    assert!(refused.reason.contains("b2"), "{}", refused.reason);
+}
+
+#[test]
+fn latest_is_refused_where_the_newest_log_is_broken() {
+    let Simple {
+        mut world, commits, ..
+    } = simple();
+    world.plan_to(Target::Latest).unwrap();
+    world.piece_at(0, commits[2].start.0).harm = Harm::Broken(commits[2].start.0);
+    let refused = world.plan_to(Target::Latest).unwrap_err();
+    assert!(refused.reason.contains("broken record"), "{}", refused.reason);
+    let before = refused.nearest_before.unwrap();
+    assert!(before.position <= commits[2].start && before.xid == Some(12));
+}
+
+#[test]
+fn a_prepared_transaction_that_ended_is_not_warned_of() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let start = world.filler(main, 40);
+    world.backup(main, "b", start, 1, 2);
+    let prepare = |xid, gid: &str| {
+        let gid = gid.to_owned();
+        move |record| Some(LogEvent::Prepare { xid, gid, record })
+    };
+    world.record(main, 60, prepare(11, "ended"));
+    world.record(main, 60, prepare(12, "open"));
+    world.record(main, 40, |record| {
+        let mut end = ended(11, 10, record);
+        end.prepared = true;
+        Some(LogEvent::Commit(end))
+    });
+    world.commit(main, 13, 20);
+    world.record(main, 60, prepare(14, "later"));
+    world.store(main, None);
+    let plan = world
+        .plan_to(Target::Xid {
+            xid: 13,
+            before: false,
+        })
+        .unwrap();
+    assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
+    assert!(plan.warnings[0].contains("\"open\""));
 }

@@ -375,7 +375,7 @@ impl LogSource for World {
         let ends_here = records
             .iter()
             .filter(|it| it.span.end > stored.span.from && it.span.end <= end);
-        Ok(ends_here.map(|it| it.span).filter(|it| it.start <= at).last())
+        Ok(ends_here.map(|it| it.span).rfind(|it| it.start <= at))
     }
 }
 
