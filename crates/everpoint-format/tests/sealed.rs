@@ -241,6 +241,42 @@ fn frames_have_a_largest_size() {
 }
 
 #[test]
+fn several_threads_seal_the_same_object_as_one() {
+    let raw: Vec<u8> = (0..(5 * MAX_FRAME_RAW + 77) / 8)
+        .flat_map(|i| (i * i).to_le_bytes())
+        .collect();
+    let sealed = |workers: Option<usize>| {
+        let mut sealer = FrameSealer::new(&address(NAME), &rings()[1], SALT).unwrap();
+        let mut out = sealer.header().to_vec();
+        let first = sealer
+            .seal(&mut Compressor::new(), Codec::Raw, b"before", &mut out)
+            .unwrap();
+        assert_eq!(first.offset as usize, HEADER_LEN);
+        match workers {
+            Some(workers) => sealer.seal_many(Codec::Zstd(1), &raw, workers, &mut out).unwrap(),
+            None => raw.chunks(MAX_FRAME_RAW).for_each(|chunk| {
+                sealer
+                    .seal(&mut Compressor::new(), Codec::Zstd(1), chunk, &mut out)
+                    .unwrap();
+            }),
+        }
+        assert_eq!(sealer.offset(), out.len() as u64);
+        sealer.finish(&mut Compressor::new(), b"end", &mut out).unwrap();
+        out
+    };
+    let one = sealed(None);
+    assert!(
+        [0, 1, 2, 3, 7, 100]
+            .into_iter()
+            .all(|workers| sealed(Some(workers)) == one)
+    );
+    assert_eq!(
+        read(&one, &address(NAME), &rings()[1]).unwrap().0,
+        [b"before", raw.as_slice()].concat()
+    );
+}
+
+#[test]
 fn incompressible_frames_are_stored_as_they_are() {
     let noise: Vec<u8> = (0..20_000_u32)
         .flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec())
