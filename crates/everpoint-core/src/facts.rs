@@ -59,16 +59,20 @@ pub struct EventCounts {
     pub parameters: u32,
 }
 
+/// Of a digest whose `span` was narrowed, because other pieces hold the rest, only what lies in the rest of it counts.
 impl From<&Digest> for PieceFacts {
     fn from(digest: &Digest) -> Self {
+        let span = digest.span;
+        let begins_here = |at: &LogOffset| span.from <= *at && *at < span.to;
+        let first_record = digest.first_record.filter(begins_here);
         let mut facts = Self {
-            span: digest.span,
+            span,
             content_hash: digest.content_hash,
             previous_hash: digest.previous_hash,
             verdict: digest.verdict.clone(),
-            first_record: digest.first_record,
-            last_record: digest.last_record,
-            first_previous: digest.first_previous,
+            first_record,
+            last_record: digest.last_record.filter(|record| span.ends_in(*record)),
+            first_previous: digest.first_previous.filter(|_| first_record.is_some()),
             system: digest.system,
             timeline: digest.timeline,
             head_unknown: digest.head_unknown,
@@ -78,7 +82,8 @@ impl From<&Digest> for PieceFacts {
             minimal: None,
             counts: EventCounts::default(),
         };
-        digest.events.iter().for_each(|event| facts.count(event));
+        let events = digest.events.iter().filter(|event| span.ends_in(event.record()));
+        events.for_each(|event| facts.count(event));
         facts
     }
 }
@@ -230,4 +235,115 @@ pub struct BackupFacts {
     pub status: BackupStatus,
     /// It was taken from a standby: no record marks its end.
     pub from_standby: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::TransactionEnd;
+
+    fn record(start: u64) -> RecordSpan {
+        RecordSpan {
+            start: LogOffset(start),
+            end: LogOffset(start + 34),
+        }
+    }
+
+    fn end(start: u64, xid: u64, time: i64) -> TransactionEnd {
+        TransactionEnd {
+            xid,
+            time: Micros(time),
+            record: record(start),
+            subxids: vec![xid + 5],
+            prepared: xid == 11,
+        }
+    }
+
+    fn digest(from: u64, to: u64) -> Digest {
+        Digest {
+            system: 1,
+            timeline: 1,
+            log_format: 1,
+            span: Span {
+                from: LogOffset(from),
+                to: LogOffset(to),
+            },
+            content_hash: [1; 32],
+            previous_hash: None,
+            verdict: Verdict::Intact,
+            first_record: Some(LogOffset(100)),
+            last_record: Some(record(380)),
+            first_previous: Some(LogOffset(60)),
+            head_unknown: false,
+            covered_until: Some(Micros(30)),
+            records: 6,
+            events: vec![
+                LogEvent::Commit(end(100, 10, 50)),
+                LogEvent::Abort(end(140, 11, 40)),
+                LogEvent::RestorePoint {
+                    name: "p".to_owned(),
+                    time: Micros(60),
+                    record: record(180),
+                },
+                LogEvent::TablespaceDrop {
+                    xid: 30,
+                    tablespace: 1,
+                    record: record(220),
+                },
+                LogEvent::Parameters {
+                    minimal: true,
+                    limits: [0; 5],
+                    record: record(260),
+                },
+                LogEvent::Parameters {
+                    minimal: true,
+                    limits: [0; 5],
+                    record: record(300),
+                },
+                LogEvent::Prepare {
+                    xid: 2,
+                    gid: String::new(),
+                    record: record(340),
+                },
+                LogEvent::SegmentSwitch { record: record(380) },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_digest_is_counted() {
+        let facts = PieceFacts::from(&digest(100, 500));
+        assert_eq!(facts.times, Some((Micros(40), Micros(50))));
+        assert_eq!(facts.xids, Some((2, 30)));
+        assert_eq!(facts.known_until, Some(Micros(60)));
+        let minimal = Span {
+            from: LogOffset(260),
+            to: LogOffset(334),
+        };
+        assert_eq!(facts.minimal, Some(minimal));
+        let counts = EventCounts {
+            commits: 1,
+            aborts: 1,
+            prepared: 2,
+            restore_points: 1,
+            backup_ends: 0,
+            places: 1,
+            parameters: 2,
+        };
+        assert_eq!(facts.counts, counts);
+        assert_eq!(facts.first_previous, Some(LogOffset(60)));
+    }
+
+    #[test]
+    fn of_a_narrowed_piece_only_what_lies_in_it_counts() {
+        let facts = PieceFacts::from(&digest(150, 500));
+        assert_eq!(
+            (facts.counts.commits, facts.counts.aborts),
+            (0, 1),
+            "the abort crosses into it"
+        );
+        assert_eq!((facts.first_record, facts.first_previous), (None, None));
+        assert_eq!(facts.last_record, Some(record(380)));
+        assert_eq!(PieceFacts::from(&digest(100, 200)).last_record, None);
+    }
 }

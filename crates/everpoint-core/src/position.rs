@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::digest::RecordSpan;
+
 /// A byte position in the log of one branch. PostgreSQL calls it LSN; the engine crate owns that word and its syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogOffset(pub u64);
@@ -77,6 +79,14 @@ pub struct Span {
     pub from: LogOffset,
     /// First byte after the range.
     pub to: LogOffset,
+}
+
+impl Span {
+    /// Whether the record belongs to a piece with this span: it ends in it.
+    #[must_use]
+    pub const fn ends_in(self, record: RecordSpan) -> bool {
+        self.from.0 < record.end.0 && record.end.0 <= self.to.0
+    }
 }
 
 /// The name of a branch of the log in the repository, unique within one identity of a cluster.

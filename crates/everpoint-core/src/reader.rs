@@ -56,7 +56,9 @@ pub(crate) fn events<S: LogSource>(source: &mut S, piece: &PathPiece<'_>) -> Res
     let cut_front = piece.from > piece.piece.span.from;
     let counts = |event: &LogEvent| {
         let record = event.record();
-        record.end <= piece.to && (!cut_front || record.start >= piece.from)
+        piece.piece.span.ends_in(record)
+            && record.end <= piece.to
+            && (!cut_front || record.start >= piece.from)
     };
     Ok(Events {
         events: digest.events.into_iter().filter(counts).collect(),
