@@ -253,10 +253,12 @@ impl Background {
         }
     }
 
-    /// What it printed on standard error so far.
+    /// The last lines that it printed on standard error so far.
     #[must_use]
     pub fn said(&self) -> String {
-        fs::read_to_string(&self.err).unwrap_or_default()
+        let said = fs::read_to_string(&self.err).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().rev().take(20).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
 

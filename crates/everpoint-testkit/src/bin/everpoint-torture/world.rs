@@ -78,7 +78,7 @@ impl World {
             session.query("ALTER SYSTEM SET archive_timeout = '2s'")?;
             session.query("SELECT pg_reload_conf()")?;
         } else {
-            self.capturing = Some(self.everpoint.spawn(&["capture", CLUSTER])?);
+            self.capturing = Some(self.everpoint.spawn(&["-vv", "capture", CLUSTER])?);
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// Waits until the repository holds the log up to the source's current end; returns that end and how long it took.
-    pub(crate) fn settle(&self) -> Result<(u64, Duration)> {
+    pub(crate) fn settle(&mut self) -> Result<(u64, Duration)> {
         let end = self.source.flushed()?;
         if self.capture == Capture::Archive {
             self.source.psql("SELECT pg_switch_wal()")?;
@@ -137,6 +137,7 @@ impl World {
             if reached >= end {
                 return Ok((end, since.elapsed()));
             }
+            self.check_capture()?;
             if since.elapsed() > Duration::from_secs(120) {
                 let said = self.capturing.as_ref().map(Background::said).unwrap_or_default();
                 bail!(

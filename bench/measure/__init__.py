@@ -1,0 +1,1 @@
+"""Measurements of Everpoint beside its peers."""
