@@ -9,6 +9,9 @@
     clippy::indexing_slicing
 )]
 
+pub(crate) mod production;
+pub(crate) mod workload;
+
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
