@@ -13,8 +13,8 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use client_rig::{MemoryLog, VERSIONS, config, options};
-use everpoint_core::LogOffset;
-use everpoint_engine::{CaptureFrom, CaptureOptions};
+use everpoint_core::{LogOffset, Micros};
+use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, LogSink};
 use everpoint_pg::client::Config;
 use everpoint_pg::history::History;
 use everpoint_pg::replication::{CaptureSource, Replication, capture, drop_slot};
@@ -406,4 +406,102 @@ fn a_server_that_falls_silent_is_noticed() {
     let error = running.join().unwrap().unwrap_err();
     signal("-CONT");
     assert_eq!((error.code, error.retryable), ("pg.timeout", true), "{error}");
+}
+
+/// Takes everything, but says that nothing beyond a position is durable.
+struct Slow {
+    inner: MemoryLog,
+    durable: LogOffset,
+}
+
+impl LogSink for Slow {
+    fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
+        self.inner.timeline(timeline, history, from)
+    }
+    fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
+        self.inner.write(from, bytes)
+    }
+    fn covered(&mut self, to: LogOffset, until: Micros) -> Result<(), EngineError> {
+        self.inner.covered(to, until)
+    }
+    fn tick(&mut self) -> Result<LogOffset, EngineError> {
+        self.inner.tick().map(|held| held.min(self.durable))
+    }
+    fn timeline_end(&mut self, at: LogOffset) -> Result<(), EngineError> {
+        self.inner.timeline_end(at)
+    }
+    fn gap(
+        &mut self,
+        timeline: u32,
+        from: LogOffset,
+        to: LogOffset,
+        reason: &str,
+    ) -> Result<(), EngineError> {
+        self.inner.gap(timeline, from, to, reason)
+    }
+}
+
+#[test]
+fn only_what_is_durable_is_acknowledged_and_lets_commits_return() {
+    let cluster = PgCluster::builder()
+        .major(17)
+        .setting("synchronous_standby_names", "everpoint")
+        .setting("synchronous_commit", "local")
+        .start()
+        .unwrap();
+    with_table(&cluster);
+    let durable = LogOffset(write(&cluster, 100));
+    let inner = MemoryLog::default();
+    let stop = options("ack", None).stop;
+    let running = {
+        let (config, inner, stop) = (config(&cluster), inner.clone(), stop.clone());
+        thread::spawn(move || {
+            let options = CaptureOptions {
+                stop,
+                ..options("ack", None)
+            };
+            let source = CaptureSource {
+                config: &config,
+                system: None,
+            };
+            capture(
+                source,
+                &CaptureFrom { at: None },
+                &options,
+                &mut Slow { inner, durable },
+            )
+        })
+    };
+    wait_for("the first acknowledgement", || {
+        cluster
+            .psql("SELECT flush_lsn - '0/0' FROM pg_stat_replication")
+            .unwrap()
+            == durable.0.to_string()
+    });
+    let end = write(&cluster, 100);
+    wait_for("the data", || inner.kept().now.is_some_and(|now| now.1 >= end));
+    sleep(Duration::from_millis(700));
+    let seen = "SELECT write_lsn - '0/0', flush_lsn - '0/0', replay_lsn IS NULL FROM pg_stat_replication";
+    assert_eq!(cluster.psql(seen).unwrap(), format!("{0}|{0}|t", durable.0));
+    let slot = cluster
+        .psql("SELECT restart_lsn - '0/0' FROM pg_replication_slots")
+        .unwrap();
+    assert_eq!(slot, durable.0.to_string());
+    for level in ["remote_write", "on"] {
+        let mut session = cluster.session().unwrap();
+        session
+            .query(&format!("SET synchronous_commit = {level}"))
+            .unwrap();
+        let committing = thread::spawn(move || session.query("INSERT INTO t VALUES (1)").unwrap());
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        wait_for("the wait for us", || cluster.psql(waiting).unwrap() == "1");
+        sleep(Duration::from_millis(300));
+        assert!(!committing.is_finished(), "{level} did not wait");
+        // Cancelled while it waits, a commit returns with a warning.
+        let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        assert_eq!(cluster.psql(cancel).unwrap(), "t");
+        committing.join().unwrap();
+    }
+    stop.stop();
+    running.join().unwrap().unwrap();
 }
