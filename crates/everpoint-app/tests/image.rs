@@ -1,6 +1,11 @@
 //! An image goes into a repository and comes back byte for byte: full, incremental, over an interrupted attempt, as delta.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +17,7 @@ use everpoint_app::backup::image::ImageWriter;
 use everpoint_app::backup::prior::PriorImage;
 use everpoint_app::backup::resume::Resumed;
 use everpoint_app::backup::spill::EntrySorter;
-use everpoint_app::backup::{CodecChoice, PAGE};
+use everpoint_app::backup::{DEFAULT_CODEC, PAGE};
 use everpoint_app::restore::image::ImageRestore;
 use everpoint_app::restore::progress::Meter;
 use everpoint_app::restore::tree::Tree;
@@ -159,7 +164,7 @@ fn backup(cluster: &ClusterRepo, label: &str, base: Option<&str>, files: &Files,
     let sorter = EntrySorter::new(scratch, 10_000);
     let image = ImageWriter::new(
         cluster,
-        CodecChoice::ByTrial,
+        DEFAULT_CODEC,
         prior,
         resumed,
         sorter,
@@ -270,7 +275,7 @@ fn an_interrupted_attempt_is_reused() {
     let files = sample();
     let all: u64 = files.values().map(|data| data.len() as u64).sum();
     let sorter = EntrySorter::new(scratch.path(), 10_000);
-    let (codec, stop) = (CodecChoice::ByTrial, StopFlag::default());
+    let (codec, stop) = (DEFAULT_CODEC, StopFlag::default());
     let image = ImageWriter::new(&cluster, codec, None, Resumed::default(), sorter, stop, &Quiet);
     feed(&image, &files, 1, 200);
     drop(image);

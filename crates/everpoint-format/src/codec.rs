@@ -82,7 +82,13 @@ impl Compressor {
 
     fn context(&mut self, level: i32) -> Result<&mut zstd::bulk::Compressor<'static>, FormatError> {
         if self.zstd.as_ref().is_none_or(|(known, _)| *known != level) {
-            self.zstd = Some((level, zstd::bulk::Compressor::new(level)?));
+            let mut made = zstd::bulk::Compressor::new(level)?;
+            if level == 3 {
+                // Pages are made of words of 4 and 8 bytes: matches shorter than 6 seldom pay. Measured on frames of
+                // 256 KiB: 2.5 % smaller than level 3 has it by default, in 8 % less time.
+                made.set_parameter(zstd::zstd_safe::CParameter::MinMatch(6))?;
+            }
+            self.zstd = Some((level, made));
         }
         self.zstd
             .as_mut()

@@ -1,6 +1,5 @@
 //! The sink of a backup: turns parts of files into packs and entries of the map.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -10,12 +9,12 @@ use everpoint_format::codec::Codec;
 use everpoint_format::manifest::Extent;
 use everpoint_repo::{ClusterRepo, PackWriter};
 
+use super::engine_error;
 use super::files::{OpenFiles, PartDone};
 use super::prior::{PriorFile, PriorImage};
 use super::resume::Resumed;
 use super::spill::{EntrySorter, SpilledEntry};
 use super::worker::Worker;
-use super::{CodecChoice, engine_error};
 use crate::{AppError, Event, Events};
 
 /// At most so many damaged pages are listed one by one; all are counted.
@@ -42,7 +41,7 @@ pub struct Totals {
 /// See the module.
 pub struct ImageWriter<'a> {
     cluster: &'a ClusterRepo,
-    codec: CodecChoice,
+    codec: Codec,
     prior: Option<PriorImage>,
     resumed: Resumed,
     stop: StopFlag,
@@ -50,7 +49,6 @@ pub struct ImageWriter<'a> {
     begin: OnceLock<BackupBegin>,
     open: OpenFiles,
     sorter: Mutex<EntrySorter>,
-    levels: Mutex<HashMap<String, Codec>>,
     damaged: Mutex<Vec<(String, u32)>>,
     totals: Totals,
     told: Mutex<Instant>,
@@ -61,7 +59,7 @@ impl<'a> ImageWriter<'a> {
     #[must_use]
     pub fn new(
         cluster: &'a ClusterRepo,
-        codec: CodecChoice,
+        codec: Codec,
         prior: Option<PriorImage>,
         resumed: Resumed,
         sorter: EntrySorter,
@@ -78,7 +76,6 @@ impl<'a> ImageWriter<'a> {
             begin: OnceLock::new(),
             open: OpenFiles::default(),
             sorter: Mutex::new(sorter),
-            levels: Mutex::new(HashMap::new()),
             damaged: Mutex::new(Vec::new()),
             totals: Totals::default(),
             told: Mutex::new(Instant::now()),
@@ -129,26 +126,8 @@ impl<'a> ImageWriter<'a> {
         Ok(self.cluster.pack_writer()?)
     }
 
-    /// The codec for a relation: where the choice is ours, found by trial on its first full frame.
-    pub(super) fn codec_for(&self, meta: &FileMeta, sample: &[u8]) -> Codec {
-        let CodecChoice::Fixed(codec) = self.codec else {
-            let relation = relation_of(&meta.path);
-            let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(codec) = levels.get(relation) {
-                return *codec;
-            }
-            let codec = super::trial(sample);
-            levels.insert(relation.to_owned(), codec);
-            return codec;
-        };
-        codec
-    }
-
-    pub(super) const fn bundle_codec(&self) -> Codec {
-        match self.codec {
-            CodecChoice::Fixed(codec) => codec,
-            CodecChoice::ByTrial => Codec::Zstd(super::SLOW_LEVEL),
-        }
+    pub(super) const fn codec(&self) -> Codec {
+        self.codec
     }
 
     pub(super) fn stopped(&self) -> Result<(), EngineError> {
@@ -244,29 +223,5 @@ impl ImageSink for ImageWriter<'_> {
     fn worker(&self) -> Result<Box<dyn ImageWorker + '_>, EngineError> {
         self.stopped().map_err(|error| engine_error(error.into()))?;
         Ok(Box::new(Worker::new(self)))
-    }
-}
-
-/// The path without the number of a relation's segment: `base/5/16384.3` and `base/5/16384` are one relation.
-fn relation_of(path: &str) -> &str {
-    match path.rsplit_once('.') {
-        Some((relation, number))
-            if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            relation
-        }
-        _ => path,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::relation_of;
-
-    #[test]
-    fn segments_of_a_relation_share_its_name() {
-        assert_eq!(relation_of("base/5/16384.3"), "base/5/16384");
-        assert_eq!(relation_of("base/5/16384_fsm"), "base/5/16384_fsm");
-        assert_eq!(relation_of("global/pg_filenode.map"), "global/pg_filenode.map");
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use everpoint_core::{FailureClass, LogOffset, Micros};
 use everpoint_engine::{BackupBegin, BackupEnd, BackupOptions, EngineError, ServerIdentity, StopFlag};
 use everpoint_format::attempt::{Attempt, Failure};
-use everpoint_format::codec::{Codec, Compressor};
+use everpoint_format::codec::Codec;
 use everpoint_format::manifest::{BackupRecord, DamagedPage, TablespaceRecord};
 use serde::Serialize;
 
@@ -33,9 +33,8 @@ pub const CHUNK: usize = 256 << 10;
 pub const PACK_TARGET: u64 = 64 << 20;
 /// Memory for entries before they are sorted outside.
 const SORT_BUFFER: usize = 16 << 20;
-/// zstd levels between which a trial chooses.
-const FAST_LEVEL: i32 = 1;
-const SLOW_LEVEL: i32 = 3;
+/// How frames are compressed unless the operator says otherwise.
+pub const DEFAULT_CODEC: Codec = Codec::Zstd(3);
 
 /// Which backup to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,15 +46,6 @@ pub enum BackupMode {
     Full,
     /// Only what differs from the newest image; an error if there is none.
     Incremental,
-}
-
-/// How frames are compressed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum CodecChoice {
-    /// For each relation the cheaper of two zstd levels, unless the dearer one pays: found by trial.
-    ByTrial,
-    /// The same for all.
-    Fixed(Codec),
 }
 
 /// What to do.
@@ -70,7 +60,7 @@ pub struct BackupRequest {
     /// Bytes per second to read at most.
     pub rate_limit: Option<u64>,
     /// Compression.
-    pub codec: CodecChoice,
+    pub codec: Codec,
     /// Ask for an immediate checkpoint.
     pub fast_checkpoint: bool,
     /// Name of the slot that capture uses.
@@ -397,17 +387,6 @@ fn free_label(context: &ClusterContext, full: bool) -> Result<String, AppError> 
             return Ok(label);
         }
         std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// The cheaper level unless the dearer one saves at least 4 % on this sample.
-fn trial(sample: &[u8]) -> Codec {
-    let mut compressor = Compressor::new();
-    let fast = compressor.compressed_size(Codec::Zstd(FAST_LEVEL), sample);
-    let slow = compressor.compressed_size(Codec::Zstd(SLOW_LEVEL), sample);
-    match (fast, slow) {
-        (Ok(fast), Ok(slow)) if slow * 100 < fast * 96 => Codec::Zstd(SLOW_LEVEL),
-        _ => Codec::Zstd(FAST_LEVEL),
     }
 }
 

@@ -182,7 +182,7 @@ impl<'a> Worker<'a> {
             pages,
         };
         if bytes.len() == CHUNK {
-            let extent = self.store(self.image.codec_for(&waiting.meta, bytes), bytes, &[input])?;
+            let extent = self.store(self.image.codec(), bytes, &[input])?;
             push_extent(&mut waiting.part.extents, extent);
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let (raw, runs) = (std::mem::take(&mut self.bundle), std::mem::take(&mut self.runs));
-        let stored = self.store(self.image.bundle_codec(), &raw, &runs)?;
+        let stored = self.store(self.image.codec(), &raw, &runs)?;
         let Extent::Stored { pack, frame, .. } = stored else {
             return Ok(());
         };
