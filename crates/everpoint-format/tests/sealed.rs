@@ -277,6 +277,34 @@ fn several_threads_seal_the_same_object_as_one() {
 }
 
 #[test]
+fn headers_that_can_not_be_are_refused() {
+    let head = |payload: u32, raw: u32, rest: [u8; 4]| {
+        [&payload.to_le_bytes()[..], &raw.to_le_bytes(), &rest].concat()
+    };
+    let largest = u32::try_from(MAX_FRAME_RAW).unwrap();
+    assert!(frame_lengths(&head(5, 9, [1, 0, 0, 0])).is_ok());
+    assert!(frame_lengths(&head(9, 9, [0, 1, 0, 0])).is_ok());
+    assert!(frame_lengths(&head(5, largest, [1, 0, 0, 0])).is_ok());
+    assert!(
+        frame_lengths(&head(5, largest + 1, [1, 1, 0, 0])).is_ok(),
+        "a last frame may be larger"
+    );
+    for (what, bad) in [
+        ("longer than what it holds", head(10, 9, [1, 0, 0, 0])),
+        ("not compressed, yet shorter", head(8, 9, [0, 0, 0, 0])),
+        ("too large", head(5, largest + 1, [1, 0, 0, 0])),
+        ("a last frame too large", head(5, u32::MAX, [1, 1, 0, 0])),
+        ("an unknown flag", head(5, 9, [1, 2, 0, 0])),
+        ("reserved", head(5, 9, [1, 0, 1, 0])),
+    ] {
+        assert!(
+            matches!(frame_lengths(&bad), Err(FormatError::Invalid { .. })),
+            "{what}"
+        );
+    }
+}
+
+#[test]
 fn incompressible_frames_are_stored_as_they_are() {
     let noise: Vec<u8> = (0..20_000_u32)
         .flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec())
