@@ -34,13 +34,7 @@ impl Captured {
                 Some((branch.identity, end))
             })
             .max_by_key(|(identity, end)| {
-                (
-                    *identity,
-                    timeline == Some(end.timeline),
-                    end.timeline,
-                    end.covered_until,
-                    end.position,
-                )
+                (*identity, timeline == Some(end.timeline), end.timeline, end.covered_until, end.position)
             })
             .map(|(_, end)| end)
     }
@@ -74,9 +68,7 @@ impl CaptureState {
             lsn: text::lsn(captured.position),
             covered_until: captured.covered_until.map(text::time),
             lag_bytes: lag,
-            lag_seconds: captured
-                .covered_until
-                .map(|until| ((now.0 - until.0) as f64 / 1e6).max(0.0)),
+            lag_seconds: captured.covered_until.map(|until| ((now.0 - until.0) as f64 / 1e6).max(0.0)),
         }
     }
 }

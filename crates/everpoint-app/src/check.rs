@@ -59,11 +59,7 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     lines.push(key(&request.key));
     match facts::load(context) {
         Ok(facts) => {
-            lines.extend(
-                server
-                    .as_ref()
-                    .and_then(|server| identity(context, &facts, server)),
-            );
+            lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));
             lines.extend(space(context, &facts));
             lines.push(last_backup(context, &facts));
             lines.push(capture(context, &facts, server.as_ref()));
@@ -71,40 +67,21 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
         }
         Err(error) => {
             let hint = error.hint.clone();
-            lines.push(line(
-                "repository_contents",
-                CheckState::Error,
-                error.to_string(),
-                hint,
-            ));
+            lines.push(line("repository_contents", CheckState::Error, error.to_string(), hint));
         }
     }
     let ok = lines.iter().all(|line| line.state != CheckState::Error);
-    CheckReport {
-        name: context.name.clone(),
-        ok,
-        lines,
-    }
+    CheckReport { name: context.name.clone(), ok, lines }
 }
 
 fn line(name: &str, state: CheckState, message: impl Into<String>, hint: Option<String>) -> CheckLine {
-    CheckLine {
-        name: name.to_owned(),
-        state,
-        message: message.into(),
-        hint,
-    }
+    CheckLine { name: name.to_owned(), state, message: message.into(), hint }
 }
 
 fn repository(context: &ClusterContext) -> CheckLine {
     let place = context.repository.store().describe();
     if context.repository.is_encrypted() {
-        return line(
-            "repository",
-            CheckState::Ok,
-            format!("{place} opens, encrypted"),
-            None,
-        );
+        return line("repository", CheckState::Ok, format!("{place} opens, encrypted"), None);
     }
     let hint =
         "encryption is chosen when a repository is made: give a new one a key_file, and protect into that";
@@ -115,18 +92,10 @@ fn repository(context: &ClusterContext) -> CheckLine {
 fn key(place: &KeyPlace) -> CheckLine {
     match place {
         KeyPlace::None => line("key_escrow", CheckState::Ok, "no key to lose", None),
-        KeyPlace::Managed => line(
-            "key_escrow",
-            CheckState::Ok,
-            "the key is kept outside of Everpoint",
-            None,
-        ),
-        KeyPlace::Confirmed => line(
-            "key_escrow",
-            CheckState::Ok,
-            "a second copy of the key was confirmed",
-            None,
-        ),
+        KeyPlace::Managed => line("key_escrow", CheckState::Ok, "the key is kept outside of Everpoint", None),
+        KeyPlace::Confirmed => {
+            line("key_escrow", CheckState::Ok, "a second copy of the key was confirmed", None)
+        }
         KeyPlace::OnlyHere(path) => {
             let message = format!("for all we know the key exists only in {}", path.display());
             let hint =
@@ -139,24 +108,14 @@ fn key(place: &KeyPlace) -> CheckLine {
 fn identity(context: &ClusterContext, facts: &Facts, server: &ServerIdentity) -> Option<CheckLine> {
     let (_, known) = facts.identity.as_ref()?;
     if known.system_identifier == server.system.to_string() {
-        return Some(line(
-            "identity",
-            CheckState::Ok,
-            format!("system identifier {}", server.system),
-            None,
-        ));
+        return Some(line("identity", CheckState::Ok, format!("system identifier {}", server.system), None));
     }
     let message = format!(
         "the repository holds another cluster under the name {}: system identifier {}, this server has {}",
         context.name, known.system_identifier, server.system
     );
     let hint = "give the new cluster a name of its own in the configuration";
-    Some(line(
-        "identity",
-        CheckState::Error,
-        message,
-        Some(hint.to_owned()),
-    ))
+    Some(line("identity", CheckState::Error, message, Some(hint.to_owned())))
 }
 
 /// A further full backup has to fit twice: it may have to stand beside the one that it replaces.
@@ -173,22 +132,13 @@ fn space(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {
         }
     };
     let percent = (u128::from(space.free) * 100 / u128::from(space.total.max(1))) as u64;
-    let largest = facts
-        .listings
-        .iter()
-        .filter_map(|listing| listing.record.as_ref())
-        .map(|r| r.stored_bytes)
-        .max();
+    let largest =
+        facts.listings.iter().filter_map(|listing| listing.record.as_ref()).map(|r| r.stored_bytes).max();
     let needed = largest.unwrap_or(0).saturating_mul(2);
     let free = format!("{} MiB free, {percent} %", space.free >> 20);
     let hint = Some("make room there, or move the repository to a larger disk".to_owned());
     Some(if percent < LEAST_FREE_PERCENT {
-        line(
-            "space",
-            CheckState::Error,
-            format!("{free}: less than {LEAST_FREE_PERCENT} %"),
-            hint,
-        )
+        line("space", CheckState::Error, format!("{free}: less than {LEAST_FREE_PERCENT} %"), hint)
     } else if space.free < needed {
         line(
             "space",
@@ -203,13 +153,9 @@ fn space(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {
 
 fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
     let take = Some(format!("take one: everpoint backup {}", context.name));
-    let good = facts
-        .listings
-        .iter()
-        .filter(|listing| facts::status(listing) == BackupStatus::Ok);
-    let Some(newest) = good
-        .filter_map(|listing| listing.record.as_ref())
-        .max_by_key(|record| record.stopped_at)
+    let good = facts.listings.iter().filter(|listing| facts::status(listing) == BackupStatus::Ok);
+    let Some(newest) =
+        good.filter_map(|listing| listing.record.as_ref()).max_by_key(|record| record.stopped_at)
     else {
         return line(
             "last_backup",
@@ -245,18 +191,10 @@ fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdenti
             format!("{stored}; the server can't be asked how far it is"),
             None,
         ),
-        (Some(0), _) => line(
-            "capture",
-            CheckState::Ok,
-            format!("{stored}, the server's end"),
-            None,
-        ),
-        (Some(bytes), Some(seconds)) if seconds <= LATE_SECONDS => line(
-            "capture",
-            CheckState::Ok,
-            format!("{stored}, {bytes} bytes behind the server"),
-            None,
-        ),
+        (Some(0), _) => line("capture", CheckState::Ok, format!("{stored}, the server's end"), None),
+        (Some(bytes), Some(seconds)) if seconds <= LATE_SECONDS => {
+            line("capture", CheckState::Ok, format!("{stored}, {bytes} bytes behind the server"), None)
+        }
         (Some(bytes), _) => line(
             "capture",
             CheckState::Warning,
@@ -271,11 +209,7 @@ fn gaps(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {
     let last = gaps.last()?;
     let message = format!(
         "{} in the stored log, the last from {} to {}: {}",
-        if gaps.len() == 1 {
-            "one gap".to_owned()
-        } else {
-            format!("{} gaps", gaps.len())
-        },
+        if gaps.len() == 1 { "one gap".to_owned() } else { format!("{} gaps", gaps.len()) },
         text::lsn(last.span.from),
         text::lsn(last.span.to),
         last.reason

@@ -40,18 +40,12 @@ pub fn missing(log: &LogStore, span: Span) -> Result<Vec<Span>, RepoError> {
             break;
         }
         if piece.span.from > end {
-            found.push(Span {
-                from: end,
-                to: piece.span.from,
-            });
+            found.push(Span { from: end, to: piece.span.from });
         }
         end = end.max(piece.span.to);
     }
     if end < span.to {
-        found.push(Span {
-            from: end,
-            to: span.to,
-        });
+        found.push(Span { from: end, to: span.to });
     }
     Ok(found)
 }
@@ -83,10 +77,7 @@ pub fn resume_position(log: &LogStore) -> Result<Option<LogOffset>, RepoError> {
 
 /// Where the known gaps that begin at `end` or before lead. `gaps` are sorted.
 fn beyond(gaps: &[Span], end: LogOffset) -> LogOffset {
-    gaps.iter().fold(
-        end,
-        |end, gap| if gap.from <= end { end.max(gap.to) } else { end },
-    )
+    gaps.iter().fold(end, |end, gap| if gap.from <= end { end.max(gap.to) } else { end })
 }
 
 /// The branch of a timeline of which the newest log is stored; `None` if nothing of that timeline is.
@@ -101,11 +92,7 @@ pub fn newest_of(lineage: &Lineage<'_>, timeline: u32) -> Result<Option<BranchId
     let mut best: Option<((Option<Micros>, LogOffset), BranchId)> = None;
     for branch in candidates {
         let log = lineage.log(branch.clone());
-        let end = log
-            .pieces()?
-            .last()
-            .map(|piece| piece.span.to)
-            .unwrap_or_default();
+        let end = log.pieces()?.last().map(|piece| piece.span.to).unwrap_or_default();
         let rank = (log.covered()?.map(|(_, until)| until), end);
         if best.as_ref().is_none_or(|(known, _)| rank > *known) {
             best = Some((rank, branch));
@@ -150,12 +137,7 @@ pub fn reached(
 }
 
 fn lineage(context: &ClusterContext, identity: u32, segment_size: u64) -> Lineage<'_> {
-    Lineage {
-        cluster: &context.cluster,
-        engine: context.engine.as_ref(),
-        identity,
-        segment_size,
-    }
+    Lineage { cluster: &context.cluster, engine: context.engine.as_ref(), identity, segment_size }
 }
 
 fn segment_size(context: &ClusterContext, identity: u32) -> Result<Option<u64>, AppError> {

@@ -61,13 +61,8 @@ impl AppError {
             }
             _ => None,
         };
-        let mut made = Self::new(
-            "io",
-            FailureClass::Failed,
-            operation,
-            path.display().to_string(),
-            error.to_string(),
-        );
+        let mut made =
+            Self::new("io", FailureClass::Failed, operation, path.display().to_string(), error.to_string());
         made.hint = hint;
         made.cause = Some(Box::new(error));
         made

@@ -37,23 +37,13 @@ pub fn load(context: &ClusterContext) -> Result<Facts, AppError> {
     }
     let mut listings = context.cluster.backups()?;
     listings.sort_by_key(|listing| (began(listing), listing.label.clone()));
-    let backups = listings
-        .iter()
-        .filter_map(|listing| backup_facts(listing, &branches))
-        .collect();
-    Ok(Facts {
-        identity: identities.pop(),
-        listings,
-        backups,
-        log: LogFacts { branches },
-    })
+    let backups = listings.iter().filter_map(|listing| backup_facts(listing, &branches)).collect();
+    Ok(Facts { identity: identities.pop(), listings, backups, log: LogFacts { branches } })
 }
 
 fn began(listing: &BackupListing) -> i64 {
     let attempted = listing.attempt.as_ref().map(|attempt| attempt.started_at);
-    attempted
-        .or(listing.record.as_ref().map(|record| record.started_at))
-        .unwrap_or_default()
+    attempted.or(listing.record.as_ref().map(|record| record.started_at)).unwrap_or_default()
 }
 
 fn load_branches(
@@ -64,16 +54,11 @@ fn load_branches(
     let mut histories: Vec<(BranchId, Vec<HistoryEntry>)> = Vec::new();
     for id in context.cluster.branches(number)? {
         let store = context.cluster.log(number, id.clone(), identity.segment_size);
-        let history = store
-            .history()?
-            .map(|bytes| context.engine.history(&bytes))
-            .transpose()?;
+        let history = store.history()?.map(|bytes| context.engine.history(&bytes)).transpose()?;
         histories.push((id, history.unwrap_or_default()));
     }
-    let known: Vec<(&BranchId, &[HistoryEntry])> = histories
-        .iter()
-        .map(|(id, steps)| (id, steps.as_slice()))
-        .collect();
+    let known: Vec<(&BranchId, &[HistoryEntry])> =
+        histories.iter().map(|(id, steps)| (id, steps.as_slice())).collect();
     let mut branches = Vec::new();
     for (id, steps) in &histories {
         let store = context.cluster.log(number, id.clone(), identity.segment_size);
@@ -92,10 +77,7 @@ fn load_branches(
             gaps: store
                 .gaps()?
                 .into_iter()
-                .map(|(span, gap)| KnownGap {
-                    span,
-                    reason: gap.reason,
-                })
+                .map(|(span, gap)| KnownGap { span, reason: gap.reason })
                 .collect(),
         });
     }
@@ -106,10 +88,7 @@ fn load_branches(
 /// meanwhile is in the next listing.
 fn piece_facts(store: &LogStore, piece: &Piece) -> Result<Option<PieceFacts>, AppError> {
     match store.digest(piece) {
-        Ok(digest) => Ok(Some(PieceFacts::from(&Digest {
-            span: piece.span,
-            ..digest
-        }))),
+        Ok(digest) => Ok(Some(PieceFacts::from(&Digest { span: piece.span, ..digest }))),
         Err(error) if error.is_missing() || error.is_damaged() => {
             tracing::warn!(%error, "a piece of the log can't be used");
             Ok(None)
@@ -122,13 +101,9 @@ fn backup_facts(listing: &BackupListing, branches: &[BranchFacts]) -> Option<Bac
     let record = listing.record.as_ref()?;
     let branch = BranchId::parse(&record.branch).or_else(|| {
         // A record that does not say has the branch of its timeline, if there is only one.
-        let mut fitting = branches
-            .iter()
-            .filter(|b| b.identity == record.identity && b.timeline == record.timeline);
-        fitting
-            .next()
-            .filter(|_| fitting.next().is_none())
-            .map(|branch| branch.id.clone())
+        let mut fitting =
+            branches.iter().filter(|b| b.identity == record.identity && b.timeline == record.timeline);
+        fitting.next().filter(|_| fitting.next().is_none()).map(|branch| branch.id.clone())
     })?;
     Some(BackupFacts {
         label: record.label.clone(),
@@ -182,17 +157,11 @@ pub const fn status_name(status: BackupStatus) -> &'static str {
 /// What is damaged, in words.
 #[must_use]
 pub fn damage_text(listing: &BackupListing) -> String {
-    let mut parts: Vec<String> = listing
-        .damage
-        .iter()
-        .map(|damage| damage.message.clone())
-        .collect();
+    let mut parts: Vec<String> = listing.damage.iter().map(|damage| damage.message.clone()).collect();
     parts.extend(listing.unreadable.clone());
     if let Some(record) = listing.record.as_ref().filter(|record| record.damaged_count > 0) {
-        let first = record
-            .damaged
-            .first()
-            .map(|page| format!(", the first is block {} of {}", page.page, page.path));
+        let first =
+            record.damaged.first().map(|page| format!(", the first is block {} of {}", page.page, page.path));
         let count = record.damaged_count;
         parts.push(format!(
             "{count} pages were damaged on the server when it was taken{}",
@@ -303,9 +272,7 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn store(&self, branch: &BranchFacts) -> LogStore {
-        self.context
-            .cluster
-            .log(branch.identity, branch.id.clone(), branch.segment_size)
+        self.context.cluster.log(branch.identity, branch.id.clone(), branch.segment_size)
     }
 
     /// The unfinished record with which the log before `start`, the start of a segment, ends.
@@ -314,14 +281,8 @@ impl Source<'_> {
             return Ok(None);
         };
         let mut bytes = Vec::new();
-        match read(&self.store(branch), Span { from, to: start }, &mut |part| {
-            bytes.extend_from_slice(part)
-        }) {
-            Ok(()) => Ok(Some(self.context.engine.carry_of(
-                &bytes,
-                from,
-                branch.segment_size,
-            ))),
+        match read(&self.store(branch), Span { from, to: start }, &mut |part| bytes.extend_from_slice(part)) {
+            Ok(()) => Ok(Some(self.context.engine.carry_of(&bytes, from, branch.segment_size))),
             // The segment before may lie on the branch that this one forked from, which has the same bytes.
             Err(_) => match self.parent(branch) {
                 Some(parent) => self.carry_before(&parent, start),
@@ -351,9 +312,7 @@ impl Source<'_> {
         let inside = end.0.saturating_sub(1);
         let start = LogOffset(inside - inside % branch.segment_size);
         let mut bytes = Vec::new();
-        read(&self.store(branch), Span { from: start, to: end }, &mut |part| {
-            bytes.extend_from_slice(part)
-        })?;
+        read(&self.store(branch), Span { from: start, to: end }, &mut |part| bytes.extend_from_slice(part))?;
         Ok((bytes, start, self.carry_before(branch, start)?))
     }
 }
@@ -375,10 +334,7 @@ impl LogSource for Source<'_> {
             );
             return Err(error.hint("run the same command again"));
         };
-        let digest = Digest {
-            span: piece.span,
-            ..store.digest(found)?
-        };
+        let digest = Digest { span: piece.span, ..store.digest(found)? };
         if !digest.head_unknown {
             return Ok(digest);
         }
@@ -405,10 +361,7 @@ impl LogSource for Source<'_> {
         at: LogOffset,
     ) -> Result<Option<RecordSpan>, AppError> {
         let (bytes, start, carry) = self.segment_until(branch, piece.span.to)?;
-        let found = self
-            .context
-            .engine
-            .last_record(&bytes, start, branch.segment_size, carry, at);
+        let found = self.context.engine.last_record(&bytes, start, branch.segment_size, carry, at);
         Ok(found.filter(|record| record.end > piece.span.from))
     }
 }

@@ -29,10 +29,8 @@ pub struct InitReport {
 /// # Errors
 /// If the store can't be written, or holds a repository that the key does not open.
 pub fn run(store: Arc<dyn Store>, key: Option<&KeyText>) -> Result<(Repository, InitReport), AppError> {
-    let existed = store
-        .head("config")
-        .map_err(|error| store_error("look into", &store.describe(), error))?
-        .is_some();
+    let existed =
+        store.head("config").map_err(|error| store_error("look into", &store.describe(), error))?.is_some();
     let repository = Repository::create(Arc::clone(&store), key)?;
     let report = InitReport {
         repository: store.describe(),
@@ -51,36 +49,26 @@ pub fn store_error(operation: &str, object: &str, error: everpoint_store::StoreE
     use everpoint_core::FailureClass;
     use everpoint_store::StoreErrorKind;
     let (code, class, hint) = match error.kind {
-        StoreErrorKind::NotFound => (
-            "store.not_found",
-            FailureClass::Usage,
-            "create it with: everpoint init",
-        ),
+        StoreErrorKind::NotFound => {
+            ("store.not_found", FailureClass::Usage, "create it with: everpoint init")
+        }
         StoreErrorKind::Denied => (
             "store.denied",
             FailureClass::Failed,
             "run it as a user who may read and write there, or change its owner",
         ),
-        StoreErrorKind::Full => (
-            "store.full",
-            FailureClass::Failed,
-            "free some space there, then run it again",
-        ),
-        StoreErrorKind::Unavailable => (
-            "store.unavailable",
-            FailureClass::Failed,
-            "it may pass; run it again",
-        ),
-        StoreErrorKind::BadName | StoreErrorKind::Usage => (
-            "store.usage",
-            FailureClass::Usage,
-            "a repository is a directory, such as /backup/everpoint",
-        ),
-        StoreErrorKind::AlreadyExists | StoreErrorKind::Other => (
-            "store.failed",
-            FailureClass::Failed,
-            "see the cause; the repository is unchanged",
-        ),
+        StoreErrorKind::Full => {
+            ("store.full", FailureClass::Failed, "free some space there, then run it again")
+        }
+        StoreErrorKind::Unavailable => {
+            ("store.unavailable", FailureClass::Failed, "it may pass; run it again")
+        }
+        StoreErrorKind::BadName | StoreErrorKind::Usage => {
+            ("store.usage", FailureClass::Usage, "a repository is a directory, such as /backup/everpoint")
+        }
+        StoreErrorKind::AlreadyExists | StoreErrorKind::Other => {
+            ("store.failed", FailureClass::Failed, "see the cause; the repository is unchanged")
+        }
     };
     let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
     let mut made = AppError::new(code, class, operation, object, reason).hint(hint);

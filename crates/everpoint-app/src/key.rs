@@ -41,9 +41,5 @@ pub fn rotate(
             retired.push(older);
         }
     }
-    Ok(RotateReport {
-        repository: repository.store().describe(),
-        slot,
-        retired,
-    })
+    Ok(RotateReport { repository: repository.store().describe(), slot, retired })
 }

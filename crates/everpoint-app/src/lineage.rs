@@ -15,9 +15,7 @@ pub fn branch_id(timeline: u32, history: &[u8]) -> BranchId {
     let mut hash = [0; 8];
     if !history.is_empty() {
         let whole = blake3::hash(history);
-        hash.iter_mut()
-            .zip(whole.as_bytes())
-            .for_each(|(byte, source)| *byte = *source);
+        hash.iter_mut().zip(whole.as_bytes()).for_each(|(byte, source)| *byte = *source);
     }
     BranchId::new(timeline, hash)
 }
@@ -62,11 +60,7 @@ impl Lineage<'_> {
     }
 
     fn steps(&self, history: &[u8]) -> Result<Vec<HistoryEntry>, AppError> {
-        if history.is_empty() {
-            Ok(Vec::new())
-        } else {
-            Ok(self.engine.history(history)?)
-        }
+        if history.is_empty() { Ok(Vec::new()) } else { Ok(self.engine.history(history)?) }
     }
 
     /// All stored branches of a timeline.
@@ -94,11 +88,7 @@ impl Lineage<'_> {
             return Ok(None);
         };
         if let Some(hash) = log.segment_hash(before)? {
-            return Ok(Some(Before {
-                log: log.clone(),
-                start: before,
-                hash,
-            }));
+            return Ok(Some(Before { log: log.clone(), start: before, hash }));
         }
         let steps = self.steps(history)?;
         // The segment in which a timeline forks is taken from the younger one, so one that ends at the fork is the older's.
@@ -109,11 +99,7 @@ impl Lineage<'_> {
             return Ok(None);
         };
         let log = self.log(branch);
-        Ok(log.segment_hash(before)?.map(|hash| Before {
-            log,
-            start: before,
-            hash,
-        }))
+        Ok(log.segment_hash(before)?.map(|hash| Before { log, start: before, hash }))
     }
 }
 
@@ -147,8 +133,7 @@ impl Before {
         }
         // One long record covers all of these pages.
         let mut decoder = engine.decoder(size, unknown_carry(self.start));
-        self.log
-            .read_segment(self.start, &mut |bytes| decoder.feed(bytes))?;
+        self.log.read_segment(self.start, &mut |bytes| decoder.feed(bytes))?;
         Ok(decoder.carry())
     }
 }
@@ -170,9 +155,5 @@ pub fn carry_at_end(engine: &dyn Engine, last_bytes: &[u8], start: LogOffset, se
 /// What is known before `start` if nothing is.
 #[must_use]
 pub fn unknown_carry(start: LogOffset) -> Carry {
-    Carry {
-        record_start: start,
-        position: start,
-        ..Carry::default()
-    }
+    Carry { record_start: start, position: start, ..Carry::default() }
 }

@@ -113,19 +113,13 @@ pub fn run(context: &ClusterContext) -> Result<ClusterListing, AppError> {
 /// Lists what is known already.
 #[must_use]
 pub fn listing(context: &ClusterContext, facts: &facts::Facts) -> ClusterListing {
-    let system = facts
-        .identity
-        .as_ref()
-        .map(|(_, identity)| identity.system_identifier.clone());
+    let system = facts.identity.as_ref().map(|(_, identity)| identity.system_identifier.clone());
     ClusterListing {
         name: context.name.clone(),
         engine: context.engine.kind().to_owned(),
         system_identifier: system.unwrap_or_default(),
         backups: facts.listings.iter().map(backup_line).collect(),
-        windows: everpoint_core::windows(&facts.log, &facts.backups)
-            .iter()
-            .map(window_line)
-            .collect(),
+        windows: everpoint_core::windows(&facts.log, &facts.backups).iter().map(window_line).collect(),
         gaps: everpoint_core::gaps(&facts.log)
             .iter()
             .map(|gap| GapLine {
@@ -150,9 +144,8 @@ fn window_line(window: &everpoint_core::Window) -> WindowLine {
 
 fn backup_line(listing: &everpoint_repo::BackupListing) -> BackupLine {
     let record = listing.record.as_ref();
-    let started = record
-        .map(|record| record.started_at)
-        .or(listing.attempt.as_ref().map(|attempt| attempt.started_at));
+    let started =
+        record.map(|record| record.started_at).or(listing.attempt.as_ref().map(|attempt| attempt.started_at));
     let status = facts::status(listing);
     let reason = match status {
         BackupStatus::Failed => Some(listing.failure.as_ref().map_or_else(
@@ -183,10 +176,7 @@ fn backup_line(listing: &everpoint_repo::BackupListing) -> BackupLine {
         duration_seconds: record.map(|r| r.duration_micros as f64 / 1e6),
         encrypted: record.is_some_and(|r| r.encrypted),
         method: record.map(|r| r.method.clone()),
-        proof: Proof {
-            state: "none",
-            at: None,
-        },
+        proof: Proof { state: "none", at: None },
     }
 }
 

@@ -33,19 +33,13 @@ impl SegmentName {
     pub fn at(timeline: u32, start: LogOffset, segment_size: u64) -> Self {
         let low = (start.0 % PIECE).checked_div(segment_size).unwrap_or_default();
         let half = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        Self {
-            timeline,
-            high: half(start.0 / PIECE),
-            low: half(low),
-        }
+        Self { timeline, high: half(start.0 / PIECE), low: half(low) }
     }
 
     /// Where it begins, if segments have that many bytes; `None` if there is no such segment then.
     #[must_use]
     pub fn start(self, segment_size: u64) -> Option<LogOffset> {
-        let within = u64::from(self.low)
-            .checked_mul(segment_size)
-            .filter(|within| *within < PIECE)?;
+        let within = u64::from(self.low).checked_mul(segment_size).filter(|within| *within < PIECE)?;
         Some(LogOffset(u64::from(self.high) * PIECE + within))
     }
 
@@ -90,15 +84,9 @@ impl LogFile {
 }
 
 fn hex8(text: &str) -> Option<u32> {
-    let canonical = text.len() == 8
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
-    if canonical {
-        u32::from_str_radix(text, 16).ok()
-    } else {
-        None
-    }
+    let canonical =
+        text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
+    if canonical { u32::from_str_radix(text, 16).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -109,21 +97,11 @@ mod tests {
 
     #[test]
     fn names_say_what_a_file_is() {
-        let segment = SegmentName {
-            timeline: 1,
-            high: 2,
-            low: 3,
-        };
+        let segment = SegmentName { timeline: 1, high: 2, low: 3 };
         let name = "000000010000000200000003";
         assert_eq!(LogFile::parse(name), Some(LogFile::Segment(segment)));
-        assert_eq!(
-            LogFile::parse(&format!("{name}.partial")),
-            Some(LogFile::Partial(segment))
-        );
-        assert_eq!(
-            LogFile::parse(&format!("{name}.00000028.backup")),
-            Some(LogFile::Backup(segment))
-        );
+        assert_eq!(LogFile::parse(&format!("{name}.partial")), Some(LogFile::Partial(segment)));
+        assert_eq!(LogFile::parse(&format!("{name}.00000028.backup")), Some(LogFile::Backup(segment)));
         assert_eq!(LogFile::parse("0000000A.history"), Some(LogFile::History(10)));
         for bad in [
             "",

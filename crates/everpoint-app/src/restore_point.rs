@@ -35,9 +35,5 @@ pub fn run(context: &ClusterContext, name: &str) -> Result<RestorePointReport, A
         ));
     }
     let position = context.engine.restore_point(name)?;
-    Ok(RestorePointReport {
-        name: name.to_owned(),
-        lsn: text::lsn(position),
-        time: text::time(text::now()),
-    })
+    Ok(RestorePointReport { name: name.to_owned(), lsn: text::lsn(position), time: text::time(text::now()) })
 }

@@ -76,15 +76,8 @@ pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
     let now = text::now();
     let captured = Captured::of(&facts.log, answer.as_ref().ok().map(|server| server.timeline));
     let capture = captured.map(|captured| CaptureState::new(&captured, answer.as_ref().ok(), now));
-    let last_backup = listing
-        .backups
-        .iter()
-        .rev()
-        .find(|backup| backup.status == "ok")
-        .cloned();
-    let age = last_backup
-        .as_ref()
-        .and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
+    let last_backup = listing.backups.iter().rev().find(|backup| backup.status == "ok").cloned();
+    let age = last_backup.as_ref().and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
     let mut report = StatusReport {
         name: context.name.clone(),
         engine: context.engine.kind().to_owned(),
@@ -175,9 +168,5 @@ fn is_late(capture: &CaptureState) -> bool {
 }
 
 fn count(number: usize, word: &str) -> String {
-    if number == 1 {
-        format!("one {word}")
-    } else {
-        format!("{number} {word}s")
-    }
+    if number == 1 { format!("one {word}") } else { format!("{number} {word}s") }
 }

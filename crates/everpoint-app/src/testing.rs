@@ -58,10 +58,7 @@ pub(crate) fn reopen(store: Arc<dyn Store>, engine: &Arc<FakeEngine>) -> Option<
 /// The log of a branch of the only identity.
 pub(crate) fn stored_log(store: &MemoryStore, timeline: u32, history: &[u8]) -> LogStore {
     let repository = Repository::open(Arc::new(store.clone()), None).unwrap();
-    repository
-        .cluster("db")
-        .unwrap()
-        .log(1, branch_id(timeline, history), SEGMENT)
+    repository.cluster("db").unwrap().log(1, branch_id(timeline, history), SEGMENT)
 }
 
 /// What is stored of a branch from a position on, as far as it is contiguous.
@@ -86,11 +83,7 @@ impl Heard {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let events = self.0.lock().unwrap();
         let warning = |event: &Event| {
-            if let Event::Warning(text) = event {
-                Some(text.clone())
-            } else {
-                None
-            }
+            if let Event::Warning(text) = event { Some(text.clone()) } else { None }
         };
         events.iter().filter_map(warning).collect()
     }

@@ -1,11 +1,6 @@
 //! An image goes into a repository and comes back byte for byte: full, incremental, over an interrupted attempt, as delta.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,11 +57,7 @@ fn sample() -> Files {
 }
 
 fn kind(path: &str) -> FileKind {
-    if path.starts_with("base/") {
-        FileKind::Pages
-    } else {
-        FileKind::Plain
-    }
+    if path.starts_with("base/") { FileKind::Pages } else { FileKind::Plain }
 }
 
 fn feed(image: &ImageWriter<'_>, files: &Files, workers: usize, until: usize) {
@@ -83,24 +74,9 @@ fn feed(image: &ImageWriter<'_>, files: &Files, workers: usize, until: usize) {
     let mut first = image.worker().unwrap();
     for path in ["base", "base/5", "base/6", "global"] {
         let path = path.to_owned();
-        let meta = FileMeta {
-            path,
-            kind: FileKind::Directory,
-            mode: 0o700,
-            modified: Micros(0),
-            size_hint: 0,
-        };
-        first
-            .part(
-                &meta,
-                Part {
-                    offset: 0,
-                    data: &[],
-                    last: true,
-                    damaged_pages: &[],
-                },
-            )
-            .unwrap();
+        let meta =
+            FileMeta { path, kind: FileKind::Directory, mode: 0o700, modified: Micros(0), size_hint: 0 };
+        first.part(&meta, Part { offset: 0, data: &[], last: true, damaged_pages: &[] }).unwrap();
     }
     first.finish().unwrap();
     let parts: Vec<(&String, usize)> = files
@@ -127,12 +103,7 @@ fn feed(image: &ImageWriter<'_>, files: &Files, workers: usize, until: usize) {
                     let last = end == data.len();
                     hand.part(
                         &meta,
-                        Part {
-                            offset: offset as u64,
-                            data: &data[offset..end],
-                            last,
-                            damaged_pages: &[],
-                        },
+                        Part { offset: offset as u64, data: &data[offset..end], last, damaged_pages: &[] },
                     )
                     .unwrap();
                 }
@@ -156,21 +127,11 @@ fn record(label: &str) -> BackupRecord {
 
 /// Backs up; returns how many bytes had to be stored.
 fn backup(cluster: &ClusterRepo, label: &str, base: Option<&str>, files: &Files, scratch: &Path) -> u64 {
-    cluster
-        .begin_backup(label, &Attempt::new(label, "full", 0, 1))
-        .unwrap();
+    cluster.begin_backup(label, &Attempt::new(label, "full", 0, 1)).unwrap();
     let prior = base.map(|base| PriorImage::open(cluster, base, scratch).unwrap());
     let resumed = Resumed::load(cluster).unwrap();
     let sorter = EntrySorter::new(scratch, 10_000);
-    let image = ImageWriter::new(
-        cluster,
-        DEFAULT_CODEC,
-        prior,
-        resumed,
-        sorter,
-        StopFlag::default(),
-        &Quiet,
-    );
+    let image = ImageWriter::new(cluster, DEFAULT_CODEC, prior, resumed, sorter, StopFlag::default(), &Quiet);
     feed(&image, files, 3, usize::MAX);
     let (totals, _, sorter) = image.into_parts().unwrap();
     assert_eq!(
@@ -178,9 +139,7 @@ fn backup(cluster: &ClusterRepo, label: &str, base: Option<&str>, files: &Files,
         files.values().map(|data| data.len() as u64).sum::<u64>()
     );
     let mut writer = cluster.write_backup(label, &record(label)).unwrap();
-    sorter
-        .drain(|spilled| Ok(writer.entry(spilled.entry, &spilled.hashes)?))
-        .unwrap();
+    sorter.drain(|spilled| Ok(writer.entry(spilled.entry, &spilled.hashes)?)).unwrap();
     writer.finish().unwrap();
     totals.new.load(Ordering::Relaxed)
 }
@@ -188,15 +147,7 @@ fn backup(cluster: &ClusterRepo, label: &str, base: Option<&str>, files: &Files,
 fn restore(cluster: &ClusterRepo, label: &str, to: &Path, delta: bool) -> u64 {
     let tree = Tree::plan(to, &[], &[]).unwrap();
     let (meter, stop) = (Meter::new(&Quiet, 0), StopFlag::default());
-    let job = ImageRestore {
-        cluster,
-        label,
-        tree: &tree,
-        delta,
-        workers: 2,
-        meter: &meter,
-        stop: &stop,
-    };
+    let job = ImageRestore { cluster, label, tree: &tree, delta, workers: 2, meter: &meter, stop: &stop };
     job.write().unwrap();
     tree.finish().unwrap();
     meter.written()
@@ -211,11 +162,7 @@ fn compare(files: &Files, at: &Path) {
     while let Some(directory) = todo.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                todo.push(entry.path())
-            } else {
-                count += 1
-            }
+            if entry.file_type().unwrap().is_dir() { todo.push(entry.path()) } else { count += 1 }
         }
     }
     assert_eq!(count, files.len());
@@ -223,19 +170,13 @@ fn compare(files: &Files, at: &Path) {
 
 fn repository() -> ClusterRepo {
     let key = KeyText::generate([7; 32]);
-    Repository::create(Arc::new(MemoryStore::new()), Some(&key))
-        .unwrap()
-        .cluster("c")
-        .unwrap()
+    Repository::create(Arc::new(MemoryStore::new()), Some(&key)).unwrap().cluster("c").unwrap()
 }
 
 #[test]
 fn images_come_back_byte_for_byte_and_later_ones_store_only_what_differs() {
-    let (cluster, scratch, place) = (
-        repository(),
-        tempfile::tempdir().unwrap(),
-        tempfile::tempdir().unwrap(),
-    );
+    let (cluster, scratch, place) =
+        (repository(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = sample();
     backup(&cluster, "a", None, &first, scratch.path());
     restore(&cluster, "a", &place.path().join("a"), false);
@@ -243,10 +184,7 @@ fn images_come_back_byte_for_byte_and_later_ones_store_only_what_differs() {
 
     let mut second = first.clone();
     second.get_mut("base/5/16384").unwrap()[PAGE * 7 + 100] ^= 1;
-    second
-        .get_mut("base/5/16384")
-        .unwrap()
-        .extend(noise(77, 2 * PAGE));
+    second.get_mut("base/5/16384").unwrap().extend(noise(77, 2 * PAGE));
     second.get_mut("base/5/16386").unwrap()[..PAGE].fill(0);
     second.get_mut("base/5/16386").unwrap().truncate(50 * PAGE);
     second.remove("base/6/7");
@@ -267,11 +205,8 @@ fn images_come_back_byte_for_byte_and_later_ones_store_only_what_differs() {
 
 #[test]
 fn an_interrupted_attempt_is_reused() {
-    let (cluster, scratch, place) = (
-        repository(),
-        tempfile::tempdir().unwrap(),
-        tempfile::tempdir().unwrap(),
-    );
+    let (cluster, scratch, place) =
+        (repository(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let files = sample();
     let all: u64 = files.values().map(|data| data.len() as u64).sum();
     let sorter = EntrySorter::new(scratch.path(), 10_000);

@@ -18,20 +18,13 @@ pub(crate) fn choose<'l, 'a, S: LogSource>(
 ) -> Result<(&'a BackupFacts, &'l Run<'a>), Refusal<S::Error>> {
     let mut unconnected: Option<&BackupFacts> = None;
     for backup in log.backups.iter().rev() {
-        let needed = Span {
-            from: backup.start,
-            to: found.record.end.max(backup.stop),
-        };
+        let needed = Span { from: backup.start, to: found.record.end.max(backup.stop) };
         let run = log.run(needed);
         if !is_consistent(backup, run, found, source).map_err(Refusal::Source)? {
             continue;
         }
         if let Some(run) = run {
-            let skipped = if request.skip.is_empty() {
-                ""
-            } else {
-                " that is not to be skipped"
-            };
+            let skipped = if request.skip.is_empty() { "" } else { " that is not to be skipped" };
             notes.reason(format!(
                 "backup {} is the newest{skipped} that is consistent before the stop, from {} on",
                 backup.label, backup.stop

@@ -64,14 +64,7 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn beginning_with(piece: PathPiece<'a>) -> Self {
-        Self {
-            pieces: vec![piece],
-            span: Span {
-                from: piece.from,
-                to: piece.to,
-            },
-            ended_by: None,
-        }
+        Self { pieces: vec![piece], span: Span { from: piece.from, to: piece.to }, ended_by: None }
     }
 
     /// Whether all bytes of `span` are in it.
@@ -170,22 +163,14 @@ impl<'a> Walk<'a> {
     }
 
     fn note(&mut self, branch: &BranchFacts, span: Span, reason: BreakReason) {
-        self.done.breaks.push(Gap {
-            identity: branch.identity,
-            branch: branch.id.clone(),
-            span,
-            reason,
-        });
+        self.done.breaks.push(Gap { identity: branch.identity, branch: branch.id.clone(), span, reason });
     }
 
     /// Why `next` does not continue the run.
     fn misfit(&self, run: &Run<'a>, next: &PathPiece<'a>) -> Option<BreakReason> {
         let last = run.last_piece()?;
         if next.from > run.span.to {
-            let hole = Span {
-                from: run.span.to,
-                to: next.from,
-            };
+            let hole = Span { from: run.span.to, to: next.from };
             return Some(BreakReason::Hole(known_reason(next.branch, hole)));
         }
         if next.from < run.span.to {
@@ -194,9 +179,7 @@ impl<'a> Walk<'a> {
         if next.piece.first_previous == Some(LogOffset(0)) {
             return Some(BreakReason::Reset);
         }
-        foreign(self.system, last, next)
-            .or_else(|| self.unlinked(last, next))
-            .map(BreakReason::Foreign)
+        foreign(self.system, last, next).or_else(|| self.unlinked(last, next)).map(BreakReason::Foreign)
     }
 
     /// Whether the first record of `next` links to a record that is not the one before it.
@@ -221,10 +204,7 @@ impl<'a> Walk<'a> {
         {
             self.cut(run, minimal, piece.branch, BreakReason::Minimal);
             if minimal.to < piece.to {
-                self.begin(PathPiece {
-                    from: minimal.to,
-                    ..piece
-                });
+                self.begin(PathPiece { from: minimal.to, ..piece });
                 self.last_start = piece.piece.last_record.map(|it| it.start);
             }
         }
@@ -232,10 +212,7 @@ impl<'a> Walk<'a> {
             && *at < piece.to
             && let Some(run) = self.run.take()
         {
-            let gap = Span {
-                from: *at,
-                to: piece.to,
-            };
+            let gap = Span { from: *at, to: piece.to };
             self.cut(run, gap, piece.branch, BreakReason::Broken(reason.clone()));
         }
     }
@@ -250,14 +227,7 @@ impl<'a> Walk<'a> {
                 let reason = BreakReason::Hole(Some(gap.reason.clone()));
                 run.ended_by = Some(reason.clone());
                 let from = gap.span.from.max(end);
-                self.note(
-                    leaf,
-                    Span {
-                        from,
-                        to: gap.span.to,
-                    },
-                    reason,
-                );
+                self.note(leaf, Span { from, to: gap.span.to }, reason);
             }
             self.done.runs.push(run);
         }
@@ -278,25 +248,16 @@ fn known_reason(branch: &BranchFacts, hole: Span) -> Option<String> {
 fn foreign(system: u64, last: &PathPiece<'_>, next: &PathPiece<'_>) -> Option<String> {
     let (piece, branch) = (next.piece, next.branch);
     if piece.system != 0 && system != 0 && piece.system != system {
-        return Some(format!(
-            "it is of system {}, the log before it of {system}",
-            piece.system
-        ));
+        return Some(format!("it is of system {}, the log before it of {system}", piece.system));
     }
     let after_fork = branch
         .parent
         .as_ref()
         .is_none_or(|(_, fork)| piece.span.from >= segment_start(branch, *fork).plus(branch.segment_size));
-    let wrong_timeline = if after_fork {
-        piece.timeline != branch.timeline
-    } else {
-        piece.timeline > branch.timeline
-    };
+    let wrong_timeline =
+        if after_fork { piece.timeline != branch.timeline } else { piece.timeline > branch.timeline };
     if piece.timeline != 0 && wrong_timeline {
-        return Some(format!(
-            "it names timeline {}, not {}",
-            piece.timeline, branch.timeline
-        ));
+        return Some(format!("it names timeline {}, not {}", piece.timeline, branch.timeline));
     }
     let expected = if is_segment(last) && begins_segment(next) {
         Some(last.piece.content_hash)

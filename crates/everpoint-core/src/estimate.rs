@@ -29,44 +29,11 @@ mod tests {
 
     #[test]
     fn image_and_log_take_their_time_one_after_the_other() {
-        let rates = Rates {
-            restore: 200,
-            replay: 50,
-        };
+        let rates = Rates { restore: 200, replay: 50 };
         assert_eq!(estimate(1000, 100, rates), Some(Duration::from_secs(7)));
         assert_eq!(estimate(0, 25, rates), Some(Duration::from_millis(500)));
-        assert_eq!(
-            estimate(
-                1,
-                0,
-                Rates {
-                    restore: 0,
-                    replay: 1
-                }
-            ),
-            None
-        );
-        assert_eq!(
-            estimate(
-                0,
-                0,
-                Rates {
-                    restore: 0,
-                    replay: 0
-                }
-            ),
-            Some(Duration::ZERO)
-        );
-        assert_eq!(
-            estimate(
-                u64::MAX,
-                u64::MAX,
-                Rates {
-                    restore: 1,
-                    replay: 1
-                }
-            ),
-            None
-        );
+        assert_eq!(estimate(1, 0, Rates { restore: 0, replay: 1 }), None);
+        assert_eq!(estimate(0, 0, Rates { restore: 0, replay: 0 }), Some(Duration::ZERO));
+        assert_eq!(estimate(u64::MAX, u64::MAX, Rates { restore: 1, replay: 1 }), None);
     }
 }

@@ -189,9 +189,7 @@ impl LogFacts {
     /// The branch of this name.
     #[must_use]
     pub fn branch(&self, identity: u32, id: &BranchId) -> Option<&BranchFacts> {
-        self.branches
-            .iter()
-            .find(|branch| branch.identity == identity && branch.id == *id)
+        self.branches.iter().find(|branch| branch.identity == identity && branch.id == *id)
     }
 }
 
@@ -243,10 +241,7 @@ mod tests {
     use crate::digest::TransactionEnd;
 
     fn record(start: u64) -> RecordSpan {
-        RecordSpan {
-            start: LogOffset(start),
-            end: LogOffset(start + 34),
-        }
+        RecordSpan { start: LogOffset(start), end: LogOffset(start + 34) }
     }
 
     fn end(start: u64, xid: u64, time: i64) -> TransactionEnd {
@@ -264,10 +259,7 @@ mod tests {
             system: 1,
             timeline: 1,
             log_format: 1,
-            span: Span {
-                from: LogOffset(from),
-                to: LogOffset(to),
-            },
+            span: Span { from: LogOffset(from), to: LogOffset(to) },
             content_hash: [1; 32],
             previous_hash: None,
             verdict: Verdict::Intact,
@@ -280,31 +272,11 @@ mod tests {
             events: vec![
                 LogEvent::Commit(end(100, 10, 50)),
                 LogEvent::Abort(end(140, 11, 40)),
-                LogEvent::RestorePoint {
-                    name: "p".to_owned(),
-                    time: Micros(60),
-                    record: record(180),
-                },
-                LogEvent::TablespaceDrop {
-                    xid: 30,
-                    tablespace: 1,
-                    record: record(220),
-                },
-                LogEvent::Parameters {
-                    minimal: true,
-                    limits: [0; 5],
-                    record: record(260),
-                },
-                LogEvent::Parameters {
-                    minimal: true,
-                    limits: [0; 5],
-                    record: record(300),
-                },
-                LogEvent::Prepare {
-                    xid: 2,
-                    gid: String::new(),
-                    record: record(340),
-                },
+                LogEvent::RestorePoint { name: "p".to_owned(), time: Micros(60), record: record(180) },
+                LogEvent::TablespaceDrop { xid: 30, tablespace: 1, record: record(220) },
+                LogEvent::Parameters { minimal: true, limits: [0; 5], record: record(260) },
+                LogEvent::Parameters { minimal: true, limits: [0; 5], record: record(300) },
+                LogEvent::Prepare { xid: 2, gid: String::new(), record: record(340) },
                 LogEvent::SegmentSwitch { record: record(380) },
             ],
         }
@@ -316,10 +288,7 @@ mod tests {
         assert_eq!(facts.times, Some((Micros(40), Micros(50))));
         assert_eq!(facts.xids, Some((2, 30)));
         assert_eq!(facts.known_until, Some(Micros(60)));
-        let minimal = Span {
-            from: LogOffset(260),
-            to: LogOffset(334),
-        };
+        let minimal = Span { from: LogOffset(260), to: LogOffset(334) };
         assert_eq!(facts.minimal, Some(minimal));
         let counts = EventCounts {
             commits: 1,
@@ -337,11 +306,7 @@ mod tests {
     #[test]
     fn of_a_narrowed_piece_only_what_lies_in_it_counts() {
         let facts = PieceFacts::from(&digest(150, 500));
-        assert_eq!(
-            (facts.counts.commits, facts.counts.aborts),
-            (0, 1),
-            "the abort crosses into it"
-        );
+        assert_eq!((facts.counts.commits, facts.counts.aborts), (0, 1), "the abort crosses into it");
         assert_eq!((facts.first_record, facts.first_previous), (None, None));
         assert_eq!(facts.last_record, Some(record(380)));
         assert_eq!(PieceFacts::from(&digest(100, 200)).last_record, None);

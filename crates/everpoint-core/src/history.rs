@@ -37,10 +37,7 @@ mod tests {
     use super::*;
 
     fn entry(timeline: u32, until: u64) -> HistoryEntry {
-        HistoryEntry {
-            timeline,
-            until: LogOffset(until),
-        }
+        HistoryEntry { timeline, until: LogOffset(until) }
     }
 
     #[test]
@@ -53,19 +50,10 @@ mod tests {
         let parent = |history: &[HistoryEntry]| parent_branch(history, known);
         assert_eq!(parent(&[]), None);
         assert_eq!(parent(&[entry(1, 70)]), Some((one.clone(), LogOffset(70))));
-        assert_eq!(
-            parent(&[entry(1, 100), entry(2, 200)]),
-            Some((two.clone(), LogOffset(200)))
-        );
-        assert_eq!(
-            parent(&[entry(1, 50), entry(2, 200)]),
-            Some((other_two.clone(), LogOffset(200)))
-        );
+        assert_eq!(parent(&[entry(1, 100), entry(2, 200)]), Some((two.clone(), LogOffset(200))));
+        assert_eq!(parent(&[entry(1, 50), entry(2, 200)]), Some((other_two.clone(), LogOffset(200))));
         // Nothing of that timeline 2 is stored.
-        assert_eq!(
-            parent(&[entry(1, 60), entry(2, 61)]),
-            Some((one.clone(), LogOffset(60)))
-        );
+        assert_eq!(parent(&[entry(1, 60), entry(2, 61)]), Some((one.clone(), LogOffset(60))));
         assert_eq!(parent(&[entry(7, 60)]), None);
     }
 }

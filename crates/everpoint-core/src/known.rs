@@ -28,35 +28,18 @@ pub(crate) fn known_until(run: &Run<'_>, path: &[PathStep<'_>], backups: &[&Back
     };
     // The end of a piece of which only the beginning counts may tell of what no longer does.
     let whole = run.pieces.iter().filter(|piece| piece.is_whole_to_the_end());
-    let last_end = whole
-        .clone()
-        .filter_map(|piece| piece.piece.times)
-        .map(|(_, to)| to)
-        .max();
+    let last_end = whole.clone().filter_map(|piece| piece.piece.times).map(|(_, to)| to).max();
     // Where the path goes on to a younger branch, that an older one stood still says nothing.
-    let goes_on = path
-        .iter()
-        .any(|step| step.branch == last.branch && run.span.to >= step.span.to);
+    let goes_on = path.iter().any(|step| step.branch == last.branch && run.span.to >= step.span.to);
     if goes_on {
-        return KnownUntil {
-            certain: None,
-            last_end,
-        };
+        return KnownUntil { certain: None, last_end };
     }
-    let of_pieces = whole
-        .filter(|piece| piece.branch == last.branch)
-        .filter_map(|piece| piece.piece.known_until);
-    let covered = last
-        .branch
-        .covered
-        .filter(|(at, _)| *at <= run.span.to)
-        .map(|(_, until)| until);
+    let of_pieces =
+        whole.filter(|piece| piece.branch == last.branch).filter_map(|piece| piece.piece.known_until);
+    let covered = last.branch.covered.filter(|(at, _)| *at <= run.span.to).map(|(_, until)| until);
     let begun = backups
         .iter()
         .filter(|backup| run.span.from <= backup.start && backup.stop <= run.span.to)
         .map(|backup| backup.started_at);
-    KnownUntil {
-        certain: of_pieces.chain(covered).chain(begun).max(),
-        last_end,
-    }
+    KnownUntil { certain: of_pieces.chain(covered).chain(begun).max(), last_end }
 }

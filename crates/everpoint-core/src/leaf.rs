@@ -25,33 +25,19 @@ pub(crate) fn leaves<'a>(
         && let Some(backup) = backups.iter().find(|backup| backup.label == *label)
     {
         let branch = log.branch(backup.identity, &backup.branch);
-        return branch
-            .map(|branch| Leaf { branch, note: None })
-            .into_iter()
-            .collect();
+        return branch.map(|branch| Leaf { branch, note: None }).into_iter().collect();
     }
     let mut identities: Vec<u32> = log.branches.iter().map(|branch| branch.identity).collect();
     identities.sort_unstable_by_key(|identity| Reverse(*identity));
     identities.dedup();
     // What is newest lies in the newest identity, or can't be reached.
-    let tried = if request.target == Target::Latest && request.timeline.is_none() {
-        1
-    } else {
-        identities.len()
-    };
-    identities
-        .into_iter()
-        .take(tried)
-        .filter_map(|identity| leaf(log, identity, request.timeline))
-        .collect()
+    let tried =
+        if request.target == Target::Latest && request.timeline.is_none() { 1 } else { identities.len() };
+    identities.into_iter().take(tried).filter_map(|identity| leaf(log, identity, request.timeline)).collect()
 }
 
 fn leaf(log: &LogFacts, identity: u32, timeline: Option<u32>) -> Option<Leaf<'_>> {
-    let of_identity = || {
-        log.branches
-            .iter()
-            .filter(move |branch| branch.identity == identity)
-    };
+    let of_identity = || log.branches.iter().filter(move |branch| branch.identity == identity);
     let wanted = timeline.or_else(|| of_identity().map(|branch| branch.timeline).max())?;
     let same = || of_identity().filter(move |branch| branch.timeline == wanted);
     let branch = same().max_by_key(|branch| (age(branch), branch.id.clone()))?;
@@ -67,10 +53,8 @@ fn leaf(log: &LogFacts, identity: u32, timeline: Option<u32>) -> Option<Leaf<'_>
 
 /// How new the log of a branch is.
 fn age(branch: &BranchFacts) -> (Option<Micros>, Option<LogOffset>) {
-    let of_pieces = branch
-        .pieces
-        .iter()
-        .filter_map(|piece| piece.times.map(|(_, last)| last).max(piece.known_until));
+    let of_pieces =
+        branch.pieces.iter().filter_map(|piece| piece.times.map(|(_, last)| last).max(piece.known_until));
     let covered = branch.covered.map(|(_, until)| until);
     let end = branch.pieces.last().map(|piece| piece.span.to);
     (of_pieces.chain(covered).max(), end)

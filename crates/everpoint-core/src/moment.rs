@@ -41,40 +41,21 @@ pub(crate) fn moment<S: LogSource>(
     source: &mut S,
     notes: &mut Notes,
 ) -> Result<Found, Refusal<S::Error>> {
-    let moment = Moment {
-        time,
-        exclusive: request.exclusive,
-    };
-    let refuse = |reason: String| {
-        Err(Refusal::Shortfall {
-            reason,
-            place: Place::Time(time),
-        })
-    };
-    let mut ended = log
-        .backups
-        .iter()
-        .rev()
-        .filter(|backup| backup.stopped_at <= time);
+    let moment = Moment { time, exclusive: request.exclusive };
+    let refuse = |reason: String| Err(Refusal::Shortfall { reason, place: Place::Time(time) });
+    let mut ended = log.backups.iter().rev().filter(|backup| backup.stopped_at <= time);
     let Some(newest) = ended.clone().next() else {
         return refuse(no_backup(log, all_backups));
     };
     let unstored = || format!("the log that backup {} needs is not stored whole", newest.label);
     let with_log = ended.find_map(|backup| {
-        let span = Span {
-            from: backup.start,
-            to: backup.stop,
-        };
+        let span = Span { from: backup.start, to: backup.stop };
         log.run(span).map(|run| (backup, run))
     });
     let Some((backup, run)) = with_log else {
         return refuse(unstored());
     };
-    let scan = Scan {
-        run,
-        moment,
-        from: backup.stop,
-    };
+    let scan = Scan { run, moment, from: backup.stop };
     if let Some(end) = scan.first_after(source, notes).map_err(Refusal::Source)? {
         // Before the moment a newer backup had ended, behind this: a clock was put back in between, and what there is
         // until the moment can't be known without its log.
@@ -85,23 +66,16 @@ pub(crate) fn moment<S: LogSource>(
             "transaction {} at {} is the first to end after {time}: stopping before it",
             end.xid, end.time
         ));
-        scan.tell_stragglers(&end, source, notes)
-            .map_err(Refusal::Source)?;
+        scan.tell_stragglers(&end, source, notes).map_err(Refusal::Source)?;
         tell_other_branches(log, moment, &end, notes);
-        return Ok(Found {
-            record: end.record,
-            inclusive: false,
-        });
+        return Ok(Found { record: end.record, inclusive: false });
     }
     scan.end_of_quiet_log(log, source, notes)
 }
 
 fn no_backup(log: &PathLog<'_>, all_backups: &[BackupFacts]) -> String {
     match log.backups.first() {
-        Some(first) => format!(
-            "the earliest usable backup, {}, ended at {}",
-            first.label, first.stopped_at
-        ),
+        Some(first) => format!("the earliest usable backup, {}, ended at {}", first.label, first.stopped_at),
         None if all_backups.is_empty() => "there is no backup".to_owned(),
         None => "no usable backup lies on this timeline".to_owned(),
     }
@@ -122,12 +96,7 @@ impl Scan<'_, '_> {
         source: &mut S,
         notes: &mut Notes,
     ) -> Result<Option<TransactionEnd>, S::Error> {
-        if self
-            .run
-            .pieces
-            .iter()
-            .any(|piece| piece.to <= self.from && self.may_end_after(piece))
-        {
+        if self.run.pieces.iter().any(|piece| piece.to <= self.from && self.may_end_after(piece)) {
             notes.warn(
                 "the backup holds transactions whose time is later than the wanted one: a clock was put back",
             );
@@ -138,10 +107,7 @@ impl Scan<'_, '_> {
             }
             let found = events(source, piece)?;
             if found.head_unknown && index > 0 {
-                notes.warn(format!(
-                    "what the record did that ends first after {} is not known",
-                    piece.from
-                ));
+                notes.warn(format!("what the record did that ends first after {} is not known", piece.from));
             }
             let first = found
                 .events
@@ -156,10 +122,7 @@ impl Scan<'_, '_> {
     }
 
     fn may_end_after(&self, piece: &PathPiece<'_>) -> bool {
-        piece
-            .piece
-            .times
-            .is_some_and(|(_, last)| self.moment.is_before(last))
+        piece.piece.times.is_some_and(|(_, last)| self.moment.is_before(last))
     }
 
     /// Names the transactions behind the stop that bear a time before the moment.
@@ -175,13 +138,10 @@ impl Scan<'_, '_> {
         });
         let (mut count, mut last) = (0_usize, None);
         for piece in behind.clone().take(PIECES_READ_FOR_STRAGGLERS) {
-            let ends = events(source, piece)?
-                .events
-                .into_iter()
-                .filter_map(|event| match event {
-                    LogEvent::Commit(end) => Some(end),
-                    _ => None,
-                });
+            let ends = events(source, piece)?.events.into_iter().filter_map(|event| match event {
+                LogEvent::Commit(end) => Some(end),
+                _ => None,
+            });
             for end in
                 ends.filter(|end| end.record.start > stop.record.start && !self.moment.is_before(end.time))
             {
@@ -190,11 +150,7 @@ impl Scan<'_, '_> {
             }
         }
         if let Some(last) = last {
-            let or_more = if behind.count() > PIECES_READ_FOR_STRAGGLERS {
-                " or more"
-            } else {
-                ""
-            };
+            let or_more = if behind.count() > PIECES_READ_FOR_STRAGGLERS { " or more" } else { "" };
             notes.warn(format!(
                 "times are out of order here: {count}{or_more} transactions behind the stop at {} bear an earlier \
                  time than the wanted one; transaction {} at {} is the last that was seen. To have them too, restore \
@@ -235,14 +191,8 @@ impl Scan<'_, '_> {
             let reason = format!("the log behind {} holds no whole record", self.from);
             return Err(Refusal::shortfall(Place::Time(time), reason));
         };
-        notes.reason(format!(
-            "nothing ended between {} and {time}: all of the log is replayed",
-            record.end
-        ));
-        Ok(Found {
-            record,
-            inclusive: true,
-        })
+        notes.reason(format!("nothing ended between {} and {time}: all of the log is replayed", record.end));
+        Ok(Found { record, inclusive: true })
     }
 }
 
@@ -267,11 +217,7 @@ fn end_of_transaction(event: LogEvent) -> Option<TransactionEnd> {
 /// Says so if an older timeline went on behind the fork and was alive at the moment: the user may mean that one.
 fn tell_other_branches(log: &PathLog<'_>, moment: Moment, stop: &TransactionEnd, notes: &mut Notes) {
     for step in log.path.iter().filter(|step| stop.record.start >= step.fork) {
-        let behind = step
-            .branch
-            .pieces
-            .iter()
-            .filter(|piece| piece.span.from >= step.fork);
+        let behind = step.branch.pieces.iter().filter(|piece| piece.span.from >= step.fork);
         let times: Vec<(Micros, Micros)> = behind.filter_map(|piece| piece.times).collect();
         let alive = times.iter().any(|(from, _)| !moment.is_before(*from))
             && times.iter().any(|(_, to)| moment.is_before(*to));

@@ -14,38 +14,20 @@ pub(crate) fn nearest<S: LogSource>(
     source: &mut S,
 ) -> Result<(Option<Reachable>, Option<Reachable>), S::Error> {
     let windows = log.continuity.runs.iter();
-    let windows: Vec<Window> = windows
-        .filter_map(|run| window(&log.path, run, &log.backups))
-        .collect();
+    let windows: Vec<Window> = windows.filter_map(|run| window(&log.path, run, &log.backups)).collect();
     let (before, after) = match place {
         Place::Nowhere => (None, None),
         Place::Time(time) => (
-            windows
-                .iter()
-                .filter(|it| it.to < time)
-                .max_by_key(|it| (it.to, it.to_position)),
-            windows
-                .iter()
-                .filter(|it| it.from > time)
-                .min_by_key(|it| (it.from, it.from_position)),
+            windows.iter().filter(|it| it.to < time).max_by_key(|it| (it.to, it.to_position)),
+            windows.iter().filter(|it| it.from > time).min_by_key(|it| (it.from, it.from_position)),
         ),
         Place::Position(at) => (
-            windows
-                .iter()
-                .filter(|it| it.to_position <= at)
-                .max_by_key(|it| it.to_position),
-            windows
-                .iter()
-                .filter(|it| it.from_position > at)
-                .min_by_key(|it| it.from_position),
+            windows.iter().filter(|it| it.to_position <= at).max_by_key(|it| it.to_position),
+            windows.iter().filter(|it| it.from_position > at).min_by_key(|it| it.from_position),
         ),
     };
-    let before = before
-        .map(|it| reachable(log, it.to_position, it.to, source))
-        .transpose()?;
-    let after = after
-        .map(|it| reachable(log, it.from_position, it.from, source))
-        .transpose()?;
+    let before = before.map(|it| reachable(log, it.to_position, it.to, source)).transpose()?;
+    let after = after.map(|it| reachable(log, it.from_position, it.from, source)).transpose()?;
     Ok((before, after))
 }
 
@@ -55,19 +37,8 @@ fn reachable<S: LogSource>(
     time: Micros,
     source: &mut S,
 ) -> Result<Reachable, S::Error> {
-    let run = log
-        .continuity
-        .runs
-        .iter()
-        .rev()
-        .find(|run| run.span.from < position && position <= run.span.to);
-    let last = run
-        .map(|run| last_commit(source, run, position))
-        .transpose()?
-        .flatten();
-    Ok(Reachable {
-        position,
-        time: Some(time),
-        xid: last.map(|end| end.xid),
-    })
+    let run =
+        log.continuity.runs.iter().rev().find(|run| run.span.from < position && position <= run.span.to);
+    let last = run.map(|run| last_commit(source, run, position)).transpose()?.flatten();
+    Ok(Reachable { position, time: Some(time), xid: last.map(|end| end.xid) })
 }

@@ -45,11 +45,7 @@ pub fn path<'a>(log: &'a LogFacts, leaf: &'a BranchFacts) -> Vec<PathStep<'a>> {
     // A history that names its own descendant as its parent would go on for ever.
     for _ in 0..=log.branches.len() {
         let from = first_position(branch).min(to);
-        steps.push(PathStep {
-            branch,
-            span: Span { from, to },
-            fork,
-        });
+        steps.push(PathStep { branch, span: Span { from, to }, fork });
         let parent = branch.parent.as_ref();
         let Some((parent, at)) =
             parent.and_then(|(id, at)| log.branch(branch.identity, id).map(|parent| (parent, *at)))

@@ -103,11 +103,8 @@ pub fn plan_restore<S: LogSource>(
             Err(Refusal::Source(error)) => return Err(error),
             Err(Refusal::Shortfall { reason, place }) => {
                 let (before, after) = nearest(&path_log, place, source)?;
-                let known = refused.get_or_insert(Shortfall {
-                    reason,
-                    nearest_before: None,
-                    nearest_after: None,
-                });
+                let known =
+                    refused.get_or_insert(Shortfall { reason, nearest_before: None, nearest_after: None });
                 known.nearest_before = known.nearest_before.or(before);
                 // Identities are tried from the newest on, so that what an older one has after the target is nearer.
                 known.nearest_after = after.or(known.nearest_after);
@@ -123,11 +120,7 @@ fn nothing_stored(request: &RestoreRequest) -> Shortfall {
         (None, Target::Backup(label)) => format!("no log is stored of the branch of backup {label}"),
         (None, _) => "no log is stored".to_owned(),
     };
-    Shortfall {
-        reason,
-        nearest_before: None,
-        nearest_after: None,
-    }
+    Shortfall { reason, nearest_before: None, nearest_after: None }
 }
 
 fn plan_on<S: LogSource>(
@@ -140,17 +133,10 @@ fn plan_on<S: LogSource>(
 ) -> Result<RestorePlan, Refusal<S::Error>> {
     let found = resolve(log, backups, request, source, &mut notes)?;
     let (backup, run) = choose(log, found, request, source, &mut notes)?;
-    let span = Span {
-        from: backup.start,
-        to: found.record.end,
-    };
+    let span = Span { from: backup.start, to: found.record.end };
     let replayed = replayed(run, span, found, source).map_err(Refusal::Source)?;
     warn_of_prepared(run, found, source, &mut notes).map_err(Refusal::Source)?;
-    let position = if found.inclusive {
-        found.record.end
-    } else {
-        found.record.start
-    };
+    let position = if found.inclusive { found.record.end } else { found.record.start };
     let last = last_commit(source, run, position).map_err(Refusal::Source)?;
     Ok(RestorePlan {
         backup: backup.label.clone(),
@@ -158,15 +144,8 @@ fn plan_on<S: LogSource>(
         identity: leaf.identity,
         branch: leaf.id.clone(),
         timeline: leaf.timeline,
-        path: log
-            .path
-            .iter()
-            .map(|step| (step.branch.id.clone(), step.span))
-            .collect(),
-        stop: Stop {
-            record: found.record.start,
-            inclusive: found.inclusive,
-        },
+        path: log.path.iter().map(|step| (step.branch.id.clone(), step.span)).collect(),
+        stop: Stop { record: found.record.start, inclusive: found.inclusive },
         reached: Reachable {
             position,
             time: last.as_ref().map(|end| end.time),
@@ -206,15 +185,8 @@ fn replayed<S: LogSource>(
 ) -> Result<Replayed, S::Error> {
     let mut replayed = Replayed::default();
     let mut highest: Option<[i32; 5]> = None;
-    for piece in run
-        .pieces
-        .iter()
-        .filter(|piece| piece.to > span.from && piece.from < span.to)
-    {
-        replayed.pieces.push(NeededPiece {
-            branch: piece.branch.id.clone(),
-            span: piece.piece.span,
-        });
+    for piece in run.pieces.iter().filter(|piece| piece.to > span.from && piece.from < span.to) {
+        replayed.pieces.push(NeededPiece { branch: piece.branch.id.clone(), span: piece.piece.span });
         let counts = piece.piece.counts;
         if !piece.piece.may_hold(counts.parameters.max(counts.places)) {
             continue;
@@ -226,10 +198,7 @@ fn replayed<S: LogSource>(
             match event {
                 LogEvent::Parameters { limits, .. } => {
                     let before = highest.get_or_insert(limits);
-                    before
-                        .iter_mut()
-                        .zip(limits)
-                        .for_each(|(high, value)| *high = value.max(*high));
+                    before.iter_mut().zip(limits).for_each(|(high, value)| *high = value.max(*high));
                 }
                 LogEvent::TablespaceCreate { tablespace, path, .. } => {
                     replayed.created_tablespaces.push((tablespace, path));
@@ -239,10 +208,7 @@ fn replayed<S: LogSource>(
         }
     }
     let named = |limits: [i32; 5]| {
-        LIMITS
-            .iter()
-            .map(|name| (*name).to_owned())
-            .zip(limits.map(|value| value.to_string()))
+        LIMITS.iter().map(|name| (*name).to_owned()).zip(limits.map(|value| value.to_string()))
     };
     replayed.limits = highest.into_iter().flat_map(named).collect();
     Ok(replayed)

@@ -63,11 +63,7 @@ const fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let carry = if month <= 2 { 1 } else { 0 };
     (year + era * 400 + carry, month, day)
 }
@@ -100,10 +96,7 @@ impl BranchId {
     /// Names the branch with this timeline number and the hash of its history (all zero for a first timeline).
     #[must_use]
     pub fn new(timeline: u32, history_hash: [u8; 8]) -> Self {
-        Self(format!(
-            "{timeline:08X}-{:016x}",
-            u64::from_be_bytes(history_hash)
-        ))
+        Self(format!("{timeline:08X}-{:016x}", u64::from_be_bytes(history_hash)))
     }
 
     /// Reads a name as [`BranchId::new`] makes it; `None` if it is not one.
@@ -112,22 +105,15 @@ impl BranchId {
         let (timeline, hash) = name.split_once('-')?;
         let well_formed = timeline.len() == 8
             && hash.len() == 16
-            && timeline
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
-            && hash
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            && timeline.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+            && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         well_formed.then(|| Self(name.to_owned()))
     }
 
     /// The timeline number in the name.
     #[must_use]
     pub fn timeline(&self) -> u32 {
-        self.0
-            .get(..8)
-            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
-            .unwrap_or_default()
+        self.0.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or_default()
     }
 
     /// The name as it stands in object names.
@@ -171,13 +157,9 @@ mod tests {
         assert_eq!(id.as_str(), "0000001F-ab00000000000007");
         assert_eq!(BranchId::parse(id.as_str()), Some(id.clone()));
         assert_eq!(id.timeline(), 31);
-        for bad in [
-            "",
-            "1-2",
-            "0000001f-ab00000000000007",
-            "0000001F-ab0000000000000g",
-            "0000001F_ab00000000000007",
-        ] {
+        for bad in
+            ["", "1-2", "0000001f-ab00000000000007", "0000001F-ab0000000000000g", "0000001F_ab00000000000007"]
+        {
             assert_eq!(BranchId::parse(bad), None, "{bad}");
         }
     }

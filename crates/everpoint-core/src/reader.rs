@@ -113,14 +113,10 @@ pub(crate) fn last_commit<S: LogSource>(
 ) -> Result<Option<TransactionEnd>, S::Error> {
     let pieces = run.pieces.iter().rev();
     for piece in pieces.filter(|piece| piece.from < to && piece.piece.may_hold(piece.piece.counts.commits)) {
-        let found = events(source, piece)?
-            .events
-            .into_iter()
-            .rev()
-            .find_map(|event| match event {
-                LogEvent::Commit(end) if end.record.end <= to => Some(end),
-                _ => None,
-            });
+        let found = events(source, piece)?.events.into_iter().rev().find_map(|event| match event {
+            LogEvent::Commit(end) if end.record.end <= to => Some(end),
+            _ => None,
+        });
         if found.is_some() {
             return Ok(found);
         }

@@ -42,10 +42,7 @@ pub(crate) enum Refusal<E> {
 
 impl<E> Refusal<E> {
     pub(crate) fn shortfall(place: Place, reason: impl Into<String>) -> Self {
-        Self::Shortfall {
-            reason: reason.into(),
-            place,
-        }
+        Self::Shortfall { reason: reason.into(), place }
     }
 }
 
@@ -109,10 +106,7 @@ fn latest<S: LogSource>(log: &PathLog<'_>, source: &mut S) -> Result<Found, Refu
         return refuse(Place::Position(end), reason);
     }
     match end_of_run(run, source).map_err(Refusal::Source)? {
-        Some(record) => Ok(Found {
-            record,
-            inclusive: true,
-        }),
+        Some(record) => Ok(Found { record, inclusive: true }),
         None => refuse(
             Place::Position(end),
             format!("the log from {} to {end} holds no whole record", run.span.from),
@@ -137,24 +131,14 @@ fn at_position<S: LogSource>(
     source: &mut S,
     notes: &mut Notes,
 ) -> Result<Found, Refusal<S::Error>> {
-    let refuse = |reason: String| {
-        Err(Refusal::Shortfall {
-            reason,
-            place: Place::Position(position),
-        })
-    };
-    let run = log.run(Span {
-        from: position,
-        to: position,
-    });
+    let refuse = |reason: String| Err(Refusal::Shortfall { reason, place: Place::Position(position) });
+    let run = log.run(Span { from: position, to: position });
     let Some(run) = run else {
         return refuse(outside(log, position));
     };
     let at = LogOffset(position.0.saturating_sub(u64::from(exclusive)));
     let Some(record) = last_record(source, run, at).map_err(Refusal::Source)? else {
-        return refuse(format!(
-            "no whole record of the stored log begins before {position}"
-        ));
+        return refuse(format!("no whole record of the stored log begins before {position}"));
     };
     if record.end < position {
         notes.reason(format!(
@@ -162,19 +146,12 @@ fn at_position<S: LogSource>(
             record.end
         ));
     }
-    Ok(Found {
-        record,
-        inclusive: true,
-    })
+    Ok(Found { record, inclusive: true })
 }
 
 /// Why a position is in no run.
 fn outside(log: &PathLog<'_>, position: LogOffset) -> String {
-    let broken = log
-        .continuity
-        .breaks
-        .iter()
-        .find(|gap| gap.span.from <= position && position < gap.span.to);
+    let broken = log.continuity.breaks.iter().find(|gap| gap.span.from <= position && position < gap.span.to);
     if let Some(gap) = broken {
         return format!("{position} lies in log that can't be replayed: {}", gap.reason);
     }
@@ -196,13 +173,7 @@ fn transaction<S: LogSource>(
     notes: &mut Notes,
 ) -> Result<Found, Refusal<S::Error>> {
     let mut prepared = None;
-    for (index, piece) in log
-        .pieces
-        .iter()
-        .enumerate()
-        .rev()
-        .filter(|(_, piece)| may_name(piece, xid))
-    {
+    for (index, piece) in log.pieces.iter().enumerate().rev().filter(|(_, piece)| may_name(piece, xid)) {
         let found = events(source, piece).map_err(Refusal::Source)?;
         for event in found.events.iter().rev() {
             match event {
@@ -211,10 +182,7 @@ fn transaction<S: LogSource>(
                     if before {
                         return before_transaction(log, index, end, source, notes).map_err(Refusal::Source);
                     }
-                    return Ok(Found {
-                        record: end.record,
-                        inclusive: true,
-                    });
+                    return Ok(Found { record: end.record, inclusive: true });
                 }
                 LogEvent::Prepare { xid: it, gid, .. } if *it == xid => {
                     prepared.get_or_insert_with(|| gid.clone());
@@ -239,10 +207,7 @@ fn tell_end(end: &TransactionEnd, xid: u64, committed: bool, notes: &mut Notes) 
     let how = if committed { "committed" } else { "was rolled back" };
     notes.reason(format!("transaction {} {how} at {}", end.xid, end.time));
     if !committed {
-        notes.warn(format!(
-            "transaction {} did not commit: it was rolled back",
-            end.xid
-        ));
+        notes.warn(format!("transaction {} did not commit: it was rolled back", end.xid));
     }
 }
 
@@ -270,12 +235,10 @@ fn before_transaction<S: LogSource>(
     'pieces: for piece in pieces.filter(|it| may_name(it, end.xid)) {
         for event in events(source, piece)?.events.iter().rev() {
             match event {
-                LogEvent::DatabaseDrop {
-                    xid, record: drop, ..
-                }
-                | LogEvent::TablespaceDrop {
-                    xid, record: drop, ..
-                } if is_of(end, *xid) && drop.start < record.start => {
+                LogEvent::DatabaseDrop { xid, record: drop, .. }
+                | LogEvent::TablespaceDrop { xid, record: drop, .. }
+                    if is_of(end, *xid) && drop.start < record.start =>
+                {
                     record = *drop;
                 }
                 // The same id, 2^32 transactions ago.
@@ -294,10 +257,7 @@ fn before_transaction<S: LogSource>(
             record.start
         ));
     }
-    Ok(Found {
-        record,
-        inclusive: false,
-    })
+    Ok(Found { record, inclusive: false })
 }
 
 /// The last restore point of this name.
@@ -322,10 +282,7 @@ fn named<S: LogSource>(
         let reason = format!("no restore point \"{wanted}\" is in the stored log of this timeline");
         return Err(Refusal::shortfall(Place::Nowhere, reason));
     };
-    notes.reason(format!(
-        "restore point \"{wanted}\" was made at {time}, at {}",
-        record.start
-    ));
+    notes.reason(format!("restore point \"{wanted}\" was made at {time}, at {}", record.start));
     if let Some((time, record)) = points.last() {
         notes.warn(format!(
             "{} earlier restore points have the same name; the one before was made at {time}, at {}",
@@ -333,10 +290,7 @@ fn named<S: LogSource>(
             record.start
         ));
     }
-    Ok(Found {
-        record,
-        inclusive: !exclusive,
-    })
+    Ok(Found { record, inclusive: !exclusive })
 }
 
 /// The record that marks the end of a backup; on a standby, which marks none, the last one before its stop.
@@ -347,15 +301,9 @@ fn end_of_backup<S: LogSource>(
     source: &mut S,
 ) -> Result<Found, Refusal<S::Error>> {
     let Some(backup) = all_backups.iter().find(|backup| backup.label == label) else {
-        return Err(Refusal::shortfall(
-            Place::Nowhere,
-            format!("there is no backup {label}"),
-        ));
+        return Err(Refusal::shortfall(Place::Nowhere, format!("there is no backup {label}")));
     };
-    let span = Span {
-        from: backup.start,
-        to: backup.stop,
-    };
+    let span = Span { from: backup.start, to: backup.stop };
     let Some(run) = log.run(span) else {
         let reason = format!("the log that backup {label} needs is not stored whole");
         return Err(Refusal::shortfall(Place::Position(backup.stop), reason));
@@ -373,23 +321,16 @@ fn end_of_backup<S: LogSource>(
             _ => None,
         });
         if let Some(record) = end.filter(|record| record.end <= backup.stop) {
-            return Ok(Found {
-                record,
-                inclusive: true,
-            });
+            return Ok(Found { record, inclusive: true });
         }
     }
     let before = LogOffset(backup.stop.0.saturating_sub(1));
     match last_record(source, run, before).map_err(Refusal::Source)? {
-        Some(record) if record.end <= backup.stop && record.start >= backup.start => Ok(Found {
-            record,
-            inclusive: true,
-        }),
+        Some(record) if record.end <= backup.stop && record.start >= backup.start => {
+            Ok(Found { record, inclusive: true })
+        }
         _ => {
-            let reason = format!(
-                "no whole record ends at the stop of backup {label}, {}",
-                backup.stop
-            );
+            let reason = format!("no whole record ends at the stop of backup {label}, {}", backup.stop);
             Err(Refusal::shortfall(Place::Position(backup.stop), reason))
         }
     }

@@ -67,12 +67,7 @@ pub(crate) fn usable<'a>(
 
 /// The window that a run of the path makes with the backups whose log it holds; `None` if there is no such backup.
 pub(crate) fn window(path: &[PathStep<'_>], run: &Run<'_>, usable: &[&BackupFacts]) -> Option<Window> {
-    let held = |backup: &&&BackupFacts| {
-        run.holds(Span {
-            from: backup.start,
-            to: backup.stop,
-        })
-    };
+    let held = |backup: &&&BackupFacts| run.holds(Span { from: backup.start, to: backup.stop });
     let first = usable.iter().find(held)?;
     let leaf = path.last()?.branch;
     let latest = known_until(run, path, usable).latest();
@@ -85,11 +80,7 @@ pub(crate) fn window(path: &[PathStep<'_>], run: &Run<'_>, usable: &[&BackupFact
         from_position: first.stop,
         to_position: last_position(run).max(first.stop),
         backup: first.label.clone(),
-        backups: usable
-            .iter()
-            .filter(held)
-            .map(|backup| backup.label.clone())
-            .collect(),
+        backups: usable.iter().filter(held).map(|backup| backup.label.clone()).collect(),
     })
 }
 
@@ -103,12 +94,6 @@ fn last_position(run: &Run<'_>) -> LogOffset {
         // A fork and a record that ends a run lie between two records.
         return run.span.to;
     }
-    let ends = run
-        .pieces
-        .iter()
-        .rev()
-        .filter_map(|piece| piece.piece.last_record);
-    ends.map(|record| record.end)
-        .find(|end| *end <= run.span.to)
-        .unwrap_or(run.span.from)
+    let ends = run.pieces.iter().rev().filter_map(|piece| piece.piece.last_record);
+    ends.map(|record| record.end).find(|end| *end <= run.span.to).unwrap_or(run.span.from)
 }

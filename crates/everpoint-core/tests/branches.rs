@@ -1,12 +1,7 @@
 //! Tables of paths, breaks, windows and gaps.
 
 // Helpers of tests fail by panicking, as tests do.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod world;
 
@@ -43,10 +38,7 @@ fn forked() -> (World, u64) {
 }
 
 fn on(timeline: u32, target: Target) -> RestoreRequest {
-    RestoreRequest {
-        timeline: Some(timeline),
-        ..request(target)
-    }
+    RestoreRequest { timeline: Some(timeline), ..request(target) }
 }
 
 #[test]
@@ -57,10 +49,7 @@ fn the_segment_of_the_fork_is_taken_from_the_child_if_it_has_it() {
     let segment = fork / SEGMENT * SEGMENT;
     let facts = world.facts();
     let steps = path(&facts, &facts.branches[1]);
-    assert_eq!(
-        steps.iter().map(|it| it.span.to.0).collect::<Vec<_>>(),
-        [segment, u64::MAX]
-    );
+    assert_eq!(steps.iter().map(|it| it.span.to.0).collect::<Vec<_>>(), [segment, u64::MAX]);
     assert_eq!(steps[0].fork.0, fork);
     let found = continuity(&steps);
     assert_eq!((found.runs.len(), found.breaks.len()), (1, 0), "{found:?}");
@@ -75,37 +64,10 @@ fn the_segment_of_the_fork_is_taken_from_the_child_if_it_has_it() {
     assert_eq!(gaps(&facts), found.breaks);
     // The state at the fork is there, what the parent did after it is not on this path.
     let plan = world.plan(&on(2, Target::Position(LogOffset(fork)))).unwrap();
-    let last = world
-        .records(1)
-        .iter()
-        .map(|it| it.span)
-        .rfind(|it| it.start.0 < fork)
-        .unwrap();
-    assert_eq!(
-        plan.stop,
-        Stop {
-            record: last.start,
-            inclusive: true
-        }
-    );
-    world
-        .plan(&on(
-            2,
-            Target::Xid {
-                xid: 30,
-                before: false,
-            },
-        ))
-        .unwrap_err();
-    world
-        .plan(&on(
-            2,
-            Target::Xid {
-                xid: 20,
-                before: false,
-            },
-        ))
-        .unwrap_err();
+    let last = world.records(1).iter().map(|it| it.span).rfind(|it| it.start.0 < fork).unwrap();
+    assert_eq!(plan.stop, Stop { record: last.start, inclusive: true });
+    world.plan(&on(2, Target::Xid { xid: 30, before: false })).unwrap_err();
+    world.plan(&on(2, Target::Xid { xid: 20, before: false })).unwrap_err();
 }
 
 #[test]
@@ -116,59 +78,21 @@ fn what_the_abandoned_branch_did_is_reached_only_on_it() {
     assert_eq!(world.plan_to(Target::Latest).unwrap().timeline, 2);
     assert_eq!(world.plan(&on(1, Target::Latest)).unwrap().timeline, 1);
     // A backup of timeline 1 that stopped behind the fork would bring its rows into timeline 2.
-    let plan = world
-        .plan_to(Target::Xid {
-            xid: 33,
-            before: false,
-        })
-        .unwrap();
+    let plan = world.plan_to(Target::Xid { xid: 33, before: false }).unwrap();
     assert_eq!((plan.backup.as_str(), plan.timeline), ("b1", 2));
     assert_eq!(world.plan(&on(1, Target::Latest)).unwrap().backup, "abandoned");
-    world
-        .plan_to(Target::Xid {
-            xid: 22,
-            before: false,
-        })
-        .unwrap_err();
-    assert_eq!(
-        world
-            .plan(&on(
-                1,
-                Target::Xid {
-                    xid: 22,
-                    before: false
-                }
-            ))
-            .unwrap()
-            .timeline,
-        1
-    );
+    world.plan_to(Target::Xid { xid: 22, before: false }).unwrap_err();
+    assert_eq!(world.plan(&on(1, Target::Xid { xid: 22, before: false })).unwrap().timeline, 1);
     // A backup knows its own branch.
-    assert_eq!(
-        world
-            .plan_to(Target::Backup("abandoned".to_owned()))
-            .unwrap()
-            .timeline,
-        1
-    );
+    assert_eq!(world.plan_to(Target::Backup("abandoned".to_owned())).unwrap().timeline, 1);
     let refused = world.plan(&on(3, Target::Latest)).unwrap_err();
     assert!(refused.reason.contains("timeline 3"), "{}", refused.reason);
     // At 165 timeline 1 was alive: on timeline 2 that moment is the fork, and that is said.
     let plan = world.plan_to(Target::Time(Micros(165))).unwrap();
     assert_eq!(plan.reached.xid, Some(13));
-    assert!(
-        plan.warnings.iter().any(|it| it.contains("timeline 1")),
-        "{:?}",
-        plan.warnings
-    );
-    assert_eq!(
-        world.plan(&on(1, Target::Time(Micros(165)))).unwrap().reached.xid,
-        Some(21)
-    );
-    assert_eq!(
-        world.plan_to(Target::Time(Micros(115))).unwrap().warnings,
-        Vec::<String>::new()
-    );
+    assert!(plan.warnings.iter().any(|it| it.contains("timeline 1")), "{:?}", plan.warnings);
+    assert_eq!(world.plan(&on(1, Target::Time(Micros(165)))).unwrap().reached.xid, Some(21));
+    assert_eq!(world.plan_to(Target::Time(Micros(115))).unwrap().warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -185,10 +109,7 @@ fn of_two_branches_with_one_number_the_newer_is_taken_and_that_is_said() {
     world.commit(other, 41, 900);
     world.branches[other].stored.clear();
     world.store(other, None);
-    assert_eq!(
-        world.plan_to(Target::Latest).unwrap().branch,
-        world.branches[other].id
-    );
+    assert_eq!(world.plan_to(Target::Latest).unwrap().branch, world.branches[other].id);
 }
 
 #[test]
@@ -196,11 +117,7 @@ fn nothing_stored_of_the_newest_branch_is_no_latest() {
     let (mut world, fork) = forked();
     world.store(0, None);
     let refused = world.plan_to(Target::Latest).unwrap_err();
-    assert!(
-        refused.reason.contains("nothing is stored of timeline 2"),
-        "{}",
-        refused.reason
-    );
+    assert!(refused.reason.contains("nothing is stored of timeline 2"), "{}", refused.reason);
     assert_eq!(refused.nearest_before.unwrap().position.0, fork);
     // That the old primary stood still says nothing of what the new one did.
     world.branches[0].covered = Some((LogOffset(fork), Micros(9999)));
@@ -226,31 +143,11 @@ fn a_fork_at_the_start_of_a_segment_and_two_within_one() {
     // Nothing is stored of timeline 2 itself: the segment of timeline 3 holds it.
     world.store(three, None);
     let plan = world.plan_to(Target::Latest).unwrap();
-    assert_eq!(
-        plan.stop,
-        Stop {
-            record: last.start,
-            inclusive: true
-        }
-    );
+    assert_eq!(plan.stop, Stop { record: last.start, inclusive: true });
     let branches: Vec<u32> = plan.pieces.iter().map(|it| it.branch.timeline()).collect();
     assert_eq!(branches, [1, 3]);
-    assert_eq!(
-        world
-            .plan_to(Target::Xid {
-                xid: 10,
-                before: false
-            })
-            .unwrap()
-            .timeline,
-        3
-    );
-    world
-        .plan_to(Target::Xid {
-            xid: 9,
-            before: false,
-        })
-        .unwrap_err();
+    assert_eq!(world.plan_to(Target::Xid { xid: 10, before: false }).unwrap().timeline, 3);
+    world.plan_to(Target::Xid { xid: 9, before: false }).unwrap_err();
 }
 
 /// Facts of one branch with five segments, changed by `change`; the breaks that are found.
@@ -266,15 +163,8 @@ fn breaks(change: impl FnOnce(&mut BranchFacts)) -> Vec<(u64, u64, BreakReason)>
     change(&mut facts.branches[0]);
     let found = continuity(&path(&facts, &facts.branches[0]));
     assert_eq!(found.breaks, gaps(&facts));
-    assert_eq!(
-        found.runs.iter().filter(|it| it.ended_by.is_some()).count(),
-        found.breaks.len()
-    );
-    found
-        .breaks
-        .into_iter()
-        .map(|gap| (gap.span.from.0, gap.span.to.0, gap.reason))
-        .collect()
+    assert_eq!(found.runs.iter().filter(|it| it.ended_by.is_some()).count(), found.breaks.len());
+    found.breaks.into_iter().map(|gap| (gap.span.from.0, gap.span.to.0, gap.reason)).collect()
 }
 
 #[test]
@@ -283,10 +173,7 @@ fn breaks_are_named() {
     assert_eq!(breaks(|_| {}), []);
     let hole = breaks(|it| drop(it.pieces.remove(2)));
     assert_eq!(hole, [(at(2), at(3), BreakReason::Hole(None))]);
-    let known = KnownGap {
-        span: span(at(2), at(3)),
-        reason: "the slot was lost".to_owned(),
-    };
+    let known = KnownGap { span: span(at(2), at(3)), reason: "the slot was lost".to_owned() };
     let hole = breaks(|it| {
         it.pieces.remove(2);
         it.gaps.push(known.clone());
@@ -294,10 +181,7 @@ fn breaks_are_named() {
     assert_eq!(hole[0].2.to_string(), "hole: the slot was lost");
     // A known gap that was filled later is none.
     assert_eq!(breaks(|it| it.gaps.push(known.clone())), []);
-    let later = KnownGap {
-        span: span(at(9), at(10)),
-        ..known
-    };
+    let later = KnownGap { span: span(at(9), at(10)), ..known };
     assert_eq!(breaks(|it| it.gaps.push(later))[0].0, at(9));
 
     let foreign: [fn(&mut PieceFacts); 6] = [
@@ -310,10 +194,7 @@ fn breaks_are_named() {
     ];
     for (number, change) in foreign.into_iter().enumerate() {
         let found = breaks(|it| change(&mut it.pieces[3]));
-        assert!(
-            matches!(found[0].2, BreakReason::Foreign(_)),
-            "{number}: {found:?}"
-        );
+        assert!(matches!(found[0].2, BreakReason::Foreign(_)), "{number}: {found:?}");
         assert_eq!(found[0].0, at(3), "{number}");
     }
     let found = breaks(|it| it.pieces[1].content_hash = [1; 32]);
@@ -323,15 +204,9 @@ fn breaks_are_named() {
     assert_eq!(found, [(at(3), at(3), BreakReason::Reset)]);
     assert_eq!(breaks(|it| it.pieces[0].first_previous = Some(LogOffset(0))), []);
     let found = breaks(|it| {
-        it.pieces[3].verdict = Verdict::Broken {
-            at: LogOffset(at(3) + 8),
-            reason: "checksum".to_owned(),
-        };
+        it.pieces[3].verdict = Verdict::Broken { at: LogOffset(at(3) + 8), reason: "checksum".to_owned() };
     });
-    assert_eq!(
-        found,
-        [(at(3) + 8, at(4), BreakReason::Broken("checksum".to_owned()))]
-    );
+    assert_eq!(found, [(at(3) + 8, at(4), BreakReason::Broken("checksum".to_owned()))]);
     let found = breaks(|it| it.pieces[3].minimal = Some(span(at(3) + 80, at(3) + 160)));
     assert_eq!(found, [(at(3) + 80, at(3) + 160, BreakReason::Minimal)]);
     let found = breaks(|it| it.pieces[3].span.from = LogOffset(at(3) - 8));
@@ -347,15 +222,9 @@ fn windows_begin_at_the_earliest_backup_and_end_where_the_log_is_known() {
     world.store(1, None);
     let found = windows(&world.facts(), &world.backups);
     assert_eq!(found.len(), 2);
-    assert_eq!(
-        (found[0].timeline, found[0].from, found[0].to),
-        (1, Micros(2), Micros(180))
-    );
+    assert_eq!((found[0].timeline, found[0].from, found[0].to), (1, Micros(2), Micros(180)));
     assert_eq!(found[0].backups, ["b1", "abandoned"]);
-    assert_eq!(
-        (found[1].timeline, found[1].from, found[1].to),
-        (2, Micros(2), Micros(330))
-    );
+    assert_eq!((found[1].timeline, found[1].from, found[1].to), (2, Micros(2), Micros(330)));
     assert_eq!((found[1].backup.as_str(), found[1].backups.len()), ("b1", 1));
     assert_eq!(found[1].to_position, world.records(1).last().unwrap().span.end);
 
@@ -371,15 +240,7 @@ fn windows_begin_at_the_earliest_backup_and_end_where_the_log_is_known() {
 fn minimal_ends_the_window_until_the_next_backup() {
     let mut world = World::default();
     let main = world.branch(1, None);
-    let level = |minimal| {
-        move |record| {
-            Some(LogEvent::Parameters {
-                minimal,
-                limits: [1; 5],
-                record,
-            })
-        }
-    };
+    let level = |minimal| move |record| Some(LogEvent::Parameters { minimal, limits: [1; 5], record });
     let start = world.filler(main, 40);
     world.backup(main, "b1", start, 1, 2);
     world.commit(main, 10, 10);
@@ -392,36 +253,13 @@ fn minimal_ends_the_window_until_the_next_backup() {
     world.commit(main, 12, 40);
     world.store(main, None);
     let found = windows(&world.facts(), &world.backups);
-    assert_eq!(
-        found.iter().map(|it| it.backup.as_str()).collect::<Vec<_>>(),
-        ["b1", "b2"]
-    );
+    assert_eq!(found.iter().map(|it| it.backup.as_str()).collect::<Vec<_>>(), ["b1", "b2"]);
     assert_eq!((found[0].to_position, found[1].to), (minimal.start, Micros(40)));
     let plan = world.plan_to(Target::Position(minimal.start)).unwrap();
-    assert_eq!(
-        plan.stop,
-        Stop {
-            record: before.start,
-            inclusive: true
-        }
-    );
-    let refused = world
-        .plan_to(Target::Xid {
-            xid: 11,
-            before: false,
-        })
-        .unwrap_err();
+    assert_eq!(plan.stop, Stop { record: before.start, inclusive: true });
+    let refused = world.plan_to(Target::Xid { xid: 11, before: false }).unwrap_err();
     assert!(refused.reason.contains("wal_level minimal"), "{}", refused.reason);
-    assert_eq!(
-        world
-            .plan_to(Target::Xid {
-                xid: 12,
-                before: false
-            })
-            .unwrap()
-            .backup,
-        "b2"
-    );
+    assert_eq!(world.plan_to(Target::Xid { xid: 12, before: false }).unwrap().backup, "b2");
 }
 
 #[test]
@@ -462,16 +300,7 @@ fn a_piece_that_goes_on_behind_the_fork_counts_only_before_it() {
     world.store(two, None);
     world.branches[two].stored.remove(0);
     let named = || Target::Name("p".to_owned());
-    assert_eq!(
-        world.plan(&on(2, named())).unwrap().stop,
-        Stop {
-            record: point.start,
-            inclusive: true
-        }
-    );
+    assert_eq!(world.plan(&on(2, named())).unwrap().stop, Stop { record: point.start, inclusive: true });
     assert_ne!(world.plan(&on(1, named())).unwrap().stop.record, point.start);
-    assert_eq!(
-        world.plan(&on(2, named())).unwrap().warnings,
-        Vec::<String>::new()
-    );
+    assert_eq!(world.plan(&on(2, named())).unwrap().warnings, Vec::<String>::new());
 }

@@ -1,12 +1,7 @@
 //! Plans against a naive model of what a server replays, over histories made at random.
 
 // Helpers of tests fail by panicking, as tests do.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod world;
 
@@ -59,11 +54,8 @@ fn be_honest(world: &mut World) {
         Some(LogEvent::Commit(end) | LogEvent::Abort(end)) => Some((end.record.end.0, end.time.0)),
         _ => None,
     };
-    let all: Vec<(u64, i64)> = world
-        .branches
-        .iter()
-        .flat_map(|it| it.records.iter().filter_map(ends))
-        .collect();
+    let all: Vec<(u64, i64)> =
+        world.branches.iter().flat_map(|it| it.records.iter().filter_map(ends)).collect();
     let earliest_after = |at: u64| {
         let later = all.iter().filter(|(end, _)| *end > at).map(|(_, time)| *time);
         later.min().unwrap_or(i64::MAX)
@@ -94,10 +86,7 @@ fn history(numbers: Vec<u32>) -> World {
         if own.is_empty() {
             continue;
         }
-        let last = own[usize::try_from(dice.below(own.len() as u64)).unwrap()]
-            .span
-            .end
-            .0;
+        let last = own[usize::try_from(dice.below(own.len() as u64)).unwrap()].span.end.0;
         let branch = world.branch(timeline, Some((parent, aligned(last))));
         live(&mut world, branch, &mut dice, &mut clock);
         // The old primary may go on for a while.
@@ -128,10 +117,8 @@ fn store(world: &mut World, branch: usize, dice: &mut Dice, clock: i64) {
     for index in 0..pieces.len() {
         let before = index.checked_sub(1).map(|it| pieces[it]);
         let is_sound = |it: &Stored| it.span.to.0 - it.span.from.0 == SEGMENT && it.harm == Harm::None;
-        let told = is_sound(&Stored {
-            harm: Harm::None,
-            ..pieces[index]
-        }) && before.is_some_and(|it| is_sound(&it) && it.span.to == pieces[index].span.from)
+        let told = is_sound(&Stored { harm: Harm::None, ..pieces[index] })
+            && before.is_some_and(|it| is_sound(&it) && it.span.to == pieces[index].span.from)
             && pieces
                 .get(index + 1)
                 .is_none_or(|it| it.harm == Harm::None && it.span.from == pieces[index].span.to);
@@ -167,11 +154,7 @@ struct Naive<'w> {
 
 impl<'w> Naive<'w> {
     fn new(world: &'w World, branch: usize) -> Self {
-        Self {
-            world,
-            branch,
-            records: world.records(branch),
-        }
+        Self { world, branch, records: world.records(branch) }
     }
 
     /// The branches from the root to this one, each with the position where the next one leaves it.
@@ -190,20 +173,11 @@ impl<'w> Naive<'w> {
 
     /// The branch whose file of this segment is read: the youngest on the line that has begun by then and has it.
     fn file_of(&self, segment: u64) -> Option<usize> {
-        self.line()
-            .into_iter()
-            .rev()
-            .map(|(branch, _)| branch)
-            .find(|branch| {
-                let begins = self.world.branches[*branch]
-                    .parent
-                    .map_or(0, |(_, fork)| fork / SEGMENT * SEGMENT);
-                begins <= segment
-                    && self.world.branches[*branch]
-                        .stored
-                        .iter()
-                        .any(|it| it.span.from.0 == segment)
-            })
+        self.line().into_iter().rev().map(|(branch, _)| branch).find(|branch| {
+            let begins = self.world.branches[*branch].parent.map_or(0, |(_, fork)| fork / SEGMENT * SEGMENT);
+            begins <= segment
+                && self.world.branches[*branch].stored.iter().any(|it| it.span.from.0 == segment)
+        })
     }
 
     /// Whether the 8 bytes at `at` can be read, and follow what was read before them.
@@ -212,16 +186,9 @@ impl<'w> Naive<'w> {
         let Some(file) = self.file_of(segment) else {
             return false;
         };
-        let fork = self
-            .line()
-            .into_iter()
-            .find(|(branch, _)| *branch == file)
-            .map(|(_, fork)| fork)
-            .unwrap();
-        let held = self.world.branches[file]
-            .stored
-            .iter()
-            .find(|it| it.span.from.0 <= at && at < it.span.to.0);
+        let fork = self.line().into_iter().find(|(branch, _)| *branch == file).map(|(_, fork)| fork).unwrap();
+        let held =
+            self.world.branches[file].stored.iter().find(|it| it.span.from.0 <= at && at < it.span.to.0);
         at < fork
             && held.is_some_and(|it| match it.harm {
                 Harm::Broken(broken) => at < broken,
@@ -231,9 +198,7 @@ impl<'w> Naive<'w> {
 
     /// Whether all of it can be read. A swapped segment fits neither to the one before nor to the one after.
     fn reads_all(&self, from: u64, to: u64) -> bool {
-        let swapped = (from / SEGMENT * SEGMENT..to)
-            .step_by(8)
-            .filter(|at| self.is_swapped(*at));
+        let swapped = (from / SEGMENT * SEGMENT..to).step_by(8).filter(|at| self.is_swapped(*at));
         let mut seams = swapped.flat_map(|at| [at / SEGMENT * SEGMENT, (at / SEGMENT + 1) * SEGMENT]);
         (from / 8 * 8..to).step_by(8).all(|at| self.reads(at)) && !seams.any(|seam| from < seam && seam < to)
     }
@@ -247,10 +212,7 @@ impl<'w> Naive<'w> {
     /// Backups that may be used on this branch.
     fn backups(&self) -> Vec<&'w BackupFacts> {
         let on_line = |backup: &&BackupFacts| {
-            let fork = self
-                .line()
-                .into_iter()
-                .find(|(it, _)| self.world.branches[*it].id == backup.branch);
+            let fork = self.line().into_iter().find(|(it, _)| self.world.branches[*it].id == backup.branch);
             fork.is_some_and(|(_, fork)| backup.stop.0 <= fork)
         };
         self.world.backups.iter().filter(on_line).collect()
@@ -268,9 +230,7 @@ impl<'w> Naive<'w> {
     /// The record before which a server stops for a time, restored from this backup.
     fn stop_for(&self, backup: &BackupFacts, time: i64, exclusive: bool) -> Option<&'w Record> {
         let mut records = self.records.iter().filter(|it| it.span.start >= backup.stop);
-        records
-            .find(|it| Self::is_later(it.event.as_ref(), time, exclusive))
-            .copied()
+        records.find(|it| Self::is_later(it.event.as_ref(), time, exclusive)).copied()
     }
 
     /// Records replayed by a plan.
@@ -283,18 +243,10 @@ impl<'w> Naive<'w> {
 
     /// What every plan must keep.
     fn check(&self, plan: &RestorePlan) {
-        let backup = self
-            .world
-            .backups
-            .iter()
-            .find(|it| it.label == plan.backup)
-            .unwrap();
+        let backup = self.world.backups.iter().find(|it| it.label == plan.backup).unwrap();
         let stop = self.records.iter().find(|it| it.span.start == plan.stop.record);
         let stop = stop.expect("the stop is a record of the branch").span;
-        assert!(
-            self.backups().iter().any(|it| it.label == backup.label),
-            "backup of another branch"
-        );
+        assert!(self.backups().iter().any(|it| it.label == backup.label), "backup of another branch");
         assert!(
             self.reads_all(backup.start.0, stop.end.0),
             "needs log that is not there: {plan:?} {:?}",
@@ -302,10 +254,7 @@ impl<'w> Naive<'w> {
         );
         let replayed = self.replayed(plan);
         let unreplayed = self.records.get(replayed.len());
-        assert!(
-            unreplayed.is_none_or(|it| it.span.start >= backup.stop),
-            "not consistent"
-        );
+        assert!(unreplayed.is_none_or(|it| it.span.start >= backup.stop), "not consistent");
         for other in self.backups().into_iter().filter(|it| it.stop > backup.stop) {
             let consistent = unreplayed.is_none_or(|it| it.span.start >= other.stop)
                 && other.stop.0 <= aligned(replayed.last().map_or(0, |it| it.span.end.0));
@@ -326,55 +275,35 @@ impl<'w> Naive<'w> {
             pieces.first().unwrap().span.from <= backup.start && stop.end <= pieces.last().unwrap().span.to
         );
         // The piece that a fork cuts may go on behind it.
-        assert!(
-            pieces.windows(2).all(|two| two[0].span.to >= two[1].span.from),
-            "{pieces:?}"
-        );
+        assert!(pieces.windows(2).all(|two| two[0].span.to >= two[1].span.from), "{pieces:?}");
     }
 }
 
 fn commits(records: &[&Record]) -> Vec<u64> {
     let commit = |it: &&Record| matches!(it.event, Some(LogEvent::Commit(_)));
-    records
-        .iter()
-        .copied()
-        .filter(commit)
-        .map(|it| it.span.start.0)
-        .collect()
+    records.iter().copied().filter(commit).map(|it| it.span.start.0).collect()
 }
 
 fn on_branch(world: &World, branch: usize, target: Target) -> RestoreRequest {
-    RestoreRequest {
-        timeline: Some(world.branches[branch].id.timeline()),
-        ..request(target)
-    }
+    RestoreRequest { timeline: Some(world.branches[branch].id.timeline()), ..request(target) }
 }
 
 /// A restore to a moment has exactly what a server would have replayed, and is planned whenever that can be known.
 fn check_time(world: &mut World, branch: usize, time: i64, exclusive: bool) {
-    let wanted = RestoreRequest {
-        exclusive,
-        ..on_branch(world, branch, Target::Time(Micros(time)))
-    };
+    let wanted = RestoreRequest { exclusive, ..on_branch(world, branch, Target::Time(Micros(time))) };
     let outcome = world.plan(&wanted);
     let world = &*world;
     let naive = Naive::new(world, branch);
     let candidates = naive.backups();
-    let newest = candidates
-        .into_iter()
-        .filter(|it| it.stopped_at.0 <= time)
-        .max_by_key(|it| it.stop);
+    let newest = candidates.into_iter().filter(|it| it.stopped_at.0 <= time).max_by_key(|it| it.stop);
     let stop = newest.and_then(|backup| naive.stop_for(backup, time, exclusive));
     match outcome {
         Ok(plan) => {
             naive.check(&plan);
             let in_time: Vec<&Record> = match stop {
-                Some(stop) => naive
-                    .records
-                    .iter()
-                    .filter(|it| it.span.start < stop.span.start)
-                    .copied()
-                    .collect(),
+                Some(stop) => {
+                    naive.records.iter().filter(|it| it.span.start < stop.span.start).copied().collect()
+                }
                 None => naive.records.clone(),
             };
             let told = plan.warnings.iter().any(|it| it.contains("same microsecond"));
@@ -396,10 +325,7 @@ fn check_time(world: &mut World, branch: usize, time: i64, exclusive: bool) {
                 let readable = naive.reads_all(backup.start.0, at.0.max(backup.stop.0));
                 let own = naive.reads(at.0.max(backup.stop.0) - 8)
                     && world.branches[branch].parent.is_none_or(|(_, fork)| at.0 > fork);
-                assert!(
-                    !(readable && own && until.0 >= time),
-                    "refused without need: {shortfall:?}"
-                );
+                assert!(!(readable && own && until.0 >= time), "refused without need: {shortfall:?}");
             }
         }
     }
@@ -419,14 +345,8 @@ fn check_position(world: &mut World, branch: usize, at: u64) {
             if record.is_some_and(|it| it.span != last) {
                 // Only at the end of what is stored: the next record is not there whole, what ends before is.
                 let next = naive.records[reached.len()].span;
-                assert!(
-                    naive.reads_all(last.end.0, at),
-                    "silently short of {at}: {plan:?}"
-                );
-                assert!(
-                    !naive.reads_all(last.end.0, next.end.0),
-                    "short of {at}: {plan:?}"
-                );
+                assert!(naive.reads_all(last.end.0, at), "silently short of {at}: {plan:?}");
+                assert!(!naive.reads_all(last.end.0, next.end.0), "short of {at}: {plan:?}");
             }
         }
         Err(shortfall) => {
@@ -444,42 +364,28 @@ fn check_xid(world: &mut World, branch: usize, xid: u64, before: bool) {
     let Ok(plan) = outcome else { return };
     let naive = Naive::new(world, branch);
     naive.check(&plan);
-    let end = naive
-        .records
-        .iter()
-        .find(|it| it.span.start == plan.stop.record)
-        .unwrap();
+    let end = naive.records.iter().find(|it| it.span.start == plan.stop.record).unwrap();
     let is_end = matches!(&end.event, Some(LogEvent::Commit(it) | LogEvent::Abort(it)) if it.xid == xid);
     assert!(is_end && plan.stop.inclusive != before);
     for later in naive.records.iter().filter(|it| it.span.start > plan.stop.record) {
         let again = matches!(&later.event, Some(LogEvent::Commit(it) | LogEvent::Abort(it)) if it.xid == xid);
-        assert!(
-            !again || !naive.reads_all(later.span.start.0, later.span.end.0),
-            "not the last one"
-        );
+        assert!(!again || !naive.reads_all(later.span.start.0, later.span.end.0), "not the last one");
     }
 }
 
 /// Each moment of a window can be restored, and so can both of its positions.
 fn check_windows(world: &mut World) {
     for window in windows(&world.facts(), &world.backups.clone()) {
-        let wanted = |target| RestoreRequest {
-            timeline: Some(window.timeline),
-            ..request(target)
-        };
+        let wanted = |target| RestoreRequest { timeline: Some(window.timeline), ..request(target) };
         for time in [window.from.0, (window.from.0 + window.to.0) / 2, window.to.0] {
             world
                 .plan(&wanted(Target::Time(Micros(time))))
                 .unwrap_or_else(|it| panic!("{window:?} {time} {it:?}"));
         }
         for at in [window.from_position, window.to_position] {
-            world
-                .plan(&wanted(Target::Position(at)))
-                .unwrap_or_else(|it| panic!("{window:?} {at} {it:?}"));
+            world.plan(&wanted(Target::Position(at))).unwrap_or_else(|it| panic!("{window:?} {at} {it:?}"));
         }
-        world
-            .plan(&wanted(Target::Backup(window.backup.clone())))
-            .unwrap();
+        world.plan(&wanted(Target::Backup(window.backup.clone()))).unwrap();
     }
 }
 
@@ -488,18 +394,11 @@ fn check_offers(world: &mut World, branch: usize, target: Target) {
     let Err(shortfall) = world.plan(&on_branch(world, branch, target)) else {
         return;
     };
-    for offer in [shortfall.nearest_before, shortfall.nearest_after]
-        .into_iter()
-        .flatten()
-    {
+    for offer in [shortfall.nearest_before, shortfall.nearest_after].into_iter().flatten() {
         let at = on_branch(world, branch, Target::Position(offer.position));
-        world
-            .plan(&at)
-            .unwrap_or_else(|it| panic!("{shortfall:?}: {it:?}"));
+        world.plan(&at).unwrap_or_else(|it| panic!("{shortfall:?}: {it:?}"));
         let moment = on_branch(world, branch, Target::Time(offer.time.unwrap()));
-        world
-            .plan(&moment)
-            .unwrap_or_else(|it| panic!("{shortfall:?}: {it:?}"));
+        world.plan(&moment).unwrap_or_else(|it| panic!("{shortfall:?}: {it:?}"));
     }
 }
 

@@ -1,12 +1,7 @@
 //! Tables of targets and the plans that they get.
 
 // Helpers of tests fail by panicking, as tests do.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod world;
 
@@ -16,17 +11,11 @@ use everpoint_core::{
 use world::{Harm, SEGMENT, World, ended, request, span};
 
 fn stop(record: RecordSpan, inclusive: bool) -> Stop {
-    Stop {
-        record: record.start,
-        inclusive,
-    }
+    Stop { record: record.start, inclusive }
 }
 
 fn exclusive(target: Target) -> RestoreRequest {
-    RestoreRequest {
-        exclusive: true,
-        ..request(target)
-    }
+    RestoreRequest { exclusive: true, ..request(target) }
 }
 
 /// One branch: a backup between 100 and 110, then transactions 11 to 13 at 200, 300 and 400.
@@ -54,9 +43,7 @@ fn simple() -> Simple {
 
 #[test]
 fn a_moment_stops_before_the_first_later_end() {
-    let Simple {
-        mut world, commits, ..
-    } = simple();
+    let Simple { mut world, commits, .. } = simple();
     for (time, is_exclusive, wanted, xid) in [
         (110, false, commits[0], 10),
         (199, false, commits[0], 10),
@@ -67,12 +54,7 @@ fn a_moment_stops_before_the_first_later_end() {
         (400, true, commits[2], 12),
     ] {
         let target = Target::Time(Micros(time));
-        let plan = world
-            .plan(&RestoreRequest {
-                exclusive: is_exclusive,
-                ..request(target)
-            })
-            .unwrap();
+        let plan = world.plan(&RestoreRequest { exclusive: is_exclusive, ..request(target) }).unwrap();
         assert_eq!(plan.stop, stop(wanted, false), "{time}");
         assert_eq!(plan.reached.xid, Some(xid), "{time}");
         assert_eq!(plan.reached.position, wanted.start);
@@ -100,33 +82,19 @@ fn an_abort_stops_too() {
 fn the_end_of_the_log_is_no_proof_that_nothing_happened() {
     let Simple { mut world, last, .. } = simple();
     let refused = world.plan_to(Target::Time(Micros(401))).unwrap_err();
-    assert!(
-        refused.reason.contains("known to be complete until"),
-        "{}",
-        refused.reason
-    );
+    assert!(refused.reason.contains("known to be complete until"), "{}", refused.reason);
     let before = refused.nearest_before.unwrap();
-    assert_eq!(
-        (before.time, before.position, before.xid),
-        (Some(Micros(400)), last.end, Some(13))
-    );
+    assert_eq!((before.time, before.position, before.xid), (Some(Micros(400)), last.end, Some(13)));
     assert_eq!(refused.nearest_after, None);
     // Offered is what can be had, with a word about the microsecond.
     let plan = world.plan_to(Target::Time(Micros(400))).unwrap();
     assert_eq!(plan.stop, stop(last, true));
-    assert!(
-        plan.warnings[0].contains("same microsecond"),
-        "{:?}",
-        plan.warnings
-    );
+    assert!(plan.warnings[0].contains("same microsecond"), "{:?}", plan.warnings);
 
     let end = LogOffset(world.end(0) + 8);
     world.branches[0].covered = Some((end, Micros(900)));
     let refused = world.plan_to(Target::Time(Micros(900))).unwrap_err();
-    assert!(
-        refused.reason.contains("stored log ends"),
-        "covered at a position that is not stored"
-    );
+    assert!(refused.reason.contains("stored log ends"), "covered at a position that is not stored");
     world.branches[0].covered = Some((last.end, Micros(900)));
     let plan = world.plan_to(Target::Time(Micros(900))).unwrap();
     assert_eq!((plan.stop, plan.warnings.len()), (stop(last, true), 0));
@@ -149,30 +117,15 @@ fn before_the_first_backup_and_without_one() {
     }
     world.backups.clear();
     world.plan_to(Target::Time(Micros(200))).unwrap_err();
-    assert!(
-        World::default()
-            .plan_to(Target::Latest)
-            .unwrap_err()
-            .reason
-            .contains("no log")
-    );
+    assert!(World::default().plan_to(Target::Latest).unwrap_err().reason.contains("no log"));
 }
 
 #[test]
 fn positions() {
-    let Simple {
-        mut world,
-        commits,
-        last,
-    } = simple();
+    let Simple { mut world, commits, last } = simple();
     let position = |at: u64| Target::Position(LogOffset(at));
     let (first, at) = (commits[0], commits[0].start.0);
-    let before = world
-        .records(0)
-        .iter()
-        .map(|it| it.span)
-        .rfind(|it| it.start.0 < at)
-        .unwrap();
+    let before = world.records(0).iter().map(|it| it.span).rfind(|it| it.start.0 < at).unwrap();
     for (target, is_exclusive, wanted) in [
         (at, false, first),
         (at + 1, false, first),
@@ -184,12 +137,8 @@ fn positions() {
         (last.end.0, false, last),
         (last.end.0, true, last),
     ] {
-        let plan = world
-            .plan(&RestoreRequest {
-                exclusive: is_exclusive,
-                ..request(position(target))
-            })
-            .unwrap();
+        let plan =
+            world.plan(&RestoreRequest { exclusive: is_exclusive, ..request(position(target)) }).unwrap();
         assert_eq!(plan.stop, stop(wanted, true), "{target} {is_exclusive}");
         assert_eq!(plan.reached.position, wanted.end);
     }
@@ -197,11 +146,7 @@ fn positions() {
     assert!(refused.reason.contains("ends at"), "{}", refused.reason);
     assert_eq!(refused.nearest_before.unwrap().position, last.end);
     let refused = world.plan_to(position(SEGMENT + 50)).unwrap_err();
-    assert!(
-        refused.reason.contains("earliest usable backup"),
-        "{}",
-        refused.reason
-    );
+    assert!(refused.reason.contains("earliest usable backup"), "{}", refused.reason);
     assert_eq!(refused.nearest_after.unwrap().position, world.backups[0].stop);
     world.plan_to(position(3)).unwrap_err();
 }
@@ -216,43 +161,23 @@ fn a_record_that_crosses_pieces_belongs_to_where_it_ends_but_begins_before() {
     let after = world.commit(main, 5, 10);
     world.store(main, None);
     for at in [long.start.0, long.start.0 + SEGMENT, long.end.0 - 1] {
-        assert_eq!(
-            world.plan_to(Target::Position(LogOffset(at))).unwrap().stop,
-            stop(long, true),
-            "{at}"
-        );
+        assert_eq!(world.plan_to(Target::Position(LogOffset(at))).unwrap().stop, stop(long, true), "{at}");
     }
-    assert_eq!(
-        world.plan_to(Target::Position(after.start)).unwrap().stop,
-        stop(after, true)
-    );
+    assert_eq!(world.plan_to(Target::Position(after.start)).unwrap().stop, stop(after, true));
     // Cut within the long record: everything before it is still there, at the end of the log.
     world.branches[0].stored.clear();
     world.store(main, Some(long.start.0 + SEGMENT));
-    let plan = world
-        .plan_to(Target::Position(LogOffset(long.start.0 + SEGMENT)))
-        .unwrap();
+    let plan = world.plan_to(Target::Position(LogOffset(long.start.0 + SEGMENT))).unwrap();
     assert_eq!(plan.stop.record, world.records(0)[1].span.start);
 }
 
 #[test]
 fn transactions_by_id() {
-    let Simple {
-        mut world, commits, ..
-    } = simple();
+    let Simple { mut world, commits, .. } = simple();
     let xid = |xid, before| Target::Xid { xid, before };
-    assert_eq!(
-        world.plan_to(xid(12, false)).unwrap().stop,
-        stop(commits[1], true)
-    );
-    assert_eq!(
-        world.plan_to(xid(12, true)).unwrap().stop,
-        stop(commits[1], false)
-    );
-    assert_eq!(
-        world.plan(&exclusive(xid(12, false))).unwrap().stop,
-        stop(commits[1], false)
-    );
+    assert_eq!(world.plan_to(xid(12, false)).unwrap().stop, stop(commits[1], true));
+    assert_eq!(world.plan_to(xid(12, true)).unwrap().stop, stop(commits[1], false));
+    assert_eq!(world.plan(&exclusive(xid(12, false))).unwrap().stop, stop(commits[1], false));
     let refused = world.plan_to(xid(99, false)).unwrap_err();
     assert!(refused.reason.contains("transaction 99"), "{}", refused.reason);
     // Before the backup is consistent.
@@ -274,13 +199,7 @@ fn ids_repeat_subtransactions_count_and_rollbacks_are_said() {
         Some(LogEvent::Commit(end))
     });
     let abort = world.abort(main, 15, 40);
-    world.record(main, 60, |record| {
-        Some(LogEvent::Prepare {
-            xid: 16,
-            gid: "two".to_owned(),
-            record,
-        })
-    });
+    world.record(main, 60, |record| Some(LogEvent::Prepare { xid: 16, gid: "two".to_owned(), record }));
     world.commit(main, 17, 50);
     world.store(main, None);
     let to = |xid| Target::Xid { xid, before: false };
@@ -292,9 +211,7 @@ fn ids_repeat_subtransactions_count_and_rollbacks_are_said() {
     assert!(world.plan_to(to(16)).unwrap_err().reason.contains("\"two\""));
     let plan = world.plan_to(to(17)).unwrap();
     assert!(
-        plan.warnings
-            .iter()
-            .any(|it| it.contains("\"two\"") && it.contains("16")),
+        plan.warnings.iter().any(|it| it.contains("\"two\"") && it.contains("16")),
         "{:?}",
         plan.warnings
     );
@@ -307,52 +224,21 @@ fn before_a_drop_of_a_database_is_before_its_files_go() {
     let start = world.filler(main, 40);
     world.backup(main, "b", start, 1, 2);
     let drop_of = |xid| {
-        move |record| {
-            Some(LogEvent::DatabaseDrop {
-                xid,
-                database: 5,
-                tablespaces: vec![1663],
-                record,
-            })
-        }
+        move |record| Some(LogEvent::DatabaseDrop { xid, database: 5, tablespaces: vec![1663], record })
     };
     world.record(main, 40, drop_of(20));
     world.commit(main, 20, 5);
     world.filler(main, 500);
     let drop = world.record(main, 40, drop_of(20));
     world.filler(main, 400);
-    world.record(main, 40, |record| {
-        Some(LogEvent::TablespaceDrop {
-            xid: 20,
-            tablespace: 9,
-            record,
-        })
-    });
+    world.record(main, 40, |record| Some(LogEvent::TablespaceDrop { xid: 20, tablespace: 9, record }));
     world.record(main, 40, drop_of(21));
     let commit = world.commit(main, 20, 10);
     world.store(main, None);
-    let plan = world
-        .plan_to(Target::Xid {
-            xid: 20,
-            before: true,
-        })
-        .unwrap();
+    let plan = world.plan_to(Target::Xid { xid: 20, before: true }).unwrap();
     assert_eq!(plan.stop, stop(drop, false));
-    assert!(
-        plan.reasons.iter().any(|it| it.contains("files go")),
-        "{:?}",
-        plan.reasons
-    );
-    assert_eq!(
-        world
-            .plan_to(Target::Xid {
-                xid: 20,
-                before: false
-            })
-            .unwrap()
-            .stop,
-        stop(commit, true)
-    );
+    assert!(plan.reasons.iter().any(|it| it.contains("files go")), "{:?}", plan.reasons);
+    assert_eq!(world.plan_to(Target::Xid { xid: 20, before: false }).unwrap().stop, stop(commit, true));
 }
 
 #[test]
@@ -374,13 +260,7 @@ fn named_points_and_backups() {
     assert!(plan.warnings[0].contains("same name"));
     let plan = world.plan(&exclusive(Target::Name("twice".to_owned()))).unwrap();
     assert_eq!(plan.stop, stop(twice, false));
-    assert!(
-        world
-            .plan_to(Target::Name("never".to_owned()))
-            .unwrap_err()
-            .reason
-            .contains("\"never\"")
-    );
+    assert!(world.plan_to(Target::Name("never".to_owned())).unwrap_err().reason.contains("\"never\""));
 
     for (label, wanted) in [("b1", end), ("standby", standby_end)] {
         let plan = world.plan_to(Target::Backup(label.to_owned())).unwrap();
@@ -388,19 +268,10 @@ fn named_points_and_backups() {
     }
     // If that one proves damaged, the one before it and more log lead to the same state.
     let skip = vec!["standby".to_owned()];
-    let wanted = RestoreRequest {
-        skip,
-        ..request(Target::Backup("standby".to_owned()))
-    };
+    let wanted = RestoreRequest { skip, ..request(Target::Backup("standby".to_owned())) };
     let plan = world.plan(&wanted).unwrap();
     assert_eq!((plan.stop, plan.backup.as_str()), (stop(standby_end, true), "b1"));
-    assert!(
-        world
-            .plan_to(Target::Backup("b9".to_owned()))
-            .unwrap_err()
-            .reason
-            .contains("b9")
-    );
+    assert!(world.plan_to(Target::Backup("b9".to_owned())).unwrap_err().reason.contains("b9"));
 }
 
 #[test]
@@ -414,36 +285,19 @@ fn the_newest_backup_that_is_consistent_is_taken() {
     world.store(0, None);
     let plan = world.plan_to(Target::Latest).unwrap();
     assert_eq!((plan.backup.as_str(), plan.stop), ("b2", stop(late, true)));
-    assert_eq!(
-        plan.pieces.first().unwrap().span.from.0,
-        start.start.0 / SEGMENT * SEGMENT
-    );
+    assert_eq!(plan.pieces.first().unwrap().span.from.0, start.start.0 / SEGMENT * SEGMENT);
     assert_eq!(plan.log_bytes, late.end.0 - start.start.0);
-    let wanted = RestoreRequest {
-        skip: vec!["b2".to_owned()],
-        ..request(Target::Latest)
-    };
+    let wanted = RestoreRequest { skip: vec!["b2".to_owned()], ..request(Target::Latest) };
     let older: RestorePlan = world.plan(&wanted).unwrap();
     assert_eq!((older.backup.as_str(), older.stop), ("b1", plan.stop));
     // 14 lies between b2's start and stop.
-    assert_eq!(
-        world
-            .plan_to(Target::Xid {
-                xid: 14,
-                before: false
-            })
-            .unwrap()
-            .backup,
-        "b1"
-    );
+    assert_eq!(world.plan_to(Target::Xid { xid: 14, before: false }).unwrap().backup, "b1");
 }
 
 #[test]
 fn nothing_is_offered_across_a_hole_or_a_break() {
     for harm in [None, Some(Harm::Swapped), Some(Harm::Broken(0))] {
-        let Simple {
-            mut world, commits, ..
-        } = simple();
+        let Simple { mut world, commits, .. } = simple();
         let place = commits[1].start.0 / SEGMENT * SEGMENT;
         match harm {
             None => world.lose(0, place),
@@ -453,17 +307,12 @@ fn nothing_is_offered_across_a_hole_or_a_break() {
         world.plan_to(Target::Time(Micros(150))).unwrap();
         for target in [
             Target::Time(Micros(350)),
-            Target::Xid {
-                xid: 13,
-                before: false,
-            },
+            Target::Xid { xid: 13, before: false },
             Target::Latest,
             Target::Position(commits[2].start),
         ] {
             let refused = world.plan_to(target.clone()).unwrap_err();
-            let before = refused
-                .nearest_before
-                .unwrap_or_else(|| panic!("{target:?}: {refused:?}"));
+            let before = refused.nearest_before.unwrap_or_else(|| panic!("{target:?}: {refused:?}"));
             assert!(before.position.0 <= place, "{target:?} {refused:?}");
             let again = world.plan_to(Target::Position(before.position)).unwrap();
             assert_eq!(again.reached.position, before.position);
@@ -478,24 +327,9 @@ fn what_a_restore_must_prepare_for_is_told() {
     let main = world.branch(1, None);
     let space = |tablespace, path: &str| {
         let path = path.to_owned();
-        move |record| {
-            Some(LogEvent::TablespaceCreate {
-                xid: 3,
-                tablespace,
-                path,
-                record,
-            })
-        }
+        move |record| Some(LogEvent::TablespaceCreate { xid: 3, tablespace, path, record })
     };
-    let limits = |limits| {
-        move |record| {
-            Some(LogEvent::Parameters {
-                minimal: false,
-                limits,
-                record,
-            })
-        }
-    };
+    let limits = |limits| move |record| Some(LogEvent::Parameters { minimal: false, limits, record });
     world.record(main, 40, space(1, "/before"));
     let start = world.filler(main, 40);
     world.record(main, 40, limits([100, 8, 10, 0, 64]));
@@ -506,12 +340,7 @@ fn what_a_restore_must_prepare_for_is_told() {
     world.record(main, 40, space(3, "/after"));
     world.record(main, 40, limits([900, 8, 10, 0, 64]));
     world.store(main, None);
-    let plan = world
-        .plan_to(Target::Xid {
-            xid: 4,
-            before: false,
-        })
-        .unwrap();
+    let plan = world.plan_to(Target::Xid { xid: 4, before: false }).unwrap();
     assert_eq!(plan.created_tablespaces, [(2, "/data/two".to_owned())]);
     let value = |name: &str| plan.limits.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
     assert_eq!(value("max_connections"), Some("100"));
@@ -531,14 +360,7 @@ fn only_the_pieces_that_matter_are_read() {
     }
     world.store(main, None);
     assert!(world.branches[0].stored.len() > 150);
-    for target in [
-        Target::Time(Micros(100)),
-        Target::Xid {
-            xid: 100,
-            before: true,
-        },
-        Target::Latest,
-    ] {
+    for target in [Target::Time(Micros(100)), Target::Xid { xid: 100, before: true }, Target::Latest] {
         world.digests_read = 0;
         world.plan_to(target.clone()).unwrap();
         assert!(world.digests_read <= 6, "{target:?} read {}", world.digests_read);
@@ -559,20 +381,8 @@ fn a_commit_that_crosses_into_a_piece_read_alone_is_found() {
     world.commit(main, 12, 30);
     world.store(main, None);
     world.piece_at(main, 2 * SEGMENT).harm = Harm::HeadUnknown;
-    assert_eq!(
-        world.plan_to(Target::Time(Micros(15))).unwrap().stop,
-        stop(crossing, false)
-    );
-    assert_eq!(
-        world
-            .plan_to(Target::Xid {
-                xid: 11,
-                before: false
-            })
-            .unwrap()
-            .stop,
-        stop(crossing, true)
-    );
+    assert_eq!(world.plan_to(Target::Time(Micros(15))).unwrap().stop, stop(crossing, false));
+    assert_eq!(world.plan_to(Target::Xid { xid: 11, before: false }).unwrap().stop, stop(crossing, true));
 }
 
 #[test]
@@ -594,11 +404,7 @@ fn a_clock_put_back_is_told_and_never_guessed_about() {
     assert_eq!((plan.backup.as_str(), plan.stop), ("b2", stop(next, false)));
     // Of the transactions in the backup two are from the future.
     assert_eq!(plan.reached.xid, Some(12));
-    assert!(
-        plan.warnings[0].contains("clock was put back"),
-        "{:?}",
-        plan.warnings
-    );
+    assert!(plan.warnings[0].contains("clock was put back"), "{:?}", plan.warnings);
     // Without the log of b2 nothing tells what was there at 150.
     world.lose(main, start.start.0);
     let refused = world.plan(&to()).unwrap_err();
@@ -607,9 +413,7 @@ fn a_clock_put_back_is_told_and_never_guessed_about() {
 
 #[test]
 fn latest_is_refused_where_the_newest_log_is_broken() {
-    let Simple {
-        mut world, commits, ..
-    } = simple();
+    let Simple { mut world, commits, .. } = simple();
     world.plan_to(Target::Latest).unwrap();
     world.piece_at(0, commits[2].start.0).harm = Harm::Broken(commits[2].start.0);
     let refused = world.plan_to(Target::Latest).unwrap_err();
@@ -638,12 +442,7 @@ fn a_prepared_transaction_that_ended_is_not_warned_of() {
     world.commit(main, 13, 20);
     world.record(main, 60, prepare(14, "later"));
     world.store(main, None);
-    let plan = world
-        .plan_to(Target::Xid {
-            xid: 13,
-            before: false,
-        })
-        .unwrap();
+    let plan = world.plan_to(Target::Xid { xid: 13, before: false }).unwrap();
     assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
     assert!(plan.warnings[0].contains("\"open\""));
 }

@@ -58,8 +58,7 @@ impl ClusterRepo {
     /// `repo.exists` if the label is taken, `repo.invalid` if it can't be one.
     pub fn begin_backup(&self, label: &str, attempt: &Attempt) -> Result<(), RepoError> {
         names::check_word("begin backup", label)?;
-        self.shared
-            .put(&self.of(label, "attempt"), ObjectKind::Attempt, &attempt.encode())
+        self.shared.put(&self.of(label, "attempt"), ObjectKind::Attempt, &attempt.encode())
     }
 
     /// Records why a backup failed. One that is recorded already stays.
@@ -68,10 +67,7 @@ impl ClusterRepo {
     /// If it can't be written.
     pub fn fail_backup(&self, label: &str, failure: &Failure) -> Result<(), RepoError> {
         names::check_word("record the failure of backup", label)?;
-        match self
-            .shared
-            .put(&self.of(label, "failure"), ObjectKind::Failure, &failure.encode())
-        {
+        match self.shared.put(&self.of(label, "failure"), ObjectKind::Failure, &failure.encode()) {
             Err(error) if error.code != code::EXISTS => Err(error),
             _ => Ok(()),
         }
@@ -85,26 +81,15 @@ impl ClusterRepo {
         names::check_word("mark damage of backup", label)?;
         let prefix = self.of(label, "damage/");
         for _ in 0..ATTEMPTS {
-            let number = numbers(&self.shared, &prefix)?
-                .last()
-                .copied()
-                .unwrap_or_default()
-                .saturating_add(1);
-            match self
-                .shared
-                .put(&format!("{prefix}{number}"), ObjectKind::Damage, &damage.encode())
-            {
+            let number =
+                numbers(&self.shared, &prefix)?.last().copied().unwrap_or_default().saturating_add(1);
+            match self.shared.put(&format!("{prefix}{number}"), ObjectKind::Damage, &damage.encode()) {
                 Err(error) if error.code == code::EXISTS => {}
                 result => return result,
             }
         }
-        Err(RepoError::new(
-            code::LOCKED,
-            "mark damage of backup",
-            label,
-            "others do so all the time",
-        )
-        .retryable())
+        Err(RepoError::new(code::LOCKED, "mark damage of backup", label, "others do so all the time")
+            .retryable())
     }
 
     /// All backups and attempts, by label.
@@ -113,25 +98,15 @@ impl ClusterRepo {
     /// If the store can't be read. What can be read and is damaged is told in [`BackupListing::unreadable`].
     pub fn backups(&self) -> Result<Vec<BackupListing>, RepoError> {
         let mut found = Vec::new();
-        for label in self
-            .shared
-            .store
-            .list_children(&format!("{}/backups/", self.base))?
-        {
+        for label in self.shared.store.list_children(&format!("{}/backups/", self.base))? {
             found.extend(self.backup(&label)?);
         }
         let open = |listing: &BackupListing| {
             listing.record.is_none() && listing.failure.is_none() && listing.unreadable.is_none()
         };
-        let newest = found
-            .iter_mut()
-            .filter(|listing| open(listing))
-            .max_by_key(|listing| {
-                (
-                    listing.attempt.as_ref().map(|attempt| attempt.started_at),
-                    listing.label.clone(),
-                )
-            });
+        let newest = found.iter_mut().filter(|listing| open(listing)).max_by_key(|listing| {
+            (listing.attempt.as_ref().map(|attempt| attempt.started_at), listing.label.clone())
+        });
         if let Some(newest) = newest {
             newest.running = lease::state(&self.shared, &self.backup_lease_id())? != LeaseState::Free;
         }
@@ -151,10 +126,8 @@ impl ClusterRepo {
         let failure = seen
             .failure
             .then(|| self.record(&self.of(label, "failure"), ObjectKind::Failure, Failure::decode));
-        let record = seen.manifest.then(|| {
-            self.open_manifest(label)
-                .map(|reader| Some(reader.record().clone()))
-        });
+        let record =
+            seen.manifest.then(|| self.open_manifest(label).map(|reader| Some(reader.record().clone())));
         let mut damage = Vec::new();
         for number in seen.damage {
             let name = self.of(label, &format!("damage/{number}"));
@@ -182,9 +155,7 @@ impl ClusterRepo {
                 "attempt" => seen.attempt = true,
                 "manifest" => seen.manifest = true,
                 "failure" => seen.failure = true,
-                other => seen
-                    .damage
-                    .extend(other.strip_prefix("damage/").and_then(names::parse_number)),
+                other => seen.damage.extend(other.strip_prefix("damage/").and_then(names::parse_number)),
             }
             ControlFlow::Continue(())
         })?;
@@ -200,27 +171,20 @@ impl ClusterRepo {
         let Some(bytes) = self.shared.get(name, kind)? else {
             return Ok(None);
         };
-        decode(&bytes)
-            .map(Some)
-            .map_err(|error| format_error("read", name, error))
+        decode(&bytes).map(Some).map_err(|error| format_error("read", name, error))
     }
 
     /// Labels of the backups that have a map, sorted.
     pub(crate) fn labels_with_manifest(&self) -> Result<Vec<String>, RepoError> {
-        let mut labels = self
-            .shared
-            .store
-            .list_children(&format!("{}/backups/", self.base))?;
+        let mut labels = self.shared.store.list_children(&format!("{}/backups/", self.base))?;
         let mut failure = None;
-        labels.retain(
-            |label| match self.shared.store.head(&self.of(label, "manifest")) {
-                Ok(found) => found.is_some(),
-                Err(error) => {
-                    failure = Some(error);
-                    false
-                }
-            },
-        );
+        labels.retain(|label| match self.shared.store.head(&self.of(label, "manifest")) {
+            Ok(found) => found.is_some(),
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        });
         failure.map_or(Ok(labels), |error| Err(error.into()))
     }
 
@@ -319,9 +283,7 @@ impl ImageReader {
     /// # Errors
     /// `repo.damaged` if the map fails its checks.
     pub fn next_entry(&mut self) -> Result<Option<FileEntry>, RepoError> {
-        self.reader
-            .next_entry()
-            .map_err(|error| format_error("read", &self.name, error))
+        self.reader.next_entry().map_err(|error| format_error("read", &self.name, error))
     }
 }
 
@@ -352,9 +314,7 @@ impl BackupWriter {
                 .map_err(|error| format_error("write", &self.pages_name, error.into()))?;
         }
         self.hashes = self.hashes.saturating_add(page_hashes.len() as u64);
-        self.manifest
-            .entry(&entry)
-            .map_err(|error| format_error("write", &self.name, error))
+        self.manifest.entry(&entry).map_err(|error| format_error("write", &self.name, error))
     }
 
     /// Makes the backup exist: page hashes first, then, if all packs are there, the map; then the packs are looked at once
@@ -364,10 +324,7 @@ impl BackupWriter {
     /// `repo.damaged` if a pack is missing: the backup does not exist then, or is marked as damaged.
     pub fn finish(self) -> Result<(), RepoError> {
         let wrap = |error| format_error("write", &self.name, error);
-        let pages = self
-            .pages
-            .finish(&[])
-            .map_err(|error| format_error("write", &self.pages_name, error))?;
+        let pages = self.pages.finish(&[]).map_err(|error| format_error("write", &self.pages_name, error))?;
         pages.commit()?;
         if let Some(pack) = self.cluster.missing_pack(&self.packs)? {
             return Err(gone(&self.name, pack));
@@ -380,21 +337,13 @@ impl BackupWriter {
         let error = gone(&self.name, pack);
         self.cluster.mark_damage(
             &self.label,
-            &Damage {
-                at: now().0,
-                object: self.name.clone(),
-                message: error.message.clone(),
-            },
+            &Damage { at: now().0, object: self.name.clone(), message: error.message.clone() },
         )?;
         Err(error)
     }
 }
 
 fn gone(name: &str, pack: PackId) -> RepoError {
-    RepoError::damaged(
-        "finish",
-        name,
-        format!("pack {pack}, which it names, is not stored"),
-    )
-    .hint("take the backup again; what is stored is reused")
+    RepoError::damaged("finish", name, format!("pack {pack}, which it names, is not stored"))
+        .hint("take the backup again; what is stored is reused")
 }

@@ -25,11 +25,7 @@ pub struct ClusterRepo {
 
 impl ClusterRepo {
     pub(crate) fn new(shared: Arc<Shared>, name: &str) -> Self {
-        Self {
-            shared,
-            name: name.to_owned(),
-            base: format!("{}{name}", names::CLUSTERS),
-        }
+        Self { shared, name: name.to_owned(), base: format!("{}{name}", names::CLUSTERS) }
     }
 
     /// Its name.
@@ -84,9 +80,7 @@ impl ClusterRepo {
             if let Some((number, identity)) = known.iter().rev().find(|(_, other)| same(other)) {
                 return Ok((*number, identity.clone()));
             }
-            let is_known = known
-                .iter()
-                .any(|(_, other)| other.system_identifier == wanted.system_identifier);
+            let is_known = known.iter().any(|(_, other)| other.system_identifier == wanted.system_identifier);
             if let Some((number, other)) = known.last()
                 && !is_known
                 && !allow_new
@@ -104,13 +98,8 @@ impl ClusterRepo {
                 Err(error) => return Err(error),
             }
         }
-        Err(RepoError::new(
-            code::LOCKED,
-            "register",
-            &self.name,
-            "others register servers all the time",
-        )
-        .retryable())
+        Err(RepoError::new(code::LOCKED, "register", &self.name, "others register servers all the time")
+            .retryable())
     }
 
     fn wrong_cluster(&self, wanted: &Identity, number: u32, other: &Identity) -> RepoError {
@@ -133,13 +122,7 @@ impl ClusterRepo {
     /// The log of one branch.
     #[must_use]
     pub fn log(&self, identity: u32, branch: BranchId, segment_size: u64) -> LogStore {
-        LogStore::new(
-            Arc::clone(&self.shared),
-            &self.base,
-            identity,
-            branch,
-            segment_size,
-        )
+        LogStore::new(Arc::clone(&self.shared), &self.base, identity, branch, segment_size)
     }
 
     /// Branches of which anything is stored, by timeline.
@@ -147,10 +130,7 @@ impl ClusterRepo {
     /// # Errors
     /// If the store can't be listed.
     pub fn branches(&self, identity: u32) -> Result<Vec<BranchId>, RepoError> {
-        let children = self
-            .shared
-            .store
-            .list_children(&format!("{}/log/{identity}/", self.base))?;
+        let children = self.shared.store.list_children(&format!("{}/log/{identity}/", self.base))?;
         Ok(children.iter().filter_map(|name| BranchId::parse(name)).collect())
     }
 }

@@ -26,11 +26,7 @@ pub(crate) fn check_cluster(name: &str) -> Result<(), RepoError> {
     }
     let rule =
         "a cluster's name has 1 to 63 small letters, digits and . _ -, and begins with a letter or digit";
-    Err(RepoError::invalid(
-        "use as a cluster's name",
-        format!("{:?}", shorten(name)),
-        rule,
-    ))
+    Err(RepoError::invalid("use as a cluster's name", format!("{:?}", shorten(name)), rule))
 }
 
 /// Checks a word that becomes one part of an object name: letters, digits and `. _ + = -`, the first one no dot.
@@ -40,11 +36,7 @@ pub(crate) fn check_word(operation: &'static str, word: &str) -> Result<(), Repo
         return Ok(());
     }
     let rule = "it may hold letters, digits and . _ + = - only, and not begin with a dot";
-    Err(RepoError::invalid(
-        operation,
-        format!("{:?}", shorten(word)),
-        rule,
-    ))
+    Err(RepoError::invalid(operation, format!("{:?}", shorten(word)), rule))
 }
 
 fn shorten(text: &str) -> String {
@@ -69,15 +61,9 @@ pub(crate) fn parse_pair(text: &str) -> Option<(u64, u64)> {
 }
 
 fn parse_hex16(text: &str) -> Option<u64> {
-    let canonical = text.len() == 16
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if canonical {
-        u64::from_str_radix(text, 16).ok()
-    } else {
-        None
-    }
+    let canonical =
+        text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if canonical { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
 /// A span of the log in an object name.
@@ -88,10 +74,7 @@ pub(crate) fn span(span: Span) -> String {
 /// Reads what [`span`] made; `None` if it is no span or an empty one.
 pub(crate) fn parse_span(text: &str) -> Option<Span> {
     let (from, to) = parse_pair(text)?;
-    (from < to).then_some(Span {
-        from: LogOffset(from),
-        to: LogOffset(to),
-    })
+    (from < to).then_some(Span { from: LogOffset(from), to: LogOffset(to) })
 }
 
 /// `covered until` in an object name. Moments before 1970 don't occur; they would count as 1970.
@@ -127,23 +110,13 @@ impl SegmentNames {
     /// Start of the segment of this name; `None` if it is not the name of a segment of this branch.
     pub(crate) fn parse(self, name: &str) -> Option<LogOffset> {
         let hex = |text: &str| {
-            let canonical = text
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
-            if canonical {
-                u32::from_str_radix(text, 16).ok()
-            } else {
-                None
-            }
+            let canonical = text.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
+            if canonical { u32::from_str_radix(text, 16).ok() } else { None }
         };
         if name.len() != 24 {
             return None;
         }
-        let (timeline, high, low) = (
-            hex(name.get(..8)?)?,
-            hex(name.get(8..16)?)?,
-            hex(name.get(16..)?)?,
-        );
+        let (timeline, high, low) = (hex(name.get(..8)?)?, hex(name.get(8..16)?)?, hex(name.get(16..)?)?);
         let low = u64::from(low).checked_mul(self.size)?;
         let fits = timeline == self.timeline && low < HIGH;
         fits.then(|| LogOffset(u64::from(high).saturating_mul(HIGH).saturating_add(low)))
@@ -173,16 +146,10 @@ mod tests {
 
     #[test]
     fn segments_are_named_as_postgresql_names_them() {
-        let names = SegmentNames {
-            timeline: 1,
-            size: 16 << 20,
-        };
+        let names = SegmentNames { timeline: 1, size: 16 << 20 };
         assert_eq!(names.name(LogOffset(0x3000148)), "000000010000000000000003");
         assert_eq!(names.name(LogOffset(0x1_FF00_0000)), "0000000100000001000000FF");
-        let small = SegmentNames {
-            timeline: 0x1f,
-            size: 1 << 20,
-        };
+        let small = SegmentNames { timeline: 0x1f, size: 1 << 20 };
         assert_eq!(small.name(LogOffset(0x2_FFF0_0001)), "0000001F0000000200000FFF");
         for bad in [
             "",

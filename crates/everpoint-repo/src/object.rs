@@ -31,13 +31,7 @@ pub(crate) struct Shared {
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], RepoError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| {
-        RepoError::new(
-            "repo.random",
-            "draw",
-            "random bytes",
-            "the operating system gave none",
-        )
-        .retryable()
+        RepoError::new("repo.random", "draw", "random bytes", "the operating system gave none").retryable()
     })?;
     Ok(bytes)
 }
@@ -54,11 +48,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 impl Shared {
     pub(crate) fn address<'a>(&self, name: &'a str, kind: ObjectKind) -> ObjectAddress<'a> {
-        ObjectAddress {
-            repository: self.id,
-            name,
-            kind,
-        }
+        ObjectAddress { repository: self.id, name, kind }
     }
 
     /// Writes a whole new object; code `repo.exists` if the name is taken.
@@ -88,9 +78,7 @@ impl Shared {
         let mut reader =
             FrameStreamReader::new(&*sealed, &self.address(name, kind), &self.ring).map_err(wrap)?;
         let mut bytes = Vec::new();
-        reader
-            .read_to_end(&mut bytes)
-            .map_err(|error| wrap(error.into()))?;
+        reader.read_to_end(&mut bytes).map_err(|error| wrap(error.into()))?;
         Ok(Some(bytes))
     }
 
@@ -106,9 +94,7 @@ impl Shared {
         kind: ObjectKind,
         codec: Codec,
     ) -> Result<FrameStreamWriter<StoreWrite>, RepoError> {
-        let inner = StoreWrite {
-            inner: self.store.create(name)?,
-        };
+        let inner = StoreWrite { inner: self.store.create(name)? };
         FrameStreamWriter::new(inner, &self.address(name, kind), &self.ring, random()?, codec)
             .map_err(|error| format_error("create", name, error))
     }
@@ -202,12 +188,7 @@ pub(crate) struct StoreRead {
 
 impl StoreRead {
     pub(crate) fn new(inner: Box<dyn ObjectReader>) -> Self {
-        Self {
-            inner,
-            position: 0,
-            buffer: Vec::new(),
-            used: 0,
-        }
+        Self { inner, position: 0, buffer: Vec::new(), used: 0 }
     }
 
     fn refill(&mut self) -> io::Result<()> {
@@ -215,9 +196,7 @@ impl StoreRead {
         let take = usize::try_from(left).unwrap_or(READ_AHEAD).min(READ_AHEAD);
         self.buffer.resize(take, 0);
         self.used = 0;
-        self.inner
-            .read_at(self.position, &mut self.buffer)
-            .map_err(io::Error::other)?;
+        self.inner.read_at(self.position, &mut self.buffer).map_err(io::Error::other)?;
         self.position = self.position.saturating_add(take as u64);
         Ok(())
     }

@@ -41,22 +41,11 @@ impl ClusterRepo {
         let id = PackId(random()?);
         let name = pack_name(&self.base, id);
         let writer = self.shared.store.create(&name)?;
-        let sealer = FrameSealer::new(
-            &self.shared.address(&name, ObjectKind::Pack),
-            &self.shared.ring,
-            random()?,
-        )
-        .map_err(|error| format_error("create", &name, error))?;
+        let sealer =
+            FrameSealer::new(&self.shared.address(&name, ObjectKind::Pack), &self.shared.ring, random()?)
+                .map_err(|error| format_error("create", &name, error))?;
         let buffer = sealer.header().to_vec();
-        Ok(PackWriter {
-            id,
-            name,
-            writer,
-            sealer,
-            compressor: Compressor::new(),
-            buffer,
-            runs: Vec::new(),
-        })
+        Ok(PackWriter { id, name, writer, sealer, compressor: Compressor::new(), buffer, runs: Vec::new() })
     }
 
     /// Opens a pack.
@@ -219,19 +208,10 @@ impl PackReader {
         let name = pack_name(base, id);
         let reader = shared.store.open(&name).map_err(|error| {
             let error = RepoError::from(error);
-            if error.is_missing() {
-                RepoError::damaged("open", &name, "the pack is missing")
-            } else {
-                error
-            }
+            if error.is_missing() { RepoError::damaged("open", &name, "the pack is missing") } else { error }
         })?;
         let wrap = |error| format_error("open", &name, error);
-        let mut header = vec![
-            0;
-            usize::try_from(reader.size())
-                .unwrap_or(HEADER_LEN)
-                .min(HEADER_LEN)
-        ];
+        let mut header = vec![0; usize::try_from(reader.size()).unwrap_or(HEADER_LEN).min(HEADER_LEN)];
         reader.read_at(0, &mut header)?;
         let opener = FrameOpener::new(&shared.address(&name, ObjectKind::Pack), &header, &shared.ring)
             .map_err(wrap)?;
@@ -254,10 +234,7 @@ impl PackReader {
         }
         let mut stored = vec![0; frame.stored as usize];
         self.reader.read_at(u64::from(frame.offset), &mut stored)?;
-        let opened = self
-            .opener
-            .open(frame.number, &stored, out)
-            .map_err(|error| self.wrap(error))?;
+        let opened = self.opener.open(frame.number, &stored, out).map_err(|error| self.wrap(error))?;
         if opened != FrameOpened::Data || out.len() != frame.raw as usize {
             return Err(self.damaged(format!("frame {} is not what the map says", frame.number)));
         }
@@ -294,11 +271,7 @@ impl PackReader {
         let mut stored = vec![0; usize::try_from(end.saturating_sub(offset)).unwrap_or_default()];
         self.reader.read_at(offset, &mut stored)?;
         let mut raw = Vec::new();
-        match self
-            .opener
-            .open(number, &stored, &mut raw)
-            .map_err(|error| self.wrap(error))?
-        {
+        match self.opener.open(number, &stored, &mut raw).map_err(|error| self.wrap(error))? {
             FrameOpened::Last => decode_index(&raw).map_err(|error| self.wrap(error)),
             FrameOpened::Data => Err(self.damaged("it has no last frame".to_owned())),
         }

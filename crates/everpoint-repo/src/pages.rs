@@ -28,23 +28,12 @@ pub struct PagesReader {
 impl PagesReader {
     pub(crate) fn open(shared: &Shared, name: &str) -> Result<Self, RepoError> {
         let reader = shared.store.open(name)?;
-        let mut header = vec![
-            0;
-            usize::try_from(reader.size())
-                .unwrap_or(HEADER_LEN)
-                .min(HEADER_LEN)
-        ];
+        let mut header = vec![0; usize::try_from(reader.size()).unwrap_or(HEADER_LEN).min(HEADER_LEN)];
         reader.read_at(0, &mut header)?;
         let opener = FrameOpener::new(&shared.address(name, ObjectKind::Pages), &header, &shared.ring)
             .map_err(|error| format_error("open", name, error))?;
         let offsets = offsets(name, &*reader)?;
-        Ok(Self {
-            name: name.to_owned(),
-            reader,
-            opener,
-            offsets,
-            recent: Mutex::new(None),
-        })
+        Ok(Self { name: name.to_owned(), reader, opener, offsets, recent: Mutex::new(None) })
     }
 
     /// The hashes `first`, `first + 1`, ... of the object, `count` of them.
@@ -67,10 +56,7 @@ impl PagesReader {
                 .get(from..from.saturating_add(byte(until - at)))
                 .ok_or_else(|| self.damaged("it holds fewer page hashes than the map says"))?;
             hashes.extend(
-                found
-                    .chunks_exact(8)
-                    .filter_map(|hash| hash.try_into().ok())
-                    .map(u64::from_le_bytes),
+                found.chunks_exact(8).filter_map(|hash| hash.try_into().ok()).map(u64::from_le_bytes),
             );
             at = until;
         }
@@ -84,10 +70,8 @@ impl PagesReader {
         {
             return Ok(Arc::clone(frame));
         }
-        let (Some(from), Some(to)) = (
-            self.offsets.get(number),
-            self.offsets.get(number.saturating_add(1)),
-        ) else {
+        let (Some(from), Some(to)) = (self.offsets.get(number), self.offsets.get(number.saturating_add(1)))
+        else {
             return Err(self.damaged("it holds fewer page hashes than the map says"));
         };
         let mut stored = vec![0; usize::try_from(to - from).unwrap_or_default()];

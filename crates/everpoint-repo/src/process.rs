@@ -30,10 +30,7 @@ pub(crate) fn is_dead(mark: &str) -> bool {
 }
 
 fn surroundings() -> Option<(String, String)> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .ok()?
-        .trim()
-        .to_owned();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
     let link = fs::read_link("/proc/self/ns/pid").ok()?;
     let namespace: String = link.to_str()?.chars().filter(char::is_ascii_digit).collect();
     (!boot.is_empty() && !namespace.is_empty()).then_some((boot, namespace))
@@ -69,10 +66,7 @@ mod tests {
         let own = mark().unwrap();
         let (rest, start) = own.rsplit_once('/').unwrap();
         assert!(is_dead(&format!("{rest}/{}", start.parse::<u64>().unwrap() + 1)));
-        assert!(!is_dead(&format!(
-            "other-boot/{}",
-            own.split_once('/').unwrap().1
-        )));
+        assert!(!is_dead(&format!("other-boot/{}", own.split_once('/').unwrap().1)));
         assert!(!is_dead(""));
         assert!(!is_dead("a/b/c/d"));
     }

@@ -23,9 +23,7 @@ pub struct Repository {
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Repository")
-            .field("store", &self.shared.store.describe())
-            .finish_non_exhaustive()
+        f.debug_struct("Repository").field("store", &self.shared.store.describe()).finish_non_exhaustive()
     }
 }
 
@@ -67,13 +65,7 @@ impl Repository {
             (true, None) => return Err(key_missing(&*store)),
             (false, Some(_)) => return Err(not_encrypted(&*store)),
         };
-        Ok(Self {
-            shared: Arc::new(Shared {
-                store,
-                id: config.repository_id,
-                ring,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { store, id: config.repository_id, ring }) })
     }
 
     /// The repository's id, drawn when it was made.
@@ -104,10 +96,8 @@ impl Repository {
         if !self.is_encrypted() {
             return Err(not_encrypted(&*self.shared.store));
         }
-        let newest = slots(&*self.shared.store)?
-            .last()
-            .copied()
-            .ok_or_else(|| no_slots(&*self.shared.store))?;
+        let newest =
+            slots(&*self.shared.store)?.last().copied().ok_or_else(|| no_slots(&*self.shared.store))?;
         let bytes = self.shared.store.get(&slot_name(newest))?;
         let mut keys = keyslot::unwrap(&bytes, old, self.shared.id, newest).map_err(|error| match error {
             FormatError::WrongKey => wrong_key(&*self.shared.store).hint(format!(
@@ -141,11 +131,7 @@ impl Repository {
         let known = slots(&*self.shared.store)?;
         let object = format!("key slot {slot} of {}", self.describe());
         if !known.contains(&slot) {
-            return Err(RepoError::invalid(
-                "retire",
-                object,
-                format!("the slots are {known:?}"),
-            ));
+            return Err(RepoError::invalid("retire", object, format!("the slots are {known:?}")));
         }
         if known.last() == Some(&slot) {
             return Err(RepoError::invalid(
@@ -280,32 +266,22 @@ fn unlock(store: &dyn Store, id: RepositoryId, key: &KeyText) -> Result<Vec<Data
 }
 
 fn wrong_key(store: &dyn Store) -> RepoError {
-    RepoError::new(
-        code::WRONG_KEY,
-        "open",
-        place(store),
-        "the key is not one of this repository",
-    )
-    .class(FailureClass::Damaged)
-    .hint("check key_file, key_command or EVERPOINT_KEY; a rotated key must be replaced by the new one")
+    RepoError::new(code::WRONG_KEY, "open", place(store), "the key is not one of this repository")
+        .class(FailureClass::Damaged)
+        .hint("check key_file, key_command or EVERPOINT_KEY; a rotated key must be replaced by the new one")
 }
 
 fn key_missing(store: &dyn Store) -> RepoError {
-    RepoError::new(
-        code::KEY_MISSING,
-        "open",
-        place(store),
-        "it is encrypted, and no key was given",
-    )
-    .class(FailureClass::Usage)
-    .hint("give key_file or key_command in the configuration, --key-file, or EVERPOINT_KEY")
+    RepoError::new(code::KEY_MISSING, "open", place(store), "it is encrypted, and no key was given")
+        .class(FailureClass::Usage)
+        .hint("give key_file or key_command in the configuration, --key-file, or EVERPOINT_KEY")
 }
 
 fn not_encrypted(store: &dyn Store) -> RepoError {
     let message = "a key was given, but the repository is not encrypted";
-    RepoError::new(code::NOT_ENCRYPTED, "open", place(store), message)
-        .class(FailureClass::Usage)
-        .hint("open it without a key, or make a new repository with one: an existing one can't be encrypted later")
+    RepoError::new(code::NOT_ENCRYPTED, "open", place(store), message).class(FailureClass::Usage).hint(
+        "open it without a key, or make a new repository with one: an existing one can't be encrypted later",
+    )
 }
 
 fn incomplete(store: &dyn Store) -> RepoError {

@@ -40,12 +40,7 @@ impl StoreError {
     /// An error without a cause.
     #[must_use]
     pub fn new(operation: &'static str, object: impl Into<String>, kind: StoreErrorKind) -> Self {
-        Self {
-            operation,
-            object: object.into(),
-            kind,
-            cause: None,
-        }
+        Self { operation, object: object.into(), kind, cause: None }
     }
 
     /// Adds the cause: an error below, or a sentence.

@@ -66,15 +66,8 @@ impl FaultyStore {
     /// `inner` with these faults.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, faults: Vec<Fault>) -> Self {
-        let plan = Plan {
-            faults,
-            steps: AtomicU64::new(0),
-            crashed: AtomicBool::new(false),
-        };
-        Self {
-            inner,
-            plan: Arc::new(plan),
-        }
+        let plan = Plan { faults, steps: AtomicU64::new(0), crashed: AtomicBool::new(false) };
+        Self { inner, plan: Arc::new(plan) }
     }
 
     /// Steps so far.
@@ -97,11 +90,7 @@ impl Plan {
         if self.crashed.load(Ordering::SeqCst) {
             return Err(broken(operation, name));
         }
-        let kind = self
-            .faults
-            .iter()
-            .find(|fault| fault.step == step)
-            .map(|fault| fault.kind);
+        let kind = self.faults.iter().find(|fault| fault.step == step).map(|fault| fault.kind);
         match kind {
             Some(FaultKind::CrashBefore | FaultKind::CrashAfter) => {
                 self.crashed.store(true, Ordering::SeqCst)
@@ -141,12 +130,7 @@ impl Store for FaultyStore {
 
     fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>, StoreError> {
         let inner = self.plan.run("create", name, || self.inner.create(name))?;
-        Ok(Box::new(Writer {
-            inner,
-            name: name.to_owned(),
-            plan: Arc::clone(&self.plan),
-            lied: false,
-        }))
+        Ok(Box::new(Writer { inner, name: name.to_owned(), plan: Arc::clone(&self.plan), lied: false }))
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -157,20 +141,16 @@ impl Store for FaultyStore {
                 Err(broken("create", name))
             }
             Some(FaultKind::Lose) => Ok(()),
-            Some(FaultKind::Truncate) => self
-                .inner
-                .put_new(name, bytes.get(..bytes.len() / 2).unwrap_or_default()),
+            Some(FaultKind::Truncate) => {
+                self.inner.put_new(name, bytes.get(..bytes.len() / 2).unwrap_or_default())
+            }
             Some(FaultKind::Delay(_)) | None => self.inner.put_new(name, bytes),
         }
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn ObjectReader>, StoreError> {
         let inner = self.plan.run("open", name, || self.inner.open(name))?;
-        Ok(Box::new(Reader {
-            inner,
-            name: name.to_owned(),
-            plan: Arc::clone(&self.plan),
-        }))
+        Ok(Box::new(Reader { inner, name: name.to_owned(), plan: Arc::clone(&self.plan) }))
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -207,8 +187,7 @@ impl Store for FaultyStore {
     }
 
     fn space(&self) -> Result<Option<Space>, StoreError> {
-        self.plan
-            .run("ask for the free space of", "the store", || self.inner.space())
+        self.plan.run("ask for the free space of", "the store", || self.inner.space())
     }
 }
 
@@ -284,8 +263,7 @@ impl ObjectReader for Reader {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        self.plan
-            .run("read", &self.name, || self.inner.read_at(offset, buffer))
+        self.plan.run("read", &self.name, || self.inner.read_at(offset, buffer))
     }
 }
 

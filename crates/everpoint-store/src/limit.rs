@@ -28,12 +28,7 @@ const BURST: Duration = Duration::from_millis(100);
 
 impl Pace {
     fn new(rate: Option<u64>) -> Option<Arc<Self>> {
-        rate.map(|rate| {
-            Arc::new(Self {
-                rate: rate.max(1),
-                free_at: Mutex::new(None),
-            })
-        })
+        rate.map(|rate| Arc::new(Self { rate: rate.max(1), free_at: Mutex::new(None) }))
     }
 
     /// Waits for the turn of `bytes`.
@@ -67,11 +62,7 @@ impl LimitStore {
     /// Bounds the transfers of `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, rates: Rates) -> Self {
-        Self {
-            inner,
-            read: Pace::new(rates.read),
-            write: Pace::new(rates.write),
-        }
+        Self { inner, read: Pace::new(rates.read), write: Pace::new(rates.write) }
     }
 }
 
@@ -87,10 +78,7 @@ impl Store for LimitStore {
     }
 
     fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        Ok(Box::new(Writer {
-            inner: self.inner.create(name)?,
-            pace: self.write.clone(),
-        }))
+        Ok(Box::new(Writer { inner: self.inner.create(name)?, pace: self.write.clone() }))
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -99,10 +87,7 @@ impl Store for LimitStore {
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn ObjectReader>, StoreError> {
-        Ok(Box::new(Reader {
-            inner: self.inner.open(name)?,
-            pace: self.read.clone(),
-        }))
+        Ok(Box::new(Reader { inner: self.inner.open(name)?, pace: self.read.clone() }))
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -176,10 +161,7 @@ mod tests {
 
     #[test]
     fn passes_the_conformance_suite() {
-        let rates = Rates {
-            read: Some(1 << 30),
-            write: Some(1 << 30),
-        };
+        let rates = Rates { read: Some(1 << 30), write: Some(1 << 30) };
         let result = conformance::run(&mut || Arc::new(LimitStore::new(Arc::new(MemoryStore::new()), rates)));
         assert_eq!(result, Ok(()));
     }
@@ -196,13 +178,7 @@ mod tests {
 
     #[test]
     fn a_write_takes_its_time() {
-        let store = LimitStore::new(
-            Arc::new(MemoryStore::new()),
-            Rates {
-                read: None,
-                write: Some(100_000),
-            },
-        );
+        let store = LimitStore::new(Arc::new(MemoryStore::new()), Rates { read: None, write: Some(100_000) });
         let begin = Instant::now();
         store.put_new("a", &[0; 30_000]).unwrap();
         assert!(begin.elapsed() >= Duration::from_millis(190));

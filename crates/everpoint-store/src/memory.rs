@@ -35,13 +35,7 @@ impl State {
         if objects.contains_key(name) {
             return Err(StoreError::new("create", name, StoreErrorKind::AlreadyExists));
         }
-        objects.insert(
-            name.to_owned(),
-            Object {
-                bytes: Arc::new(bytes),
-                modified,
-            },
-        );
+        objects.insert(name.to_owned(), Object { bytes: Arc::new(bytes), modified });
         Ok(())
     }
 
@@ -70,12 +64,7 @@ impl MemoryStore {
     pub fn copy(&self) -> Self {
         let objects = Mutex::new(self.state.objects().clone());
         let clock_offset = AtomicI64::new(self.state.clock_offset.load(Ordering::SeqCst));
-        Self {
-            state: Arc::new(State {
-                objects,
-                clock_offset,
-            }),
-        }
+        Self { state: Arc::new(State { objects, clock_offset }) }
     }
 
     /// Loses an object; tells whether there was one.
@@ -110,9 +99,7 @@ impl MemoryStore {
 
     fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let mut objects = self.state.objects();
-        objects
-            .get_mut(name)
-            .is_some_and(|object| change(Arc::make_mut(&mut object.bytes)))
+        objects.get_mut(name).is_some_and(|object| change(Arc::make_mut(&mut object.bytes)))
     }
 
     fn find(&self, operation: &'static str, name: &str) -> Result<Object, StoreError> {
@@ -129,11 +116,7 @@ impl Store for MemoryStore {
 
     fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>, StoreError> {
         check_name("create", name)?;
-        Ok(Box::new(Writer {
-            state: Arc::clone(&self.state),
-            name: name.to_owned(),
-            bytes: Vec::new(),
-        }))
+        Ok(Box::new(Writer { state: Arc::clone(&self.state), name: name.to_owned(), bytes: Vec::new() }))
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -143,10 +126,7 @@ impl Store for MemoryStore {
 
     fn open(&self, name: &str) -> Result<Box<dyn ObjectReader>, StoreError> {
         let object = self.find("open", name)?;
-        Ok(Box::new(Reader {
-            name: name.to_owned(),
-            bytes: object.bytes,
-        }))
+        Ok(Box::new(Reader { name: name.to_owned(), bytes: object.bytes }))
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -174,8 +154,7 @@ impl Store for MemoryStore {
             let next = {
                 let objects = self.state.objects();
                 let next = objects.range((from, Bound::Unbounded)).next();
-                next.filter(|(name, _)| name.starts_with(prefix))
-                    .map(|(name, object)| info(name, object))
+                next.filter(|(name, _)| name.starts_with(prefix)).map(|(name, object)| info(name, object))
             };
             let Some(next) = next else { return Ok(()) };
             from = Bound::Excluded(next.name.clone());
@@ -188,12 +167,7 @@ impl Store for MemoryStore {
     fn list_children(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         check_prefix("list", prefix)?;
         let mut children: Vec<String> = Vec::new();
-        for name in self
-            .state
-            .objects()
-            .range(prefix.to_owned()..)
-            .map(|(name, _)| name)
-        {
+        for name in self.state.objects().range(prefix.to_owned()..).map(|(name, _)| name) {
             let Some(rest) = name.strip_prefix(prefix) else {
                 break;
             };
@@ -220,11 +194,7 @@ impl Store for MemoryStore {
 }
 
 fn info(name: &str, object: &Object) -> ObjectInfo {
-    ObjectInfo {
-        name: name.to_owned(),
-        size: object.bytes.len() as u64,
-        modified_micros: object.modified,
-    }
+    ObjectInfo { name: name.to_owned(), size: object.bytes.len() as u64, modified_micros: object.modified }
 }
 
 struct Writer {
@@ -259,12 +229,7 @@ impl ObjectReader for Reader {
             .ok()
             .and_then(|from| self.bytes.get(from..from.checked_add(buffer.len())?));
         let Some(found) = found else {
-            let cause = format!(
-                "it ends at byte {}, before {} + {}",
-                self.bytes.len(),
-                offset,
-                buffer.len()
-            );
+            let cause = format!("it ends at byte {}, before {} + {}", self.bytes.len(), offset, buffer.len());
             return Err(StoreError::new("read", self.name.clone(), StoreErrorKind::Other).cause(cause));
         };
         buffer.copy_from_slice(found);

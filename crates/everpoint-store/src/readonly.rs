@@ -20,12 +20,8 @@ impl ReadOnlyStore {
     }
 
     fn refuse(&self, operation: &'static str, name: &str) -> StoreError {
-        StoreError::new(
-            operation,
-            format!("{name} in {}", self.inner.describe()),
-            StoreErrorKind::Denied,
-        )
-        .cause("the store was opened for reading only")
+        StoreError::new(operation, format!("{name} in {}", self.inner.describe()), StoreErrorKind::Denied)
+            .cause("the store was opened for reading only")
     }
 }
 

@@ -23,11 +23,7 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     /// Six calls within about ten seconds.
     fn default() -> Self {
-        Self {
-            attempts: 6,
-            base: Duration::from_millis(200),
-            cap: Duration::from_secs(5),
-        }
+        Self { attempts: 6, base: Duration::from_millis(200), cap: Duration::from_secs(5) }
     }
 }
 
@@ -41,9 +37,7 @@ impl RetryPolicy {
             .saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX))
             .min(self.cap);
         let half = full / 2;
-        let jitter = u64::try_from(half.as_micros())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1);
+        let jitter = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
         half.saturating_add(Duration::from_micros(random % jitter))
     }
 
@@ -95,11 +89,7 @@ impl Store for RetryStore {
         self.policy.run(|attempt| match self.inner.put_new(name, bytes) {
             // The answer to an earlier attempt may have been lost after it took effect.
             Err(error) if attempt > 1 && error.kind == StoreErrorKind::AlreadyExists => {
-                if self.inner.get(name)? == bytes {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
+                if self.inner.get(name)? == bytes { Ok(()) } else { Err(error) }
             }
             result => result,
         })
@@ -107,10 +97,7 @@ impl Store for RetryStore {
 
     fn open(&self, name: &str) -> Result<Box<dyn ObjectReader>, StoreError> {
         let reader = self.policy.run(|_| self.inner.open(name))?;
-        Ok(Box::new(Reader {
-            inner: reader,
-            policy: self.policy,
-        }))
+        Ok(Box::new(Reader { inner: reader, policy: self.policy }))
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -171,11 +158,8 @@ mod tests {
     use super::*;
     use crate::{Fault, FaultKind, FaultyStore, MemoryStore, conformance};
 
-    const QUICK: RetryPolicy = RetryPolicy {
-        attempts: 3,
-        base: Duration::from_micros(10),
-        cap: Duration::from_micros(50),
-    };
+    const QUICK: RetryPolicy =
+        RetryPolicy { attempts: 3, base: Duration::from_micros(10), cap: Duration::from_micros(50) };
 
     fn with_fault(fault: Fault) -> (MemoryStore, RetryStore) {
         let memory = MemoryStore::new();
@@ -197,10 +181,7 @@ mod tests {
                 let (_, store) = with_fault(Fault { step, kind });
                 store.put_new("a/b", b"12").unwrap();
                 store.put_new("a/c", b"34").unwrap();
-                assert_eq!(
-                    store.put_new("a/b", b"xy").unwrap_err().kind,
-                    StoreErrorKind::AlreadyExists
-                );
+                assert_eq!(store.put_new("a/b", b"xy").unwrap_err().kind, StoreErrorKind::AlreadyExists);
                 assert_eq!(store.get("a/b").unwrap(), b"12");
                 let mut buffer = [0];
                 store.open("a/c").unwrap().read_at(1, &mut buffer).unwrap();
@@ -221,12 +202,7 @@ mod tests {
 
     #[test]
     fn gives_up_in_the_end_and_at_once_where_it_is_hopeless() {
-        let faults = (1..=9)
-            .map(|step| Fault {
-                step,
-                kind: FaultKind::Fail,
-            })
-            .collect();
+        let faults = (1..=9).map(|step| Fault { step, kind: FaultKind::Fail }).collect();
         let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()), faults));
         let store = RetryStore::new(Arc::clone(&faulty) as Arc<dyn Store>, QUICK);
         assert_eq!(store.get("a").unwrap_err().kind, StoreErrorKind::Unavailable);
@@ -239,11 +215,8 @@ mod tests {
 
     #[test]
     fn waits_grow_are_spread_and_bounded() {
-        let policy = RetryPolicy {
-            attempts: 9,
-            base: Duration::from_millis(100),
-            cap: Duration::from_secs(2),
-        };
+        let policy =
+            RetryPolicy { attempts: 9, base: Duration::from_millis(100), cap: Duration::from_secs(2) };
         assert_eq!(policy.wait(1, 0), Duration::from_millis(50));
         assert_eq!(policy.wait(2, 0), Duration::from_millis(100));
         assert_eq!(policy.wait(40, 0), Duration::from_secs(1));

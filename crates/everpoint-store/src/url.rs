@@ -26,10 +26,7 @@ fn path(url: &str) -> Result<String, StoreError> {
         return Ok(url.to_owned());
     }
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(usage(
-            url,
-            "it is neither an absolute path nor an address like file:///path",
-        ));
+        return Err(usage(url, "it is neither an absolute path nor an address like file:///path"));
     };
     match scheme {
         "file" => {
@@ -39,10 +36,9 @@ fn path(url: &str) -> Result<String, StoreError> {
             }
             decode(path).ok_or_else(|| usage(url, "a % is not followed by two hexadecimal digits"))
         }
-        "s3" | "gs" | "az" | "sftp" => Err(usage(
-            url,
-            "this version stores into directories only (/path or file:///path)",
-        )),
+        "s3" | "gs" | "az" | "sftp" => {
+            Err(usage(url, "this version stores into directories only (/path or file:///path)"))
+        }
         _ => Err(usage(url, "its scheme is not known; use /path or file:///path")),
     }
 }
@@ -115,9 +111,6 @@ mod tests {
         assert_eq!(open_url(url).err().unwrap().kind, StoreErrorKind::NotFound);
         assert!(!place.exists());
         create_url(url).unwrap().put_new("x", b"1").unwrap();
-        assert_eq!(
-            open_url(&format!("file://{url}")).unwrap().get("x").unwrap(),
-            b"1"
-        );
+        assert_eq!(open_url(&format!("file://{url}")).unwrap().get("x").unwrap(), b"1");
     }
 }

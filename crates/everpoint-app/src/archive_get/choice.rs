@@ -31,20 +31,14 @@ impl<'a> Choice<'a> {
             }
             let lineage = lineage(context, *identity, known);
             let found = match &branch {
-                Some(branch) => lineage
-                    .cluster
-                    .branches(*identity)?
-                    .into_iter()
-                    .find(|other| other == branch),
+                Some(branch) => {
+                    lineage.cluster.branches(*identity)?.into_iter().find(|other| other == branch)
+                }
                 None => newest(&lineage)?,
             };
             if let Some(branch) = found {
                 let history = lineage.log(branch.clone()).history()?.unwrap_or_default();
-                return Ok(Self {
-                    lineage,
-                    branch,
-                    history,
-                });
+                return Ok(Self { lineage, branch, history });
             }
         }
         Err(no_branch(context, hint.unwrap_or("any branch")))
@@ -85,29 +79,18 @@ impl<'a> Choice<'a> {
     ) -> Result<Option<Vec<u8>>, AppError> {
         if at >= start {
             let found = log.read_stored(at, 1)?;
-            return Ok(found
-                .filter(|(_, end)| end.since(at) == log.segment_size())
-                .map(|(bytes, _)| bytes));
+            return Ok(found.filter(|(_, end)| end.since(at) == log.segment_size()).map(|(bytes, _)| bytes));
         }
         let history = log.history()?.unwrap_or_default();
-        let before = self
-            .lineage
-            .predecessor(log, &history, start)?
-            .filter(|before| before.start == at);
-        Ok(before
-            .map(|before| before.log.read_segment_into(at, 1))
-            .transpose()?)
+        let before = self.lineage.predecessor(log, &history, start)?.filter(|before| before.start == at);
+        Ok(before.map(|before| before.log.read_segment_into(at, 1)).transpose()?)
     }
 }
 
 /// The youngest timeline of which log is stored, and of its branches the newest.
 fn newest(lineage: &Lineage<'_>) -> Result<Option<BranchId>, AppError> {
-    let mut timelines: Vec<u32> = lineage
-        .cluster
-        .branches(lineage.identity)?
-        .iter()
-        .map(BranchId::timeline)
-        .collect();
+    let mut timelines: Vec<u32> =
+        lineage.cluster.branches(lineage.identity)?.iter().map(BranchId::timeline).collect();
     timelines.sort_unstable();
     timelines.dedup();
     for timeline in timelines.into_iter().rev() {
@@ -137,12 +120,6 @@ fn parse(hint: &str) -> Option<(Option<BranchId>, Option<u32>)> {
 
 fn no_branch(context: &ClusterContext, wanted: &str) -> AppError {
     let message = format!("the repository holds no log of {} ({wanted})", context.name);
-    AppError::new(
-        "archive.no_branch",
-        FailureClass::Failed,
-        "fetch",
-        "the log",
-        message,
-    )
-    .hint("check the repository and the name of the cluster: everpoint list")
+    AppError::new("archive.no_branch", FailureClass::Failed, "fetch", "the log", message)
+        .hint("check the repository and the name of the cluster: everpoint list")
 }

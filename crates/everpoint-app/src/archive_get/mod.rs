@@ -53,9 +53,7 @@ pub enum Got {
 #[must_use]
 pub fn take_ahead(cluster: &str, request: &ArchiveGetRequest) -> Option<Got> {
     let spool = Spool::of(cluster, request)?;
-    spool
-        .take(&request.name, &request.destination)
-        .then_some(Got::Found)
+    spool.take(&request.name, &request.destination).then_some(Got::Found)
 }
 
 /// Fetches the file. Whatever is not certain is an error, of which a trace is left beside the destination, so that whoever
@@ -97,14 +95,8 @@ fn leave_trace(error: &AppError, request: &ArchiveGetRequest) {
 fn fetch(context: &ClusterContext, request: &ArchiveGetRequest) -> Result<Got, AppError> {
     let Some(file) = LogFile::parse(&request.name) else {
         let message = "its name is none of a file of the log";
-        return Err(AppError::new(
-            "archive.file_name",
-            FailureClass::Usage,
-            "fetch",
-            &request.name,
-            message,
-        )
-        .hint("restore_command = 'everpoint archive-get CLUSTER %f \"%p\"'"));
+        return Err(AppError::new("archive.file_name", FailureClass::Usage, "fetch", &request.name, message)
+            .hint("restore_command = 'everpoint archive-get CLUSTER %f \"%p\"'"));
     };
     let choice = Choice::new(context, request.branch.as_deref())?;
     let Some(log) = choice.log_of(file.timeline())? else {
@@ -141,20 +133,13 @@ pub(crate) fn segment(
     let whole = end.since(start) == log.segment_size();
     if for_copy && (!whole || may_name_places(log, start)?) {
         let mut neighbour = |at: LogOffset| choice.whole_segment(log, start, at).map_err(neighbour_error);
-        context
-            .engine
-            .rewrite_for_copy(&mut bytes, start, log.segment_size(), &mut neighbour)?;
+        context.engine.rewrite_for_copy(&mut bytes, start, log.segment_size(), &mut neighbour)?;
     }
     Ok(Some(bytes))
 }
 
 fn neighbour_error(error: AppError) -> EngineError {
-    let mut made = EngineError::new(
-        "archive.neighbour",
-        "read",
-        error.object.clone(),
-        error.message.clone(),
-    );
+    let mut made = EngineError::new("archive.neighbour", "read", error.object.clone(), error.message.clone());
     made.class = error.class;
     made.retryable = error.retryable;
     made.cause(error)
@@ -164,10 +149,7 @@ fn neighbour_error(error: AppError) -> EngineError {
 /// in one segment and end in the next, whose digest has it then.
 fn may_name_places(log: &LogStore, start: LogOffset) -> Result<bool, RepoError> {
     let names = |event: &LogEvent| {
-        matches!(
-            event,
-            LogEvent::TablespaceCreate { .. } | LogEvent::TablespaceDrop { .. }
-        )
+        matches!(event, LogEvent::TablespaceCreate { .. } | LogEvent::TablespaceDrop { .. })
     };
     let Some(own) = log.segment_digest(start)? else {
         return Ok(true);

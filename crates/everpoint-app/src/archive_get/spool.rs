@@ -41,9 +41,7 @@ impl Spool {
         };
         let purpose = (cluster, &request.branch, request.in_place_tablespaces);
         let tag = blake3::hash(format!("{purpose:?}").as_bytes()).to_hex();
-        Some(Self {
-            directory: parent.join(DIRECTORY).join(tag.get(..16).unwrap_or_default()),
-        })
+        Some(Self { directory: parent.join(DIRECTORY).join(tag.get(..16).unwrap_or_default()) })
     }
 
     /// A spool in a given directory.
@@ -112,15 +110,9 @@ impl Spool {
     /// # Errors
     /// If it can't be made.
     pub(crate) fn fill(&self) -> std::io::Result<Option<File>> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.directory.join(LOCK))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join(LOCK))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(lock)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

@@ -20,14 +20,10 @@ fn engine() -> Arc<FakeEngine> {
 }
 
 fn store_log(context: &ClusterContext, log: &FakeLog, history: &[u8]) {
-    context
-        .cluster
-        .identity_for(SYSTEM, 150_000, SEGMENT, false)
-        .unwrap();
+    context.cluster.identity_for(SYSTEM, 150_000, SEGMENT, false).unwrap();
     let mut sink = LogWriter::open(context, 1, SEGMENT).unwrap();
     sink.timeline(log.timeline(), history, log.start()).unwrap();
-    sink.write(log.start(), log.slice(log.start(), log.end()))
-        .unwrap();
+    sink.write(log.start(), log.slice(log.start(), log.end())).unwrap();
     sink.timeline_end(log.end()).unwrap();
 }
 
@@ -47,11 +43,7 @@ fn get(context: &ClusterContext, name: &str, branch: Option<&str>) -> Result<Opt
     let found = std::fs::read(directory.path().join("RECOVERYXLOG")).ok();
     assert_eq!(got == Got::Found, found.is_some());
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
-    assert_eq!(
-        left.len(),
-        usize::from(found.is_some()),
-        "nothing else is left: {left:?}"
-    );
+    assert_eq!(left.len(), usize::from(found.is_some()), "nothing else is left: {left:?}");
     Ok(found)
 }
 
@@ -70,18 +62,12 @@ fn segments_come_whole_or_padded_and_what_is_not_there_is_not_there() {
     assert!(last.len() < 1 << 20);
     last.resize(1 << 20, 0);
     assert!(get(&context, &segment_name(1, 3), None).unwrap().unwrap() == last);
-    for name in [
-        segment_name(1, 4),
-        segment_name(2, 1),
-        "00000002.history".to_owned(),
-        "00000001.history".to_owned(),
-    ] {
+    for name in
+        [segment_name(1, 4), segment_name(2, 1), "00000002.history".to_owned(), "00000001.history".to_owned()]
+    {
         assert_eq!(get(&context, &name, None).unwrap(), None, "{name}");
     }
-    assert_eq!(
-        get(&context, "backup_label", None).unwrap_err().class,
-        FailureClass::Usage
-    );
+    assert_eq!(get(&context, "backup_label", None).unwrap_err().class, FailureClass::Usage);
 }
 
 #[test]
@@ -114,11 +100,7 @@ fn the_branch_that_is_named_is_followed() {
     // A server on timeline 1 looks which numbers are taken.
     let one = branch_id(1, &[]).to_string();
     assert!(get(&context, "00000002.history", Some(&one)).unwrap().is_some());
-    for bad in [
-        "nonsense",
-        "00000007-0000000000000000",
-        "2/00000001-0000000000000000",
-    ] {
+    for bad in ["nonsense", "00000007-0000000000000000", "2/00000001-0000000000000000"] {
         assert_eq!(
             get(&context, &segment_name(1, 1), Some(bad)).unwrap_err().code,
             "archive.no_branch",
@@ -132,16 +114,10 @@ fn what_can_not_be_told_is_never_not_there() {
     let log = log(100);
     let base = MemoryStore::new();
     store_log(&context(Arc::new(base.clone()), &engine()), &log, &[]);
-    for (name, there) in [
-        (segment_name(1, 1), true),
-        (segment_name(1, 3), true),
-        (segment_name(1, 4), false),
-    ] {
+    for (name, there) in [(segment_name(1, 1), true), (segment_name(1, 3), true), (segment_name(1, 4), false)]
+    {
         for step in 1..200 {
-            let faults = vec![Fault {
-                step,
-                kind: FaultKind::CrashBefore,
-            }];
+            let faults = vec![Fault { step, kind: FaultKind::CrashBefore }];
             let faulty = Arc::new(FaultyStore::new(Arc::new(base.copy()), faults));
             let Some(context) = reopen(faulty.clone(), &engine()) else {
                 continue;
@@ -153,22 +129,14 @@ fn what_can_not_be_told_is_never_not_there() {
         }
     }
     // Damaged bytes are never served.
-    let stored = base
-        .names()
-        .into_iter()
-        .find(|name| name.ends_with(&segment_name(1, 1)))
-        .unwrap();
+    let stored = base.names().into_iter().find(|name| name.ends_with(&segment_name(1, 1))).unwrap();
     assert!(base.flip(&stored, 5000));
     let context = reopen(Arc::new(base), &engine()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let error = run(&context, &request(&directory, &segment_name(1, 1), None), &Quiet).unwrap_err();
     assert_eq!(error.class, FailureClass::Damaged);
     let trace = directory.path().join(crate::restore::salvage::FETCH_ERROR);
-    assert!(
-        std::fs::read_to_string(trace)
-            .unwrap()
-            .contains("\"damaged\":true")
-    );
+    assert!(std::fs::read_to_string(trace).unwrap().contains("\"damaged\":true"));
     assert!(!directory.path().join("RECOVERYXLOG").exists());
 }
 
@@ -179,8 +147,5 @@ fn partial_files_are_served_as_they_were_pushed() {
     store_log(&context, &log, &[]);
     let name = format!("{}.partial", segment_name(1, 2));
     stored_log(&store, 1, &[]).put_other(&name, b"part").unwrap();
-    assert_eq!(
-        get(&context, &name, None).unwrap().as_deref(),
-        Some(b"part".as_slice())
-    );
+    assert_eq!(get(&context, &name, None).unwrap().as_deref(), Some(b"part".as_slice()));
 }

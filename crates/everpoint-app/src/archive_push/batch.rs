@@ -31,17 +31,7 @@ pub(super) fn run(
     if !history.is_empty() {
         log.put_history(&history)?;
     }
-    let batch = Batch::new(
-        Target {
-            place,
-            lineage,
-            log,
-            history,
-        },
-        asked,
-        look_ahead,
-        events,
-    );
+    let batch = Batch::new(Target { place, lineage, log, history }, asked, look_ahead, events);
     std::thread::scope(|scope| {
         let threads = place.context.workers.clamp(1, MOST_THREADS).min(batch.jobs.len());
         for _ in 1..threads {
@@ -87,13 +77,7 @@ impl<'a> Batch<'a> {
         let mut names = vec![asked];
         names.extend(waiting(&target, asked, look_ahead));
         let size = target.lineage.segment_size;
-        let jobs: Vec<Job> = names
-            .iter()
-            .map(|name| Job {
-                name: *name,
-                start: name.start(size),
-            })
-            .collect();
+        let jobs: Vec<Job> = names.iter().map(|name| Job { name: *name, start: name.start(size) }).collect();
         Self {
             target,
             hashes: Mutex::new(vec![Progress::Waiting; jobs.len()]),
@@ -119,9 +103,7 @@ impl<'a> Batch<'a> {
                 Ok(Pushed { stored: Stored::New }) => {
                     self.ahead.fetch_add(1, Ordering::SeqCst);
                 }
-                Ok(Pushed {
-                    stored: Stored::AlreadySame,
-                }) => {}
+                Ok(Pushed { stored: Stored::AlreadySame }) => {}
                 Err(error) => tracing::warn!(segment = %job.name, %error, "not stored ahead"),
             }
         }
@@ -132,20 +114,11 @@ impl<'a> Batch<'a> {
             // A segment of another cluster under this name is told when its turn comes.
             if index > 0 && self.target.place.lineage(&segment.head)?.identity != self.target.lineage.identity
             {
-                return Ok(Pushed {
-                    stored: Stored::AlreadySame,
-                });
+                return Ok(Pushed { stored: Stored::AlreadySame });
             }
-            if let Some(hash) = self
-                .target
-                .log
-                .segment_hash(segment.head.start)?
-                .filter(|_| index > 0)
-            {
+            if let Some(hash) = self.target.log.segment_hash(segment.head.start)?.filter(|_| index > 0) {
                 self.publish(index, Progress::Known(hash));
-                return Ok(Pushed {
-                    stored: Stored::AlreadySame,
-                });
+                return Ok(Pushed { stored: Stored::AlreadySame });
             }
             segment.push(
                 &self.target,
@@ -161,14 +134,8 @@ impl<'a> Batch<'a> {
     /// The hash of the segment before, from the thread that stores it if it is one of the batch. Jobs are taken in order,
     /// so that thread has begun before and waits at most for one that has begun earlier still.
     fn previous_hash(&self, start: LogOffset) -> Result<Option<[u8; 32]>, AppError> {
-        let before = start
-            .0
-            .checked_sub(self.target.lineage.segment_size)
-            .map(LogOffset);
-        let index = self
-            .jobs
-            .iter()
-            .position(|job| job.start.is_some() && job.start == before);
+        let before = start.0.checked_sub(self.target.lineage.segment_size).map(LogOffset);
+        let index = self.jobs.iter().position(|job| job.start.is_some() && job.start == before);
         if let Some(index) = index {
             let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
             loop {

@@ -54,33 +54,19 @@ pub fn run(
     request: &ArchivePushRequest,
     events: &dyn Events,
 ) -> Result<ArchivePushReport, AppError> {
-    let name = request
-        .path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = request.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(file) = LogFile::parse(&name) else {
         let message = "its name is none of a file of the log";
-        return Err(
-            AppError::new("archive.file_name", FailureClass::Usage, "store", &name, message)
-                .hint("archive_command = 'everpoint archive-push CLUSTER %p'"),
-        );
+        return Err(AppError::new("archive.file_name", FailureClass::Usage, "store", &name, message)
+            .hint("archive_command = 'everpoint archive-push CLUSTER %p'"));
     };
-    let place = Place {
-        context,
-        path: &request.path,
-        directory: directory_of(&request.path),
-    };
+    let place = Place { context, path: &request.path, directory: directory_of(&request.path) };
     let (stored, ahead) = match file {
         LogFile::Segment(segment) => batch::run(&place, segment, request.look_ahead, events)?,
         LogFile::History(timeline) => (place.push_history(timeline)?, 0),
         LogFile::Partial(segment) | LogFile::Backup(segment) => (place.push_other(segment, &name)?, 0),
     };
-    Ok(ArchivePushReport {
-        name,
-        stored: stored == Stored::New,
-        ahead,
-    })
+    Ok(ArchivePushReport { name, stored: stored == Stored::New, ahead })
 }
 
 fn directory_of(path: &Path) -> PathBuf {
@@ -103,10 +89,7 @@ impl Place<'_> {
         let bytes = read(self.path)?;
         self.context.engine.history(&bytes)?;
         let head = self.head_beside()?;
-        Ok(self
-            .lineage(&head)?
-            .log(branch_id(timeline, &bytes))
-            .put_history(&bytes)?)
+        Ok(self.lineage(&head)?.log(branch_id(timeline, &bytes)).put_history(&bytes)?)
     }
 
     /// Stores a `.partial` or `.backup` file.
@@ -117,17 +100,12 @@ impl Place<'_> {
             Ok(head) => head,
             Err(_) => self.head_beside()?,
         };
-        let stored = self
-            .log(&self.lineage(&head)?, segment.timeline)?
-            .0
-            .put_other(name, &bytes);
-        stored.map_err(|error| {
-            if error.code == code::DIFFERS {
-                differs(name).cause(error)
-            } else {
-                error.into()
-            }
-        })
+        let stored = self.log(&self.lineage(&head)?, segment.timeline)?.0.put_other(name, &bytes);
+        stored.map_err(
+            |error| {
+                if error.code == code::DIFFERS { differs(name).cause(error) } else { error.into() }
+            },
+        )
     }
 
     /// What the newest segment beside the file says about the cluster.
@@ -136,9 +114,7 @@ impl Place<'_> {
             .map_err(|error| AppError::io("list", &self.directory, error))?;
         let mut names = Vec::new();
         for entry in entries {
-            let name = entry
-                .map_err(|error| AppError::io("list", &self.directory, error))?
-                .file_name();
+            let name = entry.map_err(|error| AppError::io("list", &self.directory, error))?.file_name();
             if let Some(LogFile::Segment(segment)) = name.to_str().and_then(LogFile::parse) {
                 names.push(segment);
             }
@@ -149,22 +125,14 @@ impl Place<'_> {
         names.iter().rev().find_map(head).ok_or_else(|| {
             let object = self.path.display().to_string();
             let message = "no segment beside it tells to which cluster it belongs";
-            AppError::new(
-                "archive.no_segment",
-                FailureClass::Failed,
-                "store",
-                object,
-                message,
-            )
+            AppError::new("archive.no_segment", FailureClass::Failed, "store", object, message)
         })
     }
 
     fn head_of(&self, path: &Path) -> Result<LogHead, AppError> {
         let mut page = Vec::new();
         let file = File::open(path).map_err(|error| AppError::io("read", path, error))?;
-        file.take(PAGE)
-            .read_to_end(&mut page)
-            .map_err(|error| AppError::io("read", path, error))?;
+        file.take(PAGE).read_to_end(&mut page).map_err(|error| AppError::io("read", path, error))?;
         Ok(self.context.engine.log_head(&page)?)
     }
 
@@ -212,18 +180,10 @@ impl Place<'_> {
             (None, _) => Ok((lineage.log(branch_id(timeline, &[])), Vec::new())),
             (Some(_), false) => {
                 let object = self.path.display().to_string();
-                let message = format!(
-                    "several branches have timeline {timeline}, and {} is not there",
-                    path.display()
-                );
-                Err(AppError::new(
-                    "archive.no_history",
-                    FailureClass::Failed,
-                    "store",
-                    object,
-                    message,
-                )
-                .hint("put the timeline's history file back beside it"))
+                let message =
+                    format!("several branches have timeline {timeline}, and {} is not there", path.display());
+                Err(AppError::new("archive.no_history", FailureClass::Failed, "store", object, message)
+                    .hint("put the timeline's history file back beside it"))
             }
         }
     }

@@ -57,23 +57,12 @@ impl Segment {
             )));
         }
         if name.start(head.segment_size) != Some(head.start) {
-            return Err(wrong(format!(
-                "its first page says that it belongs at {}",
-                text::lsn(head.start)
-            )));
+            return Err(wrong(format!("its first page says that it belongs at {}", text::lsn(head.start))));
         }
         if head.timeline > name.timeline {
-            return Err(wrong(format!(
-                "its first page is of the younger timeline {}",
-                head.timeline
-            )));
+            return Err(wrong(format!("its first page is of the younger timeline {}", head.timeline)));
         }
-        Ok(Self {
-            name,
-            path,
-            file,
-            head,
-        })
+        Ok(Self { name, path, file, head })
     }
 
     fn io(&self, error: std::io::Error) -> AppError {
@@ -147,22 +136,13 @@ impl Segment {
         published(hash);
         let decoded = decoder.cut();
         if let Verdict::Broken { at, reason } = &decoded.verdict {
-            let text = format!(
-                "{} is stored, but broken at {}: {reason}",
-                self.name,
-                text::lsn(*at)
-            );
+            let text = format!("{} is stored, but broken at {}: {reason}", self.name, text::lsn(*at));
             events.emit(Event::Warning(text));
         }
-        let span = Span {
-            from: start,
-            to: start.plus(size),
-        };
+        let span = Span { from: start, to: start.plus(size) };
         let digest = digest(target.log.branch(), span, hash, previous()?, None, decoded);
         let stored = writer.finish(&digest).map_err(|error| match error.code {
-            code::DIFFERS => self
-                .differs(hash, target.log.segment_hash(start).ok().flatten())
-                .cause(error),
+            code::DIFFERS => self.differs(hash, target.log.segment_hash(start).ok().flatten()).cause(error),
             _ => error.into(),
         })?;
         target.log.remove_tails(start)?;
@@ -199,8 +179,7 @@ impl Target<'_> {
         let mut file = File::open(path).map_err(io)?;
         let size = self.lineage.segment_size;
         let (engine, mut tail) = (self.lineage.engine, Vec::new());
-        file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))
-            .map_err(io)?;
+        file.seek(SeekFrom::Start(size.saturating_sub(TAIL))).map_err(io)?;
         (&mut file).take(TAIL).read_to_end(&mut tail).map_err(io)?;
         let carry = carry_at_end(engine, &tail, before, size);
         if knows_something(&carry) || size <= TAIL {
@@ -224,10 +203,7 @@ impl Target<'_> {
         let size = self.lineage.segment_size;
         let before = LogOffset(start.0.checked_sub(size)?);
         let timeline = self.timeline_at(start);
-        let path = self
-            .place
-            .directory
-            .join(SegmentName::at(timeline, before, size).to_string());
+        let path = self.place.directory.join(SegmentName::at(timeline, before, size).to_string());
         let head = self.place.head_of(&path).ok()?;
         let length = path.metadata().ok()?.len();
         (head.start == before && head.segment_size == size && length == size).then_some((before, path))
@@ -240,10 +216,7 @@ impl Target<'_> {
             return own;
         }
         let steps = self.lineage.engine.history(&self.history).unwrap_or_default();
-        steps
-            .iter()
-            .find(|step| step.until >= start)
-            .map_or(own, |step| step.timeline)
+        steps.iter().find(|step| step.until >= start).map_or(own, |step| step.timeline)
     }
 
     /// BLAKE3 of the segment before: as stored, else of its file if the server has finished it.
@@ -262,13 +235,6 @@ impl Target<'_> {
         }
         let file = File::open(&path).map_err(|error| AppError::io("read", &path, error))?;
         let head = self.place.head_of(&path)?;
-        Segment {
-            name,
-            path,
-            file,
-            head,
-        }
-        .hash()
-        .map(Some)
+        Segment { name, path, file, head }.hash().map(Some)
     }
 }

@@ -38,14 +38,7 @@ fn add(directory: &Path, log: &FakeLog) -> Vec<String> {
 }
 
 fn push(context: &ClusterContext, path: &Path, look_ahead: usize) -> Result<ArchivePushReport, AppError> {
-    run(
-        context,
-        &ArchivePushRequest {
-            path: path.to_owned(),
-            look_ahead,
-        },
-        &Quiet,
-    )
+    run(context, &ArchivePushRequest { path: path.to_owned(), look_ahead }, &Quiet)
 }
 
 #[test]
@@ -71,13 +64,7 @@ fn a_burst_is_stored_ahead_and_each_call_is_answered() {
         previous = Some(digest.content_hash);
         records += digest.records;
     }
-    assert_eq!(
-        records,
-        log.records()
-            .iter()
-            .filter(|record| record.span.end <= whole)
-            .count() as u64
-    );
+    assert_eq!(records, log.records().iter().filter(|record| record.span.end <= whole).count() as u64);
 }
 
 #[test]
@@ -91,14 +78,10 @@ fn both_captures_make_the_same_digests() {
     });
     let streamed = MemoryStore::new();
     let context = context_of(&streamed);
-    context
-        .cluster
-        .identity_for(SYSTEM, 150_000, SEGMENT, false)
-        .unwrap();
+    context.cluster.identity_for(SYSTEM, 150_000, SEGMENT, false).unwrap();
     let mut sink = LogWriter::open(&context, 1, SEGMENT).unwrap();
     sink.timeline(1, &[], log.start()).unwrap();
-    sink.write(log.start(), log.slice(log.start(), log.end()))
-        .unwrap();
+    sink.write(log.start(), log.slice(log.start(), log.end())).unwrap();
     sink.flush().unwrap();
     for at in [LogOffset(SEGMENT), LogOffset(2 * SEGMENT)] {
         let digest = |store| stored_log(store, 1, &[]).segment_digest(at).unwrap().unwrap();
@@ -115,14 +98,10 @@ fn a_pushed_segment_replaces_its_tails() {
     let (store, log) = (MemoryStore::new(), log(60));
     let (directory, names) = directory(&log);
     let context = context(Arc::new(store.clone()), &engine());
-    context
-        .cluster
-        .identity_for(SYSTEM, 150_000, SEGMENT, false)
-        .unwrap();
+    context.cluster.identity_for(SYSTEM, 150_000, SEGMENT, false).unwrap();
     let mut sink = LogWriter::open(&context, 1, SEGMENT).unwrap();
     sink.timeline(1, &[], log.start()).unwrap();
-    sink.write(log.start(), log.slice(log.start(), log.start().plus(1000)))
-        .unwrap();
+    sink.write(log.start(), log.slice(log.start(), log.start().plus(1000))).unwrap();
     sink.flush().unwrap();
     assert!(store.names().iter().any(|name| name.contains(".tail/")));
     push(&context, &directory.path().join(&names[0]), 0).unwrap();
@@ -147,10 +126,7 @@ fn what_is_not_the_segment_that_it_claims_to_be_is_refused() {
     assert_eq!(code(&path), ("archive.differs".to_owned(), FailureClass::Damaged));
     let misnamed = directory.path().join("000000010000000000000009");
     std::fs::write(&misnamed, &bytes).unwrap();
-    assert_eq!(
-        code(&misnamed),
-        ("archive.wrong_segment".to_owned(), FailureClass::Damaged)
-    );
+    assert_eq!(code(&misnamed), ("archive.wrong_segment".to_owned(), FailureClass::Damaged));
     let short = directory.path().join("000000010000000000000002");
     std::fs::write(&short, &bytes[..1000]).unwrap();
     assert_eq!(code(&short).0, "archive.wrong_segment");
@@ -193,30 +169,16 @@ fn a_fork_has_its_own_branch_and_is_chained_to_its_parent() {
     push(&context, &directory.path().join(&forked[0]), 10).unwrap();
     let branch = stored_log(&store, 2, history.as_bytes());
     let digest = branch.segment_digest(young.start()).unwrap().unwrap();
-    assert_eq!(
-        digest.previous_hash,
-        stored_log(&store, 1, &[])
-            .segment_hash(LogOffset(SEGMENT))
-            .unwrap()
-    );
+    assert_eq!(digest.previous_hash, stored_log(&store, 1, &[]).segment_hash(LogOffset(SEGMENT)).unwrap());
     assert!(digest.previous_hash.is_some() && !digest.head_unknown);
     assert_eq!(branch.history().unwrap().as_deref(), Some(history.as_bytes()));
     // Without the file beside it, the only branch of that number is meant; of two, nobody knows.
     std::fs::remove_file(&history_path).unwrap();
-    assert!(
-        !push(&context, &directory.path().join(&forked[0]), 0)
-            .unwrap()
-            .stored
-    );
+    assert!(!push(&context, &directory.path().join(&forked[0]), 0).unwrap().stored);
     std::fs::write(&history_path, history.replace("specified", "given")).unwrap();
     push(&context, &history_path, 0).unwrap();
     std::fs::remove_file(&history_path).unwrap();
-    assert_eq!(
-        push(&context, &directory.path().join(&forked[0]), 0)
-            .unwrap_err()
-            .code,
-        "archive.no_history"
-    );
+    assert_eq!(push(&context, &directory.path().join(&forked[0]), 0).unwrap_err().code, "archive.no_history");
 }
 
 #[test]
@@ -233,12 +195,7 @@ fn partial_and_backup_files_are_kept() {
         assert!(!push(&context, &directory.path().join(name), 0).unwrap().stored);
     }
     std::fs::write(directory.path().join(&backup), "another").unwrap();
-    assert_eq!(
-        push(&context, &directory.path().join(&backup), 0)
-            .unwrap_err()
-            .code,
-        "archive.differs"
-    );
+    assert_eq!(push(&context, &directory.path().join(&backup), 0).unwrap_err().code, "archive.differs");
     assert_eq!(
         stored_log(&store, 1, &[]).other(&backup).unwrap().as_deref(),
         Some(b"START WAL LOCATION".as_slice())
@@ -249,12 +206,8 @@ fn partial_and_backup_files_are_kept() {
 fn archiver(store: Arc<dyn Store>, directory: &Path, names: &[String]) -> usize {
     let acknowledged =
         |context: &ClusterContext, name: &&String| push(context, &directory.join(name), 2).is_ok();
-    reopen(store, &engine()).map_or(0, |context| {
-        names
-            .iter()
-            .take_while(|name| acknowledged(&context, name))
-            .count()
-    })
+    reopen(store, &engine())
+        .map_or(0, |context| names.iter().take_while(|name| acknowledged(&context, name)).count())
 }
 
 #[test]
@@ -268,10 +221,7 @@ fn nothing_acknowledged_is_lost_whenever_it_dies() {
     for kind in [FaultKind::CrashBefore, FaultKind::CrashAfter] {
         for step in 1..=counting.steps() {
             let memory = base.copy();
-            let faulty = Arc::new(FaultyStore::new(
-                Arc::new(memory.clone()),
-                vec![Fault { step, kind }],
-            ));
+            let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), vec![Fault { step, kind }]));
             let count = archiver(faulty, directory.path(), &names);
             let end = LogOffset((1 + count as u64) * SEGMENT);
             let reached = coverage::contiguous_end(&stored_log(&memory, 1, &[]), log.start()).unwrap();

@@ -92,9 +92,7 @@ fn assemble(meta: &FileMeta, open: OpenFile) -> SpilledEntry {
     let (mut extents, mut hashes, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
     let mut content = blake3::Hasher::new();
     for part in open.parts.into_values() {
-        part.extents
-            .into_iter()
-            .for_each(|extent| push_extent(&mut extents, extent));
+        part.extents.into_iter().for_each(|extent| push_extent(&mut extents, extent));
         hashes.extend(part.hashes);
         damaged.extend(part.damaged);
         content.update(&part.content);

@@ -102,11 +102,7 @@ impl<'a> ImageWriter<'a> {
             ));
         }
         let damaged = self.damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((
-            self.totals,
-            damaged,
-            self.sorter.into_inner().unwrap_or_else(PoisonError::into_inner),
-        ))
+        Ok((self.totals, damaged, self.sorter.into_inner().unwrap_or_else(PoisonError::into_inner)))
     }
 
     pub(super) fn prior_of(&self, file: &FileMeta) -> Result<Option<Arc<PriorFile>>, AppError> {
@@ -132,12 +128,7 @@ impl<'a> ImageWriter<'a> {
 
     pub(super) fn stopped(&self) -> Result<(), EngineError> {
         if self.stop.is_set() {
-            return Err(EngineError::new(
-                "stopped",
-                "go on with",
-                "the backup",
-                "it was asked to stop",
-            ));
+            return Err(EngineError::new("stopped", "go on with", "the backup", "it was asked to stop"));
         }
         Ok(())
     }
@@ -174,25 +165,17 @@ impl<'a> ImageWriter<'a> {
     }
 
     fn sort(&self, entry: SpilledEntry) -> Result<(), AppError> {
-        self.sorter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(entry)
+        self.sorter.lock().unwrap_or_else(PoisonError::into_inner).push(entry)
     }
 
     fn note_damage(&self, meta: &FileMeta, pages: &[u32]) {
         if pages.is_empty() {
             return;
         }
-        self.totals
-            .damaged
-            .fetch_add(pages.len() as u64, Ordering::Relaxed);
+        self.totals.damaged.fetch_add(pages.len() as u64, Ordering::Relaxed);
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         for page in pages {
-            self.events.emit(Event::Warning(format!(
-                "damaged page: block {page} of {}",
-                meta.path
-            )));
+            self.events.emit(Event::Warning(format!("damaged page: block {page} of {}", meta.path)));
             if damaged.len() < DAMAGED_LISTED {
                 damaged.push((meta.path.clone(), *page));
             }
@@ -203,17 +186,9 @@ impl<'a> ImageWriter<'a> {
 impl ImageSink for ImageWriter<'_> {
     fn begin(&self, begin: &BackupBegin) -> Result<(), EngineError> {
         if begin.page_size as usize != super::PAGE {
-            let message = format!(
-                "pages of {} bytes are not supported, only of {}",
-                begin.page_size,
-                super::PAGE
-            );
-            return Err(EngineError::new(
-                "backup.page_size",
-                "back up",
-                "the cluster",
-                message,
-            ));
+            let message =
+                format!("pages of {} bytes are not supported, only of {}", begin.page_size, super::PAGE);
+            return Err(EngineError::new("backup.page_size", "back up", "the cluster", message));
         }
         self.begin
             .set(begin.clone())

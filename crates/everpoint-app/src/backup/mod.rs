@@ -117,39 +117,23 @@ pub fn run(
 ) -> Result<BackupReport, AppError> {
     let begun = Instant::now();
     let lease = with_log::BackupLease::take(context)?;
-    events.emit(Event::Step(format!(
-        "asking {} who it is",
-        context.engine.describe()
-    )));
+    events.emit(Event::Step(format!("asking {} who it is", context.engine.describe())));
     let server = context.engine.identify()?;
     let (identity, _) =
-        context
-            .cluster
-            .identity_for(server.system, server.version, server.segment_size, false)?;
+        context.cluster.identity_for(server.system, server.version, server.segment_size, false)?;
     let base = choose_base(context, request.mode, identity, &server)?;
     let full = base.is_none();
     let label = free_label(context, full)?;
     let attempt = Attempt::new(&label, kind_name(full), text::now().0, std::process::id());
     context.cluster.begin_backup(&label, &attempt)?;
-    let job = Job {
-        context,
-        request,
-        events,
-        server: &server,
-        identity,
-        label: &label,
-        base,
-        begun,
-    };
+    let job = Job { context, request, events, server: &server, identity, label: &label, base, begun };
     let done = job.take();
     lease.release();
     if let Err(error) = &done {
         // Best effort: the attempt itself already says that it never became a backup.
         let failure = Failure::new(text::now().0, &error.code, &error.to_string());
         if context.cluster.fail_backup(&label, &failure).is_err() {
-            events.emit(Event::Warning(
-                "the failure could not be recorded in the repository".to_owned(),
-            ));
+            events.emit(Event::Warning("the failure could not be recorded in the repository".to_owned()));
         }
     }
     done
@@ -175,21 +159,12 @@ impl Job<'_> {
         let resumed = Resumed::load(&context.cluster)?;
         if resumed.bytes() > 0 {
             let megabytes = resumed.bytes() >> 20;
-            self.events.emit(Event::Info(format!(
-                "{megabytes} MiB of an interrupted backup can be reused"
-            )));
+            self.events.emit(Event::Info(format!("{megabytes} MiB of an interrupted backup can be reused")));
         }
         let sorter = EntrySorter::new(&context.scratch, SORT_BUFFER);
         let stop = self.request.stop.clone();
-        let image = ImageWriter::new(
-            &context.cluster,
-            self.request.codec,
-            prior,
-            resumed,
-            sorter,
-            stop,
-            self.events,
-        );
+        let image =
+            ImageWriter::new(&context.cluster, self.request.codec, prior, resumed, sorter, stop, self.events);
         let options = BackupOptions {
             label: format!("everpoint {}", self.label),
             workers: self.request.workers.max(1),
@@ -197,8 +172,7 @@ impl Job<'_> {
             fast_checkpoint: self.request.fast_checkpoint,
             stop: self.request.stop.clone(),
         };
-        self.events
-            .emit(Event::Step(format!("copying {} as {}", context.name, self.label)));
+        self.events.emit(Event::Step(format!("copying {} as {}", context.name, self.label)));
         let end = with_log::backup(
             context,
             self.request,
@@ -209,12 +183,7 @@ impl Job<'_> {
             self.events,
         )?;
         let begin = image.begun().cloned().ok_or_else(|| {
-            EngineError::new(
-                "internal",
-                "finish",
-                "the backup",
-                "the engine never said where it began",
-            )
+            EngineError::new("internal", "finish", "the backup", "the engine never said where it began")
         })?;
         let (totals, damaged, sorter) = image.into_parts()?;
         self.events.emit(Event::Step("writing the image map".to_owned()));
@@ -246,12 +215,8 @@ impl Job<'_> {
         totals: &Totals,
         damaged: &[(String, u32)],
     ) -> BackupRecord {
-        let fact = |name: &str| {
-            end.facts
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| value.as_str())
-        };
+        let fact =
+            |name: &str| end.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         BackupRecord {
             label: self.label.to_owned(),
             cluster: self.context.name.clone(),
@@ -279,19 +244,13 @@ impl Job<'_> {
             pages_changed: totals.new.load(Ordering::Relaxed) / PAGE as u64,
             damaged: damaged
                 .iter()
-                .map(|(path, page)| DamagedPage {
-                    path: path.clone(),
-                    page: *page,
-                })
+                .map(|(path, page)| DamagedPage { path: path.clone(), page: *page })
                 .collect(),
             damaged_count: totals.damaged.load(Ordering::Relaxed),
             tablespaces: begin
                 .tablespaces
                 .iter()
-                .map(|link| TablespaceRecord {
-                    oid: link.oid,
-                    path: link.path.clone(),
-                })
+                .map(|link| TablespaceRecord { oid: link.oid, path: link.path.clone() })
                 .collect(),
             facts: end.facts.clone(),
             labels: self.request.labels.clone(),
@@ -306,21 +265,14 @@ impl Job<'_> {
         BackupReport {
             label: record.label.clone(),
             kind: record.kind.clone(),
-            status: if record.damaged_count == 0 {
-                "ok"
-            } else {
-                "damaged"
-            },
+            status: if record.damaged_count == 0 { "ok" } else { "damaged" },
             start_lsn: text::lsn(LogOffset(record.start)),
             stop_lsn: text::lsn(LogOffset(record.stop)),
             timeline: record.timeline,
             size_bytes: record.size_bytes,
             stored_bytes: record.stored_bytes,
             files: record.file_count,
-            damaged: damaged
-                .into_iter()
-                .map(|(file, block)| DamagedBlock { file, block })
-                .collect(),
+            damaged: damaged.into_iter().map(|(file, block)| DamagedBlock { file, block }).collect(),
             seconds: self.begun.elapsed().as_secs_f64(),
         }
     }
@@ -363,21 +315,13 @@ fn choose_base(
             context.name.clone(),
             "there is no earlier backup to compare with",
         )
-        .hint(format!(
-            "take a full one first: everpoint backup {} --full",
-            context.name
-        ))),
+        .hint(format!("take a full one first: everpoint backup {} --full", context.name))),
     }
 }
 
 /// A label that is not taken: time in UTC and a letter for the kind.
 fn free_label(context: &ClusterContext, full: bool) -> Result<String, AppError> {
-    let taken: Vec<String> = context
-        .cluster
-        .backups()?
-        .into_iter()
-        .map(|listing| listing.label)
-        .collect();
+    let taken: Vec<String> = context.cluster.backups()?.into_iter().map(|listing| listing.label).collect();
     let letter = if full { 'F' } else { 'I' };
     loop {
         let Micros(micros) = text::now();
@@ -391,12 +335,8 @@ fn free_label(context: &ClusterContext, full: bool) -> Result<String, AppError> 
 }
 
 fn engine_error(error: AppError) -> EngineError {
-    let mut made = EngineError::new(
-        "backup.store",
-        "store the image of",
-        error.object.clone(),
-        error.to_string(),
-    );
+    let mut made =
+        EngineError::new("backup.store", "store the image of", error.object.clone(), error.to_string());
     made.class = error.class;
     made.hint.clone_from(&error.hint);
     made.cause(error)

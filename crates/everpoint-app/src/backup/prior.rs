@@ -33,16 +33,10 @@ impl PriorImage {
             Ok(manifest.next_entry()?.map(|entry| {
                 // The index of its hashes travels in the one field that a scratch entry leaves free.
                 let first = entry.page_hashes.unwrap_or(u64::MAX);
-                SpilledEntry {
-                    entry,
-                    hashes: vec![first],
-                }
+                SpilledEntry { entry, hashes: vec![first] }
             }))
         })?;
-        Ok(Self {
-            entries,
-            hashes: cluster.open_pages(label)?,
-        })
+        Ok(Self { entries, hashes: cluster.open_pages(label)? })
     }
 
     /// The file of this path, with its page hashes.
@@ -77,11 +71,7 @@ impl PriorFile {
                 start
             })
             .collect();
-        Self {
-            entry,
-            hashes,
-            starts,
-        }
+        Self { entry, hashes, starts }
     }
 
     /// Where the bytes from `offset` to `offset + length` are stored; `None` if the file does not reach so far.
@@ -91,10 +81,7 @@ impl PriorFile {
         if end > self.entry.size {
             return None;
         }
-        let mut at = self
-            .starts
-            .partition_point(|start| *start <= offset)
-            .checked_sub(1)?;
+        let mut at = self.starts.partition_point(|start| *start <= offset).checked_sub(1)?;
         let (mut position, mut found) = (offset, Vec::new());
         while position < end {
             let (extent, start) = (self.entry.extents.get(at)?, *self.starts.get(at)?);
@@ -102,9 +89,7 @@ impl PriorFile {
             let inside = position - start;
             found.push(match extent {
                 Extent::Zero { .. } => Extent::Zero { length: take },
-                Extent::Stored {
-                    pack, frame, skip, ..
-                } => Extent::Stored {
+                Extent::Stored { pack, frame, skip, .. } => Extent::Stored {
                     length: u32::try_from(take).ok()?,
                     pack: *pack,
                     frame: *frame,
@@ -132,18 +117,8 @@ pub fn push_extent(extents: &mut Vec<Extent>, next: Extent) {
     match (extents.last_mut(), &next) {
         (Some(Extent::Zero { length }), Extent::Zero { length: more }) => *length += more,
         (
-            Some(Extent::Stored {
-                length,
-                pack,
-                frame,
-                skip,
-            }),
-            Extent::Stored {
-                length: more,
-                pack: next_pack,
-                frame: next_frame,
-                skip: next_skip,
-            },
+            Some(Extent::Stored { length, pack, frame, skip }),
+            Extent::Stored { length: more, pack: next_pack, frame: next_frame, skip: next_skip },
         ) if pack == next_pack && frame == next_frame && *skip + *length == *next_skip => *length += more,
         _ => extents.push(next),
     }
@@ -156,27 +131,13 @@ mod tests {
     use everpoint_format::seal::FrameRef;
 
     fn stored(length: u32, number: u32, skip: u32) -> Extent {
-        let frame = FrameRef {
-            number,
-            offset: 0,
-            stored: 10,
-            raw: 1 << 18,
-        };
-        Extent::Stored {
-            length,
-            pack: PackId([1; 16]),
-            frame,
-            skip,
-        }
+        let frame = FrameRef { number, offset: 0, stored: 10, raw: 1 << 18 };
+        Extent::Stored { length, pack: PackId([1; 16]), frame, skip }
     }
 
     #[test]
     fn a_slice_cuts_extents_at_both_ends_and_joins_what_was_one() {
-        let extents = vec![
-            stored(16384, 0, 8192),
-            Extent::Zero { length: 8192 },
-            stored(8192, 5, 0),
-        ];
+        let extents = vec![stored(16384, 0, 8192), Extent::Zero { length: 8192 }, stored(8192, 5, 0)];
         let entry = FileEntry {
             path: "a".into(),
             kind: FileKind::Pages,
@@ -197,11 +158,7 @@ mod tests {
         assert_eq!(file.slice(24576, 8192), Some(vec![stored(8192, 5, 0)]));
         assert_eq!(file.slice(24576, 8193), None);
         let mut joined = Vec::new();
-        for piece in [file.slice(0, 8192), file.slice(8192, 8192)]
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for piece in [file.slice(0, 8192), file.slice(8192, 8192)].into_iter().flatten().flatten() {
             push_extent(&mut joined, piece);
         }
         assert_eq!(joined, vec![stored(16384, 0, 8192)]);

@@ -55,9 +55,6 @@ impl Resumed {
     /// How many bytes are known.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.runs
-            .values()
-            .map(|(_, _, _, length)| u64::from(*length))
-            .sum()
+        self.runs.values().map(|(_, _, _, length)| u64::from(*length)).sum()
     }
 }

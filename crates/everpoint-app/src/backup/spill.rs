@@ -56,12 +56,7 @@ fn encode(spilled: &SpilledEntry, out: &mut Vec<u8>) {
                 out.push(0);
                 put_u64(out, *length);
             }
-            Extent::Stored {
-                length,
-                pack,
-                frame,
-                skip,
-            } => {
+            Extent::Stored { length, pack, frame, skip } => {
                 out.push(1);
                 put_u32(out, *length);
                 out.extend_from_slice(&pack.0);
@@ -104,9 +99,7 @@ impl Cursor<'_> {
 
 fn decode_extent(cursor: &mut Cursor<'_>) -> Option<Extent> {
     match cursor.take::<1>()? {
-        [0] => Some(Extent::Zero {
-            length: cursor.u64()?,
-        }),
+        [0] => Some(Extent::Zero { length: cursor.u64()? }),
         _ => {
             let length = cursor.u32()?;
             let pack = PackId(cursor.take()?);
@@ -116,12 +109,7 @@ fn decode_extent(cursor: &mut Cursor<'_>) -> Option<Extent> {
                 stored: cursor.u32()?,
                 raw: cursor.u32()?,
             };
-            Some(Extent::Stored {
-                length,
-                pack,
-                frame,
-                skip: cursor.u32()?,
-            })
+            Some(Extent::Stored { length, pack, frame, skip: cursor.u32()? })
         }
     }
 }
@@ -140,27 +128,12 @@ fn decode(bytes: &[u8]) -> Option<SpilledEntry> {
     let size = cursor.u64()?;
     let hashed = cursor.take::<1>()? == [1];
     let hash = cursor.take::<16>()?;
-    let damaged = (0..cursor.u32()?)
-        .map(|_| cursor.u32())
-        .collect::<Option<Vec<_>>>()?;
-    let extents = (0..cursor.u32()?)
-        .map(|_| decode_extent(&mut cursor))
-        .collect::<Option<Vec<_>>>()?;
-    let hashes = (0..cursor.u32()?)
-        .map(|_| cursor.u64())
-        .collect::<Option<Vec<_>>>()?;
+    let damaged = (0..cursor.u32()?).map(|_| cursor.u32()).collect::<Option<Vec<_>>>()?;
+    let extents = (0..cursor.u32()?).map(|_| decode_extent(&mut cursor)).collect::<Option<Vec<_>>>()?;
+    let hashes = (0..cursor.u32()?).map(|_| cursor.u64()).collect::<Option<Vec<_>>>()?;
     let content_hash = hashed.then_some(hash);
-    let entry = FileEntry {
-        path,
-        kind,
-        mode,
-        modified,
-        size,
-        extents,
-        page_hashes: None,
-        content_hash,
-        damaged,
-    };
+    let entry =
+        FileEntry { path, kind, mode, modified, size, extents, page_hashes: None, content_hash, damaged };
     Some(SpilledEntry { entry, hashes })
 }
 
@@ -169,10 +142,7 @@ fn scratch_error(error: std::io::Error, scratch: &Path) -> AppError {
 }
 
 fn broken(scratch: &Path) -> AppError {
-    scratch_error(
-        std::io::Error::other("a scratch file does not hold what was written to it"),
-        scratch,
-    )
+    scratch_error(std::io::Error::other("a scratch file does not hold what was written to it"), scratch)
 }
 
 /// Sorts entries by path with bounded memory.
@@ -189,13 +159,7 @@ impl EntrySorter {
     /// A sorter whose buffer holds about `limit` bytes.
     #[must_use]
     pub fn new(scratch: &Path, limit: usize) -> Self {
-        Self {
-            scratch: scratch.to_owned(),
-            buffer: Vec::new(),
-            buffered: 0,
-            limit,
-            runs: Vec::new(),
-        }
+        Self { scratch: scratch.to_owned(), buffer: Vec::new(), buffered: 0, limit, runs: Vec::new() }
     }
 
     /// Adds an entry.
@@ -245,18 +209,13 @@ impl EntrySorter {
         self.spill()?;
         let mut readers: Vec<Run> = Vec::new();
         for file in std::mem::take(&mut self.runs) {
-            let mut run = Run {
-                reader: BufReader::new(file),
-                head: None,
-            };
+            let mut run = Run { reader: BufReader::new(file), head: None };
             run.advance(&self.scratch)?;
             readers.push(run);
         }
         loop {
-            let next = readers
-                .iter_mut()
-                .filter(|run| run.head.is_some())
-                .min_by(|a, b| a.path().cmp(&b.path()));
+            let next =
+                readers.iter_mut().filter(|run| run.head.is_some()).min_by(|a, b| a.path().cmp(&b.path()));
             let Some(run) = next else { return Ok(()) };
             if let Some(head) = run.head.take() {
                 take(head)?;
@@ -283,9 +242,7 @@ impl Run {
             other => other.map_err(|error| scratch_error(error, scratch))?,
         }
         let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length)).map_err(|_| broken(scratch))?];
-        self.reader
-            .read_exact(&mut bytes)
-            .map_err(|error| scratch_error(error, scratch))?;
+        self.reader.read_exact(&mut bytes).map_err(|error| scratch_error(error, scratch))?;
         self.head = Some(decode(&bytes).ok_or_else(|| broken(scratch))?);
         Ok(())
     }
@@ -315,20 +272,12 @@ impl EntryIndex {
             bytes.clear();
             encode(&spilled, &mut bytes);
             out.write_all(&bytes).map_err(wrap)?;
-            index.push((
-                path_hash(&spilled.entry.path),
-                at,
-                u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-            ));
+            index.push((path_hash(&spilled.entry.path), at, u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
             at += bytes.len() as u64;
         }
         let file = out.into_inner().map_err(|error| wrap(error.into_error()))?;
         index.sort_unstable();
-        Ok(Self {
-            scratch: scratch.to_owned(),
-            file,
-            index,
-        })
+        Ok(Self { scratch: scratch.to_owned(), file, index })
     }
 
     /// The entry of this path.
@@ -343,9 +292,7 @@ impl EntryIndex {
                 break;
             }
             let mut bytes = vec![0; *length as usize];
-            self.file
-                .read_exact_at(&mut bytes, *at)
-                .map_err(|error| scratch_error(error, &self.scratch))?;
+            self.file.read_exact_at(&mut bytes, *at).map_err(|error| scratch_error(error, &self.scratch))?;
             let spilled = decode(&bytes).ok_or_else(|| broken(&self.scratch))?;
             if spilled.entry.path == path {
                 return Ok(Some(spilled));
@@ -357,9 +304,7 @@ impl EntryIndex {
 
 fn path_hash(path: &str) -> u64 {
     let hash = blake3::hash(path.as_bytes());
-    hash.as_bytes()
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -367,12 +312,7 @@ mod tests {
     use super::*;
 
     fn sample(path: &str, seed: u32) -> SpilledEntry {
-        let frame = FrameRef {
-            number: seed,
-            offset: seed * 2,
-            stored: 7,
-            raw: 8192,
-        };
+        let frame = FrameRef { number: seed, offset: seed * 2, stored: 7, raw: 8192 };
         SpilledEntry {
             entry: FileEntry {
                 path: path.to_owned(),
@@ -382,12 +322,7 @@ mod tests {
                 size: 16384,
                 extents: vec![
                     Extent::Zero { length: 8192 },
-                    Extent::Stored {
-                        length: 8192,
-                        pack: PackId([seed as u8; 16]),
-                        frame,
-                        skip: 3,
-                    },
+                    Extent::Stored { length: 8192, pack: PackId([seed as u8; 16]), frame, skip: 3 },
                 ],
                 page_hashes: None,
                 content_hash: seed.is_multiple_of(2).then_some([9; 16]),
@@ -402,9 +337,8 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         for limit in [1 << 30, 1000] {
             let mut sorter = EntrySorter::new(scratch.path(), limit);
-            let mut names: Vec<String> = (0..300_u32)
-                .map(|i| format!("base/{}", i.wrapping_mul(2_654_435_761)))
-                .collect();
+            let mut names: Vec<String> =
+                (0..300_u32).map(|i| format!("base/{}", i.wrapping_mul(2_654_435_761))).collect();
             for (i, name) in names.iter().enumerate() {
                 sorter.push(sample(name, i as u32)).unwrap();
             }
@@ -416,20 +350,14 @@ mod tests {
                 })
                 .unwrap();
             names.sort();
-            assert_eq!(
-                got.iter().map(|s| s.entry.path.clone()).collect::<Vec<_>>(),
-                names
-            );
+            assert_eq!(got.iter().map(|s| s.entry.path.clone()).collect::<Vec<_>>(), names);
         }
     }
 
     #[test]
     fn found_by_path_with_all_its_facts() {
         let scratch = tempfile::tempdir().unwrap();
-        let mut all = (0..50_u32)
-            .map(|i| sample(&format!("f{i}"), i))
-            .collect::<Vec<_>>()
-            .into_iter();
+        let mut all = (0..50_u32).map(|i| sample(&format!("f{i}"), i)).collect::<Vec<_>>().into_iter();
         let index = EntryIndex::build(scratch.path(), || Ok(all.next())).unwrap();
         assert_eq!(index.find("f17").unwrap(), Some(sample("f17", 17)));
         assert_eq!(index.find("f50").unwrap(), None);

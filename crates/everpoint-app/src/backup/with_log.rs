@@ -24,9 +24,7 @@ impl BackupLease {
     /// Takes it.
     pub(super) fn take(context: &ClusterContext) -> Result<Self, AppError> {
         let holder = format!("backup by process {}", std::process::id());
-        let lease = context
-            .repository
-            .lease(&context.cluster.backup_lease_id(), &holder, LEASE)?;
+        let lease = context.repository.lease(&context.cluster.backup_lease_id(), &holder, LEASE)?;
         Ok(Self { lease: lease.keep() })
     }
 
@@ -50,20 +48,13 @@ pub(super) fn backup(
     std::thread::scope(|scope| {
         let log = scope
             .spawn(|| capture::during_backup(context, identity, server, &request.slot, &stop_log, events));
-        let result = context
-            .engine
-            .backup(options, image)
-            .map_err(AppError::from)
-            .and_then(|end| {
-                let start = image.begun().map_or(end.stop, |begin| begin.start);
-                events.emit(Event::Step(format!(
-                    "waiting for the log up to {}",
-                    crate::text::lsn(end.stop)
-                )));
-                let finished = || log.is_finished();
-                await_log(context, identity, start, &end, &request.stop, &finished)?;
-                Ok(end)
-            });
+        let result = context.engine.backup(options, image).map_err(AppError::from).and_then(|end| {
+            let start = image.begun().map_or(end.stop, |begin| begin.start);
+            events.emit(Event::Step(format!("waiting for the log up to {}", crate::text::lsn(end.stop))));
+            let finished = || log.is_finished();
+            await_log(context, identity, start, &end, &request.stop, &finished)?;
+            Ok(end)
+        });
         stop_log.stop();
         let captured = log.join().unwrap_or_else(|_| {
             Err(AppError::new(
@@ -121,8 +112,5 @@ fn await_log(
 
 /// The branch of a timeline as the log store names it; `None` while nothing of it is stored.
 pub(super) fn branch_of(context: &ClusterContext, identity: u32, timeline: u32) -> Option<String> {
-    coverage::branch_of(context, identity, timeline)
-        .ok()
-        .flatten()
-        .map(|branch| branch.as_str().to_owned())
+    coverage::branch_of(context, identity, timeline).ok().flatten().map(|branch| branch.as_str().to_owned())
 }

@@ -15,12 +15,7 @@ use super::{CHUNK, PACK_TARGET, PAGE, engine_error};
 const PLACEHOLDER: Extent = Extent::Stored {
     length: 0,
     pack: PackId([0; 16]),
-    frame: FrameRef {
-        number: u32::MAX,
-        offset: 0,
-        stored: 0,
-        raw: 0,
-    },
+    frame: FrameRef { number: u32::MAX, offset: 0, stored: 0, raw: 0 },
     skip: u32::MAX,
 };
 
@@ -54,14 +49,7 @@ enum State {
 impl<'a> Worker<'a> {
     pub(super) fn new(image: &'a ImageWriter<'a>) -> Self {
         let bundle = Vec::with_capacity(CHUNK);
-        Self {
-            image,
-            pack: None,
-            closing: Vec::new(),
-            bundle,
-            runs: Vec::new(),
-            waiting: Vec::new(),
-        }
+        Self { image, pack: None, closing: Vec::new(), bundle, runs: Vec::new(), waiting: Vec::new() }
     }
 
     fn take(&mut self, file: &FileMeta, part: &Part<'_>) -> Result<(), RepoOrApp> {
@@ -78,12 +66,7 @@ impl<'a> Worker<'a> {
             open: Vec::new(),
         };
         for (i, chunk) in part.data.chunks(CHUNK).enumerate() {
-            self.chunk(
-                &mut waiting,
-                prior.as_deref(),
-                part.offset + (i * CHUNK) as u64,
-                chunk,
-            )?;
+            self.chunk(&mut waiting, prior.as_deref(), part.offset + (i * CHUNK) as u64, chunk)?;
         }
         if file.kind != FileKind::Pages && file.kind != FileKind::Directory {
             waiting.part.content = *blake3::hash(part.data).as_bytes();
@@ -106,15 +89,8 @@ impl<'a> Worker<'a> {
         chunk: &[u8],
     ) -> Result<(), RepoOrApp> {
         let pages = waiting.meta.kind == FileKind::Pages;
-        let (mut at, mut run) = (
-            0,
-            Run {
-                state: State::Zero,
-                from: 0,
-                to: 0,
-                hasher: blake3::Hasher::new(),
-            },
-        );
+        let (mut at, mut run) =
+            (0, Run { state: State::Zero, from: 0, to: 0, hasher: blake3::Hasher::new() });
         for page in chunk.chunks(PAGE) {
             let (state, hash) = classify(page, prior, offset + at as u64, pages);
             if pages {
@@ -122,12 +98,7 @@ impl<'a> Worker<'a> {
             }
             if state != run.state || run.to == run.from {
                 self.close_run(waiting, prior, offset, chunk, &run)?;
-                run = Run {
-                    state,
-                    from: at,
-                    to: at,
-                    hasher: blake3::Hasher::new(),
-                };
+                run = Run { state, from: at, to: at, hasher: blake3::Hasher::new() };
             }
             if let Some(full) = hash {
                 run.hasher.update(full.as_bytes());
@@ -156,31 +127,18 @@ impl<'a> Worker<'a> {
             State::New => None,
         };
         if let Some(extents) = known {
-            extents
-                .into_iter()
-                .for_each(|extent| push_extent(&mut waiting.part.extents, extent));
+            extents.into_iter().for_each(|extent| push_extent(&mut waiting.part.extents, extent));
             return Ok(());
         }
         let mut hash = [0; 16];
-        hash.copy_from_slice(
-            run.hasher
-                .finalize()
-                .as_bytes()
-                .first_chunk::<16>()
-                .unwrap_or(&[0; 16]),
-        );
+        hash.copy_from_slice(run.hasher.finalize().as_bytes().first_chunk::<16>().unwrap_or(&[0; 16]));
         if let Some(extent) = self.image.resumed(&hash, bytes.len()) {
             push_extent(&mut waiting.part.extents, extent);
             return Ok(());
         }
         self.image.count_new(length);
         let pages = waiting.meta.kind == FileKind::Pages;
-        let input = PackRunInput {
-            skip: 0,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            hash,
-            pages,
-        };
+        let input = PackRunInput { skip: 0, length: u32::try_from(length).unwrap_or(u32::MAX), hash, pages };
         if bytes.len() == CHUNK {
             let extent = self.store(self.image.codec(), bytes, &[input])?;
             push_extent(&mut waiting.part.extents, extent);
@@ -191,10 +149,7 @@ impl<'a> Worker<'a> {
         }
         waiting.open.push((waiting.part.extents.len(), self.runs.len()));
         waiting.part.extents.push(PLACEHOLDER);
-        self.runs.push(PackRunInput {
-            skip: u32::try_from(self.bundle.len()).unwrap_or(u32::MAX),
-            ..input
-        });
+        self.runs.push(PackRunInput { skip: u32::try_from(self.bundle.len()).unwrap_or(u32::MAX), ..input });
         self.bundle.extend_from_slice(bytes);
         Ok(())
     }
@@ -213,12 +168,7 @@ impl<'a> Worker<'a> {
         } else {
             self.pack = Some(pack);
         }
-        Ok(Extent::Stored {
-            length: u32::try_from(raw.len()).unwrap_or(u32::MAX),
-            pack: id,
-            frame,
-            skip: 0,
-        })
+        Ok(Extent::Stored { length: u32::try_from(raw.len()).unwrap_or(u32::MAX), pack: id, frame, skip: 0 })
     }
 
     /// Makes a full pack durable beside further work; at most two at a time.
@@ -243,12 +193,7 @@ impl<'a> Worker<'a> {
         let patch = |waiting: &mut Waiting| {
             for (extent, run) in waiting.open.drain(..) {
                 if let (Some(slot), Some(run)) = (waiting.part.extents.get_mut(extent), runs.get(run)) {
-                    *slot = Extent::Stored {
-                        length: run.length,
-                        pack,
-                        frame,
-                        skip: run.skip,
-                    };
+                    *slot = Extent::Stored { length: run.length, pack, frame, skip: run.skip };
                 }
             }
         };
@@ -277,9 +222,7 @@ struct Run {
 }
 
 pub(super) fn short(hash: &blake3::Hash) -> u64 {
-    hash.as_bytes()
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes).max(1))
+    hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes).max(1))
 }
 
 /// What a page is, and its hash unless it is all zero.
@@ -293,11 +236,7 @@ fn classify(
         return (State::Zero, None);
     }
     let hash = blake3::hash(page);
-    let known = prior.and_then(|file| {
-        file.hashes
-            .get(usize::try_from(offset / PAGE as u64).ok()?)
-            .copied()
-    });
+    let known = prior.and_then(|file| file.hashes.get(usize::try_from(offset / PAGE as u64).ok()?).copied());
     let whole = prior.is_some_and(|file| offset + page.len() as u64 <= file.entry.size);
     let same = pages && whole && page.len() == PAGE && known == Some(short(&hash));
     (if same { State::Same } else { State::New }, Some(hash))
@@ -306,20 +245,13 @@ fn classify(
 pub(super) fn is_zero(page: &[u8]) -> bool {
     let (head, body) = page.split_at(page.len().min(64));
     head.iter().all(|byte| *byte == 0)
-        && body
-            .chunks(64)
-            .all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+        && body.chunks(64).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 fn join(handle: std::thread::JoinHandle<Result<PackId, RepoError>>) -> Result<PackId, RepoOrApp> {
     match handle.join() {
         Ok(result) => Ok(result?),
-        Err(_) => Err(RepoOrApp::Engine(EngineError::new(
-            "internal",
-            "finish",
-            "a pack",
-            "its thread died",
-        ))),
+        Err(_) => Err(RepoOrApp::Engine(EngineError::new("internal", "finish", "a pack", "its thread died"))),
     }
 }
 

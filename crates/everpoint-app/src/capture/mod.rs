@@ -135,9 +135,7 @@ pub fn capture_until(
 
 fn hold(context: &ClusterContext) -> Result<KeptLease, AppError> {
     let holder = format!("capture by process {}", std::process::id());
-    let lease = context
-        .repository
-        .lease(&format!("capture-{}", context.name), &holder, LEASE)?;
+    let lease = context.repository.lease(&format!("capture-{}", context.name), &holder, LEASE)?;
     Ok(lease.keep())
 }
 
@@ -168,24 +166,9 @@ impl<'a> Job<'a> {
         events: &'a dyn Events,
     ) -> Result<Self, AppError> {
         let identity = identity_of(context, server)?;
-        let options = CaptureOptions {
-            slot: None,
-            create_slot: false,
-            temporary: false,
-            until: None,
-            stop,
-        };
+        let options = CaptureOptions { slot: None, create_slot: false, temporary: false, until: None, stop };
         let writer = LogWriter::open(context, identity, server.segment_size)?;
-        Ok(Self {
-            context,
-            events,
-            identity,
-            writer,
-            options,
-            from: None,
-            lease: None,
-            refuse_gaps: false,
-        })
+        Ok(Self { context, events, identity, writer, options, from: None, lease: None, refuse_gaps: false })
     }
 
     fn run(&mut self, once: bool) -> Result<(), AppError> {
@@ -201,8 +184,7 @@ impl<'a> Job<'a> {
                 pause.reset();
             }
             if matches!(error.code, GAP_REFUSED | "capture.position") && self.from.is_some() {
-                self.events
-                    .emit(Event::Warning(format!("{error}; going on where the server can")));
+                self.events.emit(Event::Warning(format!("{error}; going on where the server can")));
                 self.writer.abandon();
                 self.from = None;
                 continue;
@@ -243,10 +225,8 @@ impl<'a> Job<'a> {
             .cause(error)
         })?;
         if identity != self.identity {
-            let message = format!(
-                "the server was upgraded: its log is identity {identity} now, not {}",
-                self.identity
-            );
+            let message =
+                format!("the server was upgraded: its log is identity {identity} now, not {}", self.identity);
             return Err(EngineError::new(
                 "capture.upgraded",
                 "go on capturing",
@@ -255,11 +235,7 @@ impl<'a> Job<'a> {
             )
             .hint("start the capture again"));
         }
-        let at = self
-            .writer
-            .place()
-            .map(|place| (place.timeline, place.position))
-            .or(self.from);
+        let at = self.writer.place().map(|place| (place.timeline, place.position)).or(self.from);
         let mut watched = Watched {
             writer: &mut self.writer,
             events: self.events,
@@ -267,9 +243,7 @@ impl<'a> Job<'a> {
             refuse_gaps: self.refuse_gaps && at.is_some(),
             told: None,
         };
-        self.context
-            .engine
-            .capture(&CaptureFrom { at }, &self.options, &mut watched)
+        self.context.engine.capture(&CaptureFrom { at }, &self.options, &mut watched)
     }
 
     /// After an error of the sink the repository says where to go on.
@@ -299,8 +273,5 @@ impl<'a> Job<'a> {
 }
 
 fn identity_of(context: &ClusterContext, server: &ServerIdentity) -> Result<u32, AppError> {
-    Ok(context
-        .cluster
-        .identity_for(server.system, server.version, server.segment_size, false)?
-        .0)
+    Ok(context.cluster.identity_for(server.system, server.version, server.segment_size, false)?.0)
 }

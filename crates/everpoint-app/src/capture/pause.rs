@@ -18,11 +18,7 @@ pub(super) struct Pause<'a> {
 
 impl<'a> Pause<'a> {
     pub(super) const fn new(stop: &'a StopFlag) -> Self {
-        Self {
-            stop,
-            next: PAUSES.0,
-            told: None,
-        }
+        Self { stop, next: PAUSES.0, told: None }
     }
 
     pub(super) fn reset(&mut self) {

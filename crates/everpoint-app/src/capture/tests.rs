@@ -14,12 +14,7 @@ use crate::Quiet;
 use crate::testing::{Heard, SYSTEM, context, log, read_back, stored_log};
 
 fn request(once: bool, stop: &StopFlag) -> CaptureRequest {
-    CaptureRequest {
-        once,
-        slot: "everpoint_db".to_owned(),
-        create_slot: true,
-        stop: stop.clone(),
-    }
+    CaptureRequest { once, slot: "everpoint_db".to_owned(), create_slot: true, stop: stop.clone() }
 }
 
 fn wait(what: &str, done: &dyn Fn() -> bool) {
@@ -65,29 +60,19 @@ fn it_reconnects_and_follows_a_promotion_until_stopped() {
         clock: Some(Micros(9_000_000)),
         acknowledged: LogOffset(0),
     }));
-    let first = FakeTimeline {
-        ends: None,
-        ..engine.server().timelines[0].clone()
-    };
+    let first = FakeTimeline { ends: None, ..engine.server().timelines[0].clone() };
     let both = std::mem::replace(&mut engine.server().timelines, vec![first]);
     let context = context(Arc::new(store.clone()), &engine);
     let (stop, heard) = (StopFlag::default(), Heard::default());
     std::thread::scope(|scope| {
         let capture = scope.spawn(|| run(&context, &request(false, &stop), &heard));
         wait("the first timeline", &|| engine.server().acknowledged >= at);
-        assert_eq!(
-            run(&context, &request(true, &stop), &Quiet).unwrap_err().class,
-            FailureClass::Locked
-        );
+        assert_eq!(run(&context, &request(true, &stop), &Quiet).unwrap_err().class, FailureClass::Locked);
         // The server goes away and comes back promoted.
         engine.server().breaks = [0].into();
         engine.server().timelines = both;
-        wait("the second timeline", &|| {
-            engine.server().acknowledged >= young.end()
-        });
-        wait("covered", &|| {
-            stored_log(&store, 2, &history).covered().unwrap().is_some()
-        });
+        wait("the second timeline", &|| engine.server().acknowledged >= young.end());
+        wait("covered", &|| stored_log(&store, 2, &history).covered().unwrap().is_some());
         stop.stop();
         let report = capture.join().unwrap().unwrap();
         assert_eq!((report.timeline, report.position), (2, text::lsn(young.end())));
@@ -97,11 +82,7 @@ fn it_reconnects_and_follows_a_promotion_until_stopped() {
     assert!(
         read_back(&stored_log(&store, 2, &history), young.start()) == young.slice(young.start(), young.end())
     );
-    assert!(
-        heard.warnings().iter().any(|text| text.contains("it went away")),
-        "{:?}",
-        heard.warnings()
-    );
+    assert!(heard.warnings().iter().any(|text| text.contains("it went away")), "{:?}", heard.warnings());
     // Stopped for good: another may begin at once.
     run(&context, &request(true, &StopFlag::default()), &Quiet).unwrap();
 }
@@ -117,27 +98,12 @@ fn lost_log_is_a_recorded_gap_and_capture_goes_on() {
     let kept = LogOffset(log.start().0 * 4);
     engine.server().removed_before = kept;
     let heard = Heard::default();
-    let resumed = LogWriter::resume_point(&context.cluster, 1, 1 << 20)
-        .unwrap()
-        .unwrap()
-        .1;
+    let resumed = LogWriter::resume_point(&context.cluster, 1, 1 << 20).unwrap().unwrap().1;
     run(&context, &request(true, &StopFlag::default()), &heard).unwrap();
     let stored = stored_log(&store, 1, &[]);
-    let gaps: Vec<_> = stored
-        .gaps()
-        .unwrap()
-        .into_iter()
-        .map(|(span, _)| (span.from, span.to))
-        .collect();
-    assert_eq!(
-        (resumed, gaps.as_slice()),
-        (log.records()[10].span.end, [(resumed, kept)].as_slice())
-    );
-    assert!(
-        heard.warnings().iter().any(|text| text.contains("is lost")),
-        "{:?}",
-        heard.warnings()
-    );
+    let gaps: Vec<_> = stored.gaps().unwrap().into_iter().map(|(span, _)| (span.from, span.to)).collect();
+    assert_eq!((resumed, gaps.as_slice()), (log.records()[10].span.end, [(resumed, kept)].as_slice()));
+    assert!(heard.warnings().iter().any(|text| text.contains("is lost")), "{:?}", heard.warnings());
     assert!(read_back(&stored, kept) == log.slice(kept, log.end()));
 }
 
@@ -146,21 +112,12 @@ fn another_cluster_is_refused() {
     let store = MemoryStore::new();
     let engine = Arc::new(FakeEngine::new(log(10)));
     let context = context(Arc::new(store.clone()), &engine);
-    context
-        .cluster
-        .identity_for(SYSTEM + 1, 150_000, 1 << 20, false)
-        .unwrap();
+    context.cluster.identity_for(SYSTEM + 1, 150_000, 1 << 20, false).unwrap();
     let before = store.names();
     let error = run(&context, &request(true, &StopFlag::default()), &Quiet).unwrap_err();
-    assert_eq!(
-        (error.code.as_str(), error.class),
-        (code::WRONG_CLUSTER, FailureClass::Damaged)
-    );
-    let logs: Vec<_> = store
-        .names()
-        .into_iter()
-        .filter(|name| !before.contains(name) && name.contains("/log/"))
-        .collect();
+    assert_eq!((error.code.as_str(), error.class), (code::WRONG_CLUSTER, FailureClass::Damaged));
+    let logs: Vec<_> =
+        store.names().into_iter().filter(|name| !before.contains(name) && name.contains("/log/")).collect();
     assert!(logs.is_empty(), "{logs:?}");
 }
 
@@ -170,10 +127,7 @@ fn a_backup_takes_its_own_log_only_if_nobody_else_does() {
     let engine = Arc::new(FakeEngine::new(log.clone()));
     let context = context(Arc::new(store.clone()), &engine);
     let server = everpoint_engine::Engine::identify(engine.as_ref()).unwrap();
-    let (identity, _) = context
-        .cluster
-        .identity_for(SYSTEM, 150_000, 1 << 20, false)
-        .unwrap();
+    let (identity, _) = context.cluster.identity_for(SYSTEM, 150_000, 1 << 20, false).unwrap();
     let stop = StopFlag::default();
     std::thread::scope(|scope| {
         let beside = scope.spawn(|| during_backup(&context, identity, &server, "slot", &stop, &Quiet));
@@ -182,8 +136,5 @@ fn a_backup_takes_its_own_log_only_if_nobody_else_does() {
         stop.stop();
         beside.join().unwrap().unwrap();
     });
-    assert_eq!(
-        crate::coverage::reached(&context, identity, 1, log.start()).unwrap(),
-        log.end()
-    );
+    assert_eq!(crate::coverage::reached(&context, identity, 1, log.start()).unwrap(), log.end());
 }

@@ -26,10 +26,7 @@ pub(super) struct Watched<'a> {
 impl LogSink for Watched<'_> {
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         self.writer.timeline(timeline, history, from)?;
-        self.events.emit(Event::Info(format!(
-            "capturing timeline {timeline} from {}",
-            text::lsn(from)
-        )));
+        self.events.emit(Event::Info(format!("capturing timeline {timeline} from {}", text::lsn(from))));
         Ok(())
     }
 
@@ -44,28 +41,20 @@ impl LogSink for Watched<'_> {
     fn tick(&mut self) -> Result<LogOffset, EngineError> {
         if self.lease.is_some_and(|lease| !lease.is_valid()) {
             let message = "the lease was not renewed in time: another capture may have begun";
-            return Err(
-                EngineError::new("capture.lease", "go on capturing", "the log", message)
-                    .class(FailureClass::Locked)
-                    .retryable(),
-            );
+            return Err(EngineError::new("capture.lease", "go on capturing", "the log", message)
+                .class(FailureClass::Locked)
+                .retryable());
         }
         let durable = self.writer.tick()?;
         if let Some(place) = self.writer.place() {
             let (timeline, covered_until) = (place.timeline, place.covered_until);
-            let due = self
-                .told
-                .is_none_or(|(at, old_timeline, old_durable, old_covered)| {
-                    at.elapsed() >= TELL
-                        && (old_timeline, old_durable, old_covered) != (timeline, durable, covered_until)
-                });
+            let due = self.told.is_none_or(|(at, old_timeline, old_durable, old_covered)| {
+                at.elapsed() >= TELL
+                    && (old_timeline, old_durable, old_covered) != (timeline, durable, covered_until)
+            });
             if due {
                 self.told = Some((Instant::now(), timeline, durable, covered_until));
-                self.events.emit(Event::Captured {
-                    timeline,
-                    position: durable,
-                    covered_until,
-                });
+                self.events.emit(Event::Captured { timeline, position: durable, covered_until });
             }
         }
         Ok(durable)
@@ -73,8 +62,7 @@ impl LogSink for Watched<'_> {
 
     fn timeline_end(&mut self, at: LogOffset) -> Result<(), EngineError> {
         self.writer.timeline_end(at)?;
-        self.events
-            .emit(Event::Info(format!("the timeline ended at {}", text::lsn(at))));
+        self.events.emit(Event::Info(format!("the timeline ended at {}", text::lsn(at))));
         Ok(())
     }
 
@@ -91,9 +79,7 @@ impl LogSink for Watched<'_> {
         }
         self.writer.gap(timeline, from, to, reason)?;
         let advice = "nothing in it can be restored; take a backup now";
-        self.events.emit(Event::Warning(format!(
-            "the log from {span} is lost ({reason}): {advice}"
-        )));
+        self.events.emit(Event::Warning(format!("the log from {span} is lost ({reason}): {advice}")));
         Ok(())
     }
 }

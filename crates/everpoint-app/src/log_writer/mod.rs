@@ -29,10 +29,7 @@ pub struct TailPolicy {
 
 impl Default for TailPolicy {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_millis(250),
-            bytes: 4 << 20,
-        }
+        Self { interval: Duration::from_millis(250), bytes: 4 << 20 }
     }
 }
 
@@ -79,11 +76,7 @@ impl LogWriter {
                 message,
             ));
         }
-        let known = context
-            .cluster
-            .identities()?
-            .into_iter()
-            .find(|(number, _)| *number == identity);
+        let known = context.cluster.identities()?.into_iter().find(|(number, _)| *number == identity);
         Ok(Self {
             system: known.and_then(|(_, known)| known.system_identifier.parse().ok()),
             cluster: context.cluster.clone(),
@@ -129,9 +122,7 @@ impl LogWriter {
     /// # Errors
     /// If the repository can't be read.
     pub fn position(&self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, AppError> {
-        Ok(coverage::resume_position(
-            &self.lineage().log(branch_id(timeline, history)),
-        )?)
+        Ok(coverage::resume_position(&self.lineage().log(branch_id(timeline, history)))?)
     }
 
     /// Timeline and position of the next byte of the open branch, and up to where it is durable.
@@ -241,22 +232,15 @@ impl LogSink for LogWriter {
         {
             return Ok(());
         }
-        let same = self
-            .open
-            .as_ref()
-            .is_some_and(|open| *open.log.branch() == branch);
+        let same = self.open.as_ref().is_some_and(|open| *open.log.branch() == branch);
         let closed = self.close()?;
         let log = self.lineage().log(branch);
         if !history.is_empty() {
             log.put_history(history).map_err(sink_error)?;
         }
         if let Some(closed) = closed.filter(|closed| same && closed.position < from) {
-            let span = Span {
-                from: closed.position,
-                to: from,
-            };
-            log.put_gap(span, "the server went on at a later position")
-                .map_err(sink_error)?;
+            let span = Span { from: closed.position, to: from };
+            log.put_gap(span, "the server went on at a later position").map_err(sink_error)?;
         }
         self.open_at(log, history, from)
     }
@@ -264,14 +248,10 @@ impl LogSink for LogWriter {
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
         let step = |open: &mut OpenBranch, written: &mut Written| {
             if from > open.position {
-                let message = format!(
-                    "log comes at {from}, and everything from {} on is missing",
-                    open.position
-                );
+                let message =
+                    format!("log comes at {from}, and everything from {} on is missing", open.position);
                 let object = format!("timeline {}", open.log.branch().timeline());
-                return Err(
-                    EngineError::new("capture.hole", "store the log of", object, message).retryable(),
-                );
+                return Err(EngineError::new("capture.hole", "store the log of", object, message).retryable());
             }
             let known = usize::try_from(open.position.since(from)).unwrap_or(usize::MAX);
             open.compare(from, bytes.get(..known).unwrap_or(bytes))?;
@@ -302,9 +282,7 @@ impl LogSink for LogWriter {
 
     fn timeline_end(&mut self, at: LogOffset) -> Result<(), EngineError> {
         let closed = self.close()?;
-        let missing = closed
-            .as_ref()
-            .map(|open| (open.position, open.log.branch().timeline()));
+        let missing = closed.as_ref().map(|open| (open.position, open.log.branch().timeline()));
         match missing {
             Some((position, timeline)) if position < at => {
                 let message = format!("it is stored up to {position}, and it ends at {at}");
@@ -322,10 +300,7 @@ impl LogSink for LogWriter {
         to: LogOffset,
         reason: &str,
     ) -> Result<(), EngineError> {
-        let was_open = self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.log.branch().timeline() == timeline);
+        let was_open = self.open.as_ref().is_some_and(|open| open.log.branch().timeline() == timeline);
         let closed = self.close()?;
         let log = match closed.filter(|_| was_open) {
             Some(closed) => closed.log,
@@ -364,12 +339,8 @@ pub(crate) fn sink_error(error: RepoError) -> EngineError {
 
 /// An error of a use-case, for an engine that feeds a sink.
 fn from_app(error: AppError) -> EngineError {
-    let mut made = EngineError::new(
-        "capture.repository",
-        "look into",
-        error.object.clone(),
-        error.message.clone(),
-    );
+    let mut made =
+        EngineError::new("capture.repository", "look into", error.object.clone(), error.message.clone());
     made.class = error.class;
     made.hint.clone_from(&error.hint);
     made.retryable = error.retryable;

@@ -43,13 +43,8 @@ pub(super) fn run(
 fn unreachable_position(log: &LogStore, from: LogOffset, end: LogOffset) -> EngineError {
     let timeline = log.branch().timeline();
     let message = format!("only the start of its segment up to {end} is stored of this branch");
-    EngineError::new(
-        "capture.position",
-        "go on with",
-        format!("timeline {timeline} at {from}"),
-        message,
-    )
-    .hint("the server follows another history than the one that was captured: begin at a segment")
+    EngineError::new("capture.position", "go on with", format!("timeline {timeline} at {from}"), message)
+        .hint("the server follows another history than the one that was captured: begin at a segment")
 }
 
 /// What is stored from the beginning of a segment on.
@@ -67,12 +62,7 @@ struct Found {
 impl Found {
     fn look(log: &LogStore, from: LogOffset) -> Result<Self, RepoError> {
         let start = log.segment_start(from);
-        let mut found = Self {
-            open_start: start,
-            end: start,
-            tails: Vec::new(),
-            unproven: false,
-        };
+        let mut found = Self { open_start: start, end: start, tails: Vec::new(), unproven: false };
         for piece in log.pieces_between(start, LogOffset(u64::MAX))? {
             if piece.span.from != found.end {
                 break;

@@ -110,20 +110,10 @@ impl OpenBranch {
         self.check_system(&found)?;
         let next = OpenSegment::new(self.segment_end());
         let full = std::mem::replace(&mut self.segment, next);
-        let span = Span {
-            from: full.start,
-            to: self.segment.start,
-        };
+        let span = Span { from: full.start, to: self.segment.start };
         let hash = *full.hasher.finalize().as_bytes();
         let decoded = join(full.decoded, found);
-        let digest = digest(
-            self.log.branch(),
-            span,
-            hash,
-            self.previous_hash,
-            self.covered_until(),
-            decoded,
-        );
+        let digest = digest(self.log.branch(), span, hash, self.previous_hash, self.covered_until(), decoded);
         let Some(writer) = full.writer else {
             return Err(EngineError::new(
                 "capture.closed",
@@ -132,9 +122,7 @@ impl OpenBranch {
                 "it was not begun",
             ));
         };
-        let stored = writer
-            .finish(&digest)
-            .map_err(|error| self.explain(error, span.from))?;
+        let stored = writer.finish(&digest).map_err(|error| self.explain(error, span.from))?;
         self.log.remove_tails(span.from).map_err(sink_error)?;
         if stored == Stored::New {
             written.bytes = written.bytes.saturating_add(span.to.since(self.durable));
@@ -154,22 +142,10 @@ impl OpenBranch {
         let pending = std::mem::take(&mut self.segment.pending);
         self.segment.pending_since = None;
         let from = LogOffset(self.position.0.saturating_sub(pending.len() as u64));
-        let span = Span {
-            from,
-            to: self.position,
-        };
+        let span = Span { from, to: self.position };
         let hash = *blake3::hash(&pending).as_bytes();
-        let digest = digest(
-            self.log.branch(),
-            span,
-            hash,
-            self.previous_hash,
-            self.covered_until(),
-            found,
-        );
-        self.log
-            .put_tail(&digest, &pending)
-            .map_err(|error| self.explain(error, from))?;
+        let digest = digest(self.log.branch(), span, hash, self.previous_hash, self.covered_until(), found);
+        self.log.put_tail(&digest, &pending).map_err(|error| self.explain(error, from))?;
         written.bytes = written.bytes.saturating_add(pending.len() as u64);
         self.durable = self.position;
         self.segment.pending = pending;
@@ -179,24 +155,14 @@ impl OpenBranch {
 
     /// Refuses the log of another cluster.
     fn check_system(&self, found: &Decoded) -> Result<(), EngineError> {
-        let Some(system) = self
-            .system
-            .filter(|system| found.system != 0 && *system != found.system)
-        else {
+        let Some(system) = self.system.filter(|system| found.system != 0 && *system != found.system) else {
             return Ok(());
         };
-        let message = format!(
-            "it is written by system {}, and the stored log by {system}",
-            found.system
-        );
+        let message = format!("it is written by system {}, and the stored log by {system}", found.system);
         let object = format!("the log of timeline {}", self.log.branch().timeline());
-        Err(
-            EngineError::new("capture.wrong_cluster", "store", object, message)
-                .class(FailureClass::Damaged)
-                .hint(
-                    "the address leads to another cluster: check it, or give that cluster a name of its own",
-                ),
-        )
+        Err(EngineError::new("capture.wrong_cluster", "store", object, message)
+            .class(FailureClass::Damaged)
+            .hint("the address leads to another cluster: check it, or give that cluster a name of its own"))
     }
 
     /// Whether what is in no tail yet should be stored as one. A segment that will be full soon is worth waiting for:
@@ -225,10 +191,7 @@ impl OpenBranch {
         if ours.iter().zip(theirs).all(|(a, b)| a == b) {
             return Ok(());
         }
-        Err(self.diverged(
-            from,
-            "the server sends other bytes than before for the same position",
-        ))
+        Err(self.diverged(from, "the server sends other bytes than before for the same position"))
     }
 
     fn diverged(&self, at: LogOffset, message: &str) -> EngineError {
@@ -241,9 +204,7 @@ impl OpenBranch {
 
     fn explain(&self, error: RepoError, at: LogOffset) -> EngineError {
         if error.code == everpoint_repo::code::DIFFERS {
-            return self
-                .diverged(at, "another content is stored for the same positions")
-                .cause(error);
+            return self.diverged(at, "another content is stored for the same positions").cause(error);
         }
         sink_error(error)
     }
@@ -259,12 +220,7 @@ impl OpenBranch {
 
     /// The newest `covered until` that speaks only of what is durable and is not stored yet.
     fn covered_ready(&self) -> Option<(LogOffset, Micros)> {
-        let ready = self
-            .covered_waiting
-            .iter()
-            .copied()
-            .filter(|(to, _)| *to <= self.durable)
-            .max();
+        let ready = self.covered_waiting.iter().copied().filter(|(to, _)| *to <= self.durable).max();
         ready.filter(|ready| self.covered_stored.is_none_or(|stored| stored < *ready))
     }
 
@@ -274,8 +230,7 @@ impl OpenBranch {
             return false;
         };
         let moved = self.covered_stored.is_none_or(|(position, _)| position != to);
-        self.covered_at
-            .is_none_or(|at| at.elapsed() >= if moved { busy } else { idle })
+        self.covered_at.is_none_or(|at| at.elapsed() >= if moved { busy } else { idle })
     }
 
     /// Stores `covered until`, if everything that it speaks of is durable.
@@ -293,9 +248,6 @@ impl OpenBranch {
     /// The moment up to which nothing was committed beyond the position.
     fn covered_until(&self) -> Option<Micros> {
         let known = self.covered_waiting.iter().copied().chain(self.covered_stored);
-        known
-            .filter(|(to, _)| *to <= self.position)
-            .map(|(_, until)| until)
-            .max()
+        known.filter(|(to, _)| *to <= self.position).map(|(_, until)| until).max()
     }
 }

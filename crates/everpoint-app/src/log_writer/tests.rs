@@ -12,10 +12,7 @@ use everpoint_store::{Fault, FaultKind, FaultyStore, MemoryStore, Store};
 use super::*;
 use crate::testing::{SEGMENT, SYSTEM, context, log, read_back, reopen, stored_log};
 
-const EAGER: TailPolicy = TailPolicy {
-    interval: Duration::ZERO,
-    bytes: 0,
-};
+const EAGER: TailPolicy = TailPolicy { interval: Duration::ZERO, bytes: 0 };
 
 fn engine() -> Arc<FakeEngine> {
     Arc::new(FakeEngine::new(log(0)))
@@ -23,22 +20,13 @@ fn engine() -> Arc<FakeEngine> {
 
 fn writer(store: &MemoryStore) -> LogWriter {
     let context = context(Arc::new(store.clone()), &engine());
-    context
-        .cluster
-        .identity_for(SYSTEM, 150_000, SEGMENT, false)
-        .unwrap();
+    context.cluster.identity_for(SYSTEM, 150_000, SEGMENT, false).unwrap();
     LogWriter::open(&context, 1, SEGMENT).unwrap()
 }
 
 #[test]
 fn it_passes_the_suite_for_sinks() {
-    for policy in [
-        EAGER,
-        TailPolicy {
-            interval: Duration::from_millis(10),
-            bytes: 1 << 18,
-        },
-    ] {
+    for policy in [EAGER, TailPolicy { interval: Duration::from_millis(10), bytes: 1 << 18 }] {
         let store = MemoryStore::new();
         let mut make = || -> Box<dyn LogSink> { Box::new(writer(&store).with_policy(policy)) };
         let read =
@@ -59,35 +47,20 @@ fn digests_form_a_chain_and_name_every_commit_once() {
     sink.timeline_end(log.end()).unwrap();
     let stored = stored_log(&store, 1, &[]);
     let pieces = stored.pieces().unwrap();
-    assert_eq!(
-        pieces
-            .iter()
-            .filter(|piece| piece.kind == PieceKind::Segment)
-            .count(),
-        2
-    );
+    assert_eq!(pieces.iter().filter(|piece| piece.kind == PieceKind::Segment).count(), 2);
     let (mut records, mut previous) = (Vec::new(), None);
     for piece in &pieces {
         let digest = stored.digest(piece).unwrap();
-        assert!(
-            !digest.head_unknown && !matches!(digest.verdict, Verdict::Broken { .. }),
-            "{digest:?}"
-        );
+        assert!(!digest.head_unknown && !matches!(digest.verdict, Verdict::Broken { .. }), "{digest:?}");
         assert_eq!((digest.system, digest.previous_hash), (SYSTEM, previous));
         records.extend(digest.events.iter().map(everpoint_core::LogEvent::record));
         if piece.kind == PieceKind::Segment {
             previous = Some(digest.content_hash);
         }
     }
-    assert_eq!(
-        records,
-        log.records().iter().map(|record| record.span).collect::<Vec<_>>()
-    );
+    assert_eq!(records, log.records().iter().map(|record| record.span).collect::<Vec<_>>());
     assert!(
-        store
-            .names()
-            .iter()
-            .all(|name| !name.contains("000000010000000000000001.tail")),
+        store.names().iter().all(|name| !name.contains("000000010000000000000001.tail")),
         "{:?}",
         store.names()
     );
@@ -104,8 +77,7 @@ fn digests_are_the_same_whether_it_was_interrupted_or_not() {
     let whole = MemoryStore::new();
     let mut sink = writer(&whole);
     sink.timeline(1, &[], log.start()).unwrap();
-    sink.write(log.start(), log.slice(log.start(), log.end()))
-        .unwrap();
+    sink.write(log.start(), log.slice(log.start(), log.end())).unwrap();
     let cut = MemoryStore::new();
     let mut at = log.start();
     while at < log.end() {
@@ -155,18 +127,11 @@ fn nothing_acknowledged_is_lost_whenever_it_dies() {
     for kind in [FaultKind::CrashBefore, FaultKind::CrashAfter] {
         for step in 1..=steps {
             let memory = base.copy();
-            let faulty = Arc::new(FaultyStore::new(
-                Arc::new(memory.clone()),
-                vec![Fault { step, kind }],
-            ));
+            let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), vec![Fault { step, kind }]));
             let acknowledged = capture_until_crash(faulty, &log);
             let held = read_back(&stored_log(&memory, 1, &[]), log.start());
             let needed = usize::try_from(acknowledged.since(log.start())).unwrap();
-            assert!(
-                held.len() >= needed,
-                "{kind:?} {step}: {} of {needed}",
-                held.len()
-            );
+            assert!(held.len() >= needed, "{kind:?} {step}: {} of {needed}", held.len());
             let reached = capture_until_crash(Arc::new(memory.clone()), &log);
             assert_eq!(reached, log.end(), "{kind:?} {step}");
             let held = read_back(&stored_log(&memory, 1, &[]), log.start());
@@ -185,10 +150,7 @@ fn one_failed_call_of_the_store_costs_nothing() {
     for kind in [FaultKind::Fail, FaultKind::LoseAnswer] {
         for step in (1..120).step_by(3) {
             let memory = base.copy();
-            let faulty = Arc::new(FaultyStore::new(
-                Arc::new(memory.clone()),
-                vec![Fault { step, kind }],
-            ));
+            let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), vec![Fault { step, kind }]));
             for _ in 0..3 {
                 capture_until_crash(faulty.clone(), &log);
             }
@@ -204,14 +166,10 @@ fn it_agrees_with_a_segment_that_was_pushed_meanwhile() {
     let mut pushed = writer(&store);
     let mut streamed = writer(&store).with_policy(EAGER);
     streamed.timeline(1, &[], log.start()).unwrap();
-    streamed
-        .write(log.start(), log.slice(log.start(), log.start().plus(500_000)))
-        .unwrap();
+    streamed.write(log.start(), log.slice(log.start(), log.start().plus(500_000))).unwrap();
     streamed.tick().unwrap();
     pushed.timeline(1, &[], log.start()).unwrap();
-    pushed
-        .write(log.start(), log.slice(log.start(), LogOffset(2 * SEGMENT)))
-        .unwrap();
+    pushed.write(log.start(), log.slice(log.start(), LogOffset(2 * SEGMENT))).unwrap();
     let at = log.start().plus(500_000);
     streamed.write(at, log.slice(at, log.end())).unwrap();
     assert_eq!(streamed.flush().map_err(|error| error.to_string()), Ok(()));
@@ -223,8 +181,7 @@ fn a_clone_is_told_apart_and_changes_nothing() {
     let (store, log) = (MemoryStore::new(), log(80));
     let mut sink = writer(&store);
     sink.timeline(1, &[], log.start()).unwrap();
-    sink.write(log.start(), log.slice(log.start(), log.end()))
-        .unwrap();
+    sink.write(log.start(), log.slice(log.start(), log.end())).unwrap();
     sink.timeline_end(log.end()).unwrap();
     let before = store.names();
     let mut other = FakeLog::new(SYSTEM, 1, SEGMENT, LogOffset(SEGMENT));
@@ -236,22 +193,15 @@ fn a_clone_is_told_apart_and_changes_nothing() {
     clone.timeline(1, &[], log.end()).unwrap();
     clone.write(log.end(), b"12345678").unwrap();
     let error = clone.write(log.end(), b"12345679").unwrap_err();
-    assert_eq!(
-        (error.code, error.class),
-        ("capture.diverged", FailureClass::Damaged)
-    );
-    assert!(
-        clone.write(log.end(), b"12345678").is_err(),
-        "closed after an error"
-    );
+    assert_eq!((error.code, error.class), ("capture.diverged", FailureClass::Damaged));
+    assert!(clone.write(log.end(), b"12345678").is_err(), "closed after an error");
     assert_eq!(store.names(), before);
     let wrong = FakeLog::new(1, 1, SEGMENT, LogOffset(SEGMENT));
     let mut wrong = wrong;
     wrong.commit(1, Micros(0), 100);
     let mut sink = writer(&MemoryStore::new());
     sink.timeline(1, &[], wrong.start()).unwrap();
-    sink.write(wrong.start(), wrong.slice(wrong.start(), wrong.end()))
-        .unwrap();
+    sink.write(wrong.start(), wrong.slice(wrong.start(), wrong.end())).unwrap();
     assert_eq!(sink.flush().unwrap_err().code, "capture.wrong_cluster");
 }
 
@@ -266,21 +216,12 @@ fn gaps_are_recorded_where_nothing_is_stored_and_capture_goes_on_behind_them() {
     let mut other = writer(&store);
     other.timeline(1, &[], at(4)).unwrap();
     other.write(at(4), log.slice(at(4), at(5))).unwrap();
-    assert_eq!(
-        other.position(1, &[]).unwrap(),
-        Some(at(2)),
-        "the hole is to be filled first"
-    );
+    assert_eq!(other.position(1, &[]).unwrap(), Some(at(2)), "the hole is to be filled first");
     sink.gap(1, at(2).plus(100), at(5), "removed").unwrap();
     sink.timeline(1, &[], at(5)).unwrap();
     sink.write(at(5), log.slice(at(5), at(6))).unwrap();
     let stored = stored_log(&store, 1, &[]);
-    let gaps: Vec<_> = stored
-        .gaps()
-        .unwrap()
-        .into_iter()
-        .map(|(span, _)| (span.from, span.to))
-        .collect();
+    let gaps: Vec<_> = stored.gaps().unwrap().into_iter().map(|(span, _)| (span.from, span.to)).collect();
     assert_eq!(gaps, [(at(2).plus(100), at(4))]);
     assert_eq!(sink.position(1, &[]).unwrap(), Some(at(6)));
     assert!(coverage::covers(&stored, at(4), at(6)).unwrap());
@@ -291,51 +232,31 @@ fn gaps_are_recorded_where_nothing_is_stored_and_capture_goes_on_behind_them() {
 #[test]
 fn covered_until_waits_for_what_it_speaks_of() {
     let (store, log) = (MemoryStore::new(), log(10));
-    let mut sink = writer(&store).with_policy(TailPolicy {
-        interval: Duration::from_secs(60),
-        bytes: 1 << 30,
-    });
+    let mut sink =
+        writer(&store).with_policy(TailPolicy { interval: Duration::from_secs(60), bytes: 1 << 30 });
     sink.timeline(1, &[], log.start()).unwrap();
-    sink.write(log.start(), log.slice(log.start(), log.end()))
-        .unwrap();
+    sink.write(log.start(), log.slice(log.start(), log.end())).unwrap();
     sink.covered(log.end(), Micros(7)).unwrap();
     assert_eq!(sink.tick().unwrap(), log.start());
     assert_eq!(stored_log(&store, 1, &[]).covered().unwrap(), None);
     sink.flush().unwrap();
-    assert_eq!(
-        stored_log(&store, 1, &[]).covered().unwrap(),
-        Some((log.end(), Micros(7)))
-    );
+    assert_eq!(stored_log(&store, 1, &[]).covered().unwrap(), Some((log.end(), Micros(7))));
     // An idle server: stored again, but not for every word of it.
     for second in 8..20 {
         sink.covered(log.end(), Micros(second)).unwrap();
         sink.tick().unwrap();
     }
-    assert_eq!(
-        stored_log(&store, 1, &[]).covered().unwrap(),
-        Some((log.end(), Micros(7)))
-    );
-    assert_eq!(
-        store
-            .names()
-            .iter()
-            .filter(|name| name.contains("/covered/"))
-            .count(),
-        1
-    );
+    assert_eq!(stored_log(&store, 1, &[]).covered().unwrap(), Some((log.end(), Micros(7))));
+    assert_eq!(store.names().iter().filter(|name| name.contains("/covered/")).count(), 1);
 }
 
 #[test]
 fn tails_wait_for_a_segment_that_is_nearly_full() {
     let (store, log) = (MemoryStore::new(), log(80));
-    let policy = TailPolicy {
-        interval: Duration::from_millis(40),
-        bytes: 1 << 30,
-    };
+    let policy = TailPolicy { interval: Duration::from_millis(40), bytes: 1 << 30 };
     let mut sink = writer(&store).with_policy(policy);
     sink.timeline(1, &[], log.start()).unwrap();
-    sink.write(log.start(), log.slice(log.start(), log.start().plus(700_000)))
-        .unwrap();
+    sink.write(log.start(), log.slice(log.start(), log.start().plus(700_000))).unwrap();
     std::thread::sleep(Duration::from_millis(45));
     assert_eq!(sink.tick().unwrap(), log.start(), "soon full");
     std::thread::sleep(Duration::from_millis(45));

@@ -82,11 +82,7 @@ pub fn run(context: &ClusterContext, request: &PrefetchRequest, stop: &StopFlag)
     spool.clear();
     let result = Choice::new(context, request.branch.as_deref()).map(|choice| {
         let count = (request.bytes / choice.segment_size().max(1)).max(LEAST_SEGMENTS);
-        let window = Window::new(
-            after,
-            choice.segment_size(),
-            usize::try_from(count).unwrap_or(usize::MAX),
-        );
+        let window = Window::new(after, choice.segment_size(), usize::try_from(count).unwrap_or(usize::MAX));
         let job = Job {
             context,
             choice: &choice,
@@ -134,13 +130,10 @@ impl Job<'_> {
         let mut active = Instant::now();
         while !self.stop.is_set() && active.elapsed() < IDLE && self.spool.directory().exists() {
             std::thread::sleep(POLL);
-            let wanted = self
-                .spool
-                .take_wanted()
-                .and_then(|name| match LogFile::parse(name.trim()) {
-                    Some(LogFile::Segment(name)) => Some(name),
-                    _ => None,
-                });
+            let wanted = self.spool.take_wanted().and_then(|name| match LogFile::parse(name.trim()) {
+                Some(LogFile::Segment(name)) => Some(name),
+                _ => None,
+            });
             let mut window = self.window();
             let mut moved = window.note_taken(&|name| self.spool.has(&name.to_string()));
             let unwanted = match wanted {
@@ -151,9 +144,7 @@ impl Job<'_> {
                 None => Vec::new(),
             };
             drop(window);
-            unwanted
-                .iter()
-                .for_each(|name| self.spool.drop_segment(&name.to_string()));
+            unwanted.iter().for_each(|name| self.spool.drop_segment(&name.to_string()));
             if moved {
                 active = Instant::now();
             }
@@ -192,11 +183,7 @@ impl Job<'_> {
             if let Some(name) = window.begin_next(Instant::now()) {
                 return Some(name);
             }
-            window = self
-                .changed
-                .wait_timeout(window, IDLE)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            window = self.changed.wait_timeout(window, IDLE).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

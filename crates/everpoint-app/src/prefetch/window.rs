@@ -76,14 +76,8 @@ impl Window {
 
     /// Moves behind the last ready segment that is no longer there: it was taken. Returns whether there was one.
     pub(super) fn note_taken(&mut self, is_there: &dyn Fn(SegmentName) -> bool) -> bool {
-        let ready = self
-            .known
-            .iter()
-            .filter(|(_, progress)| **progress == Progress::Ready);
-        let Some(taken) = ready
-            .map(|(name, _)| *name)
-            .rfind(|name| !is_there(*name))
-        else {
+        let ready = self.known.iter().filter(|(_, progress)| **progress == Progress::Ready);
+        let Some(taken) = ready.map(|(name, _)| *name).rfind(|name| !is_there(*name)) else {
             return false;
         };
         self.known.remove(&taken);
@@ -101,10 +95,7 @@ impl Window {
         // What follows a segment that is not stored yet is not stored either.
         let absent =
             |name: &SegmentName| matches!(self.known.get(name), Some(Progress::Absent(_))) && !due(name);
-        let next = self
-            .names()
-            .take_while(|name| !absent(name))
-            .find(|name| due(name))?;
+        let next = self.names().take_while(|name| !absent(name)).find(|name| due(name))?;
         self.known.insert(next, Progress::Fetching);
         Some(next)
     }

@@ -61,11 +61,7 @@ impl ImageRestore<'_> {
         }
         self.tree.begin()?;
         let mut manifest = self.cluster.open_manifest(self.label)?;
-        let hashes = if self.delta {
-            Some(self.cluster.open_pages(self.label)?)
-        } else {
-            None
-        };
+        let hashes = if self.delta { Some(self.cluster.open_pages(self.label)?) } else { None };
         let (mut batch, mut weight, mut control) = (Vec::new(), 0, None);
         let mut known = Vec::new();
         while let Some(entry) = manifest.next_entry()? {
@@ -109,10 +105,7 @@ impl ImageRestore<'_> {
             (Some(reader), Some(first)) => reader.read(first, entry.size.div_ceil(PAGE as u64))?,
             _ => Vec::new(),
         };
-        Ok(Item {
-            file: PriorFile::new(entry, hashes),
-            path,
-        })
+        Ok(Item { file: PriorFile::new(entry, hashes), path })
     }
 
     /// Brings the files of a batch to their state.
@@ -129,17 +122,11 @@ impl ImageRestore<'_> {
                         if let Err(error) =
                             self.prepare(u32::try_from(at).unwrap_or(u32::MAX), item, &mut found)
                         {
-                            failure
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner)
-                                .get_or_insert(error);
+                            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                             next.store(batch.len(), Ordering::Relaxed);
                         }
                     }
-                    pieces
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .append(&mut found);
+                    pieces.lock().unwrap_or_else(PoisonError::into_inner).append(&mut found);
                 });
             }
         });
@@ -165,10 +152,7 @@ impl ImageRestore<'_> {
         let file = self.tree.create(&item.path, entry)?;
         let wrap = |error| AppError::io("write", &item.path, error);
         let before = file.metadata().map_err(wrap)?.len();
-        let sparse = entry
-            .extents
-            .iter()
-            .any(|extent| matches!(extent, Extent::Zero { .. }));
+        let sparse = entry.extents.iter().any(|extent| matches!(extent, Extent::Zero { .. }));
         if fresh && entry.size >= PREALLOCATE && !sparse {
             // Not every file system can; then the blocks come as they are written.
             let _unsupported = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, entry.size);
@@ -194,12 +178,7 @@ impl ImageRestore<'_> {
     fn piece(&self, number: u32, extent: &Extent, offset: u64, pieces: &mut Vec<Piece>) {
         match extent {
             Extent::Zero { length } => self.meter.skip(*length),
-            Extent::Stored {
-                length,
-                pack,
-                frame,
-                skip,
-            } => pieces.push(Piece {
+            Extent::Stored { length, pack, frame, skip } => pieces.push(Piece {
                 pack: *pack,
                 number: frame.number,
                 skip: *skip,
@@ -232,17 +211,13 @@ impl ImageRestore<'_> {
         }
         let (mut buffer, mut offset) = (vec![0; PART_BYTES], 0);
         while offset < entry.size {
-            let length = usize::try_from(entry.size - offset)
-                .unwrap_or(PART_BYTES)
-                .min(PART_BYTES);
+            let length = usize::try_from(entry.size - offset).unwrap_or(PART_BYTES).min(PART_BYTES);
             let part = buffer.get_mut(..length).unwrap_or_default();
-            file.read_exact_at(part, offset)
-                .map_err(|error| AppError::io("read", &item.path, error))?;
+            file.read_exact_at(part, offset).map_err(|error| AppError::io("read", &item.path, error))?;
             for (i, page) in part.chunks(PAGE).enumerate() {
                 let at = offset + (i * PAGE) as u64;
-                let wanted = usize::try_from(at / PAGE as u64)
-                    .ok()
-                    .and_then(|page| item.file.hashes.get(page));
+                let wanted =
+                    usize::try_from(at / PAGE as u64).ok().and_then(|page| item.file.hashes.get(page));
                 if at < there && wanted == Some(&crate::backup::page_hash(page)) {
                     self.meter.skip(page.len() as u64);
                     continue;
@@ -296,22 +271,16 @@ fn remove_unknown(directory: &Path, prefix: &str, keep: &dyn Fn(&str) -> bool) -
 }
 
 fn path_hash(path: &str) -> u64 {
-    blake3::hash(path.as_bytes())
-        .as_bytes()
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    blake3::hash(path.as_bytes()).as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The hash of a file as the map has it: BLAKE3 over the BLAKE3 of each part.
 fn content_hash(file: &File, size: u64, path: &Path) -> Result<Option<[u8; 16]>, AppError> {
     let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; PART_BYTES], 0);
     loop {
-        let length = usize::try_from(size - offset)
-            .unwrap_or(PART_BYTES)
-            .min(PART_BYTES);
+        let length = usize::try_from(size - offset).unwrap_or(PART_BYTES).min(PART_BYTES);
         let part = buffer.get_mut(..length).unwrap_or_default();
-        file.read_exact_at(part, offset)
-            .map_err(|error| AppError::io("read", path, error))?;
+        file.read_exact_at(part, offset).map_err(|error| AppError::io("read", path, error))?;
         hasher.update(blake3::hash(part).as_bytes());
         offset += length as u64;
         if offset >= size {
@@ -323,22 +292,15 @@ fn content_hash(file: &File, size: u64, path: &Path) -> Result<Option<[u8; 16]>,
 /// Makes a range read as zeros.
 fn zero(file: &File, offset: u64, length: u64, path: &Path) -> Result<(), AppError> {
     if length == 0
-        || rustix::fs::fallocate(
-            file,
-            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-            offset,
-            length,
-        )
-        .is_ok()
+        || rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)
+            .is_ok()
     {
         return Ok(());
     }
     let block = vec![0; PART_BYTES];
     let mut at = offset;
     while at < offset + length {
-        let take = usize::try_from(offset + length - at)
-            .unwrap_or(PART_BYTES)
-            .min(PART_BYTES);
+        let take = usize::try_from(offset + length - at).unwrap_or(PART_BYTES).min(PART_BYTES);
         file.write_all_at(block.get(..take).unwrap_or_default(), at)
             .map_err(|error| AppError::io("write", path, error))?;
         at += take as u64;

@@ -29,20 +29,14 @@ pub fn run(
                     let checked =
                         super::stopped(stop).and_then(|()| check(context, facts, plan.identity, piece));
                     if let Err(error) = checked {
-                        failure
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .get_or_insert(error);
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                         next.store(plan.pieces.len(), Ordering::Relaxed);
                     }
                 }
             });
         }
     });
-    failure
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .map_or(Ok(()), Err)
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 fn check(

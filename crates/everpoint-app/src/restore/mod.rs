@@ -85,26 +85,14 @@ pub fn run(
         if request.dry_run {
             return Ok(RestoreOutcome::Plan(report::plan(&plan, record)));
         }
-        plan.warnings
-            .iter()
-            .for_each(|warning| events.emit(Event::Warning(warning.clone())));
-        let job = Job {
-            context,
-            request,
-            events,
-            facts: &facts,
-            plan: &plan,
-            record,
-            retry: !skip.is_empty(),
-        };
+        plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
+        let job =
+            Job { context, request, events, facts: &facts, plan: &plan, record, retry: !skip.is_empty() };
         match job.restore(begun) {
             Ok(report) => return Ok(RestoreOutcome::Done(report)),
             // Another image may prove good where this one does not.
             Err(error) if error.class == FailureClass::Damaged && error.code != LOG_DAMAGED => {
-                let text = format!(
-                    "backup {} can't be restored ({error}); trying an older one",
-                    plan.backup
-                );
+                let text = format!("backup {} can't be restored ({error}); trying an older one", plan.backup);
                 events.emit(Event::Warning(text));
                 skip.push(plan.backup.clone());
                 if plan_is_last(context, &facts, request, &skip)? {
@@ -156,11 +144,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
-        let tree = Tree::plan(
-            &self.request.directory,
-            &self.record.tablespaces,
-            &self.request.map,
-        )?;
+        let tree = Tree::plan(&self.request.directory, &self.record.tablespaces, &self.request.map)?;
         tree.check(self.request.delta || self.retry)?;
         let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
         if self.request.delta && !self.retry {
@@ -183,48 +167,28 @@ impl Job<'_> {
         };
         image.write()?;
         if self.request.start.is_none() {
-            self.events
-                .emit(Event::Step("checking the log that replay will need".to_owned()));
-            log_check::run(
-                self.context,
-                self.facts,
-                self.plan,
-                self.request.workers,
-                &self.request.stop,
-            )?;
+            self.events.emit(Event::Step("checking the log that replay will need".to_owned()));
+            log_check::run(self.context, self.facts, self.plan, self.request.workers, &self.request.stop)?;
         }
         self.context.engine.prepare_recovery(&self.settings(&tree))?;
         if !self.request.replace_production {
             self.mark_copy(&tree)?;
         }
         tree.finish()?;
-        let reached = self
-            .request
-            .start
-            .as_ref()
-            .map(|start| self.start(&tree, start))
-            .transpose()?;
-        Ok(report::done(
-            self.plan,
-            self.request,
-            meter.written(),
-            begun.elapsed(),
-            reached.as_ref(),
-        ))
+        let reached = self.request.start.as_ref().map(|start| self.start(&tree, start)).transpose()?;
+        Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
     }
 
     fn mark_copy(&self, tree: &Tree) -> Result<(), AppError> {
         let mark = tree.root().join(salvage::COPY_MARK);
-        let text = format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
+        let text =
+            format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
         std::fs::write(&mark, text).map_err(|error| AppError::io("write", &mark, error))?;
         tree.own(&mark)
     }
 
     const fn stop_at(&self) -> StopAt {
-        StopAt {
-            record: self.plan.stop.record,
-            inclusive: self.plan.stop.inclusive,
-        }
+        StopAt { record: self.plan.stop.record, inclusive: self.plan.stop.inclusive }
     }
 
     fn settings(&self, tree: &Tree) -> RecoverySettings {
@@ -234,10 +198,7 @@ impl Job<'_> {
             self.request.fetch_program, self.context.name
         );
         let mut facts = self.record.facts.clone();
-        facts.push((
-            "server_version".to_owned(),
-            self.record.server_version.to_string(),
-        ));
+        facts.push(("server_version".to_owned(), self.record.server_version.to_string()));
         facts.extend(self.plan.limits.iter().cloned());
         RecoverySettings {
             directory: tree.root().to_owned(),
@@ -271,9 +232,7 @@ impl Job<'_> {
         tree: &Tree,
         start: &StartRequest,
     ) -> Result<everpoint_engine::RecoveryReached, AppError> {
-        self.events.emit(Event::Step(
-            "starting the server and replaying the log".to_owned(),
-        ));
+        self.events.emit(Event::Step("starting the server and replaying the log".to_owned()));
         let options = StartOptions {
             directory: tree.root().to_owned(),
             port: start.port,
@@ -283,17 +242,15 @@ impl Job<'_> {
         };
         let target = Some(self.plan.stop.record);
         let mut tell = |event| match event {
-            RecoveryEvent::Started { port } => self
-                .events
-                .emit(Event::Info(format!("the server runs on port {port}"))),
-            RecoveryEvent::Replaying { position, time } => self.events.emit(Event::Replaying {
-                position,
-                target,
-                time,
-            }),
-            RecoveryEvent::Promoting => self
-                .events
-                .emit(Event::Info("the target is reached; promoting".to_owned())),
+            RecoveryEvent::Started { port } => {
+                self.events.emit(Event::Info(format!("the server runs on port {port}")))
+            }
+            RecoveryEvent::Replaying { position, time } => {
+                self.events.emit(Event::Replaying { position, target, time })
+            }
+            RecoveryEvent::Promoting => {
+                self.events.emit(Event::Info("the target is reached; promoting".to_owned()))
+            }
         };
         self.context
             .engine

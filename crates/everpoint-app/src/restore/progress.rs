@@ -20,13 +20,7 @@ impl<'a> Meter<'a> {
     #[must_use]
     pub fn new(events: &'a dyn Events, total: u64) -> Self {
         let (done, written) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            events,
-            total,
-            done,
-            written,
-            told: Mutex::new(Instant::now()),
-        }
+        Self { events, total, done, written, told: Mutex::new(Instant::now()) }
     }
 
     /// Bytes that had to be written.
@@ -42,10 +36,7 @@ impl<'a> Meter<'a> {
             && told.elapsed().as_millis() >= 100
         {
             *told = Instant::now();
-            self.events.emit(Event::Progress {
-                done,
-                total: Some(self.total),
-            });
+            self.events.emit(Event::Progress { done, total: Some(self.total) });
         }
     }
 

@@ -128,9 +128,7 @@ fn shortfall_report(shortfall: &Shortfall) -> ShortfallReport {
 
 /// A reachable target as one can type it.
 fn reachable(place: &Reachable) -> String {
-    place
-        .time
-        .map_or_else(|| format!("lsn:{}", text::lsn(place.position)), text::time)
+    place.time.map_or_else(|| format!("lsn:{}", text::lsn(place.position)), text::time)
 }
 
 pub(super) fn shortfall_error(
@@ -142,33 +140,16 @@ pub(super) fn shortfall_error(
     let report = shortfall_report(shortfall);
     let mut message = shortfall.reason.clone();
     if !skipped.is_empty() {
-        message.push_str(&format!(
-            " (left out, as they did not prove good: {})",
-            skipped.join(", ")
-        ));
+        message.push_str(&format!(" (left out, as they did not prove good: {})", skipped.join(", ")));
     }
-    let object = format!(
-        "{} to {}",
-        context.name,
-        describe(&request.target, request.exclusive)
-    );
-    let error = AppError::new(
-        "restore.shortfall",
-        FailureClass::Shortfall,
-        "restore",
-        object,
-        message,
-    );
+    let object = format!("{} to {}", context.name, describe(&request.target, request.exclusive));
+    let error = AppError::new("restore.shortfall", FailureClass::Shortfall, "restore", object, message);
     match (report.nearest_before, report.nearest_after) {
-        (None, None) => error.hint(format!(
-            "see what can be restored: everpoint list {}",
-            context.name
-        )),
+        (None, None) => error.hint(format!("see what can be restored: everpoint list {}", context.name)),
         (before, after) => {
             let near = [("before", before), ("after", after)];
-            let near = near
-                .into_iter()
-                .filter_map(|(side, at)| at.map(|at| format!("nearest {side}: --to '{at}'")));
+            let near =
+                near.into_iter().filter_map(|(side, at)| at.map(|at| format!("nearest {side}: --to '{at}'")));
             error.hint(near.collect::<Vec<_>>().join("; "))
         }
     }
@@ -212,9 +193,5 @@ pub(super) fn describe(target: &Target, exclusive: bool) -> String {
         Target::Name(name) => format!("name:{name}"),
         Target::Backup(label) => format!("backup:{label}"),
     };
-    if exclusive {
-        format!("{words} (exclusive)")
-    } else {
-        words
-    }
+    if exclusive { format!("{words} (exclusive)") } else { words }
 }

@@ -41,28 +41,18 @@ pub fn run(
         1 => Vec::new(),
         _ => read(&log.join(format!("{timeline:08X}.history"))).unwrap_or_default(),
     };
-    let found = context
-        .engine
-        .local_log(directory, timeline, known.segment_size)?;
+    let found = context.engine.local_log(directory, timeline, known.segment_size)?;
     let Some(found) = found.filter(|found| found.system.to_string() == known.system_identifier) else {
         return Ok(());
     };
     // Only the timeline of a branch is in the names of its segments.
-    let names = context
-        .cluster
-        .log(*identity, BranchId::new(timeline, [0; 8]), known.segment_size);
+    let names = context.cluster.log(*identity, BranchId::new(timeline, [0; 8]), known.segment_size);
     let mut writer = LogWriter::open(context, *identity, known.segment_size)?;
-    let begin = writer
-        .position(timeline, &history)?
-        .unwrap_or(found.from)
-        .max(found.from);
+    let begin = writer.position(timeline, &history)?.unwrap_or(found.from).max(found.from);
     if begin >= found.to {
         return Ok(());
     }
-    events.emit(Event::Step(format!(
-        "saving the WAL that only {} holds",
-        log.display()
-    )));
+    events.emit(Event::Step(format!("saving the WAL that only {} holds", log.display())));
     writer.timeline(timeline, &history, begin)?;
     let mut at = begin;
     while at < found.to {
@@ -84,10 +74,7 @@ pub fn run(
         at = at.plus(part.len() as u64);
     }
     writer.timeline_end(at)?;
-    events.emit(Event::Info(format!(
-        "WAL up to {} is stored now",
-        crate::text::lsn(at)
-    )));
+    events.emit(Event::Info(format!("WAL up to {} is stored now", crate::text::lsn(at))));
     Ok(())
 }
 
@@ -125,11 +112,7 @@ pub fn with_fetch_error(error: AppError, directory: &Path) -> AppError {
     let Ok(fetch) = serde_json::from_str::<FetchError>(&text) else {
         return error;
     };
-    let class = if fetch.damaged {
-        FailureClass::Damaged
-    } else {
-        error.class
-    };
+    let class = if fetch.damaged { FailureClass::Damaged } else { error.class };
     AppError::new(&fetch.code, class, "replay", fetch.object, fetch.message).cause(error)
 }
 

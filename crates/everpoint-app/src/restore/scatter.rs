@@ -43,12 +43,7 @@ pub struct Piece {
 
 impl Piece {
     const fn frame(&self) -> FrameRef {
-        FrameRef {
-            number: self.number,
-            offset: self.place.0,
-            stored: self.place.1,
-            raw: self.place.2,
-        }
+        FrameRef { number: self.number, offset: self.place.0, stored: self.place.1, raw: self.place.2 }
     }
 }
 
@@ -68,19 +63,11 @@ pub fn scatter(
     let shares = shares(&pieces);
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let failure: Mutex<Option<AppError>> = Mutex::new(None);
-    let packs = Packs {
-        cluster,
-        open: Mutex::new(HashMap::new()),
-    };
+    let packs = Packs { cluster, open: Mutex::new(HashMap::new()) };
     std::thread::scope(|scope| {
         for _ in 0..workers.clamp(1, shares.len().max(1)) {
             scope.spawn(|| {
-                let mut hand = Hand {
-                    packs: &packs,
-                    files,
-                    handles: Vec::new(),
-                    raw: Vec::new(),
-                };
+                let mut hand = Hand { packs: &packs, files, handles: Vec::new(), raw: Vec::new() };
                 while !failed.load(Ordering::Relaxed) {
                     let Some(range) = shares.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         break;
@@ -88,19 +75,13 @@ pub fn scatter(
                     let share = pieces.get(range.clone()).unwrap_or_default();
                     if let Err(error) = hand.share(share, meter, stop) {
                         failed.store(true, Ordering::Relaxed);
-                        failure
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .get_or_insert(error);
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     }
                 }
             });
         }
     });
-    failure
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .map_or(Ok(()), Err)
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 /// Ranges of pieces of about [`SHARE`] bytes that never cut a frame in two.
@@ -130,12 +111,7 @@ struct Packs<'a> {
 
 impl Packs<'_> {
     fn get(&self, pack: PackId) -> Result<Arc<PackReader>, AppError> {
-        if let Some(reader) = self
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&pack)
-        {
+        if let Some(reader) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&pack) {
             return Ok(reader.clone());
         }
         let reader = Arc::new(self.cluster.open_pack(pack)?);
@@ -182,8 +158,7 @@ impl Hand<'_> {
         };
         let path = self.files.get(piece.file as usize).cloned().unwrap_or_default();
         let file = self.open(piece.file, &path)?;
-        file.write_all_at(bytes, piece.offset)
-            .map_err(|error| AppError::io("write", &path, error))
+        file.write_all_at(bytes, piece.offset).map_err(|error| AppError::io("write", &path, error))
     }
 
     fn open(&mut self, number: u32, path: &PathBuf) -> Result<&File, AppError> {
@@ -194,10 +169,8 @@ impl Hand<'_> {
                 .map(|(_, file)| file)
                 .ok_or_else(|| super::damaged("open", "a file", "lost handle"));
         }
-        let file = File::options()
-            .write(true)
-            .open(path)
-            .map_err(|error| AppError::io("write", path, error))?;
+        let file =
+            File::options().write(true).open(path).map_err(|error| AppError::io("write", path, error))?;
         if self.handles.len() >= OPEN_FILES {
             self.handles.remove(0);
         }

@@ -86,10 +86,7 @@ impl Tree {
                     "name an empty or new directory, or add --delta to bring this one to the wanted state",
                 )
             } else {
-                error.hint(format!(
-                    "a tablespace lies there: add --map {}=/new/place",
-                    place.display()
-                ))
+                error.hint(format!("a tablespace lies there: add --map {}=/new/place", place.display()))
             });
         }
         Ok(())
@@ -99,18 +96,11 @@ impl Tree {
         let Ok(text) = std::fs::read_to_string(self.root.join("postmaster.pid")) else {
             return Ok(());
         };
-        let Some(pid) = text
-            .lines()
-            .next()
-            .and_then(|line| line.trim().parse::<i32>().ok())
-        else {
+        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
             return Ok(());
         };
         let alive = rustix::process::Pid::from_raw(pid).is_some_and(|pid| {
-            !matches!(
-                rustix::process::test_kill_process(pid),
-                Err(rustix::io::Errno::SRCH)
-            )
+            !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
         });
         if !alive || !Path::new(&format!("/proc/{pid}/exe")).exists() && Path::new("/proc/self").exists() {
             return Ok(());
@@ -127,9 +117,7 @@ impl Tree {
     pub fn place(&self, path: &str) -> Result<PathBuf, AppError> {
         let relative = Path::new(path);
         if relative.as_os_str().is_empty()
-            || !relative
-                .components()
-                .all(|part| matches!(part, Component::Normal(_)))
+            || !relative.components().all(|part| matches!(part, Component::Normal(_)))
         {
             return Err(AppError::new(
                 "restore.path",
@@ -142,11 +130,7 @@ impl Tree {
         if let Some(rest) = path.strip_prefix("pg_tblspc/") {
             let (oid, inside) = rest.split_once('/').unwrap_or((rest, ""));
             if let Some(place) = oid.parse().ok().and_then(|oid: u32| self.spaces.get(&oid)) {
-                return Ok(if inside.is_empty() {
-                    place.clone()
-                } else {
-                    place.join(inside)
-                });
+                return Ok(if inside.is_empty() { place.clone() } else { place.join(inside) });
             }
         }
         Ok(self.root.join(relative))
@@ -214,11 +198,7 @@ impl Tree {
     /// # Errors
     /// If it can't be opened.
     pub fn create(&self, path: &Path, entry: &FileEntry) -> Result<File, AppError> {
-        let mode = if entry.mode == 0 {
-            0o600
-        } else {
-            entry.mode & 0o7777
-        };
+        let mode = if entry.mode == 0 { 0o600 } else { entry.mode & 0o7777 };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -267,10 +247,7 @@ impl Tree {
         let mut devices = Vec::new();
         for place in std::iter::once(self.root.as_path()).chain(self.spaces.values().map(PathBuf::as_path)) {
             let directory = File::open(place).map_err(|error| AppError::io("open", place, error))?;
-            let device = directory
-                .metadata()
-                .map_err(|error| AppError::io("look at", place, error))?
-                .dev();
+            let device = directory.metadata().map_err(|error| AppError::io("look at", place, error))?.dev();
             if !devices.contains(&device) {
                 rustix::fs::syncfs(&directory)
                     .map_err(|error| AppError::io("make durable", place, error.into()))?;
@@ -296,13 +273,7 @@ pub fn remove_any(path: &Path) -> Result<(), AppError> {
 }
 
 fn usage(operation: &str, path: &Path, message: &str) -> AppError {
-    AppError::new(
-        "restore.directory",
-        FailureClass::Usage,
-        operation,
-        path.display().to_string(),
-        message,
-    )
+    AppError::new("restore.directory", FailureClass::Usage, operation, path.display().to_string(), message)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, AppError> {
@@ -338,33 +309,17 @@ mod tests {
     use super::*;
 
     fn space(oid: u32, path: &str) -> TablespaceRecord {
-        TablespaceRecord {
-            oid,
-            path: Some(path.to_owned()),
-        }
+        TablespaceRecord { oid, path: Some(path.to_owned()) }
     }
 
     #[test]
     fn paths_of_tablespaces_go_where_the_map_says_and_nothing_leaves_the_tree() {
         let map = [("/old/a".to_owned(), "/new/a".to_owned())];
-        let tree = Tree::plan(
-            Path::new("/r"),
-            &[space(16400, "/old/a"), space(16401, "/old/b")],
-            &map,
-        )
-        .unwrap();
-        assert_eq!(
-            tree.place("pg_tblspc/16400/PG_15/5/1").unwrap(),
-            Path::new("/new/a/PG_15/5/1")
-        );
-        assert_eq!(
-            tree.place("pg_tblspc/16401/PG_15").unwrap(),
-            Path::new("/old/b/PG_15")
-        );
-        assert_eq!(
-            tree.place("pg_tblspc/9/x").unwrap(),
-            Path::new("/r/pg_tblspc/9/x")
-        );
+        let tree =
+            Tree::plan(Path::new("/r"), &[space(16400, "/old/a"), space(16401, "/old/b")], &map).unwrap();
+        assert_eq!(tree.place("pg_tblspc/16400/PG_15/5/1").unwrap(), Path::new("/new/a/PG_15/5/1"));
+        assert_eq!(tree.place("pg_tblspc/16401/PG_15").unwrap(), Path::new("/old/b/PG_15"));
+        assert_eq!(tree.place("pg_tblspc/9/x").unwrap(), Path::new("/r/pg_tblspc/9/x"));
         assert_eq!(tree.place("base/5/1").unwrap(), Path::new("/r/base/5/1"));
         for bad in ["../x", "/etc/passwd", "base/../../x", ""] {
             assert!(tree.place(bad).is_err(), "{bad}");

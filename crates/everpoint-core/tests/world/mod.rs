@@ -61,10 +61,7 @@ pub(crate) struct World {
 }
 
 pub(crate) fn span(from: u64, to: u64) -> Span {
-    Span {
-        from: LogOffset(from),
-        to: LogOffset(to),
-    }
+    Span { from: LogOffset(from), to: LogOffset(to) }
 }
 
 pub(crate) fn aligned(position: u64) -> u64 {
@@ -101,14 +98,8 @@ impl World {
         event: impl FnOnce(RecordSpan) -> Option<LogEvent>,
     ) -> RecordSpan {
         let start = self.end(branch);
-        let record = RecordSpan {
-            start: LogOffset(start),
-            end: LogOffset(start + bytes),
-        };
-        self.branches[branch].records.push(Record {
-            span: record,
-            event: event(record),
-        });
+        let record = RecordSpan { start: LogOffset(start), end: LogOffset(start + bytes) };
+        self.branches[branch].records.push(Record { span: record, event: event(record) });
         record
     }
 
@@ -117,22 +108,16 @@ impl World {
     }
 
     pub(crate) fn commit(&mut self, branch: usize, xid: u64, time: i64) -> RecordSpan {
-        self.record(branch, 34, |record| {
-            Some(LogEvent::Commit(ended(xid, time, record)))
-        })
+        self.record(branch, 34, |record| Some(LogEvent::Commit(ended(xid, time, record))))
     }
 
     pub(crate) fn abort(&mut self, branch: usize, xid: u64, time: i64) -> RecordSpan {
-        self.record(branch, 34, |record| {
-            Some(LogEvent::Abort(ended(xid, time, record)))
-        })
+        self.record(branch, 34, |record| Some(LogEvent::Abort(ended(xid, time, record))))
     }
 
     pub(crate) fn point(&mut self, branch: usize, name: &str, time: i64) -> RecordSpan {
         let (name, time) = (name.to_owned(), Micros(time));
-        self.record(branch, 98, |record| {
-            Some(LogEvent::RestorePoint { name, time, record })
-        })
+        self.record(branch, 98, |record| Some(LogEvent::RestorePoint { name, time, record }))
     }
 
     /// A backup that began at `start` and ends with the next record.
@@ -182,10 +167,7 @@ impl World {
         let mut from = self.branches[branch].parent.map_or(SEGMENT, |(_, fork)| fork) / SEGMENT * SEGMENT;
         while from < to {
             let next = (from + SEGMENT).min(to);
-            self.branches[branch].stored.push(Stored {
-                span: span(from, next),
-                harm: Harm::None,
-            });
+            self.branches[branch].stored.push(Stored { span: span(from, next), harm: Harm::None });
             from = next;
         }
     }
@@ -228,9 +210,7 @@ impl World {
     fn hash(&self, branch: usize, span: Span) -> [u8; 32] {
         let mut state = span.from.0;
         for position in (span.from.0..span.to.0).step_by(8) {
-            state = state
-                .wrapping_mul(31)
-                .wrapping_add(1 + self.writer(branch, position) as u64);
+            state = state.wrapping_mul(31).wrapping_add(1 + self.writer(branch, position) as u64);
         }
         let mut hash = [0; 32];
         hash[..8].copy_from_slice(&state.to_le_bytes());
@@ -247,26 +227,15 @@ impl World {
         };
         let ends_here =
             |record: &&&Record| record.span.end > at.from && record.span.end <= broken.unwrap_or(at.to);
-        let first_index = records
-            .iter()
-            .position(|it| it.span.start >= at.from && it.span.start < at.to);
-        let before = first_index.map(|index| {
-            index
-                .checked_sub(1)
-                .map_or(LogOffset(0), |it| records[it].span.start)
-        });
-        let cut = records
-            .iter()
-            .find(|it| it.span.start < at.to && it.span.end > at.to);
+        let first_index = records.iter().position(|it| it.span.start >= at.from && it.span.start < at.to);
+        let before =
+            first_index.map(|index| index.checked_sub(1).map_or(LogOffset(0), |it| records[it].span.start));
+        let cut = records.iter().find(|it| it.span.start < at.to && it.span.end > at.to);
         let head_unknown = stored.harm == Harm::HeadUnknown && !healed;
         let segment = at.from.0 / SEGMENT * SEGMENT;
         let previous = (segment > SEGMENT).then(|| self.hash(branch, span(segment - SEGMENT, segment)));
         let swapped = |hash: [u8; 32]| {
-            if stored.harm == Harm::Swapped {
-                hash.map(|byte| !byte)
-            } else {
-                hash
-            }
+            if stored.harm == Harm::Swapped { hash.map(|byte| !byte) } else { hash }
         };
         Digest {
             system: 7,
@@ -276,13 +245,8 @@ impl World {
             content_hash: swapped(self.hash(branch, at)),
             previous_hash: previous.map(swapped),
             verdict: match (broken, cut) {
-                (Some(at), _) => Verdict::Broken {
-                    at,
-                    reason: "checksum".to_owned(),
-                },
-                (None, Some(record)) => Verdict::EndsAt {
-                    at: record.span.start,
-                },
+                (Some(at), _) => Verdict::Broken { at, reason: "checksum".to_owned() },
+                (None, Some(record)) => Verdict::EndsAt { at: record.span.start },
                 (None, None) => Verdict::Intact,
             },
             first_record: first_index.map(|index| records[index].span.start),
@@ -307,9 +271,7 @@ impl World {
             id: branch.id.clone(),
             timeline: branch.id.timeline(),
             segment_size: SEGMENT,
-            parent: branch
-                .parent
-                .map(|(it, fork)| (self.branches[it].id.clone(), LogOffset(fork))),
+            parent: branch.parent.map(|(it, fork)| (self.branches[it].id.clone(), LogOffset(fork))),
             pieces: branch
                 .stored
                 .iter()
@@ -318,9 +280,7 @@ impl World {
             covered: branch.covered,
             gaps: Vec::new(),
         });
-        LogFacts {
-            branches: branches.collect(),
-        }
+        LogFacts { branches: branches.collect() }
     }
 
     pub(crate) fn plan(&mut self, request: &RestoreRequest) -> Result<RestorePlan, Shortfall> {
@@ -334,10 +294,7 @@ impl World {
 
     fn find(&self, branch: &BranchFacts, piece: &PieceFacts) -> (usize, Stored) {
         let index = self.branches.iter().position(|it| it.id == branch.id).unwrap();
-        let stored = self.branches[index]
-            .stored
-            .iter()
-            .find(|it| it.span == piece.span);
+        let stored = self.branches[index].stored.iter().find(|it| it.span == piece.span);
         (index, *stored.unwrap())
     }
 }
@@ -351,10 +308,7 @@ impl LogSource for World {
         let mut line = Some(index);
         let mut before = false;
         while let Some(branch) = line {
-            before |= self.branches[branch]
-                .stored
-                .iter()
-                .any(|it| it.span.to == stored.span.from);
+            before |= self.branches[branch].stored.iter().any(|it| it.span.to == stored.span.from);
             line = self.branches[branch].parent.map(|(parent, _)| parent);
         }
         Ok(self.digest_of(index, &stored, before))
@@ -372,28 +326,15 @@ impl LogSource for World {
             _ => stored.span.to,
         };
         let records = self.records(index);
-        let ends_here = records
-            .iter()
-            .filter(|it| it.span.end > stored.span.from && it.span.end <= end);
+        let ends_here = records.iter().filter(|it| it.span.end > stored.span.from && it.span.end <= end);
         Ok(ends_here.map(|it| it.span).rfind(|it| it.start <= at))
     }
 }
 
 pub(crate) fn ended(xid: u64, time: i64, record: RecordSpan) -> TransactionEnd {
-    TransactionEnd {
-        xid,
-        time: Micros(time),
-        record,
-        subxids: Vec::new(),
-        prepared: false,
-    }
+    TransactionEnd { xid, time: Micros(time), record, subxids: Vec::new(), prepared: false }
 }
 
 pub(crate) fn request(target: Target) -> RestoreRequest {
-    RestoreRequest {
-        target,
-        exclusive: false,
-        timeline: None,
-        skip: Vec::new(),
-    }
+    RestoreRequest { target, exclusive: false, timeline: None, skip: Vec::new() }
 }

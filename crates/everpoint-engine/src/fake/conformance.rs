@@ -22,10 +22,7 @@ type Sink = Box<dyn LogSink>;
 /// In words, what a sink does wrong.
 pub fn log_sink(make: &mut dyn FnMut() -> Sink, read: ReadBack<'_>, log: &FakeLog) -> Result<(), String> {
     let (begin, end) = (log.start(), log.end());
-    let middle = log
-        .records()
-        .get(log.records().len() / 2)
-        .map_or(end, |record| record.span.end);
+    let middle = log.records().get(log.records().len() / 2).map_or(end, |record| record.span.end);
     takes_the_log_in_any_chunks(make, read, log, middle)?;
     goes_on_after_a_restart(make, read, log, middle)?;
     refuses_holes(make, log)?;
@@ -44,11 +41,7 @@ fn same(what: &str, stored: &[u8], sent: &[u8]) -> Result<(), String> {
         return Ok(());
     }
     let first = stored.iter().zip(sent).take_while(|(a, b)| a == b).count();
-    Err(format!(
-        "{what}: {} bytes stored, {} sent, the first {first} are equal",
-        stored.len(),
-        sent.len()
-    ))
+    Err(format!("{what}: {} bytes stored, {} sent, the first {first} are equal", stored.len(), sent.len()))
 }
 
 /// Ticks until everything up to `to` is durable.
@@ -85,19 +78,13 @@ fn takes_the_log_in_any_chunks(
         length = length * 3 % 300_007 + 1;
         let durable = call("tick", sink.tick())?;
         if durable > position {
-            return Err(format!(
-                "{durable} is said to be durable, and only {position} was sent"
-            ));
+            return Err(format!("{durable} is said to be durable, and only {position} was sent"));
         }
     }
     settle(sink.as_mut(), to)?;
     call("covered", sink.covered(to, Micros(1_000_000)))?;
     settle(sink.as_mut(), to)?;
-    same(
-        "a log in chunks",
-        &read(log.timeline(), &[], log.start()),
-        log.slice(log.start(), to),
-    )
+    same("a log in chunks", &read(log.timeline(), &[], log.start()), log.slice(log.start(), to))
 }
 
 fn goes_on_after_a_restart(
@@ -107,26 +94,14 @@ fn goes_on_after_a_restart(
     from: LogOffset,
 ) -> Result<(), String> {
     let mut sink = make();
-    call(
-        "timeline after a restart",
-        sink.timeline(log.timeline(), &[], from),
-    )?;
+    call("timeline after a restart", sink.timeline(log.timeline(), &[], from))?;
     let durable = call("tick after a restart", sink.tick())?;
     if durable != from {
-        return Err(format!(
-            "{from} was durable before the restart, {durable} is after it"
-        ));
+        return Err(format!("{from} was durable before the restart, {durable} is after it"));
     }
-    call(
-        "write after a restart",
-        sink.write(from, log.slice(from, log.end())),
-    )?;
+    call("write after a restart", sink.write(from, log.slice(from, log.end())))?;
     settle(sink.as_mut(), log.end())?;
-    same(
-        "a log after a restart",
-        &read(log.timeline(), &[], log.start()),
-        log.slice(log.start(), log.end()),
-    )
+    same("a log after a restart", &read(log.timeline(), &[], log.start()), log.slice(log.start(), log.end()))
 }
 
 fn refuses_holes(make: &mut dyn FnMut() -> Sink, log: &FakeLog) -> Result<(), String> {
@@ -147,20 +122,10 @@ fn takes_repetitions(
     log: &FakeLog,
 ) -> Result<(), String> {
     let mut sink = make();
-    call(
-        "timeline from the start again",
-        sink.timeline(log.timeline(), &[], log.start()),
-    )?;
-    call(
-        "write again",
-        sink.write(log.start(), log.slice(log.start(), log.end())),
-    )?;
+    call("timeline from the start again", sink.timeline(log.timeline(), &[], log.start()))?;
+    call("write again", sink.write(log.start(), log.slice(log.start(), log.end())))?;
     settle(sink.as_mut(), log.end())?;
-    same(
-        "a log sent twice",
-        &read(log.timeline(), &[], log.start()),
-        log.slice(log.start(), log.end()),
-    )
+    same("a log sent twice", &read(log.timeline(), &[], log.start()), log.slice(log.start(), log.end()))
 }
 
 fn follows_a_fork(
@@ -176,24 +141,11 @@ fn follows_a_fork(
         fork.commit(1_000_000 + xid, Micros(2_000_000), 20_000);
     });
     let mut sink = make();
-    call(
-        "timeline before the fork",
-        sink.timeline(log.timeline(), &[], log.end()),
-    )?;
+    call("timeline before the fork", sink.timeline(log.timeline(), &[], log.end()))?;
     call("timeline_end", sink.timeline_end(log.end()))?;
-    call(
-        "timeline after the fork",
-        sink.timeline(timeline, &history, fork.start()),
-    )?;
-    call(
-        "write after the fork",
-        sink.write(fork.start(), fork.slice(fork.start(), fork.end())),
-    )?;
+    call("timeline after the fork", sink.timeline(timeline, &history, fork.start()))?;
+    call("write after the fork", sink.write(fork.start(), fork.slice(fork.start(), fork.end())))?;
     settle(sink.as_mut(), fork.end())?;
     let stored = read(timeline, &history, fork.start());
-    same(
-        "the branch after a fork",
-        &stored,
-        fork.slice(fork.start(), fork.end()),
-    )
+    same("the branch after a fork", &stored, fork.slice(fork.start(), fork.end()))
 }

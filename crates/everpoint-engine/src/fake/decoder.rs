@@ -7,22 +7,10 @@ use crate::{Decoded, EngineError, LogDecoder, LogHead};
 
 /// Reads the header of a fake segment.
 pub(super) fn head(bytes: &[u8]) -> Result<LogHead, EngineError> {
-    let wrong = || {
-        EngineError::new(
-            "fake.head",
-            "read",
-            "the beginning of a segment",
-            "it is none of the fake log",
-        )
-    };
-    let (magic, timeline) = (
-        u32_at(bytes, 0).ok_or_else(wrong)?,
-        u32_at(bytes, 4).ok_or_else(wrong)?,
-    );
-    let (system, start) = (
-        u64_at(bytes, 8).ok_or_else(wrong)?,
-        u64_at(bytes, 16).ok_or_else(wrong)?,
-    );
+    let wrong =
+        || EngineError::new("fake.head", "read", "the beginning of a segment", "it is none of the fake log");
+    let (magic, timeline) = (u32_at(bytes, 0).ok_or_else(wrong)?, u32_at(bytes, 4).ok_or_else(wrong)?);
+    let (system, start) = (u64_at(bytes, 8).ok_or_else(wrong)?, u64_at(bytes, 16).ok_or_else(wrong)?);
     let segment_size = u64_at(bytes, 24).ok_or_else(wrong)?;
     if magic != MAGIC {
         return Err(wrong());
@@ -38,17 +26,11 @@ pub(super) fn head(bytes: &[u8]) -> Result<LogHead, EngineError> {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|bytes| u32::from_le_bytes(*bytes))
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|bytes| u64::from_le_bytes(*bytes))
+    bytes.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,11 +74,7 @@ impl FakeDecoder {
     /// A decoder for the bytes from `carry.position` on.
     #[must_use]
     pub fn new(segment_size: u64, carry: Carry) -> Self {
-        let state = if carry.log_format == 0 {
-            State::Unknown
-        } else {
-            State::Reading
-        };
+        let state = if carry.log_format == 0 { State::Unknown } else { State::Reading };
         Self {
             segment_size: segment_size.max(FAKE_HEADER_BYTES as u64 + 1),
             position: carry.position,
@@ -170,11 +148,7 @@ impl FakeDecoder {
             self.found.first_record = Some(self.record_start);
             self.found.first_previous = Some(self.previous);
         }
-        if self.record.len()
-            >= usize::try_from(length)
-                .unwrap_or(usize::MAX)
-                .max(RECORD_HEADER_BYTES)
-        {
+        if self.record.len() >= usize::try_from(length).unwrap_or(usize::MAX).max(RECORD_HEADER_BYTES) {
             self.finish_record();
         }
     }
@@ -185,10 +159,7 @@ impl FakeDecoder {
             self.state = State::Broken(self.record_start);
             return;
         }
-        let span = RecordSpan {
-            start: self.record_start,
-            end: self.position.plus(1),
-        };
+        let span = RecordSpan { start: self.record_start, end: self.position.plus(1) };
         let time = u64_at(&record, 16).unwrap_or_default();
         self.found.events.push(LogEvent::Commit(TransactionEnd {
             xid: u64_at(&record, 8).unwrap_or_default(),
@@ -213,14 +184,9 @@ impl LogDecoder for FakeDecoder {
 
     fn cut(&mut self) -> Decoded {
         let verdict = match &self.state {
-            State::Broken(at) => Verdict::Broken {
-                at: *at,
-                reason: "made up".to_owned(),
-            },
+            State::Broken(at) => Verdict::Broken { at: *at, reason: "made up".to_owned() },
             State::Ended(at) => Verdict::EndsAt { at: *at },
-            State::Reading if !self.record.is_empty() => Verdict::EndsAt {
-                at: self.record_start,
-            },
+            State::Reading if !self.record.is_empty() => Verdict::EndsAt { at: self.record_start },
             _ => Verdict::Intact,
         };
         if self.position.0.is_multiple_of(self.segment_size)
@@ -246,11 +212,7 @@ impl LogDecoder for FakeDecoder {
     fn carry(&self) -> Carry {
         let known = matches!(self.state, State::Reading);
         Carry {
-            record_start: if self.record.is_empty() {
-                self.position
-            } else {
-                self.record_start
-            },
+            record_start: if self.record.is_empty() { self.position } else { self.record_start },
             position: self.position,
             bytes: self.record.clone(),
             received: self.record.len() as u64,

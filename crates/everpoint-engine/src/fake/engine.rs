@@ -55,11 +55,7 @@ impl FakeEngine {
     pub fn new(log: FakeLog) -> Self {
         Self::scripted(FakeServer {
             removed_before: log.start(),
-            timelines: vec![FakeTimeline {
-                log,
-                history: Vec::new(),
-                ends: None,
-            }],
+            timelines: vec![FakeTimeline { log, history: Vec::new(), ends: None }],
             chunk: 1 << 17,
             breaks: VecDeque::new(),
             clock: None,
@@ -70,9 +66,7 @@ impl FakeEngine {
     /// A server with a script.
     #[must_use]
     pub const fn scripted(server: FakeServer) -> Self {
-        Self {
-            server: Mutex::new(server),
-        }
+        Self { server: Mutex::new(server) }
     }
 
     /// The script, to look at or to change.
@@ -81,12 +75,7 @@ impl FakeEngine {
     }
 
     fn not_played(operation: &'static str) -> EngineError {
-        EngineError::new(
-            "fake.not_played",
-            operation,
-            "the scripted server",
-            "its script has no such scene",
-        )
+        EngineError::new("fake.not_played", operation, "the scripted server", "its script has no such scene")
     }
 }
 
@@ -100,9 +89,7 @@ enum Next {
 
 impl FakeServer {
     fn timeline(&self, number: u32) -> Option<&FakeTimeline> {
-        self.timelines
-            .iter()
-            .find(|timeline| timeline.log.timeline() == number)
+        self.timelines.iter().find(|timeline| timeline.log.timeline() == number)
     }
 
     fn begin(&self, from: &CaptureFrom) -> Result<(u32, LogOffset), EngineError> {
@@ -111,12 +98,7 @@ impl FakeServer {
             let end = self.timeline(number).ok_or_else(missing)?.log.end();
             if position > end {
                 let message = "the server is behind what is stored";
-                return Err(EngineError::new(
-                    "pg.diverged",
-                    "stream from",
-                    position.to_string(),
-                    message,
-                ));
+                return Err(EngineError::new("pg.diverged", "stream from", position.to_string(), message));
             }
             return Ok((number, position));
         }
@@ -134,17 +116,12 @@ impl FakeServer {
         if position < end {
             let left = self.breaks.front().map_or(u64::MAX, |after| after - sent);
             let length = (self.chunk as u64).min(left).min(end.since(position));
-            return Some(Next::Send(
-                current.log.slice(position, position.plus(length)).to_vec(),
-            ));
+            return Some(Next::Send(current.log.slice(position, position.plus(length)).to_vec()));
         }
         if let Some(end) = current.ends {
             let number = current.log.timeline();
-            let next = self
-                .timelines
-                .iter()
-                .map(|timeline| timeline.log.timeline())
-                .find(|next| *next > number)?;
+            let next =
+                self.timelines.iter().map(|timeline| timeline.log.timeline()).find(|next| *next > number)?;
             return Some(Next::EndOfTimeline(end, next));
         }
         let now = self.clock;
@@ -164,10 +141,7 @@ impl Engine for FakeEngine {
 
     fn identify(&self) -> Result<ServerIdentity, EngineError> {
         let server = self.server();
-        let last = server
-            .timelines
-            .last()
-            .ok_or_else(|| Self::not_played("identify"))?;
+        let last = server.timelines.last().ok_or_else(|| Self::not_played("identify"))?;
         Ok(ServerIdentity {
             system: last.log.system(),
             version: 150_000,
@@ -195,12 +169,8 @@ impl Engine for FakeEngine {
             sink.gap(timeline, position, removed_before, "the server has removed it")?;
             position = removed_before;
         }
-        let history = |number| {
-            self.server()
-                .timeline(number)
-                .map(|found| found.history.clone())
-                .unwrap_or_default()
-        };
+        let history =
+            |number| self.server().timeline(number).map(|found| found.history.clone()).unwrap_or_default();
         sink.timeline(timeline, &history(timeline), position)?;
         let mut sent = 0;
         loop {
@@ -211,7 +181,7 @@ impl Engine for FakeEngine {
             match next {
                 Next::Break => {
                     return Err(
-                        EngineError::new("pg.connect", "read from", "the server", "it went away").retryable(),
+                        EngineError::new("pg.connect", "read from", "the server", "it went away").retryable()
                     );
                 }
                 Next::Send(bytes) => {
@@ -263,22 +233,13 @@ impl Engine for FakeEngine {
 
     fn history(&self, bytes: &[u8]) -> Result<Vec<HistoryEntry>, EngineError> {
         let wrong = || EngineError::new("fake.history", "read", "a history", "it is none of the fake log");
-        let lines = std::str::from_utf8(bytes)
-            .map_err(|_| wrong())?
-            .lines()
-            .filter(|line| !line.is_empty());
+        let lines = std::str::from_utf8(bytes).map_err(|_| wrong())?.lines().filter(|line| !line.is_empty());
         let entry = |line: &str| {
             let mut fields = line.split('\t');
             let timeline = fields.next()?.parse().ok()?;
             let (high, low) = fields.next()?.split_once('/')?;
-            let (high, low) = (
-                u64::from_str_radix(high, 16).ok()?,
-                u64::from_str_radix(low, 16).ok()?,
-            );
-            Some(HistoryEntry {
-                timeline,
-                until: LogOffset(high << 32 | low),
-            })
+            let (high, low) = (u64::from_str_radix(high, 16).ok()?, u64::from_str_radix(low, 16).ok()?);
+            Some(HistoryEntry { timeline, until: LogOffset(high << 32 | low) })
         };
         lines.map(|line| entry(line).ok_or_else(wrong)).collect()
     }
@@ -291,11 +252,7 @@ impl Engine for FakeEngine {
         before: Option<Carry>,
         at: LogOffset,
     ) -> Option<RecordSpan> {
-        let unknown = Carry {
-            record_start: start,
-            position: start,
-            ..Carry::default()
-        };
+        let unknown = Carry { record_start: start, position: start, ..Carry::default() };
         let mut decoder = FakeDecoder::new(segment_size, before.unwrap_or(unknown));
         decoder.feed(bytes);
         let records = decoder.cut().events.into_iter().map(|event| event.record());
@@ -303,11 +260,7 @@ impl Engine for FakeEngine {
     }
 
     fn carry_of(&self, segment: &[u8], start: LogOffset, segment_size: u64) -> Carry {
-        let unknown = Carry {
-            record_start: start,
-            position: start,
-            ..Carry::default()
-        };
+        let unknown = Carry { record_start: start, position: start, ..Carry::default() };
         let mut decoder = FakeDecoder::new(segment_size, unknown);
         decoder.feed(segment);
         decoder.carry()

@@ -36,14 +36,7 @@ impl FakeLog {
     /// An empty log that begins at `start`, the start of a segment.
     #[must_use]
     pub const fn new(system: u64, timeline: u32, segment_size: u64, start: LogOffset) -> Self {
-        Self {
-            system,
-            timeline,
-            segment_size,
-            start,
-            bytes: Vec::new(),
-            records: Vec::new(),
-        }
+        Self { system, timeline, segment_size, start, bytes: Vec::new(), records: Vec::new() }
     }
 
     /// The log of a new timeline that forks from this one at `at`, the end of a record: it begins with a copy of what
@@ -51,10 +44,7 @@ impl FakeLog {
     #[must_use]
     pub fn fork(&self, timeline: u32, at: LogOffset) -> Self {
         let start = LogOffset(at.0 - at.0 % self.segment_size);
-        let records = self
-            .records
-            .iter()
-            .filter(|record| record.span.end > start && record.span.end <= at);
+        let records = self.records.iter().filter(|record| record.span.end > start && record.span.end <= at);
         Self {
             timeline,
             start,
@@ -118,21 +108,14 @@ impl FakeLog {
         record.extend_from_slice(&time.0.to_le_bytes());
         record.extend((0..payload).map(|at| (at as u64).wrapping_mul(xid | 1).to_le_bytes()[0] | 1));
         let sum = checksum(&record).to_le_bytes();
-        record
-            .iter_mut()
-            .skip(4)
-            .zip(sum)
-            .for_each(|(byte, sum)| *byte = sum);
+        record.iter_mut().skip(4).zip(sum).for_each(|(byte, sum)| *byte = sum);
         self.header_if_due(0);
         let start = self.end();
         for (at, byte) in record.iter().enumerate() {
             self.header_if_due(record.len() - at);
             self.bytes.push(*byte);
         }
-        let span = RecordSpan {
-            start,
-            end: self.end(),
-        };
+        let span = RecordSpan { start, end: self.end() };
         self.records.push(FakeRecord { span, xid, time });
         span
     }
@@ -162,11 +145,8 @@ impl FakeLog {
 
 /// FNV-1a of a record, its own four bytes counted as zeros.
 pub(super) fn checksum(record: &[u8]) -> u32 {
-    record
-        .iter()
-        .enumerate()
-        .fold(0x811C_9DC5, |sum: u32, (at, byte)| {
-            let byte = if (4..8).contains(&at) { 0 } else { *byte };
-            (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        })
+    record.iter().enumerate().fold(0x811C_9DC5, |sum: u32, (at, byte)| {
+        let byte = if (4..8).contains(&at) { 0 } else { *byte };
+        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }

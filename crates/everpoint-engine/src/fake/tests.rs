@@ -51,11 +51,7 @@ impl LogSink for MemorySink {
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
         let wrong = || EngineError::new("test", "write", "memory", "a hole");
         let mut store = self.store.lock().unwrap();
-        let (start, held) = self
-            .current
-            .as_ref()
-            .and_then(|key| store.get_mut(key))
-            .ok_or_else(wrong)?;
+        let (start, held) = self.current.as_ref().and_then(|key| store.get_mut(key)).ok_or_else(wrong)?;
         let end = start.plus(held.len() as u64);
         if from > end && self.flaw != Flaw::TakesHoles {
             return Err(wrong());
@@ -93,20 +89,14 @@ fn suite(flaw: Flaw) -> Result<(), String> {
     let store = Arc::new(Mutex::new(Branches::new()));
     let make_store = Arc::clone(&store);
     let mut make = move || -> Box<dyn LogSink> {
-        Box::new(MemorySink {
-            store: Arc::clone(&make_store),
-            current: None,
-            flaw,
-        })
+        Box::new(MemorySink { store: Arc::clone(&make_store), current: None, flaw })
     };
     let read = |timeline: u32, history: &[u8], from: LogOffset| {
         let store = store.lock().unwrap();
         let Some((start, held)) = store.get(&(timeline, history.to_vec())) else {
             return Vec::new();
         };
-        held.get(usize::try_from(from.since(*start)).unwrap()..)
-            .unwrap_or_default()
-            .to_vec()
+        held.get(usize::try_from(from.since(*start)).unwrap()..).unwrap_or_default().to_vec()
     };
     log_sink(&mut make, &read, &log(80))
 }
@@ -114,22 +104,13 @@ fn suite(flaw: Flaw) -> Result<(), String> {
 #[test]
 fn a_faithful_sink_passes_and_each_flaw_is_found() {
     assert_eq!(suite(Flaw::None), Ok(()));
-    for flaw in [
-        Flaw::TakesHoles,
-        Flaw::LosesBytes,
-        Flaw::LiesAboutDurability,
-        Flaw::ForgetsOldBranch,
-    ] {
+    for flaw in [Flaw::TakesHoles, Flaw::LosesBytes, Flaw::LiesAboutDurability, Flaw::ForgetsOldBranch] {
         assert!(suite(flaw).is_err());
     }
 }
 
 fn unknown(at: LogOffset) -> Carry {
-    Carry {
-        record_start: at,
-        position: at,
-        ..Carry::default()
-    }
+    Carry { record_start: at, position: at, ..Carry::default() }
 }
 
 #[test]
@@ -142,15 +123,8 @@ fn the_decoder_finds_every_record_whatever_the_chunks() {
         let found = decoder.cut();
         assert_eq!((found.records, found.system, found.timeline), (80, 7, 1));
         assert_eq!(found.verdict, Verdict::Intact);
-        let spans: Vec<_> = found
-            .events
-            .iter()
-            .map(everpoint_core::LogEvent::record)
-            .collect();
-        assert_eq!(
-            spans,
-            log.records().iter().map(|record| record.span).collect::<Vec<_>>()
-        );
+        let spans: Vec<_> = found.events.iter().map(everpoint_core::LogEvent::record).collect();
+        assert_eq!(spans, log.records().iter().map(|record| record.span).collect::<Vec<_>>());
     }
 }
 
@@ -160,10 +134,7 @@ fn a_carry_takes_a_record_across_a_cut() {
     let middle = LogOffset(2 * SEGMENT);
     let mut first = FakeDecoder::new(SEGMENT, unknown(log.start()));
     first.feed(log.slice(log.start(), middle));
-    assert!(
-        matches!(first.cut().verdict, Verdict::EndsAt { .. }),
-        "a record crosses the segments"
-    );
+    assert!(matches!(first.cut().verdict, Verdict::EndsAt { .. }), "a record crosses the segments");
     let mut second = FakeDecoder::new(SEGMENT, first.carry());
     second.feed(log.slice(middle, log.end()));
     let found = second.cut();
@@ -185,16 +156,8 @@ fn the_server_breaks_forgets_and_forks_as_told() {
     let server = FakeServer {
         removed_before: LogOffset(2 * SEGMENT),
         timelines: vec![
-            FakeTimeline {
-                log: old.clone(),
-                history: Vec::new(),
-                ends: Some(at),
-            },
-            FakeTimeline {
-                log: young.clone(),
-                history: history.clone(),
-                ends: None,
-            },
+            FakeTimeline { log: old.clone(), history: Vec::new(), ends: Some(at) },
+            FakeTimeline { log: young.clone(), history: history.clone(), ends: None },
         ],
         chunk: 5000,
         breaks: [10_000].into(),
@@ -204,11 +167,7 @@ fn the_server_breaks_forgets_and_forks_as_told() {
     let engine = FakeEngine::scripted(server);
     assert_eq!(engine.history(&history).unwrap()[0].until, at);
     let store = Arc::new(Mutex::new(Branches::new()));
-    let mut sink = MemorySink {
-        store: Arc::clone(&store),
-        current: None,
-        flaw: Flaw::None,
-    };
+    let mut sink = MemorySink { store: Arc::clone(&store), current: None, flaw: Flaw::None };
     let options = CaptureOptions {
         slot: None,
         create_slot: false,
@@ -216,14 +175,10 @@ fn the_server_breaks_forgets_and_forks_as_told() {
         until: Some(young.end()),
         stop: StopFlag::default(),
     };
-    let from = CaptureFrom {
-        at: Some((1, LogOffset(SEGMENT))),
-    };
+    let from = CaptureFrom { at: Some((1, LogOffset(SEGMENT))) };
     let error = engine.capture(&from, &options, &mut sink).unwrap_err();
     assert!(error.retryable);
-    let from = CaptureFrom {
-        at: Some((1, LogOffset(2 * SEGMENT + 10_000))),
-    };
+    let from = CaptureFrom { at: Some((1, LogOffset(2 * SEGMENT + 10_000))) };
     engine.capture(&from, &options, &mut sink).unwrap();
     let store = store.lock().unwrap();
     assert_eq!(store[&(1, Vec::new())].1, old.slice(LogOffset(2 * SEGMENT), at));

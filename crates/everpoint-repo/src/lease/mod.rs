@@ -80,29 +80,15 @@ impl Lease {
             let number = newest.map_or(0, |newest| newest.number).saturating_add(1);
             let begun = Instant::now();
             if claim(&shared, id, number, &record)? != Claim::Taken {
-                let state = Mutex::new(State {
-                    number,
-                    valid_until: later(begun, ttl),
-                    ended: false,
-                });
-                let lease = Self {
-                    shared,
-                    id: id.to_owned(),
-                    record,
-                    state,
-                };
+                let state = Mutex::new(State { number, valid_until: later(begun, ttl), ended: false });
+                let lease = Self { shared, id: id.to_owned(), record, state };
                 lease.remove_below(number);
                 return Ok(lease);
             }
         }
-        Err(RepoError::new(
-            code::LOCKED,
-            "take the lease",
-            id,
-            "others take and release it all the time",
-        )
-        .class(FailureClass::Locked)
-        .retryable())
+        Err(RepoError::new(code::LOCKED, "take the lease", id, "others take and release it all the time")
+            .class(FailureClass::Locked)
+            .retryable())
     }
 
     /// Extends the lease by its time to live.
@@ -129,11 +115,7 @@ impl Lease {
             }
         };
         // Numbers below the newest may have been removed: what counts is that nobody is ahead.
-        let highest = row(&self.shared, &self.id)?
-            .numbers
-            .iter()
-            .map(|(number, _)| *number)
-            .max();
+        let highest = row(&self.shared, &self.id)?.numbers.iter().map(|(number, _)| *number).max();
         if highest.is_some_and(|highest| highest > number) {
             state.ended = true;
             let _ = self.shared.store.delete(&name(&self.id, number));
@@ -192,11 +174,7 @@ impl Lease {
                 }
             }
         });
-        KeptLease {
-            lease,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        KeptLease { lease, stop: Some(stop), thread: Some(thread) }
     }
 
     fn end(&self) -> Result<(), RepoError> {
@@ -207,10 +185,7 @@ impl Lease {
         state.ended = true;
         // A marker, not a removal: numbers must never be used again.
         let number = state.number.saturating_add(1);
-        let released = LeaseRecord {
-            released: true,
-            ..self.record.clone()
-        };
+        let released = LeaseRecord { released: true, ..self.record.clone() };
         if claim(&self.shared, &self.id, number, &released)? != Claim::Taken {
             self.remove_below(number);
         }
@@ -274,14 +249,9 @@ fn later(begin: Instant, ttl: Duration) -> Instant {
 }
 
 fn locked(id: &str, holder: &str) -> RepoError {
-    RepoError::new(
-        code::LOCKED,
-        "take the lease",
-        id,
-        format!("it is held by {holder}"),
-    )
-    .class(FailureClass::Locked)
-    .hint("wait until it has ended; a holder that has died loses its lease by itself")
+    RepoError::new(code::LOCKED, "take the lease", id, format!("it is held by {holder}"))
+        .class(FailureClass::Locked)
+        .hint("wait until it has ended; a holder that has died loses its lease by itself")
 }
 
 fn lost(id: &str, why: &str) -> RepoError {

@@ -76,9 +76,7 @@ fn read(shared: &Shared, name: &str) -> Result<Option<LeaseRecord>, RepoError> {
     let Some(bytes) = shared.get(name, ObjectKind::Lease)? else {
         return Ok(None);
     };
-    LeaseRecord::decode(&bytes)
-        .map(Some)
-        .map_err(|error| format_error("read", name, error))
+    LeaseRecord::decode(&bytes).map(Some).map_err(|error| format_error("read", name, error))
 }
 
 pub(super) fn row(shared: &Shared, id: &str) -> Result<Row, RepoError> {
@@ -103,29 +101,19 @@ pub(super) fn newest(shared: &Shared, id: &str) -> Result<Option<Newest>, RepoEr
         };
         match read(shared, &name(id, number)) {
             Ok(Some(record)) => {
-                return Ok(Some(Newest {
-                    number,
-                    modified,
-                    record: Some(record),
-                }));
+                return Ok(Some(Newest { number, modified, record: Some(record) }));
             }
             // Overtaken and removed since it was listed.
             Ok(None) => {}
             Err(error) if error.is_damaged() => {
-                return Ok(Some(Newest {
-                    number,
-                    modified,
-                    record: None,
-                }));
+                return Ok(Some(Newest { number, modified, record: None }));
             }
             Err(error) => return Err(error),
         }
     }
-    Err(
-        RepoError::new(code::LOCKED, "look up the lease", id, "it changes all the time")
-            .class(FailureClass::Locked)
-            .retryable(),
-    )
+    Err(RepoError::new(code::LOCKED, "look up the lease", id, "it changes all the time")
+        .class(FailureClass::Locked)
+        .retryable())
 }
 
 /// Who holds it now; `None` if nobody does. `exact`: fail rather than guess where no probe can be written.
@@ -141,12 +129,8 @@ pub(super) fn holder_of(
     if record.is_some_and(|record| record.released || process::is_dead(&record.host)) {
         return Ok(None);
     }
-    let holder = || {
-        record.map_or_else(
-            || "somebody (its record is damaged)".to_owned(),
-            |found| found.holder.clone(),
-        )
-    };
+    let holder =
+        || record.map_or_else(|| "somebody (its record is damaged)".to_owned(), |found| found.holder.clone());
     let now = match store_now(shared, id) {
         Ok(now) => now,
         Err(_) if !exact => return Ok(Some(holder())),
@@ -169,20 +153,11 @@ fn store_now(shared: &Shared, id: &str) -> Result<i64, RepoError> {
     let found = shared.store.head(&probe);
     let _ = shared.store.delete(&probe);
     let now = found?.map(|info| info.modified_micros).ok_or_else(|| {
-        RepoError::new(
-            code::UNAVAILABLE,
-            "ask the clock of",
-            "the store",
-            "an object just written is gone",
-        )
-        .retryable()
+        RepoError::new(code::UNAVAILABLE, "ask the clock of", "the store", "an object just written is gone")
+            .retryable()
     })?;
     let limit = i64::try_from(PROBE_AGE.as_micros()).unwrap_or(i64::MAX);
-    for (old, _) in row(shared, id)?
-        .probes
-        .iter()
-        .filter(|(_, at)| now.saturating_sub(*at) > limit)
-    {
+    for (old, _) in row(shared, id)?.probes.iter().filter(|(_, at)| now.saturating_sub(*at) > limit) {
         let _ = shared.store.delete(old);
     }
     Ok(now)

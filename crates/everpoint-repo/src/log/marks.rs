@@ -28,8 +28,7 @@ impl LogStore {
     /// # Errors
     /// If it can't be read.
     pub fn history(&self) -> Result<Option<Vec<u8>>, RepoError> {
-        self.shared
-            .get(&format!("{}/history", self.base), ObjectKind::History)
+        self.shared.get(&format!("{}/history", self.base), ObjectKind::History)
     }
 
     /// Stores a file that is neither segment nor history: `.backup`, `.partial`.
@@ -47,8 +46,7 @@ impl LogStore {
     /// If it can't be read.
     pub fn other(&self, name: &str) -> Result<Option<Vec<u8>>, RepoError> {
         names::check_word("read the file", name)?;
-        self.shared
-            .get(&format!("{}/other/{name}", self.base), ObjectKind::Other)
+        self.shared.get(&format!("{}/other/{name}", self.base), ObjectKind::Other)
     }
 
     fn put_same(&self, name: &str, kind: ObjectKind, bytes: &[u8]) -> Result<Stored, RepoError> {
@@ -58,14 +56,9 @@ impl LogStore {
                 if self.shared.need(name, kind)? == bytes {
                     return Ok(Stored::AlreadySame);
                 }
-                Err(RepoError::new(
-                    code::DIFFERS,
-                    "store",
-                    name,
-                    "another content is stored under this name",
-                )
-                .class(FailureClass::Damaged)
-                .hint("a copy of the cluster may be storing into the same place; nothing was changed"))
+                Err(RepoError::new(code::DIFFERS, "store", name, "another content is stored under this name")
+                    .class(FailureClass::Damaged)
+                    .hint("a copy of the cluster may be storing into the same place; nothing was changed"))
             }
             Err(error) => Err(error),
         }
@@ -131,12 +124,7 @@ impl LogStore {
         if span.from >= span.to {
             return Err(RepoError::invalid("record the gap", name, "it is empty"));
         }
-        let gap = Gap {
-            from: span.from.0,
-            to: span.to.0,
-            at: now().0,
-            reason: reason.to_owned(),
-        };
+        let gap = Gap { from: span.from.0, to: span.to.0, at: now().0, reason: reason.to_owned() };
         match self.shared.put(&name, ObjectKind::Gap, &gap.encode()) {
             Err(error) if error.code != code::EXISTS => Err(error),
             _ => Ok(()),
@@ -158,10 +146,7 @@ impl LogStore {
         for span in spans {
             let name = format!("{prefix}{}", names::span(span));
             let bytes = self.shared.need(&name, ObjectKind::Gap)?;
-            gaps.push((
-                span,
-                Gap::decode(&bytes).map_err(|error| format_error("read", &name, error))?,
-            ));
+            gaps.push((span, Gap::decode(&bytes).map_err(|error| format_error("read", &name, error))?));
         }
         Ok(gaps)
     }

@@ -52,17 +52,8 @@ impl LogStore {
         branch: BranchId,
         size: u64,
     ) -> Self {
-        let names = SegmentNames {
-            timeline: branch.timeline(),
-            size,
-        };
-        Self {
-            shared,
-            base: format!("{cluster}/log/{identity}/{branch}"),
-            branch,
-            names,
-            codec: LOG_CODEC,
-        }
+        let names = SegmentNames { timeline: branch.timeline(), size };
+        Self { shared, base: format!("{cluster}/log/{identity}/{branch}"), branch, names, codec: LOG_CODEC }
     }
 
     /// The same log, written with another codec.
@@ -127,9 +118,7 @@ impl LogStore {
         let Some(bytes) = self.shared.get(&name, ObjectKind::Digest)? else {
             return Ok(None);
         };
-        digest::decode(&bytes)
-            .map(Some)
-            .map_err(|error| format_error("read", &name, error))
+        digest::decode(&bytes).map(Some).map_err(|error| format_error("read", &name, error))
     }
 
     /// BLAKE3 of the segment that begins at `start`, from its digest; `None` if it is not stored whole and verified.

@@ -34,12 +34,7 @@ pub(super) fn read(
     workers: usize,
 ) -> Result<Vec<u8>, RepoError> {
     let reader = shared.store.open(name)?;
-    let mut header = vec![
-        0;
-        usize::try_from(reader.size())
-            .unwrap_or(HEADER_LEN)
-            .min(HEADER_LEN)
-    ];
+    let mut header = vec![0; usize::try_from(reader.size()).unwrap_or(HEADER_LEN).min(HEADER_LEN)];
     reader.read_at(0, &mut header)?;
     let opener = FrameOpener::new(&shared.address(name, kind), &header, &shared.ring)
         .map_err(|error| format_error("open", name, error))?;
@@ -52,9 +47,7 @@ pub(super) fn read(
         return Err(source.damaged("it is cut off"));
     }
     // Lengths are not authenticated before the frames are opened: nothing is allocated for them beyond the limit.
-    let total = places
-        .iter()
-        .fold(0_u64, |sum, place| sum.saturating_add(place.raw as u64));
+    let total = places.iter().fold(0_u64, |sum, place| sum.saturating_add(place.raw as u64));
     if total > limit {
         return Err(source.damaged("it holds more bytes than it may"));
     }
@@ -73,12 +66,7 @@ impl Source<'_> {
             }
             self.reader.read_at(offset, &mut head)?;
             let (stored, raw) = frame_lengths(&head).map_err(|error| self.wrap(error))?;
-            places.push(Place {
-                number,
-                offset,
-                stored,
-                raw,
-            });
+            places.push(Place { number, offset, stored, raw });
             offset = offset.saturating_add(stored as u64);
             number = number.saturating_add(1);
         }
@@ -91,9 +79,7 @@ impl Source<'_> {
     fn open(&self, place: &Place, raw: &mut Vec<u8>) -> Result<FrameOpened, RepoError> {
         let mut stored = vec![0; place.stored];
         self.reader.read_at(place.offset, &mut stored)?;
-        self.opener
-            .open(place.number, &stored, raw)
-            .map_err(|error| self.wrap(error))
+        self.opener.open(place.number, &stored, raw).map_err(|error| self.wrap(error))
     }
 
     /// Opens the frames into their parts of `content`.
@@ -101,9 +87,8 @@ impl Source<'_> {
         let mut rest = content;
         let mut parts = Vec::with_capacity(places.len());
         for place in places {
-            let (part, after) = rest
-                .split_at_mut_checked(place.raw)
-                .ok_or_else(|| self.damaged("it is cut off"))?;
+            let (part, after) =
+                rest.split_at_mut_checked(place.raw).ok_or_else(|| self.damaged("it is cut off"))?;
             parts.push((place, part));
             rest = after;
         }
@@ -122,17 +107,10 @@ impl Source<'_> {
             return work();
         }
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers.min(places.len()))
-                .map(|_| scope.spawn(work))
-                .collect();
+            let threads: Vec<_> = (0..workers.min(places.len())).map(|_| scope.spawn(work)).collect();
             threads.into_iter().try_for_each(|thread| {
                 thread.join().unwrap_or_else(|_| {
-                    Err(RepoError::new(
-                        "internal",
-                        "read",
-                        self.name,
-                        "a thread that decompressed it died",
-                    ))
+                    Err(RepoError::new("internal", "read", self.name, "a thread that decompressed it died"))
                 })
             })
         })

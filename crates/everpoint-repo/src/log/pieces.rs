@@ -57,10 +57,8 @@ impl LogStore {
         let prefix = format!("{}/", self.base);
         let first = self.names.start(from);
         // Everything of the segment before sorts before this: its object, its digest, its tails.
-        let after = first
-            .0
-            .checked_sub(1)
-            .map(|before| format!("{prefix}{}.u", self.names.name(LogOffset(before))));
+        let after =
+            first.0.checked_sub(1).map(|before| format!("{prefix}{}.u", self.names.name(LogOffset(before))));
         let (mut pieces, mut current) = (Vec::new(), Found::default());
         self.shared.store.list(&prefix, after.as_deref(), &mut |info| {
             let relative = info.name.strip_prefix(&prefix).unwrap_or_default();
@@ -75,13 +73,7 @@ impl LogStore {
                 return ControlFlow::Break(());
             }
             if start != current.start {
-                let done = std::mem::replace(
-                    &mut current,
-                    Found {
-                        start,
-                        ..Found::default()
-                    },
-                );
+                let done = std::mem::replace(&mut current, Found { start, ..Found::default() });
                 choose(&done, self.names.size, &mut pieces);
             }
             match part {
@@ -118,16 +110,8 @@ fn classify(names: SegmentNames, relative: &str) -> Option<(LogOffset, Part)> {
 
 /// Appends the pieces of one segment.
 fn choose(found: &Found, size: u64, pieces: &mut Vec<Piece>) {
-    let whole = Span {
-        from: found.start,
-        to: found.start.plus(size),
-    };
-    let segment = Piece {
-        span: whole,
-        stored: whole,
-        kind: PieceKind::Segment,
-        has_digest: found.digest,
-    };
+    let whole = Span { from: found.start, to: found.start.plus(size) };
+    let segment = Piece { span: whole, stored: whole, kind: PieceKind::Segment, has_digest: found.digest };
     if found.segment && found.digest {
         pieces.push(segment);
         return;
@@ -136,9 +120,7 @@ fn choose(found: &Found, size: u64, pieces: &mut Vec<Piece>) {
     // A segment without digest is not verified yet: tails that hold all of it say more.
     let complete = chain.first().is_some_and(|piece| piece.span.from == whole.from)
         && chain.last().is_some_and(|piece| piece.span.to == whole.to)
-        && chain
-            .windows(2)
-            .all(|pair| matches!(pair, [a, b] if a.span.to == b.span.from));
+        && chain.windows(2).all(|pair| matches!(pair, [a, b] if a.span.to == b.span.from));
     if found.segment && !complete {
         pieces.push(segment);
     } else {
@@ -172,9 +154,7 @@ fn exact_run(position: LogOffset, sorted: &[Span]) -> Option<Vec<Piece>> {
         let follower = (begin..sorted.len())
             .take_while(|next| sorted.get(*next).is_some_and(|other| other.from == span.to))
             .max_by_key(|next| (reach.get(*next).map(|known| known.0), std::cmp::Reverse(*next)));
-        let far = follower
-            .and_then(|next| reach.get(next))
-            .map_or(span.to, |known| known.0);
+        let far = follower.and_then(|next| reach.get(next)).map_or(span.to, |known| known.0);
         *reach.get_mut(at)? = (far, follower);
     }
     let begin = sorted.partition_point(|span| span.from < position);
@@ -185,12 +165,7 @@ fn exact_run(position: LogOffset, sorted: &[Span]) -> Option<Vec<Piece>> {
     let mut next = Some(first);
     while let Some(at) = next {
         let span = *sorted.get(at)?;
-        run.push(Piece {
-            span,
-            stored: span,
-            kind: PieceKind::Tail,
-            has_digest: true,
-        });
+        run.push(Piece { span, stored: span, kind: PieceKind::Tail, has_digest: true });
         next = reach.get(at)?.1;
     }
     Some(run)
@@ -211,16 +186,8 @@ fn overlapping_run(position: LogOffset, sorted: &[Span]) -> Vec<Piece> {
         let Some(stored) = best.filter(|known| known.to > position) else {
             return run;
         };
-        let span = Span {
-            from: position,
-            to: stored.to,
-        };
-        run.push(Piece {
-            span,
-            stored,
-            kind: PieceKind::Tail,
-            has_digest: true,
-        });
+        let span = Span { from: position, to: stored.to };
+        run.push(Piece { span, stored, kind: PieceKind::Tail, has_digest: true });
         position = stored.to;
     }
 }
@@ -232,18 +199,12 @@ mod tests {
     use super::*;
 
     fn span(from: u64, to: u64) -> Span {
-        Span {
-            from: LogOffset(from),
-            to: LogOffset(to),
-        }
+        Span { from: LogOffset(from), to: LogOffset(to) }
     }
 
     fn spans(tails: &[(u64, u64)]) -> Vec<(u64, u64)> {
         let tails: Vec<Span> = tails.iter().map(|(from, to)| span(*from, *to)).collect();
-        chain(LogOffset(0), &tails)
-            .iter()
-            .map(|piece| (piece.span.from.0, piece.span.to.0))
-            .collect()
+        chain(LogOffset(0), &tails).iter().map(|piece| (piece.span.from.0, piece.span.to.0)).collect()
     }
 
     #[test]
@@ -256,17 +217,9 @@ mod tests {
             "whole tails are preferred to trimmed ones"
         );
         assert_eq!(spans(&[(0, 4), (3, 6)]), [(0, 4), (4, 6)], "trimmed");
-        assert_eq!(
-            spans(&[(0, 4), (5, 6), (6, 9)]),
-            [(0, 4), (5, 6), (6, 9)],
-            "a hole stays visible"
-        );
+        assert_eq!(spans(&[(0, 4), (5, 6), (6, 9)]), [(0, 4), (5, 6), (6, 9)], "a hole stays visible");
         assert_eq!(spans(&[(2, 3)]), [(2, 3)]);
-        assert_eq!(
-            spans(&[(0, 9), (2, 3), (3, 4)]),
-            [(0, 9)],
-            "what adds nothing is left out"
-        );
+        assert_eq!(spans(&[(0, 9), (2, 3), (3, 4)]), [(0, 9)], "what adds nothing is left out");
     }
 
     #[test]
@@ -274,31 +227,13 @@ mod tests {
         let found = |segment, digest, tails: &[(u64, u64)]| {
             let tails = tails.iter().map(|(from, to)| span(*from, *to)).collect();
             let mut pieces = Vec::new();
-            choose(
-                &Found {
-                    start: LogOffset(0),
-                    segment,
-                    digest,
-                    tails,
-                },
-                8,
-                &mut pieces,
-            );
-            pieces
-                .iter()
-                .map(|piece| (piece.kind, piece.has_digest))
-                .collect::<Vec<_>>()
+            choose(&Found { start: LogOffset(0), segment, digest, tails }, 8, &mut pieces);
+            pieces.iter().map(|piece| (piece.kind, piece.has_digest)).collect::<Vec<_>>()
         };
         assert_eq!(found(true, true, &[(0, 8)]), [(PieceKind::Segment, true)]);
         assert_eq!(found(true, false, &[(0, 4)]), [(PieceKind::Segment, false)]);
-        assert_eq!(
-            found(true, false, &[(0, 4), (5, 8)]),
-            [(PieceKind::Segment, false)]
-        );
-        assert_eq!(
-            found(true, false, &[(0, 4), (4, 8)]),
-            [(PieceKind::Tail, true); 2]
-        );
+        assert_eq!(found(true, false, &[(0, 4), (5, 8)]), [(PieceKind::Segment, false)]);
+        assert_eq!(found(true, false, &[(0, 4), (4, 8)]), [(PieceKind::Tail, true); 2]);
         assert_eq!(found(false, true, &[]), [], "a digest alone is nothing");
     }
 

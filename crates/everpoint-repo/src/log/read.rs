@@ -22,18 +22,11 @@ impl LogStore {
         let name = self.segment(start);
         let mut reader = self.shared.read_stream(&name, ObjectKind::Segment)?;
         let mut length = 0_u64;
-        while let Some(bytes) = reader
-            .next_frame()
-            .map_err(|error| format_error("read", &name, error))?
-        {
+        while let Some(bytes) = reader.next_frame().map_err(|error| format_error("read", &name, error))? {
             length = length.saturating_add(bytes.len() as u64);
             out(bytes);
         }
-        if length == self.names.size {
-            Ok(())
-        } else {
-            Err(self.wrong_size(&name, length))
-        }
+        if length == self.names.size { Ok(()) } else { Err(self.wrong_size(&name, length)) }
     }
 
     /// Reads a whole segment, decompressing with up to `workers` threads. Memory: the segment, and 2 MiB a thread.
@@ -44,11 +37,7 @@ impl LogStore {
         let name = self.segment(start);
         let bytes = parallel::read(&self.shared, &name, ObjectKind::Segment, self.names.size, workers)?;
         let length = bytes.len() as u64;
-        if length == self.names.size {
-            Ok(bytes)
-        } else {
-            Err(self.wrong_size(&name, length))
-        }
+        if length == self.names.size { Ok(bytes) } else { Err(self.wrong_size(&name, length)) }
     }
 
     /// The bytes of a segment as far as they are stored from its start without a hole, and where they end: from the
@@ -99,10 +88,6 @@ impl LogStore {
     }
 
     fn wrong_size(&self, name: &str, length: u64) -> RepoError {
-        RepoError::damaged(
-            "read",
-            name,
-            format!("it holds {length} bytes, not {}", self.names.size),
-        )
+        RepoError::damaged("read", name, format!("it holds {length} bytes, not {}", self.names.size))
     }
 }

@@ -26,18 +26,8 @@ impl LogStore {
     pub fn begin_segment(&self, start: LogOffset) -> Result<SegmentWriter, RepoError> {
         let name = self.segment(start);
         self.check_start(start, &name)?;
-        let stream = if self.is_taken(start)? {
-            None
-        } else {
-            self.fresh(&name)?
-        };
-        Ok(SegmentWriter {
-            log: self.clone(),
-            start,
-            name,
-            stream,
-            written: 0,
-        })
+        let stream = if self.is_taken(start)? { None } else { self.fresh(&name)? };
+        Ok(SegmentWriter { log: self.clone(), start, name, stream, written: 0 })
     }
 
     /// A stream for the object; `None` if somebody has just stored it.
@@ -80,15 +70,11 @@ impl LogStore {
         let mut sealer = FrameSealer::new(&address, &self.shared.ring, random()?).map_err(wrap)?;
         let mut sealed = sealer.header().to_vec();
         for batch in raw.chunks(workers.max(1).saturating_mul(BATCH)) {
-            sealer
-                .seal_many(self.codec, batch, workers, &mut sealed)
-                .map_err(wrap)?;
+            sealer.seal_many(self.codec, batch, workers, &mut sealed).map_err(wrap)?;
             writer.write(&sealed)?;
             sealed.clear();
         }
-        sealer
-            .finish(&mut Compressor::new(), &[], &mut sealed)
-            .map_err(wrap)?;
+        sealer.finish(&mut Compressor::new(), &[], &mut sealed).map_err(wrap)?;
         writer.write(&sealed)?;
         Ok(writer.commit()?)
     }
@@ -97,11 +83,7 @@ impl LogStore {
         if self.names.start(start) == start {
             return Ok(());
         }
-        Err(RepoError::invalid(
-            "begin",
-            name,
-            format!("no segment starts at {:#x}", start.0),
-        ))
+        Err(RepoError::invalid("begin", name, format!("no segment starts at {:#x}", start.0)))
     }
 
     fn check_whole(
@@ -111,10 +93,7 @@ impl LogStore {
         digest: &Digest,
         name: &str,
     ) -> Result<(), RepoError> {
-        let whole = Span {
-            from: start,
-            to: start.plus(self.names.size),
-        };
+        let whole = Span { from: start, to: start.plus(self.names.size) };
         if digest.span == whole && length == self.names.size {
             return Ok(());
         }
@@ -170,11 +149,9 @@ impl LogStore {
         let (start, name) = (digest.span.from, self.segment(digest.span.from));
         let wrong = match self.stored_hash(start, workers) {
             Ok(hash) if hash == digest.content_hash => None,
-            Ok(_) => Some(RepoError::damaged(
-                "store",
-                &name,
-                "what was stored is not what its digest describes",
-            )),
+            Ok(_) => {
+                Some(RepoError::damaged("store", &name, "what was stored is not what its digest describes"))
+            }
             Err(error) if error.is_damaged() || error.is_missing() => Some(
                 RepoError::damaged("store", &name, "what was stored can't be read back").caused_by(error),
             ),
@@ -190,11 +167,7 @@ impl LogStore {
 
     fn put_digest(&self, digest: &Digest) -> Result<(), RepoError> {
         let start = digest.span.from;
-        match self.shared.put(
-            &self.digest_name(start),
-            ObjectKind::Digest,
-            &digest::encode(digest),
-        ) {
+        match self.shared.put(&self.digest_name(start), ObjectKind::Digest, &digest::encode(digest)) {
             Err(error) if error.code == code::EXISTS => match self.segment_hash(start)? {
                 Some(hash) if hash == digest.content_hash => Ok(()),
                 _ => Err(self.differs(start)),
@@ -250,9 +223,9 @@ impl SegmentWriter {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), RepoError> {
         self.written = self.written.saturating_add(bytes.len() as u64);
         match &mut self.stream {
-            Some(stream) => stream
-                .write_all(bytes)
-                .map_err(|error| format_error("store", &self.name, error.into())),
+            Some(stream) => {
+                stream.write_all(bytes).map_err(|error| format_error("store", &self.name, error.into()))
+            }
             None => Ok(()),
         }
     }
@@ -270,14 +243,11 @@ impl SegmentWriter {
     /// `repo.differs` (class `Damaged`) if it is stored with another content: nothing was changed. `repo.damaged`,
     /// retryable, if the store returned other bytes than it was given. `repo.invalid` if the segment is not whole.
     pub fn finish(self, digest: &Digest) -> Result<Stored, RepoError> {
-        self.log
-            .check_whole(self.start, self.written, digest, &self.name)?;
+        self.log.check_whole(self.start, self.written, digest, &self.name)?;
         let Some(stream) = self.stream else {
             return self.log.compare(digest);
         };
-        let stored = stream
-            .finish(&[])
-            .map_err(|error| format_error("store", &self.name, error))?;
+        let stored = stream.finish(&[]).map_err(|error| format_error("store", &self.name, error))?;
         match stored.commit().map_err(RepoError::from) {
             Ok(()) => self.log.prove(digest, 1),
             Err(error) if error.code == code::EXISTS => self.log.compare(digest),

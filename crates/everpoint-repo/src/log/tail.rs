@@ -14,11 +14,7 @@ use crate::{RepoError, names};
 
 impl LogStore {
     fn tail_name(&self, span: Span) -> String {
-        format!(
-            "{}.tail/{}",
-            self.segment(self.names.start(span.from)),
-            names::span(span)
-        )
+        format!("{}.tail/{}", self.segment(self.names.start(span.from)), names::span(span))
     }
 
     /// Stores a tail: the bytes of `digest.span`, which must not leave one segment. Once it returns they are durable.
@@ -29,18 +25,10 @@ impl LogStore {
         let (span, name) = (digest.span, self.tail_name(digest.span));
         let inside = span.from < span.to && span.to.since(self.names.start(span.from)) <= self.names.size;
         if !inside || span.to.since(span.from) != bytes.len() as u64 {
-            return Err(RepoError::invalid(
-                "store",
-                name,
-                "its digest spans other bytes than were given",
-            ));
+            return Err(RepoError::invalid("store", name, "its digest spans other bytes than were given"));
         }
         if *blake3::hash(bytes).as_bytes() != digest.content_hash {
-            return Err(RepoError::invalid(
-                "store",
-                name,
-                "its digest was made of other bytes",
-            ));
+            return Err(RepoError::invalid("store", name, "its digest was made of other bytes"));
         }
         match self.write_tail(&name, digest, bytes) {
             Ok(()) => Ok(Stored::New),
@@ -53,9 +41,7 @@ impl LogStore {
         let wrap = |error| format_error("store", name, error);
         let mut writer = self.shared.stream(name, ObjectKind::Tail, self.codec)?;
         let encoded = digest::encode(digest);
-        writer
-            .write_all(&(encoded.len() as u64).to_le_bytes())
-            .map_err(|error| wrap(error.into()))?;
+        writer.write_all(&(encoded.len() as u64).to_le_bytes()).map_err(|error| wrap(error.into()))?;
         writer.write_all(&encoded).map_err(|error| wrap(error.into()))?;
         // So that the digest can be read without the bytes.
         writer.cut().map_err(wrap)?;
@@ -91,10 +77,7 @@ impl LogStore {
     }
 
     pub(super) fn tail_digest(&self, piece: &Piece) -> Result<Digest, RepoError> {
-        Ok(self
-            .load_tail(&self.tail_name(piece.stored), false)
-            .map_err(replaced)?
-            .0)
+        Ok(self.load_tail(&self.tail_name(piece.stored), false).map_err(replaced)?.0)
     }
 
     /// The digest, and the bytes if they are wanted.
@@ -102,22 +85,14 @@ impl LogStore {
         let wrap = |error| format_error("read", name, error);
         let mut reader = self.shared.read_stream(name, ObjectKind::Tail)?;
         let mut length = [0; 8];
-        reader
-            .read_exact(&mut length)
-            .map_err(|error| wrap(error.into()))?;
+        reader.read_exact(&mut length).map_err(|error| wrap(error.into()))?;
         let length = u64::from_le_bytes(length);
         let mut encoded = Vec::new();
-        reader
-            .by_ref()
-            .take(length)
-            .read_to_end(&mut encoded)
-            .map_err(|error| wrap(error.into()))?;
+        reader.by_ref().take(length).read_to_end(&mut encoded).map_err(|error| wrap(error.into()))?;
         let digest = digest::decode(&encoded).map_err(wrap)?;
         let mut bytes = Vec::new();
         if with_bytes {
-            reader
-                .read_to_end(&mut bytes)
-                .map_err(|error| wrap(error.into()))?;
+            reader.read_to_end(&mut bytes).map_err(|error| wrap(error.into()))?;
             if bytes.len() as u64 != digest.span.to.since(digest.span.from) {
                 return Err(RepoError::damaged(
                     "read",
@@ -141,12 +116,10 @@ impl LogStore {
             }
         }
         let mut tails = Vec::new();
-        self.shared
-            .store
-            .list(&format!("{}.tail/", self.segment(start)), None, &mut |info| {
-                tails.push(info.name);
-                ControlFlow::Continue(())
-            })?;
+        self.shared.store.list(&format!("{}.tail/", self.segment(start)), None, &mut |info| {
+            tails.push(info.name);
+            ControlFlow::Continue(())
+        })?;
         for name in tails {
             self.shared.store.delete(&name)?;
         }
@@ -159,10 +132,6 @@ fn replaced(error: RepoError) -> RepoError {
     if !error.is_missing() {
         return error;
     }
-    RepoError {
-        code: code::REPLACED,
-        message: "it was replaced by its segment".to_owned(),
-        ..error
-    }
-    .retryable()
+    RepoError { code: code::REPLACED, message: "it was replaced by its segment".to_owned(), ..error }
+        .retryable()
 }

@@ -22,10 +22,7 @@ fn of_a_backup() {
             let all = shop.backups().expect(what);
             let new = all.iter().find(|listing| listing.label == "new");
             let exists = new.is_some_and(|listing| listing.record.is_some());
-            assert!(
-                exists || acknowledged.is_err(),
-                "{what}: acknowledged and not there"
-            );
+            assert!(exists || acknowledged.is_err(), "{what}: acknowledged and not there");
             if exists {
                 // Data before reference: a backup that exists is whole, acknowledged or not.
                 check_backup(&shop, "new");
@@ -47,8 +44,7 @@ fn with_tails(raw: &[u8]) -> MemoryStore {
     let (memory, repository) = fresh();
     let log = log(&repository);
     for range in [0..100_000, 100_000..600_000, 600_000..1 << 20] {
-        log.put_tail(&digest(range.start as u64, &raw[range.clone()]), &raw[range])
-            .unwrap();
+        log.put_tail(&digest(range.start as u64, &raw[range.clone()]), &raw[range]).unwrap();
     }
     memory
 }
@@ -67,10 +63,7 @@ fn compact(store: Arc<dyn Store>, raw: &[u8]) -> Result<(), RepoError> {
 fn check_log(memory: &MemoryStore, raw: &[u8], what: &str) {
     let log = log(&open(memory));
     let (found, end) = log.read_stored(LogOffset(0), 2).expect(what).expect(what);
-    assert!(
-        end == LogOffset(SIZE) && found == raw,
-        "{what}: acknowledged log is missing"
-    );
+    assert!(end == LogOffset(SIZE) && found == raw, "{what}: acknowledged log is missing");
     let pieces = log.pieces().expect(what);
     assert!(pieces.iter().all(|piece| piece.has_digest), "{what}: {pieces:?}");
     let mut position = LogOffset(0);
@@ -93,10 +86,7 @@ fn of_a_compaction() {
             check_log(memory, &raw, what);
             compact(store_of(memory), &raw).expect(what);
             check_log(memory, &raw, what);
-            assert!(
-                !memory.names().iter().any(|name| name.contains(".tail/")),
-                "{what}"
-            );
+            assert!(!memory.names().iter().any(|name| name.contains(".tail/")), "{what}");
         },
     );
 }
@@ -112,10 +102,7 @@ fn of_a_compaction_onto_a_disk_that_lies() {
         |memory, _, what| {
             let log = log(&open(memory));
             let (found, end) = log.read_stored(LogOffset(0), 2).expect(what).expect(what);
-            assert!(
-                end == LogOffset(SIZE) && found == raw,
-                "{what}: acknowledged log is missing"
-            );
+            assert!(end == LogOffset(SIZE) && found == raw, "{what}: acknowledged log is missing");
         },
     );
 }
@@ -139,15 +126,11 @@ fn of_a_segment_pushed_whole() {
             let other = bytes(2, 1 << 20);
             if log.pieces().unwrap().is_empty() {
                 // Nothing is left of it: the name is free.
-                log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1)
-                    .expect(what);
+                log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1).expect(what);
             } else {
-                let error = log
-                    .put_segment(LogOffset(0), &other, &digest(0, &other), 1)
-                    .unwrap_err();
+                let error = log.put_segment(LogOffset(0), &other, &digest(0, &other), 1).unwrap_err();
                 assert_eq!(error.code, code::DIFFERS, "{what}");
-                log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1)
-                    .expect(what);
+                log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1).expect(what);
             }
             check_log(memory, &raw, what);
         },

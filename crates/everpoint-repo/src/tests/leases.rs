@@ -20,28 +20,19 @@ fn a_lease_is_held_renewed_and_released() {
     let error = repository.lease("backup-shop", "other", TTL).err().unwrap();
     assert_eq!(error.code, code::LOCKED);
     assert!(error.to_string().contains("stranger"), "{error}");
-    assert!(
-        repository.lease("backup-mail", "other", TTL).is_ok(),
-        "another lease"
-    );
+    assert!(repository.lease("backup-mail", "other", TTL).is_ok(), "another lease");
     for _ in 0..5 {
         lease.renew().unwrap();
     }
     assert_eq!(
         repository.lease_state("backup-shop").unwrap(),
-        LeaseState::Held {
-            holder: "stranger".to_owned()
-        }
+        LeaseState::Held { holder: "stranger".to_owned() }
     );
     lease.release().unwrap();
     assert_eq!(repository.lease_state("backup-shop").unwrap(), LeaseState::Free);
     drop(repository.lease("backup-shop", "other", TTL).unwrap());
     drop(repository.lease("backup-shop", "again", TTL).unwrap());
-    let left = memory
-        .names()
-        .into_iter()
-        .filter(|name| name.starts_with("leases/backup-shop/"))
-        .count();
+    let left = memory.names().into_iter().filter(|name| name.starts_with("leases/backup-shop/")).count();
     assert_eq!(left, 1, "only the newest number stays: {:?}", memory.names());
 }
 
@@ -56,11 +47,7 @@ fn a_lease_that_was_not_renewed_expires_by_the_stores_clock() {
     assert!(repository.lease("backup-shop", "other", TTL).is_err());
     memory.advance(20_000_000);
     let taken = repository.lease("backup-shop", "other", TTL).unwrap();
-    assert_eq!(
-        lease.renew().unwrap_err().code,
-        code::LOCKED,
-        "the old holder notices"
-    );
+    assert_eq!(lease.renew().unwrap_err().code, code::LOCKED, "the old holder notices");
     assert!(!lease.is_valid());
     taken.renew().unwrap();
     drop(lease);
@@ -95,10 +82,7 @@ fn of_many_who_want_a_lease_one_gets_it() {
                     scope.spawn(move || open(memory).lease("backup-shop", &number.to_string(), TTL).ok())
                 })
                 .collect();
-            threads
-                .into_iter()
-                .filter_map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(held.len(), 1);
     }
@@ -107,10 +91,7 @@ fn of_many_who_want_a_lease_one_gets_it() {
 #[test]
 fn a_kept_lease_outlives_its_time() {
     let (_, repository) = fresh();
-    let kept = repository
-        .lease("backup-shop", "keeper", Duration::from_millis(300))
-        .unwrap()
-        .keep();
+    let kept = repository.lease("backup-shop", "keeper", Duration::from_millis(300)).unwrap().keep();
     std::thread::sleep(Duration::from_millis(700));
     assert!(kept.is_valid());
     drop(kept);
@@ -150,11 +131,7 @@ fn a_take_over_that_is_cut_off_leaves_at_most_one_holder_and_the_lease_can_be_ta
                 assert!(error.to_string().contains("second"), "{what}: {error}");
             }
             memory.advance(60_000_000);
-            repository
-                .lease("backup-shop", "third", TTL)
-                .expect(what)
-                .renew()
-                .expect(what);
+            repository.lease("backup-shop", "third", TTL).expect(what).renew().expect(what);
         },
     );
 }
@@ -176,11 +153,7 @@ fn a_renewal_that_fails_in_passing_can_be_repeated() {
         |memory, held, what| {
             assert!(held.is_none_or(|held| held == (true, true)), "{what}");
             memory.advance(20_000_000);
-            assert_eq!(
-                open(memory).lease("backup-shop", "other", TTL).is_err(),
-                held.is_some(),
-                "{what}"
-            );
+            assert_eq!(open(memory).lease("backup-shop", "other", TTL).is_err(), held.is_some(), "{what}");
         },
     );
 }

@@ -20,34 +20,21 @@ fn a_segment_comes_back_and_is_stored_once() {
     let before = memory.names();
     for workers in [1, 4] {
         assert_eq!(
-            log.put_segment(start, &raw, &digest(start.0, &raw), workers)
-                .unwrap(),
+            log.put_segment(start, &raw, &digest(start.0, &raw), workers).unwrap(),
             Stored::AlreadySame
         );
         assert!(log.read_segment_into(start, workers).unwrap() == raw);
     }
     let mut read = Vec::new();
-    log.read_segment(start, &mut |part| read.extend_from_slice(part))
-        .unwrap();
+    log.read_segment(start, &mut |part| read.extend_from_slice(part)).unwrap();
     assert!(read == raw);
     let other = bytes(2, 1 << 20);
-    let error = log
-        .put_segment(start, &other, &digest(start.0, &other), 2)
-        .unwrap_err();
-    assert_eq!(
-        (error.code, error.class),
-        (code::DIFFERS, everpoint_core::FailureClass::Damaged)
-    );
+    let error = log.put_segment(start, &other, &digest(start.0, &other), 2).unwrap_err();
+    assert_eq!((error.code, error.class), (code::DIFFERS, everpoint_core::FailureClass::Damaged));
     assert_eq!(memory.names(), before);
-    assert_eq!(
-        log.segment_hash(start).unwrap(),
-        Some(*blake3::hash(&raw).as_bytes())
-    );
+    assert_eq!(log.segment_hash(start).unwrap(), Some(*blake3::hash(&raw).as_bytes()));
     assert_eq!(log.segment_hash(start.plus(SIZE)).unwrap(), None);
-    assert_eq!(
-        log.read_segment_into(start.plus(SIZE), 2).unwrap_err().code,
-        code::MISSING
-    );
+    assert_eq!(log.read_segment_into(start.plus(SIZE), 2).unwrap_err().code, code::MISSING);
 }
 
 #[test]
@@ -57,28 +44,11 @@ fn what_is_not_a_whole_segment_is_refused() {
     let raw = bytes(1, 1 << 20);
     assert_eq!(log.begin_segment(LogOffset(5)).err().unwrap().code, code::INVALID);
     let short = &raw[..1000];
-    assert_eq!(
-        log.put_segment(LogOffset(0), short, &digest(0, short), 1)
-            .unwrap_err()
-            .code,
-        code::INVALID
-    );
-    assert_eq!(
-        log.put_segment(LogOffset(0), short, &digest(0, &raw), 1)
-            .unwrap_err()
-            .code,
-        code::INVALID
-    );
-    assert_eq!(
-        log.put_segment(LogOffset(0), &raw, &digest(SIZE, &raw), 1)
-            .unwrap_err()
-            .code,
-        code::INVALID
-    );
+    assert_eq!(log.put_segment(LogOffset(0), short, &digest(0, short), 1).unwrap_err().code, code::INVALID);
+    assert_eq!(log.put_segment(LogOffset(0), short, &digest(0, &raw), 1).unwrap_err().code, code::INVALID);
+    assert_eq!(log.put_segment(LogOffset(0), &raw, &digest(SIZE, &raw), 1).unwrap_err().code, code::INVALID);
     // Bytes that are not those of the digest are noticed when they are read back.
-    let error = log
-        .put_segment(LogOffset(0), &raw, &digest(0, &bytes(2, 1 << 20)), 1)
-        .unwrap_err();
+    let error = log.put_segment(LogOffset(0), &raw, &digest(0, &bytes(2, 1 << 20)), 1).unwrap_err();
     assert_eq!(error.code, code::DAMAGED);
     assert_eq!(memory.names(), ["config", "keys/1"]);
 }
@@ -93,35 +63,18 @@ fn a_segment_without_digest_is_repaired_and_a_torn_one_replaced() {
     assert!(memory.lose(&format!("{name}.digest")));
     assert!(!log.pieces().unwrap()[0].has_digest);
     let other = bytes(2, 1 << 20);
-    assert_eq!(
-        log.put_segment(LogOffset(0), &other, &digest(0, &other), 1)
-            .unwrap_err()
-            .code,
-        code::DIFFERS
-    );
+    assert_eq!(log.put_segment(LogOffset(0), &other, &digest(0, &other), 1).unwrap_err().code, code::DIFFERS);
     assert!(!log.pieces().unwrap()[0].has_digest);
-    assert_eq!(
-        log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1).unwrap(),
-        Stored::AlreadySame
-    );
+    assert_eq!(log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1).unwrap(), Stored::AlreadySame);
     assert!(log.pieces().unwrap()[0].has_digest);
     // Torn and without digest: nobody relied on it.
     assert!(memory.lose(&format!("{name}.digest")) && memory.cut(name, 5000));
-    assert_eq!(
-        log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1).unwrap(),
-        Stored::New
-    );
+    assert_eq!(log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1).unwrap(), Stored::New);
     assert!(log.read_segment_into(LogOffset(0), 1).unwrap() == raw);
     // Torn and with digest: damage to be told, never silently written over.
     assert!(memory.cut(name, 5000));
-    assert_eq!(
-        log.read_segment_into(LogOffset(0), 2).unwrap_err().code,
-        code::DAMAGED
-    );
-    assert_eq!(
-        log.read_segment(LogOffset(0), &mut |_| {}).unwrap_err().code,
-        code::DAMAGED
-    );
+    assert_eq!(log.read_segment_into(LogOffset(0), 2).unwrap_err().code, code::DAMAGED);
+    assert_eq!(log.read_segment(LogOffset(0), &mut |_| {}).unwrap_err().code, code::DAMAGED);
     assert_eq!(memory.head(name).unwrap().unwrap().size, 5000);
 }
 
@@ -146,10 +99,7 @@ fn two_writers_of_one_segment() {
             let stored = log(&open(&memory)).read_segment_into(LogOffset(0), 1).unwrap();
             if differing {
                 let lost: Vec<_> = results.iter().filter_map(|one| one.as_ref().err()).collect();
-                assert_eq!(
-                    lost.iter().map(|error| error.code).collect::<Vec<_>>(),
-                    [code::DIFFERS]
-                );
+                assert_eq!(lost.iter().map(|error| error.code).collect::<Vec<_>>(), [code::DIFFERS]);
                 assert!(stored == bytes(won, 1 << 20));
             } else {
                 assert!(results.iter().all(Result::is_ok), "{results:?}");
@@ -167,45 +117,19 @@ fn tails_serve_until_their_segment_is_whole() {
     let raw = bytes(1, 1 << 20);
     for range in [0..100_000, 100_000..100_001, 100_001..900_000] {
         let part = &raw[range.clone()];
-        assert_eq!(
-            log.put_tail(&digest(range.start as u64, part), part).unwrap(),
-            Stored::New
-        );
-        assert_eq!(
-            log.put_tail(&digest(range.start as u64, part), part).unwrap(),
-            Stored::AlreadySame
-        );
+        assert_eq!(log.put_tail(&digest(range.start as u64, part), part).unwrap(), Stored::New);
+        assert_eq!(log.put_tail(&digest(range.start as u64, part), part).unwrap(), Stored::AlreadySame);
     }
-    let error = log
-        .put_tail(&digest(0, &bytes(2, 100_000)), &bytes(2, 100_000))
-        .unwrap_err();
+    let error = log.put_tail(&digest(0, &bytes(2, 100_000)), &bytes(2, 100_000)).unwrap_err();
     assert_eq!(error.code, code::DIFFERS);
-    assert_eq!(
-        log.put_tail(&digest(0, &raw[..5]), &raw[5..10]).unwrap_err().code,
-        code::INVALID
-    );
-    assert_eq!(
-        log.put_tail(&digest(SIZE - 5, &raw[..10]), &raw[..10])
-            .unwrap_err()
-            .code,
-        code::INVALID
-    );
+    assert_eq!(log.put_tail(&digest(0, &raw[..5]), &raw[5..10]).unwrap_err().code, code::INVALID);
+    assert_eq!(log.put_tail(&digest(SIZE - 5, &raw[..10]), &raw[..10]).unwrap_err().code, code::INVALID);
     let pieces = log.pieces().unwrap();
-    assert_eq!(
-        pieces.iter().map(|piece| piece.span.to.0).collect::<Vec<_>>(),
-        [100_000, 100_001, 900_000]
-    );
-    assert_eq!(
-        log.digest(&pieces[1]).unwrap(),
-        digest(100_000, &raw[100_000..100_001])
-    );
+    assert_eq!(pieces.iter().map(|piece| piece.span.to.0).collect::<Vec<_>>(), [100_000, 100_001, 900_000]);
+    assert_eq!(log.digest(&pieces[1]).unwrap(), digest(100_000, &raw[100_000..100_001]));
     let (found, end) = log.read_stored(LogOffset(77), 2).unwrap().unwrap();
     assert!(end == LogOffset(900_000) && found == raw[..900_000]);
-    assert_eq!(
-        log.remove_tails(LogOffset(0)).unwrap_err().code,
-        code::MISSING,
-        "nothing replaces them yet"
-    );
+    assert_eq!(log.remove_tails(LogOffset(0)).unwrap_err().code, code::MISSING, "nothing replaces them yet");
     log.put_segment(LogOffset(0), &raw, &digest(0, &raw), 1).unwrap();
     assert_eq!(log.pieces().unwrap().len(), 1);
     log.remove_tails(LogOffset(0)).unwrap();
@@ -223,8 +147,7 @@ fn overlapping_tails_are_trimmed() {
     let log = log(&repository);
     let raw = bytes(1, 1000);
     for range in [0..600, 400..1000] {
-        log.put_tail(&digest(range.start as u64, &raw[range.clone()]), &raw[range])
-            .unwrap();
+        log.put_tail(&digest(range.start as u64, &raw[range.clone()]), &raw[range]).unwrap();
     }
     let pieces = log.pieces().unwrap();
     assert_eq!(pieces[1].span.from, LogOffset(600));
@@ -241,8 +164,7 @@ fn pieces_can_be_listed_in_part() {
     let log = log(&repository);
     for number in 0..6 {
         let raw = bytes(number, 1 << 20);
-        log.put_segment(LogOffset(number * SIZE), &raw, &digest(number * SIZE, &raw), 1)
-            .unwrap();
+        log.put_segment(LogOffset(number * SIZE), &raw, &digest(number * SIZE, &raw), 1).unwrap();
     }
     let tail = bytes(9, 10);
     log.put_tail(&digest(6 * SIZE, &tail), &tail).unwrap();
@@ -250,20 +172,14 @@ fn pieces_can_be_listed_in_part() {
     log.put_covered(LogOffset(6 * SIZE + 10), Micros(1)).unwrap();
     let starts = |from, to| {
         let pieces = log.pieces_between(LogOffset(from), LogOffset(to)).unwrap();
-        pieces
-            .iter()
-            .map(|piece| piece.span.from.0 / SIZE)
-            .collect::<Vec<_>>()
+        pieces.iter().map(|piece| piece.span.from.0 / SIZE).collect::<Vec<_>>()
     };
     assert_eq!(starts(0, u64::MAX), [0, 1, 2, 3, 4, 5, 6]);
     assert_eq!(starts(2 * SIZE + 5, 4 * SIZE + 1), [2, 3, 4]);
     assert_eq!(starts(2 * SIZE, 2 * SIZE + 1), [2]);
     assert_eq!(starts(6 * SIZE, u64::MAX), [6]);
     assert_eq!(log.pieces().unwrap().last().unwrap().kind, PieceKind::Tail);
-    assert_eq!(
-        repository.cluster("shop").unwrap().branches(1).unwrap(),
-        [branch()]
-    );
+    assert_eq!(repository.cluster("shop").unwrap().branches(1).unwrap(), [branch()]);
 }
 
 #[test]
@@ -276,32 +192,16 @@ fn marks_come_back() {
     log.put_covered(LogOffset(5), Micros(200)).unwrap();
     log.put_covered(LogOffset(7), Micros(150)).unwrap();
     log.put_covered(LogOffset(6), Micros(900)).unwrap();
-    assert_eq!(
-        log.covered().unwrap(),
-        Some((LogOffset(7), Micros(150))),
-        "the greatest position counts"
-    );
-    assert_eq!(
-        memory
-            .names()
-            .iter()
-            .filter(|name| name.contains("/covered/"))
-            .count(),
-        1 + 1
-    );
-    let span = |from, to| Span {
-        from: LogOffset(from),
-        to: LogOffset(to),
-    };
+    assert_eq!(log.covered().unwrap(), Some((LogOffset(7), Micros(150))), "the greatest position counts");
+    assert_eq!(memory.names().iter().filter(|name| name.contains("/covered/")).count(), 1 + 1);
+    let span = |from, to| Span { from: LogOffset(from), to: LogOffset(to) };
     log.put_gap(span(9, 12), "slot lost").unwrap();
     log.put_gap(span(9, 12), "again").unwrap();
     log.put_gap(span(3, 4), "dropped").unwrap();
     assert_eq!(log.put_gap(span(4, 4), "x").unwrap_err().code, code::INVALID);
     let gaps = log.gaps().unwrap();
     assert_eq!(
-        gaps.iter()
-            .map(|(span, gap)| (span.from.0, &*gap.reason))
-            .collect::<Vec<_>>(),
+        gaps.iter().map(|(span, gap)| (span.from.0, &*gap.reason)).collect::<Vec<_>>(),
         [(3, "dropped"), (9, "slot lost")]
     );
     assert_eq!(log.history().unwrap(), None);
@@ -320,20 +220,10 @@ fn frames_sealed_by_several_threads_keep_their_order() {
     for workers in [1, 2, 3, 20] {
         let start = LogOffset(size * workers as u64);
         let raw = bytes(workers as u64, 8 << 20);
-        assert_eq!(
-            log.put_segment(start, &raw, &digest(start.0, &raw), workers)
-                .unwrap(),
-            Stored::New
-        );
-        assert!(
-            log.read_segment_into(start, 3).unwrap() == raw,
-            "{workers} workers"
-        );
+        assert_eq!(log.put_segment(start, &raw, &digest(start.0, &raw), workers).unwrap(), Stored::New);
+        assert!(log.read_segment_into(start, 3).unwrap() == raw, "{workers} workers");
         let mut writer = log.begin_segment(start).unwrap();
         writer.write(&raw).unwrap();
-        assert_eq!(
-            writer.finish(&digest(start.0, &raw)).unwrap(),
-            Stored::AlreadySame
-        );
+        assert_eq!(writer.finish(&digest(start.0, &raw)).unwrap(), Stored::AlreadySame);
     }
 }

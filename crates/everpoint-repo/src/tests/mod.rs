@@ -65,10 +65,7 @@ pub(super) fn digest(from: u64, bytes: &[u8]) -> Digest {
         system: 7,
         timeline: 1,
         log_format: 0xD110,
-        span: Span {
-            from: LogOffset(from),
-            to: LogOffset(from + bytes.len() as u64),
-        },
+        span: Span { from: LogOffset(from), to: LogOffset(from + bytes.len() as u64) },
         content_hash: *blake3::hash(bytes).as_bytes(),
         previous_hash: None,
         verdict: Verdict::Intact,
@@ -122,10 +119,7 @@ pub(super) fn record(label: &str) -> BackupRecord {
 
 /// Content of file number `file` of backup `label`.
 pub(super) fn content(label: &str, file: usize) -> Vec<u8> {
-    bytes(
-        label.bytes().map(u64::from).sum::<u64>() * 100 + file as u64,
-        16384,
-    )
+    bytes(label.bytes().map(u64::from).sum::<u64>() * 100 + file as u64, 16384)
 }
 
 /// Files of each backup of the tests, each in a pack of its own.
@@ -140,19 +134,9 @@ pub(super) fn take_backup(cluster: &ClusterRepo, label: &str) -> Result<(), Repo
         let raw = content(label, file);
         let hash = *blake3::hash(&raw).as_bytes().first_chunk().unwrap();
         let mut pack = cluster.pack_writer()?;
-        let run = PackRunInput {
-            skip: 0,
-            length: 16384,
-            hash,
-            pages: true,
-        };
+        let run = PackRunInput { skip: 0, length: 16384, hash, pages: true };
         let frame = pack.add(Codec::Zstd(1), &raw, &[run])?;
-        let stored = Extent::Stored {
-            length: 16384,
-            pack: pack.finish()?,
-            frame,
-            skip: 0,
-        };
+        let stored = Extent::Stored { length: 16384, pack: pack.finish()?, frame, skip: 0 };
         entries.push(FileEntry {
             path: format!("base/5/{file}"),
             kind: FileKind::Pages,
@@ -179,20 +163,11 @@ pub(super) fn check_backup(cluster: &ClusterRepo, label: &str) {
     let pages = cluster.open_pages(label).unwrap();
     for file in 0..FILES {
         let entry = manifest.next_entry().unwrap().unwrap();
-        let Some(Extent::Stored { pack, frame, .. }) = entry.extents.first() else {
-            panic!("{entry:?}")
-        };
+        let Some(Extent::Stored { pack, frame, .. }) = entry.extents.first() else { panic!("{entry:?}") };
         let mut raw = Vec::new();
-        cluster
-            .open_pack(*pack)
-            .unwrap()
-            .read_frame(frame, &mut raw)
-            .unwrap();
+        cluster.open_pack(*pack).unwrap().read_frame(frame, &mut raw).unwrap();
         assert!(raw == content(label, file), "{label}: other bytes came back");
-        assert_eq!(
-            pages.read(entry.page_hashes.unwrap(), 3).unwrap(),
-            [file as u64 + 1, 2, 0]
-        );
+        assert_eq!(pages.read(entry.page_hashes.unwrap(), 3).unwrap(), [file as u64 + 1, 2, 0]);
     }
     assert!(manifest.next_entry().unwrap().is_none());
 }
@@ -216,19 +191,11 @@ pub(super) fn at_every_step<T>(
             let memory = base.copy();
             let faulty = FaultyStore::new(store_of(&memory), vec![Fault { step, kind: *kind }]);
             let acknowledged = action(Arc::new(faulty));
-            check(
-                &memory,
-                acknowledged,
-                &format!("{kind:?} at step {step} of {count}"),
-            );
+            check(&memory, acknowledged, &format!("{kind:?} at step {step} of {count}"));
         }
     }
 }
 
 /// The ways in which an honest store fails.
-pub(super) const HONEST: [FaultKind; 4] = [
-    FaultKind::Fail,
-    FaultKind::LoseAnswer,
-    FaultKind::CrashBefore,
-    FaultKind::CrashAfter,
-];
+pub(super) const HONEST: [FaultKind; 4] =
+    [FaultKind::Fail, FaultKind::LoseAnswer, FaultKind::CrashBefore, FaultKind::CrashAfter];

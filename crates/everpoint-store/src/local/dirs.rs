@@ -24,10 +24,7 @@ pub(super) struct Directories {
 
 impl Directories {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self {
-            root: Arc::new(root),
-            known: Mutex::new(HashMap::new()),
-        }
+        Self { root: Arc::new(root), known: Mutex::new(HashMap::new()) }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {

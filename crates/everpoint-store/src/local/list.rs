@@ -50,14 +50,9 @@ pub(super) fn walk(
 /// Names of the directories directly under `prefix` that hold at least one object.
 pub(super) fn children(store: &LocalStore, prefix: &str) -> Result<Vec<String>, StoreError> {
     let mut found = Vec::new();
-    for entry in entries(store, prefix)?
-        .into_iter()
-        .filter(|entry| entry.directory)
-    {
+    for entry in entries(store, prefix)?.into_iter().filter(|entry| entry.directory) {
         // An empty directory is what a crash between mkdir and rename leaves: no object, no child.
-        let first = walk(store, &format!("{prefix}{}", entry.key), None, &mut |_| {
-            ControlFlow::Break(())
-        })?;
+        let first = walk(store, &format!("{prefix}{}", entry.key), None, &mut |_| ControlFlow::Break(()))?;
         if first.is_break() {
             found.push(entry.key.trim_end_matches('/').to_owned());
         }
@@ -94,14 +89,8 @@ fn entries(store: &LocalStore, prefix: &str) -> Result<Vec<Entry>, StoreError> {
             known => known,
         };
         match kind {
-            FileType::Directory => found.push(Entry {
-                key: format!("{name}/"),
-                directory: true,
-            }),
-            FileType::RegularFile => found.push(Entry {
-                key: name.to_owned(),
-                directory: false,
-            }),
+            FileType::Directory => found.push(Entry { key: format!("{name}/"), directory: true }),
+            FileType::RegularFile => found.push(Entry { key: name.to_owned(), directory: false }),
             _ => {}
         }
     }

@@ -44,9 +44,7 @@ pub struct LocalStore {
 
 impl std::fmt::Debug for LocalStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalStore")
-            .field("root", &self.shared.root)
-            .finish()
+        f.debug_struct("LocalStore").field("root", &self.shared.root).finish()
     }
 }
 
@@ -61,13 +59,7 @@ impl LocalStore {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(root, flags, Mode::empty()).map_err(fail)?;
         let directories = Directories::new(handle);
-        Ok(Self {
-            shared: Arc::new(Shared {
-                root: shown,
-                directories,
-                swept: Once::new(),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { root: shown, directories, swept: Once::new() }) })
     }
 
     /// Makes the directory and its parents where missing, durably, and opens it.
@@ -94,10 +86,8 @@ impl LocalStore {
     fn check(&self, operation: &'static str, name: &str) -> Result<(), StoreError> {
         check_name(operation, name)?;
         if name.split('/').next() == Some(LOST_FOUND) {
-            return Err(
-                StoreError::new(operation, self.object(name), StoreErrorKind::BadName)
-                    .cause("lost+found belongs to the filesystem"),
-            );
+            return Err(StoreError::new(operation, self.object(name), StoreErrorKind::BadName)
+                .cause("lost+found belongs to the filesystem"));
         }
         Ok(())
     }
@@ -131,23 +121,14 @@ impl Store for LocalStore {
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn ObjectReader>, StoreError> {
-        let (file, size) = self
-            .file("open", name)?
-            .ok_or_else(|| self.fail("open", name, Errno::NOENT))?;
-        Ok(Box::new(Reader {
-            file,
-            size,
-            object: self.object(name),
-        }))
+        let (file, size) = self.file("open", name)?.ok_or_else(|| self.fail("open", name, Errno::NOENT))?;
+        Ok(Box::new(Reader { file, size, object: self.object(name) }))
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        let (file, size) = self
-            .file("read", name)?
-            .ok_or_else(|| self.fail("read", name, Errno::NOENT))?;
+        let (file, size) = self.file("read", name)?.ok_or_else(|| self.fail("read", name, Errno::NOENT))?;
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, 0)
-            .map_err(|error| fail_io("read", &self.object(name), error))?;
+        file.read_exact_at(&mut bytes, 0).map_err(|error| fail_io("read", &self.object(name), error))?;
         Ok(bytes)
     }
 
@@ -183,10 +164,7 @@ impl Store for LocalStore {
             Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => return Err(self.fail("delete", name, errno)),
         }
-        self.shared
-            .directories
-            .sync(parent)
-            .map_err(|errno| self.fail("delete", name, errno))?;
+        self.shared.directories.sync(parent).map_err(|errno| self.fail("delete", name, errno))?;
         self.shared.directories.remove_empty(parent);
         Ok(())
     }
@@ -195,10 +173,7 @@ impl Store for LocalStore {
         let found = rustix::fs::fstatvfs(self.root())
             .map_err(|errno| fail("ask for the free space of", &self.shared.root, errno))?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(Some(Space {
-            total: bytes(found.f_blocks),
-            free: bytes(found.f_bavail),
-        }))
+        Ok(Some(Space { total: bytes(found.f_blocks), free: bytes(found.f_bavail) }))
     }
 }
 
@@ -214,9 +189,7 @@ impl ObjectReader for Reader {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        self.file
-            .read_exact_at(buffer, offset)
-            .map_err(|error| fail_io("read", &self.object, error))
+        self.file.read_exact_at(buffer, offset).map_err(|error| fail_io("read", &self.object, error))
     }
 }
 
@@ -239,11 +212,7 @@ fn modified(stat: &Stat) -> i64 {
 }
 
 fn info(name: String, stat: &Stat) -> ObjectInfo {
-    ObjectInfo {
-        name,
-        size: size(stat),
-        modified_micros: modified(stat),
-    }
+    ObjectInfo { name, size: size(stat), modified_micros: modified(stat) }
 }
 
 fn fail(operation: &'static str, object: &str, errno: Errno) -> StoreError {

@@ -47,17 +47,9 @@ fn leftovers_are_swept_when_old_and_not_in_use() {
     std::fs::write(&young, b"x").unwrap();
     let long_ago = SystemTime::now() - Duration::from_secs(25 * 3600);
     for path in [&old, &in_use] {
-        File::options()
-            .write(true)
-            .open(path)
-            .unwrap()
-            .set_modified(long_ago)
-            .unwrap();
+        File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
     }
-    LocalStore::open(scratch.path())
-        .unwrap()
-        .put_new("other", b"")
-        .unwrap();
+    LocalStore::open(scratch.path()).unwrap().put_new("other", b"").unwrap();
     assert!(!old.exists(), "a day old");
     assert!(young.exists(), "may belong to a running writer");
     assert!(in_use.exists(), "locked by a running writer");
@@ -96,10 +88,7 @@ fn foreign_files_are_no_objects() {
         .unwrap();
     assert_eq!(names, ["a"]);
     assert_eq!(store.list_children("").unwrap(), Vec::<String>::new());
-    assert_eq!(
-        store.put_new("lost+found/x", b"").unwrap_err().kind,
-        StoreErrorKind::BadName
-    );
+    assert_eq!(store.put_new("lost+found/x", b"").unwrap_err().kind, StoreErrorKind::BadName);
 }
 
 #[test]

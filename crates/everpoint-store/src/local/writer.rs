@@ -30,14 +30,7 @@ impl Writer {
         let (file, unfinished) = begin_file(&store).map_err(|errno| store.fail("create", name, errno))?;
         // The lock tells sweepers that somebody still writes here. Where locks don't work, age alone protects.
         let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        Ok(Self {
-            store,
-            name: name.to_owned(),
-            unfinished,
-            file,
-            moved: false,
-            failed: false,
-        })
+        Ok(Self { store, name: name.to_owned(), unfinished, file, moved: false, failed: false })
     }
 
     /// Where it is, relative to the root.
@@ -71,12 +64,8 @@ impl Writer {
                 Err(errno) => return Err(self.store.fail("create", &self.name, errno)),
             }
         }
-        Err(StoreError::new(
-            "create",
-            self.store.object(&self.name),
-            StoreErrorKind::Unavailable,
-        )
-        .cause("its directory is removed again and again by others"))
+        Err(StoreError::new("create", self.store.object(&self.name), StoreErrorKind::Unavailable)
+            .cause("its directory is removed again and again by others"))
     }
 
     fn unfinished_exists(&self) -> bool {
@@ -93,14 +82,10 @@ impl ObjectWriter for Writer {
 
     fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
         if self.failed {
-            return Err(
-                StoreError::new("create", self.store.object(&self.name), StoreErrorKind::Other)
-                    .cause("an earlier write to it failed"),
-            );
+            return Err(StoreError::new("create", self.store.object(&self.name), StoreErrorKind::Other)
+                .cause("an earlier write to it failed"));
         }
-        self.file
-            .sync_all()
-            .map_err(|error| fail_io("create", &self.store.object(&self.name), error))?;
+        self.file.sync_all().map_err(|error| fail_io("create", &self.store.object(&self.name), error))?;
         self.place()
     }
 }
@@ -118,12 +103,7 @@ impl Drop for Writer {
 /// made it may have died between its rename and its sync.
 pub(super) fn taken(store: &LocalStore, name: &str) -> StoreError {
     let (parent, _) = split(name);
-    match store
-        .shared
-        .directories
-        .durable(parent)
-        .and_then(rustix::fs::fsync)
-    {
+    match store.shared.directories.durable(parent).and_then(rustix::fs::fsync) {
         Ok(()) => StoreError::new("create", store.object(name), StoreErrorKind::AlreadyExists),
         Err(errno) => store.fail("create", name, errno),
     }
@@ -147,10 +127,7 @@ fn begin_file(store: &LocalStore) -> Result<(File, String), Errno> {
 
 /// A name that no other process is likely to choose; creation is exclusive anyway.
 fn unfinished_name() -> String {
-    let moment = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos();
+    let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{UNFINISHED}/{moment:x}-{:x}-{number:x}", std::process::id())
 }
