@@ -1,1 +1,19 @@
-fn main() {}
+//! Everpoint: continuous backup and point-in-time recovery. This crate is its edge: command line, configuration,
+//! rendering. What it does stands in `everpoint-app`.
+
+mod cli;
+mod commands;
+mod config;
+mod fetch;
+mod log;
+mod render;
+mod run;
+mod session;
+mod signal;
+mod target;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(run::run(std::env::args_os().collect()))
+}

@@ -1,0 +1,126 @@
+//! Examples at the end of each `--help`.
+
+pub(super) const TOP: &str = "\
+Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 3 the target can't be reached ·
+4 damaged or wrong data, wrong key · 6 already running or locked
+
+Examples:
+  everpoint protect postgres://backup@db1/postgres
+  everpoint restore order-db /tmp/copy --to '2026-01-29 14:30:00+01' --start";
+
+pub(super) const PROTECT: &str = "\
+Writes everpoint.toml and a key beside it, creates the repository, takes the first backup, and goes on capturing
+until stopped with Ctrl-C or SIGTERM. Called again it continues where it was.
+The role needs only REPLICATION:  CREATE ROLE backup LOGIN REPLICATION PASSWORD '…';
+
+Examples:
+  everpoint protect postgres://backup@db1/postgres
+  everpoint protect postgres://backup@db1/postgres --repo /backup/everpoint --name order-db
+  everpoint protect postgres://backup@localhost/postgres --data-dir /var/lib/postgresql/15/main
+  everpoint protect postgres://backup@db1/postgres --escrow /mnt/usb/everpoint.key";
+
+pub(super) const INIT: &str = "\
+Examples:
+  everpoint init
+  everpoint init local";
+
+pub(super) const CHECK: &str = "\
+Ends with 1 if a line is an error.
+
+Examples:
+  everpoint check
+  everpoint check order-db --json";
+
+pub(super) const CAPTURE: &str = "\
+Examples:
+  everpoint capture order-db
+  everpoint capture order-db --once";
+
+pub(super) const ARCHIVE_PUSH: &str = "\
+Returns 0 only when the file is stored and durable. The same file again is success; a different content under
+the same name is an error.
+
+Examples:
+  archive_command = 'everpoint archive-push order-db %p'
+  archive_command = 'everpoint --config /etc/everpoint/everpoint.toml archive-push order-db %p'";
+
+pub(super) const ARCHIVE_GET: &str = "\
+Ends with 0 if the file was put in place, with 1 if it is certainly not stored, and with 126 if that is not
+certain, so that PostgreSQL stops instead of promoting (under standby.signal: 1, so that the standby goes on
+asking).
+
+Examples:
+  restore_command = 'everpoint archive-get order-db %f %p'
+  restore_command = 'everpoint archive-get --repo /backup/everpoint --key-file /root/key order-db %f %p'";
+
+pub(super) const BACKUP: &str = "\
+Ends with 4 if pages were damaged: the backup is kept and marked, and the pages are named.
+
+Examples:
+  everpoint backup order-db
+  everpoint backup order-db --full --label ticket=4711 --label reason='before upgrade'";
+
+pub(super) const LIST: &str = "\
+Examples:
+  everpoint list
+  everpoint list order-db --json
+  everpoint list --repo /backup/everpoint --key-file /root/key";
+
+pub(super) const STATUS: &str = "\
+Works when the server is dead: then it says what the repository knows.
+
+Examples:
+  everpoint status
+  everpoint status order-db --json";
+
+pub(super) const RESTORE: &str = "\
+TARGET:
+  latest                        the last moment that is stored (default)
+  2026-01-29 14:30:00.5+01      a time, to the microsecond; without a zone it is the machine's
+  lsn:0/3000148                 a position
+  xid:731, before-xid:731       a transaction, with it or just before it
+  name:LABEL                    a named restore point
+  backup:LABEL                  the end of a backup
+
+A target that can't be reached ends with 3; nothing is written then, and the nearest targets are named.
+
+Examples:
+  everpoint restore order-db /var/lib/postgresql/restored --to '2026-01-29 14:30:00+01' --dry-run
+  everpoint restore order-db /var/lib/postgresql/restored --to before-xid:731 --start --port 5433
+  everpoint restore order-db /var/lib/postgresql/15/main --delta --replace-production
+  everpoint restore order-db /restored --repo /backup/everpoint --key-file /root/key";
+
+pub(super) const RESTORE_POINT: &str = "\
+Examples:
+  everpoint restore-point order-db before-release-42
+  everpoint restore order-db /tmp/copy --to name:before-release-42";
+
+pub(super) const KEY: &str = "\
+Examples:
+  everpoint key confirm
+  everpoint key rotate";
+
+pub(super) const KEY_ROTATE: &str = "\
+The new key goes into the key file, the old one beside it with the ending .old. Unless --keep-old is given the
+old key no longer opens the repository. Data keys stay as they are: no stored object is rewritten.
+
+Examples:
+  everpoint key rotate
+  everpoint key rotate local --new-key-file /etc/everpoint/key-2027 --keep-old";
+
+pub(super) const KEY_CONFIRM: &str = "\
+A key that lies only beside its repository dies with it. Store it in a second place (a password manager, paper,
+another machine), then run this.
+
+Example:
+  everpoint key confirm";
+
+pub(super) const COMPLETION: &str = "\
+Examples:
+  everpoint completion bash > /etc/bash_completion.d/everpoint
+  everpoint completion zsh > ~/.zfunc/_everpoint";
+
+pub(super) const MAN: &str = "\
+Examples:
+  everpoint man /usr/local/share/man/man1
+  everpoint man | man -l -";

@@ -1,0 +1,324 @@
+//! The command line: names and arguments that users and scripts rely on.
+
+mod help;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Continuous backup and point-in-time recovery for PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "everpoint", version, max_term_width = 100, after_help = help::TOP, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Understood before and after the command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: $EVERPOINT_CONFIG, ./everpoint.toml, /etc/everpoint/everpoint.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON object on standard output, errors too
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// Log more to standard error: -v, -vv, -vvv
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub(crate) verbose: u8,
+    /// Print nothing but results and errors
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
+    pub(crate) quiet: bool,
+    /// No progress, neither bars nor lines
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_progress: bool,
+    /// Use this repository: a name from the configuration, or a directory, which needs no configuration
+    #[arg(long, global = true, value_name = "NAME|URL", help_heading = "Global options")]
+    pub(crate) repo: Option<String>,
+    /// File with the repository's key [default: as configured, or $EVERPOINT_KEY]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Socket of the process that restores and may read the repository: written by it into restore_command
+    #[arg(long, global = true, hide = true, value_name = "SOCKET")]
+    pub(crate) fetch_via: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Protect a database from nothing: configuration, repository, key, first backup, then capture
+    #[command(after_help = help::PROTECT)]
+    Protect(Protect),
+    /// Create the repositories of the configuration; again is harmless
+    #[command(after_help = help::INIT)]
+    Init(Init),
+    /// Look at everything that must be right, and say what to do where it is not
+    #[command(after_help = help::CHECK)]
+    Check(MaybeCluster),
+    /// Receive the log of a cluster until stopped
+    #[command(after_help = help::CAPTURE)]
+    Capture(Capture),
+    /// Store one log segment: for archive_command
+    #[command(after_help = help::ARCHIVE_PUSH)]
+    ArchivePush(ArchivePush),
+    /// Fetch one log segment: for restore_command
+    #[command(after_help = help::ARCHIVE_GET)]
+    ArchiveGet(ArchiveGet),
+    /// Keep the segments that follow ready beside the destination: started by archive-get
+    #[command(hide = true)]
+    ArchivePrefetch(ArchivePrefetch),
+    /// Take a backup: incremental if there is one already, else full
+    #[command(after_help = help::BACKUP)]
+    Backup(Backup),
+    /// Show backups, recovery windows and gaps
+    #[command(after_help = help::LIST)]
+    List(List),
+    /// Show health now: capture lag, last backup, windows, gaps
+    #[command(after_help = help::STATUS)]
+    Status(MaybeCluster),
+    /// Bring a cluster back to a moment of its past
+    #[command(after_help = help::RESTORE)]
+    Restore(Restore),
+    /// Make a named restore point
+    #[command(after_help = help::RESTORE_POINT)]
+    RestorePoint(RestorePoint),
+    /// Manage the key of a repository
+    #[command(subcommand, after_help = help::KEY)]
+    Key(Key),
+    /// Print a completion script for a shell
+    #[command(after_help = help::COMPLETION)]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory, or print the main one
+    #[command(after_help = help::MAN)]
+    Man {
+        /// Directory to write them into
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `protect`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Protect {
+    /// Address of the server: postgres://user@host:5432/dbname
+    pub(crate) url: String,
+    /// Name of the cluster in the repository [default: from the address]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Data directory of the server, if it can be read here: files are then read in parallel
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Write a second copy of the new key to this file, on another disk or machine
+    #[arg(long, value_name = "FILE")]
+    pub(crate) escrow: Option<PathBuf>,
+    /// The key is stored in a second place already: don't ask
+    #[arg(long)]
+    pub(crate) key_stored_elsewhere: bool,
+    /// Don't encrypt a new repository
+    #[arg(long, conflicts_with_all = ["escrow", "key_stored_elsewhere"])]
+    pub(crate) no_encryption: bool,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Init {
+    /// Only this repository of the configuration
+    pub(crate) repository: Option<String>,
+}
+
+/// A cluster, or all.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MaybeCluster {
+    /// Name of the cluster [default: all]
+    pub(crate) cluster: Option<String>,
+}
+
+/// Arguments of `capture`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Capture {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Return when the server's current end of the log is stored
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// Arguments of `archive-push`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ArchivePush {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// The file, as PostgreSQL names it with %p
+    pub(crate) path: PathBuf,
+}
+
+/// Arguments of `archive-get`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ArchiveGet {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Name of the file, as PostgreSQL gives it with %f
+    pub(crate) name: String,
+    /// Where to put it, as PostgreSQL gives it with %p
+    pub(crate) destination: PathBuf,
+    /// Branch of the log to read, as `restore` found it
+    #[arg(long, hide = true, value_name = "ID")]
+    pub(crate) branch: Option<String>,
+    /// Make tablespaces that the log creates directories inside the data directory
+    #[arg(long, hide = true)]
+    pub(crate) in_place_tablespaces: bool,
+}
+
+/// Arguments of `archive-prefetch`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ArchivePrefetch {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Name of the segment that was asked for last
+    pub(crate) after: String,
+    /// Directory to keep them in
+    pub(crate) spool: PathBuf,
+    /// Branch of the log to read
+    #[arg(long, value_name = "ID")]
+    pub(crate) branch: Option<String>,
+    /// Make tablespaces that the log creates directories inside the data directory
+    #[arg(long)]
+    pub(crate) in_place_tablespaces: bool,
+    /// Bytes to keep ready
+    #[arg(long)]
+    pub(crate) bytes: u64,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Backup {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Store everything anew
+    #[arg(long, conflicts_with = "incremental")]
+    pub(crate) full: bool,
+    /// Store only what differs from the newest backup
+    #[arg(long)]
+    pub(crate) incremental: bool,
+    /// Label to keep with it, as often as needed
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Let the server spread its checkpoint: gentler, and may take minutes
+    #[arg(long)]
+    pub(crate) spread_checkpoint: bool,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct List {
+    /// Name of the cluster [default: all]
+    pub(crate) cluster: Option<String>,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Restore {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Data directory to make: new or empty, unless --delta
+    pub(crate) directory: PathBuf,
+    /// latest, a time, lsn:…, xid:…, before-xid:…, name:… or backup:…
+    #[arg(long, value_name = "TARGET", default_value = "latest")]
+    pub(crate) to: String,
+    /// Stop just before the target instead of just after it
+    #[arg(long)]
+    pub(crate) exclusive: bool,
+    /// Follow this timeline [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub(crate) timeline: Option<u32>,
+    /// Write only what differs from what the directory holds
+    #[arg(long)]
+    pub(crate) delta: bool,
+    /// Put a tablespace elsewhere, as often as needed
+    #[arg(long, value_name = "OLD=NEW", value_parser = parse_map)]
+    pub(crate) map: Vec<(String, String)>,
+    /// Show the plan and every shortfall, write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Start PostgreSQL on the directory, follow the replay, return when it accepts connections
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) start: bool,
+    /// TCP port for --start [default: a free one]
+    #[arg(long, value_name = "PORT", requires = "start")]
+    pub(crate) port: Option<u16>,
+    /// It is to replace the production server: bring its own configuration back
+    #[arg(long)]
+    pub(crate) replace_production: bool,
+}
+
+/// Arguments of `restore-point`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestorePoint {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Name of the restore point
+    pub(crate) name: String,
+}
+
+/// What to do with a key.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Key {
+    /// Give a repository a new key; nothing is rewritten
+    #[command(after_help = help::KEY_ROTATE)]
+    Rotate(KeyRotate),
+    /// Say that the key is stored in a second place: `check` then stops asking
+    #[command(after_help = help::KEY_CONFIRM)]
+    Confirm(KeyConfirm),
+}
+
+/// Arguments of `key rotate`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeyRotate {
+    /// Name of the repository [default: the only one]
+    pub(crate) repository: Option<String>,
+    /// File for the new key [default: the configured key_file]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_key_file: Option<PathBuf>,
+    /// Let the old key still open the repository
+    #[arg(long)]
+    pub(crate) keep_old: bool,
+}
+
+/// Arguments of `key confirm`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeyConfirm {
+    /// Name of the repository [default: the only one]
+    pub(crate) repository: Option<String>,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it like ticket=4711".to_owned()),
+    }
+}
+
+fn parse_map(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if new.starts_with('/') && (old.starts_with('/') || is_oid(old)) => {
+            Ok((old.to_owned(), new.to_owned()))
+        }
+        _ => Err(
+            "write it like /old/directory=/new/directory, both absolute; or oid=/new/directory".to_owned(),
+        ),
+    }
+}
+
+fn is_oid(text: &str) -> bool {
+    text.parse::<u32>().is_ok()
+}

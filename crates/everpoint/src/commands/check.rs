@@ -1,0 +1,60 @@
+//! `check`: what must be right, and what to do where it is not.
+
+use everpoint_app::AppError;
+use everpoint_app::check::{self, CheckReport, CheckRequest};
+use everpoint_core::FailureClass;
+use everpoint_engine::CheckState;
+
+use super::Clusters;
+use crate::cli::MaybeCluster;
+use crate::render::Done;
+use crate::render::table::Table;
+use crate::session::{Opened, Session, key};
+
+pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, AppError> {
+    let mut reports = Vec::new();
+    for name in session.cluster_names(arguments.cluster.as_deref())? {
+        reports.push(report(&session.cluster(&name)?));
+    }
+    let text = reports.iter().map(text).collect::<Vec<_>>().join("\n");
+    let code = if reports.iter().all(|report| report.ok) {
+        0
+    } else {
+        FailureClass::Failed.exit_code()
+    };
+    Ok(Done::new(&Clusters { clusters: reports }, text).code(code))
+}
+
+/// Checks one cluster.
+pub(crate) fn report(opened: &Opened) -> CheckReport {
+    let place = key::place(&opened.repository, opened.context.repository.is_encrypted());
+    check::run(
+        &opened.context,
+        &CheckRequest {
+            slot: opened.slot.clone(),
+            key: place,
+        },
+    )
+}
+
+/// A check's report for people.
+pub(crate) fn text(report: &CheckReport) -> String {
+    let mut table = Table::new(&[], &[]);
+    let mut hints = Vec::new();
+    for line in &report.lines {
+        let state = match line.state {
+            CheckState::Ok => "ok",
+            CheckState::Warning => "WARNING",
+            CheckState::Error => "ERROR",
+        };
+        let hint = line.hint.as_ref().filter(|_| line.state != CheckState::Ok);
+        hints.extend(hint.map(|hint| format!("  {}: {hint}\n", line.name)));
+        table.row(vec![state.to_owned(), line.name.clone(), line.message.clone()]);
+    }
+    let mut out = format!("{}\n{}", report.name, table.render(2).trim_start_matches('\n'));
+    if !hints.is_empty() {
+        out.push_str("what to do:\n");
+        out.push_str(&hints.concat());
+    }
+    out
+}

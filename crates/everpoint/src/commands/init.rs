@@ -1,0 +1,81 @@
+//! `init`: makes the repositories of the configuration.
+
+use everpoint_app::AppError;
+use everpoint_app::init::{self, InitReport, store_error};
+use everpoint_repo::Repository;
+use serde::Serialize;
+
+use crate::cli::Init;
+use crate::config::{KeySource, RepositoryConfig};
+use crate::render::Done;
+use crate::render::number::size;
+use crate::session::{Session, key};
+
+#[derive(Serialize)]
+struct Repositories {
+    repositories: Vec<InitReport>,
+}
+
+pub(crate) fn run(session: &Session, arguments: &Init) -> Result<Done, AppError> {
+    let wanted = match &arguments.repository {
+        Some(name) => vec![session.repository_config(Some(name))?],
+        None => session.repository_configs()?,
+    };
+    let mut repositories = Vec::new();
+    let mut text = String::new();
+    for config in &wanted {
+        let (_, report) = create(session, config)?;
+        text.push_str(&line(config, &report));
+        repositories.push(report);
+    }
+    Ok(Done::new(&Repositories { repositories }, text))
+}
+
+/// Makes one repository. If its key file is missing and so is the repository, the key is made first.
+pub(crate) fn create(
+    session: &Session,
+    config: &RepositoryConfig,
+) -> Result<(Repository, InitReport), AppError> {
+    let store = everpoint_store::create_url(&config.url)
+        .map_err(|error| store_error("create the repository", &config.url, error))?;
+    let exists = store
+        .head("config")
+        .map_err(|error| store_error("look into", &config.url, error))?
+        .is_some();
+    if let KeySource::File(path) = &config.key
+        && !exists
+        && !path.exists()
+    {
+        key::write_new(path, &key::generate()?.reveal())?;
+    }
+    let key = key::read(config, &mut |warning| session.warn(&warning))?;
+    init::run(store, key.as_ref())
+}
+
+fn line(config: &RepositoryConfig, report: &InitReport) -> String {
+    let state = if report.created {
+        "created"
+    } else {
+        "exists already"
+    };
+    let encryption = if report.encrypted {
+        "encrypted"
+    } else {
+        "NOT ENCRYPTED (give it a key_file before init to have it encrypted)"
+    };
+    let free = report
+        .free_bytes
+        .map(|bytes| format!(", {} free", size(bytes)))
+        .unwrap_or_default();
+    let mut out = format!(
+        "{} at {}: {state}, {encryption}{free}\n",
+        config.name, report.repository
+    );
+    if let (KeySource::File(path), true) = (&config.key, report.created) {
+        out.push_str(&format!(
+            "its key is in {}; store it in a second place, then run: everpoint key confirm\n",
+            path.display()
+        ));
+    }
+    out
+}

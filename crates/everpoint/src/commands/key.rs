@@ -1,0 +1,114 @@
+//! `key`: rotation, and the promise that a second copy exists.
+
+use std::path::{Path, PathBuf};
+
+use everpoint_app::AppError;
+use everpoint_app::key::{RotateReport, rotate};
+use everpoint_core::FailureClass;
+use serde_json::json;
+
+use crate::cli::{Key, KeyConfirm, KeyRotate};
+use crate::config::{KeySource, RepositoryConfig};
+use crate::render::Done;
+use crate::session::{Session, key};
+
+pub(crate) fn run(session: &Session, command: &Key) -> Result<Done, AppError> {
+    match command {
+        Key::Rotate(arguments) => rotation(session, arguments),
+        Key::Confirm(arguments) => confirmation(session, arguments),
+    }
+}
+
+fn confirmation(session: &Session, arguments: &KeyConfirm) -> Result<Done, AppError> {
+    let repository = session.repository_config(arguments.repository.as_deref())?;
+    let KeySource::File(path) = &repository.key else {
+        return Err(no_file(&repository)
+            .hint("a key that comes from a command or the environment needs no confirmation"));
+    };
+    key::confirm(path)?;
+    let text = format!("noted: the key in {} is stored in a second place", path.display());
+    Ok(Done::new(
+        &json!({"repository": repository.name, "confirmed": true}),
+        text,
+    ))
+}
+
+fn no_file(repository: &RepositoryConfig) -> AppError {
+    let message = "its key does not come from a file";
+    AppError::new(
+        "key.no_file",
+        FailureClass::Usage,
+        "find the key file of",
+        repository.name.clone(),
+        message,
+    )
+}
+
+fn rotation(session: &Session, arguments: &KeyRotate) -> Result<Done, AppError> {
+    let config = session.repository_config(arguments.repository.as_deref())?;
+    let destination = match (&arguments.new_key_file, &config.key) {
+        (Some(path), _) => path.clone(),
+        (None, KeySource::File(path)) => path.clone(),
+        (None, _) => return Err(no_file(&config).hint("say where the new key goes: --new-key-file FILE")),
+    };
+    let repository = session.open(&config)?;
+    let old = key::read(&config, &mut |_| {})?.ok_or_else(|| not_encrypted(&config))?;
+    let new = key::generate()?;
+    let waiting = beside(&destination, "new");
+    key::write_new(&waiting, &new.reveal())?;
+    let done = rotate(&repository, &old, &new, arguments.keep_old, &mut || {
+        put_in_place(&waiting, &destination)
+    });
+    let report = done.map_err(|error| match error.hint {
+        None if waiting.exists() => error.hint(format!(
+            "the old key still works; remove {} before you try again",
+            waiting.display()
+        )),
+        _ => error,
+    })?;
+    Ok(Done::new(&report, text(&report, &destination, arguments)))
+}
+
+fn not_encrypted(config: &RepositoryConfig) -> AppError {
+    AppError::new(
+        "key.not_encrypted",
+        FailureClass::Usage,
+        "rotate the key of",
+        config.name.clone(),
+        "it is not encrypted",
+    )
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// The key that was there before is kept with the ending `.old`.
+fn put_in_place(waiting: &Path, destination: &Path) -> Result<(), AppError> {
+    if destination.exists() {
+        let old = beside(destination, "old");
+        std::fs::rename(destination, &old)
+            .map_err(|error| AppError::io("keep the old key as", &old, error))?;
+    }
+    std::fs::rename(waiting, destination)
+        .map_err(|error| AppError::io("put the new key into", destination, error))?;
+    key::sync_parent(destination)
+}
+
+fn text(report: &RotateReport, destination: &Path, arguments: &KeyRotate) -> String {
+    let place = destination.display();
+    let mut out = format!("the new key of {} is in {place}\n", report.repository);
+    if arguments.keep_old {
+        out.push_str("the old key still opens it\n");
+    } else {
+        out.push_str("the old key no longer opens it\n");
+    }
+    if arguments.new_key_file.is_some() {
+        out.push_str(&format!("write into the configuration: key_file = \"{place}\"\n"));
+    }
+    out.push_str("store the new key in a second place, then run: everpoint key confirm\n");
+    out
+}

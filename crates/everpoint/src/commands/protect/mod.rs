@@ -1,0 +1,193 @@
+//! `protect`: from nothing to a database whose every change is kept.
+
+mod address;
+mod setup;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use everpoint_app::backup::{self, BackupMode, BackupReport};
+use everpoint_app::capture::{self, CaptureReport, CaptureRequest};
+use everpoint_app::{AppError, Event, Events, list};
+use everpoint_core::FailureClass;
+use everpoint_engine::{CheckState, StopFlag};
+use serde::Serialize;
+
+use super::backup as backup_command;
+use super::{capture as capture_command, check as check_command};
+use crate::cli::{Global, Protect};
+use crate::render::Done;
+use crate::render::progress::Progress;
+use crate::session::{Opened, Session};
+use crate::signal::stop_flag;
+
+/// How long the backup waits for capture to begin: it brings its own log in any case.
+const CAPTURE_HEAD_START: Duration = Duration::from_secs(15);
+/// What a new cluster can't have yet.
+const NOT_YET: [&str; 3] = ["last_backup", "capture", "slot"];
+
+#[derive(Serialize)]
+struct ProtectReport {
+    cluster: String,
+    config: PathBuf,
+    backup: Option<BackupReport>,
+    capture: CaptureReport,
+}
+
+pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppError> {
+    let setup = setup::run(session, arguments)?;
+    // From here on the file that was written counts, as it will the next time.
+    let global = Global {
+        config: Some(setup.config.clone()),
+        repo: None,
+        key_file: None,
+        ..session.global.clone()
+    };
+    let session = Session::new(global);
+    let opened = session.cluster(&setup.cluster)?;
+    look(&session, &opened)?;
+    let protected = protect(&session, &opened, &stop_flag())?;
+    let text = capture_command::text(&protected.1);
+    let report = ProtectReport {
+        cluster: setup.cluster,
+        config: setup.config,
+        backup: protected.0,
+        capture: protected.1,
+    };
+    Ok(Done::new(&report, text))
+}
+
+/// Shows what `check` finds; errors of the server end it here, before anything is copied.
+fn look(session: &Session, opened: &Opened) -> Result<(), AppError> {
+    let mut report = check_command::report(opened);
+    report
+        .lines
+        .retain(|line| line.state != CheckState::Ok && !NOT_YET.contains(&line.name.as_str()));
+    if report.lines.is_empty() {
+        return Ok(());
+    }
+    session.say(check_command::text(&report).trim_end());
+    let fatal = report
+        .lines
+        .iter()
+        .find(|line| line.state == CheckState::Error && line.name != "space");
+    fatal.map_or(Ok(()), |line| {
+        let error = AppError::new(
+            "protect.check",
+            FailureClass::Failed,
+            "protect",
+            opened.context.name.clone(),
+            format!("{}: {}", line.name, line.message),
+        );
+        let hint = line
+            .hint
+            .clone()
+            .unwrap_or_else(|| "mend what is marked ERROR above".to_owned());
+        Err(error.hint(format!("{hint}; then run the same command again")))
+    })
+}
+
+/// Captures until stopped, and takes the first backup meanwhile, so that nothing between the two is missed.
+fn protect(
+    session: &Session,
+    opened: &Opened,
+    stop: &StopFlag,
+) -> Result<(Option<BackupReport>, CaptureReport), AppError> {
+    let request = CaptureRequest {
+        once: false,
+        slot: opened.slot.clone(),
+        create_slot: true,
+        stop: stop.clone(),
+    };
+    let events = CaptureEvents::new(session);
+    std::thread::scope(|scope| {
+        let capture = scope.spawn(|| capture::run(&opened.context, &request, &events));
+        let begun = Instant::now();
+        while !events.begun.load(Ordering::SeqCst)
+            && !capture.is_finished()
+            && !stop.is_set()
+            && begun.elapsed() < CAPTURE_HEAD_START
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let backup = if capture.is_finished() || stop.is_set() {
+            Ok(None)
+        } else {
+            first_backup(session, opened, stop)
+        };
+        if backup.is_err() {
+            stop.stop();
+        } else if !stop.is_set() && !capture.is_finished() {
+            session.say(&format!(
+                "{0} is protected; capture goes on until you stop it\n\
+                 bring it back with: everpoint restore {0} DIRECTORY --to TARGET --start",
+                opened.context.name
+            ));
+        }
+        events.loud.store(true, Ordering::SeqCst);
+        let captured = capture.join().unwrap_or_else(|_| Err(died(&opened.context.name)));
+        let backup = backup?;
+        Ok((backup, captured?))
+    })
+}
+
+fn died(cluster: &str) -> AppError {
+    AppError::new(
+        "internal",
+        FailureClass::Failed,
+        "capture",
+        cluster,
+        "the capturing thread died",
+    )
+    .hint("run the same command again: it goes on where it stopped")
+}
+
+/// Takes a backup unless there is a good one already.
+fn first_backup(
+    session: &Session,
+    opened: &Opened,
+    stop: &StopFlag,
+) -> Result<Option<BackupReport>, AppError> {
+    let listing = list::run(&opened.context)?;
+    if let Some(good) = listing.backups.iter().rev().find(|backup| backup.status == "ok") {
+        session.say(&format!("there is a good backup already: {}", good.label));
+        return Ok(None);
+    }
+    let request = backup_command::request(session, opened, BackupMode::Auto, stop.clone());
+    let report = {
+        let progress = session.progress();
+        backup::run(&opened.context, &request, &progress)?
+    };
+    session.say(&backup_command::text(&report));
+    Ok(Some(report))
+}
+
+/// Capture's events: only warnings while the backup shows its own progress.
+struct CaptureEvents {
+    begun: AtomicBool,
+    loud: AtomicBool,
+    progress: Progress,
+}
+
+impl CaptureEvents {
+    fn new(session: &Session) -> Self {
+        let progress = Progress::named(session.style(), "capture");
+        Self {
+            begun: AtomicBool::new(false),
+            loud: AtomicBool::new(false),
+            progress,
+        }
+    }
+}
+
+impl Events for CaptureEvents {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::Captured { .. }) {
+            self.begun.store(true, Ordering::SeqCst);
+        }
+        if matches!(event, Event::Warning(_)) || self.loud.load(Ordering::SeqCst) {
+            self.progress.emit(event);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `status`: health now.
+
+use everpoint_app::AppError;
+use everpoint_app::status::{self, Health, StatusReport};
+
+use super::Clusters;
+use crate::cli::MaybeCluster;
+use crate::render::Done;
+use crate::render::number::{seconds, size};
+use crate::render::time::local;
+use crate::session::Session;
+
+pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, AppError> {
+    let mut clusters = Vec::new();
+    for name in session.cluster_names(arguments.cluster.as_deref())? {
+        clusters.push(status::run(&session.cluster(&name)?.context)?);
+    }
+    let text = clusters.iter().map(text).collect::<Vec<_>>().join("\n");
+    Ok(Done::new(&Clusters { clusters }, text))
+}
+
+fn text(report: &StatusReport) -> String {
+    let health = match report.health {
+        Health::Ok => "ok",
+        Health::Warning => "WARNING",
+        Health::Error => "ERROR",
+    };
+    let mut out = format!("{}: {health}\n", report.name);
+    let mut field = |name: &str, value: String| out.push_str(&format!("  {name:<9}{value}\n"));
+    match &report.server {
+        Some(server) => {
+            let role = if server.in_recovery { "standby" } else { "primary" };
+            field(
+                "server",
+                format!(
+                    "{role}, {}, at {} on timeline {}",
+                    server.version, server.lsn, server.timeline
+                ),
+            );
+        }
+        None => field("server", "does not answer".to_owned()),
+    }
+    match &report.capture {
+        Some(capture) => {
+            let behind = capture
+                .lag_bytes
+                .map(|bytes| format!(", {} behind", size(bytes)))
+                .unwrap_or_default();
+            let until = capture
+                .covered_until
+                .as_deref()
+                .map(|at| format!(", everything up to {}", local(at)));
+            field(
+                "capture",
+                format!("stored to {}{behind}{}", capture.lsn, until.unwrap_or_default()),
+            );
+        }
+        None => field("capture", "nothing stored".to_owned()),
+    }
+    match (&report.last_backup, report.last_backup_age_seconds) {
+        (Some(backup), Some(age)) => field("backup", format!("{}, {} ago", backup.label, seconds(age))),
+        _ => field("backup", "none".to_owned()),
+    }
+    if let Some(window) = report.windows.last() {
+        field(
+            "window",
+            format!("{} to {}", local(&window.from), local(&window.to)),
+        );
+    }
+    for problem in &report.problems {
+        field("!", problem.clone());
+    }
+    out
+}

@@ -1,0 +1,247 @@
+//! The configuration: one TOML file, read whole before anything is done, every mistake reported with its place.
+
+mod cluster;
+pub(crate) mod mistake;
+mod repository;
+mod search;
+pub(crate) mod secret;
+mod section;
+pub(crate) mod write;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use everpoint_app::AppError;
+use everpoint_core::FailureClass;
+use toml::de::DeTable;
+
+pub(crate) use cluster::{
+    Checkpoint, ClusterConfig, Compression, PasswordSource, PostgresConfig, Source, slot_for,
+};
+pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
+pub(crate) use search::{find, found_or_default};
+
+use mistake::{Mistake, nearest};
+use section::Section;
+
+/// All that the file says.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Where it was read.
+    pub(crate) path: PathBuf,
+    pub(crate) repositories: BTreeMap<String, RepositoryConfig>,
+    pub(crate) clusters: BTreeMap<String, ClusterConfig>,
+    pub(crate) limits: Limits,
+}
+
+/// `[limits]`: how much of the machine bulk work may take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Threads for bulk work; a cluster may say otherwise.
+    pub(crate) workers: Option<usize>,
+    /// Bytes per second that a backup reads at most.
+    pub(crate) read_rate: Option<u64>,
+    /// Bytes of log that `archive-get` fetches ahead.
+    pub(crate) fetch_ahead: Option<u64>,
+    /// Segments that `archive-push` stores beside the one asked for.
+    pub(crate) push_ahead: Option<usize>,
+    /// Directory for scratch files.
+    pub(crate) scratch_dir: Option<PathBuf>,
+}
+
+/// Gives the value of an environment variable.
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// Class `Usage`: it can't be read or has mistakes; all of them are shown.
+    pub(crate) fn load(path: &Path) -> Result<Self, AppError> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let source = std::fs::read_to_string(&path).map_err(|error| {
+            let mut made = AppError::io("read the configuration", &path, error);
+            "config.unreadable".clone_into(&mut made.code);
+            made.class = FailureClass::Usage;
+            made.hint.get_or_insert_with(|| {
+                "name the file with --config, or write one with: everpoint protect postgres://…".to_owned()
+            });
+            made
+        })?;
+        Self::parse(&source, &path, &|name| std::env::var(name).ok()).map_err(|mistakes| {
+            AppError::new(
+                "config.invalid",
+                FailureClass::Usage,
+                "read the configuration",
+                path.display().to_string(),
+                mistake::render(&source, &mistakes),
+            )
+        })
+    }
+
+    fn parse(source: &str, path: &Path, variables: Variables<'_>) -> Result<Self, Vec<Mistake>> {
+        let root = DeTable::parse(source).map_err(|error| {
+            vec![Mistake::new(
+                error.span().unwrap_or_default(),
+                error.message().trim().replace('\n', ", "),
+            )]
+        })?;
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut top = Section::new("the file", 0..0, root.get_ref());
+        let mut mistakes = Vec::new();
+        let mut repositories = BTreeMap::new();
+        for (name, mut section) in top.named_tables("repository") {
+            check_name(&name.value, &name.at, &mut mistakes);
+            if let Some(repository) = RepositoryConfig::read(&name.value, &mut section, &base, variables) {
+                repositories.insert(name.value, repository);
+            }
+            mistakes.extend(section.finish());
+        }
+        let mut clusters = BTreeMap::new();
+        for (name, mut section) in top.named_tables("cluster") {
+            check_name(&name.value, &name.at, &mut mistakes);
+            if let Some(cluster) = ClusterConfig::read(&name.value, &mut section, &base, variables) {
+                clusters.insert(name.value, cluster);
+            }
+            mistakes.extend(section.finish());
+        }
+        let limits = match top.table("limits") {
+            Some(mut section) => {
+                let limits = Limits::read(&mut section, &base);
+                mistakes.extend(section.finish());
+                limits
+            }
+            None => Limits::default(),
+        };
+        mistakes.extend(top.finish());
+        let config = Self {
+            path: path.to_owned(),
+            repositories,
+            clusters,
+            limits,
+        };
+        if mistakes.is_empty() {
+            mistakes.extend(config.check_references());
+        }
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    fn check_references(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        for cluster in self.clusters.values() {
+            let Some(wanted) = &cluster.repository else {
+                if self.repositories.len() > 1 {
+                    let names: Vec<&str> = self.repositories.keys().map(String::as_str).collect();
+                    let message = format!(
+                        "[cluster.{}] does not say which repository holds it",
+                        cluster.name
+                    );
+                    let hint = format!("add: repository = \"…\", one of {}", names.join(", "));
+                    mistakes.push(Mistake::new(cluster.at.clone(), message).hint(hint));
+                }
+                continue;
+            };
+            if !self.repositories.contains_key(&wanted.value) {
+                let mistake = Mistake::new(
+                    wanted.at.clone(),
+                    format!("there is no [repository.{}]", wanted.value),
+                );
+                mistakes.push(
+                    match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
+                        Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
+                        None => mistake,
+                    },
+                );
+            }
+        }
+        mistakes
+    }
+
+    /// The cluster of this name.
+    ///
+    /// # Errors
+    /// Class `Usage`: there is none.
+    pub(crate) fn cluster(&self, name: &str) -> Result<&ClusterConfig, AppError> {
+        self.clusters.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
+            let hint = match (nearest(name, known.iter().copied()), known.is_empty()) {
+                (Some(meant), _) => format!("did you mean {meant}?"),
+                (None, true) => {
+                    "it has no cluster yet; add one with: everpoint protect postgres://…".to_owned()
+                }
+                (None, false) => format!("it has: {}", known.join(", ")),
+            };
+            let file = self.path.display();
+            AppError::new(
+                "config.no_cluster",
+                FailureClass::Usage,
+                "find the cluster",
+                name,
+                format!("{file} has no [cluster.{name}]"),
+            )
+            .hint(hint)
+        })
+    }
+
+    /// The repository that holds a cluster.
+    ///
+    /// # Errors
+    /// Class `Usage`: the file has none.
+    pub(crate) fn repository_of(&self, cluster: &ClusterConfig) -> Result<&RepositoryConfig, AppError> {
+        let found = match &cluster.repository {
+            Some(name) => self.repositories.get(&name.value),
+            None => self.repositories.values().next(),
+        };
+        found.ok_or_else(|| {
+            AppError::new(
+                "config.no_repository",
+                FailureClass::Usage,
+                "find the repository of",
+                cluster.name.clone(),
+                format!("{} has no [repository.NAME]", self.path.display()),
+            )
+            .hint("add a table: [repository.local] with url = \"/var/lib/everpoint\"")
+        })
+    }
+}
+
+impl Limits {
+    fn read(section: &mut Section<'_>, base: &Path) -> Self {
+        Self {
+            workers: section
+                .number("workers", 1..=256)
+                .and_then(|n| usize::try_from(n).ok()),
+            read_rate: section.bytes("read_rate"),
+            fetch_ahead: section.bytes("fetch_ahead"),
+            push_ahead: section
+                .number("push_ahead", 0..=1024)
+                .and_then(|n| usize::try_from(n).ok()),
+            scratch_dir: section.path("scratch_dir", base),
+        }
+    }
+}
+
+/// Names become parts of object names.
+pub(crate) fn valid_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    bytes.next().is_some_and(plain)
+        && name.len() <= 63
+        && bytes.all(|b| plain(b) || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn check_name(name: &str, at: &std::ops::Range<usize>, mistakes: &mut Vec<Mistake>) {
+    if !valid_name(name) {
+        mistakes.push(
+            Mistake::new(at.clone(), format!("`{name}` can't be a name"))
+                .hint("names have up to 63 of a-z 0-9 . _ - and begin with a letter or digit"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Secrets from a file, a command or the environment. They are never written to a log or a message.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use everpoint_app::AppError;
+use everpoint_core::FailureClass;
+
+/// A text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself: for the one who needs it, never for messages.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The first line of a file. Others may be able to read it: then `warn` is told.
+///
+/// # Errors
+/// Class `Usage`: it can't be read, or its first line is empty.
+pub(crate) fn from_file(what: &str, path: &Path, warn: &mut dyn FnMut(String)) -> Result<Secret, AppError> {
+    let unreadable = |error| {
+        let mut made = AppError::io(&format!("read {what} from"), path, error);
+        "config.secret".clone_into(&mut made.code);
+        made.class = FailureClass::Usage;
+        made
+    };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        warn(format!(
+            "others on this machine can read {what} in {path}; mend it with: chmod 600 {path}"
+        ));
+    }
+    first_line(what, &path.display().to_string(), &text)
+}
+
+/// The first line of what a shell command prints.
+///
+/// # Errors
+/// Class `Usage`: it can't be started, fails, or prints nothing.
+pub(crate) fn from_command(what: &str, command: &str) -> Result<Secret, AppError> {
+    let failed = |message: String| {
+        AppError::new(
+            "config.secret",
+            FailureClass::Usage,
+            &format!("get {what} from the command"),
+            command,
+            message,
+        )
+    };
+    let output = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(format!("it ended with {}", output.status)).hint("run it by hand to see why"));
+    }
+    let text = String::from_utf8(output.stdout)
+        .map_err(|_| failed("it printed something that is not UTF-8".into()))?;
+    first_line(what, command, &text)
+}
+
+fn first_line(what: &str, origin: &str, text: &str) -> Result<Secret, AppError> {
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() {
+        return Err(AppError::new(
+            "config.secret",
+            FailureClass::Usage,
+            &format!("read {what} from"),
+            origin,
+            "the first line is empty",
+        ));
+    }
+    Ok(Secret::new(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_others_can_read_is_warned_about() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "s3cret\nmore\n").unwrap();
+        let mut warnings = Vec::new();
+        for (mode, warned) in [(0o600, 0), (0o640, 1), (0o604, 1)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            warnings.clear();
+            let secret = from_file("the key", &path, &mut |warning| warnings.push(warning)).unwrap();
+            assert_eq!(secret.expose(), "s3cret");
+            assert_eq!(warnings.len(), warned, "{mode:o}");
+        }
+        assert_eq!(format!("{:?}", Secret::new("s3cret")), "Secret(…)");
+    }
+
+    #[test]
+    fn a_command_that_fails_or_says_nothing_is_an_error() {
+        assert_eq!(
+            from_command("the key", "echo abc; echo def").unwrap().expose(),
+            "abc"
+        );
+        assert!(
+            from_command("the key", "exit 3")
+                .unwrap_err()
+                .to_string()
+                .contains("exit status: 3")
+        );
+        assert!(from_command("the key", "true").is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! Reads one table of the file: each key once, with its type and range; what is left over is unknown.
+
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::mistake::{Mistake, nearest};
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) at: Range<usize>,
+}
+
+/// One table.
+pub(crate) struct Section<'a> {
+    name: String,
+    at: Range<usize>,
+    table: &'a DeTable<'a>,
+    known: Vec<&'static str>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Section<'a> {
+    pub(crate) fn new(name: impl Into<String>, at: Range<usize>, table: &'a DeTable<'a>) -> Self {
+        Self {
+            name: name.into(),
+            at,
+            table,
+            known: Vec::new(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// Where the table's header stands.
+    pub(crate) fn at(&self) -> Range<usize> {
+        self.at.clone()
+    }
+
+    pub(crate) fn mistake(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<(&'a DeValue<'a>, Range<usize>)> {
+        self.known.push(key);
+        self.table.get(key).map(|value| (value.get_ref(), value.span()))
+    }
+
+    fn wrong_type(&mut self, key: &str, wanted: &str, found: &DeValue<'_>, at: Range<usize>) {
+        let message = format!("`{key}` must be {wanted}, not {}", type_name(found));
+        self.mistakes.push(Mistake::new(at, message));
+    }
+
+    /// A text.
+    pub(crate) fn text(&mut self, key: &'static str) -> Option<At<String>> {
+        let (value, at) = self.get(key)?;
+        match value.as_str() {
+            Some("") => {
+                self.mistakes.push(Mistake::new(at, format!("`{key}` is empty")));
+                None
+            }
+            Some(text) => Some(At {
+                value: text.to_owned(),
+                at,
+            }),
+            None => {
+                self.wrong_type(key, "a text in quotes", value, at);
+                None
+            }
+        }
+    }
+
+    /// A text in which `${NAME}` stands for an environment variable; `$${` for a plain `${`.
+    pub(crate) fn expanded(
+        &mut self,
+        key: &'static str,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<At<String>> {
+        let At { value, at } = self.text(key)?;
+        match expand(&value, variable) {
+            Ok(value) => Some(At { value, at }),
+            Err(message) => {
+                self.mistakes.push(Mistake::new(at, message));
+                None
+            }
+        }
+    }
+
+    /// A path; a relative one begins at the configuration file's directory.
+    pub(crate) fn path(&mut self, key: &'static str, base: &Path) -> Option<PathBuf> {
+        self.text(key).map(|text| base.join(text.value))
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn number(&mut self, key: &'static str, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let (value, at) = self.get(key)?;
+        let Some(integer) = value.as_integer() else {
+            self.wrong_type(key, "a whole number", value, at);
+            return None;
+        };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let number = number.filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let message = format!("`{key}` must lie between {} and {}", bounds.start(), bounds.end());
+            self.mistakes.push(Mistake::new(at, message));
+        }
+        number
+    }
+
+    /// A number of bytes: a whole number, or a text such as `"50MB"` or `"64 MiB"`.
+    pub(crate) fn bytes(&mut self, key: &'static str) -> Option<u64> {
+        let (value, at) = self.get(key)?;
+        let parsed = match value {
+            DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+            DeValue::String(text) => parse_bytes(text),
+            _ => {
+                self.wrong_type(key, "a number of bytes such as \"50MB\"", value, at);
+                return None;
+            }
+        };
+        if parsed.is_none_or(|bytes| bytes == 0) {
+            let mistake = Mistake::new(at, format!("`{key}` is not a number of bytes"));
+            self.mistakes
+                .push(mistake.hint("write it like \"50MB\", \"64MiB\" or 1048576"));
+            return None;
+        }
+        parsed
+    }
+
+    /// One of some words.
+    pub(crate) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+        let At { value, at } = self.text(key)?;
+        if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == value) {
+            return Some(*chosen);
+        }
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let mut mistake = Mistake::new(at, format!("`{key}` must be one of: {}", words.join(", ")));
+        if let Some(meant) = nearest(&value, words) {
+            mistake = mistake.hint(format!("did you mean \"{meant}\"?"));
+        }
+        self.mistakes.push(mistake);
+        None
+    }
+
+    /// The tables below `key`: `[key.NAME]`.
+    pub(crate) fn named_tables(&mut self, key: &'static str) -> Vec<(At<String>, Section<'a>)> {
+        let Some((value, at)) = self.get(key) else {
+            return Vec::new();
+        };
+        let Some(tables) = value.as_table() else {
+            self.wrong_type(key, &format!("a table: [{key}.NAME]"), value, at);
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for (name, value) in tables {
+            let named = At {
+                value: name.get_ref().to_string(),
+                at: name.span(),
+            };
+            if let Some(table) = value.get_ref().as_table() {
+                let section = Section::new(format!("[{key}.{}]", named.value), name.span(), table);
+                found.push((named, section));
+            } else {
+                let message = format!(
+                    "`{}` stands directly under [{key}], where only names of tables can be",
+                    named.value
+                );
+                let hint = format!("begin a table: [{key}.NAME]");
+                self.mistakes.push(Mistake::new(name.span(), message).hint(hint));
+            }
+        }
+        found
+    }
+
+    /// The table `key`, if there.
+    pub(crate) fn table(&mut self, key: &'static str) -> Option<Section<'a>> {
+        let (value, at) = self.get(key)?;
+        match value.as_table() {
+            Some(table) => Some(Section::new(format!("[{key}]"), at, table)),
+            None => {
+                self.wrong_type(key, &format!("a table: [{key}]"), value, at);
+                None
+            }
+        }
+    }
+
+    /// Everything was read: what is left is unknown. Returns all mistakes of the table.
+    pub(crate) fn finish(mut self) -> Vec<Mistake> {
+        for key in self.table.keys() {
+            let word = key.get_ref().as_ref();
+            if self.known.contains(&word) {
+                continue;
+            }
+            let mistake = Mistake::new(key.span(), format!("unknown key `{word}` in {}", self.name));
+            self.mistakes
+                .push(match nearest(word, self.known.iter().copied()) {
+                    Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
+                    None => mistake.hint(format!("known here: {}", self.known.join(", "))),
+                });
+        }
+        self.mistakes
+    }
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a point",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(found) = rest.find("${") {
+        let (before, tail) = rest.split_at(found);
+        let inner = tail.get(2..).unwrap_or_default();
+        if let Some(literal) = before.strip_suffix('$') {
+            out.push_str(literal);
+            out.push_str("${");
+            rest = inner;
+            continue;
+        }
+        out.push_str(before);
+        let Some((name, after)) = inner.split_once('}') else {
+            return Err("`${` without its `}`".to_owned());
+        };
+        match variable(name) {
+            Some(value) => out.push_str(&value),
+            None => return Err(format!("the environment variable {name} is not set")),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// `"50MB"`, `"64 MiB"`, `"1048576"`.
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_with_units() {
+        assert_eq!(parse_bytes("50MB"), Some(50_000_000));
+        assert_eq!(parse_bytes("64 MiB"), Some(64 << 20));
+        assert_eq!(parse_bytes("7"), Some(7));
+        for bad in ["", "MB", "5 parsecs", "-1", "1.5GB", "99999999999999TB"] {
+            assert_eq!(parse_bytes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn variables_are_replaced() {
+        let variable = |name: &str| (name == "PW").then(|| "s3".to_owned());
+        assert_eq!(expand("a${PW}b${PW}", &variable).as_deref(), Ok("as3bs3"));
+        assert_eq!(expand("a$${PW}b", &variable).as_deref(), Ok("a${PW}b"));
+        assert_eq!(expand("no$thing", &variable).as_deref(), Ok("no$thing"));
+        assert!(expand("${NOPE}", &variable).unwrap_err().contains("NOPE"));
+        assert!(expand("${PW", &variable).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Every mistake is found where it is, and what is right is read.
+
+use super::*;
+
+fn parse(source: &str) -> Result<Config, String> {
+    let variables = |name: &str| (name == "DB_HOST").then(|| "db9".to_owned());
+    Config::parse(source, Path::new("/etc/everpoint/everpoint.toml"), &variables)
+        .map_err(|mistakes| mistake::render(source, &mistakes))
+}
+
+const GOOD: &str = r#"
+[repository.local]
+url = "/var/lib/everpoint"
+key_file = "key"
+
+[cluster.order-db]
+postgres = "postgres://backup@${DB_HOST}:5432/postgres?sslmode=verify-full"
+data_dir = "/var/lib/postgresql/15/main"
+
+[cluster.shop]
+mongodb = "mongodb://db2:27017/?replicaSet=rs0"
+
+[limits]
+workers = 4
+read_rate = "50MB"
+"#;
+
+#[test]
+fn the_documented_file_is_read() {
+    let config = parse(GOOD).unwrap();
+    let repository = &config.repositories["local"];
+    assert_eq!(repository.url, "/var/lib/everpoint");
+    assert_eq!(repository.key, KeySource::File("/etc/everpoint/key".into()));
+    let order = config.cluster("order-db").unwrap();
+    assert_eq!(order.slot, "everpoint_order_db");
+    let Source::Postgres(postgres) = &order.source else {
+        panic!("{order:?}")
+    };
+    assert_eq!(
+        postgres.url,
+        "postgres://backup@db9:5432/postgres?sslmode=verify-full"
+    );
+    assert!(matches!(config.cluster("shop").unwrap().source, Source::MongoDb));
+    assert_eq!(config.limits.workers, Some(4));
+    assert_eq!(config.limits.read_rate, Some(50_000_000));
+    assert!(
+        config
+            .cluster("order_db")
+            .unwrap_err()
+            .hint
+            .unwrap()
+            .contains("order-db")
+    );
+}
+
+/// A mistake, and what its report must say.
+const BAD: &[(&str, &[&str])] = &[
+    (
+        "[repository.local]\nuri = \"/x\"\n",
+        &[
+            "line 2, column 1: unknown key `uri`",
+            "did you mean `url`?",
+            "2 | uri = \"/x\"",
+            "^^^",
+        ],
+    ),
+    (
+        "[repository.local]\nurl = 7\n",
+        &["line 2, column 7: `url` must be a text in quotes, not a whole number"],
+    ),
+    ("[repository.local]\nurl = \"/x\n", &["line 2, column"]),
+    (
+        "[repositry.local]\nurl = \"/x\"\n",
+        &[
+            "line 1, column 2: unknown key `repositry`",
+            "did you mean `repository`?",
+        ],
+    ),
+    (
+        "[repository]\nurl = \"/x\"\n",
+        &["line 2, column 1", "[repository.NAME]"],
+    ),
+    (
+        "[repository.a]\nurl = \"/x\"\nkey_file = \"a\"\nkey_command = \"b\"\n",
+        &["line 4", "can't both be given"],
+    ),
+    (
+        "[repository.\"A b\"]\nurl = \"/x\"\n",
+        &["line 1", "can't be a name"],
+    ),
+    (
+        "[cluster.a]\npostgres = \"mysql://h\"\n",
+        &["line 2, column 12", "not the address of a PostgreSQL server"],
+    ),
+    ("[cluster.a]\n", &["line 1", "has no address"]),
+    (
+        "[cluster.a]\npostgres = \"postgres://${NOPE}/x\"\n",
+        &["line 2", "NOPE is not set"],
+    ),
+    (
+        "[cluster.a]\npostgres = \"postgres://h/x\"\nslot = \"A-b\"\n",
+        &["line 3, column 8", "name of a slot"],
+    ),
+    (
+        "[cluster.a]\npostgres = \"postgres://h/x\"\ncheckpoint = \"fats\"\n",
+        &["line 3", "fast, spread", "did you mean \"fast\"?"],
+    ),
+    (
+        "[cluster.a]\npostgres = \"postgres://h/x\"\ncompression = \"zstd:99\"\n",
+        &["line 3", "not a compression"],
+    ),
+    (
+        "[cluster.a]\npostgres = \"postgres://h/x\"\nworkers = 0\n",
+        &["line 3, column 11", "between 1 and 256"],
+    ),
+    (
+        "[cluster.a]\npostgres = \"postgres://h/x\"\nworkers = \"2\"\n",
+        &["line 3", "whole number, not a text"],
+    ),
+    (
+        "[repository.local]\nurl = \"/x\"\n[cluster.a]\npostgres = \"postgres://h/x\"\nrepository = \"locale\"\n",
+        &[
+            "line 5, column 14",
+            "there is no [repository.locale]",
+            "did you mean \"local\"?",
+        ],
+    ),
+    (
+        "[repository.a]\nurl = \"/x\"\n[repository.b]\nurl = \"/y\"\n[cluster.c]\npostgres = \"postgres://h/x\"\n",
+        &["line 5", "does not say which repository"],
+    ),
+    (
+        "[limits]\nread_rate = \"fast\"\n",
+        &["line 2, column 13", "not a number of bytes"],
+    ),
+    ("limits = 3\n", &["line 1, column 10", "must be a table"]),
+];
+
+#[test]
+fn every_mistake_names_its_place_and_what_was_meant() {
+    for (source, wanted) in BAD {
+        let shown = parse(source).map(|config| format!("{config:?}")).unwrap_err();
+        for part in *wanted {
+            assert!(shown.contains(part), "{source}\n{shown}\nlacks {part}");
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let shown = parse("[repository.local]\nurl = 1\nkeyfile = \"a\"\n[limits]\nwrokers = 1\n").unwrap_err();
+    assert!(
+        shown.contains("line 2") && shown.contains("line 3") && shown.contains("line 5"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_password_never_shows() {
+    let config = parse("[cluster.a]\npostgres = \"postgres://me:s3cret@h/x\"\n").unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let shown = parse("[cluster.a]\npostgres = \"postgres://me:s3cret@h/x\" oops\n").unwrap_err();
+    assert!(!shown.contains("s3cret"), "{shown}");
+}

@@ -1,0 +1,231 @@
+//! Progress: bars on a terminal, plain lines each few seconds in a log, nothing where it is not wanted.
+
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use everpoint_app::text::{lsn, time};
+use everpoint_app::{Event, Events};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{note, number};
+
+/// Between two lines of progress in a log.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+/// Between two lines of capture in a log.
+const CAPTURE_EVERY: Duration = Duration::from_secs(60);
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Bars.
+    Terminal,
+    /// Lines.
+    Log,
+    /// Warnings only.
+    Quiet,
+    /// Nothing at all.
+    Silent,
+}
+
+impl Style {
+    /// From what was asked for and where standard error goes.
+    pub(crate) fn choose(json: bool, quiet: bool, no_progress: bool) -> Self {
+        if quiet {
+            Self::Silent
+        } else if json || no_progress {
+            Self::Quiet
+        } else if std::io::stderr().is_terminal() {
+            Self::Terminal
+        } else {
+            Self::Log
+        }
+    }
+}
+
+/// Renders events to standard error.
+pub(crate) struct Progress {
+    style: Style,
+    /// Put before each line when several clusters speak at once.
+    prefix: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bar: Option<ProgressBar>,
+    step: String,
+    step_begun: Option<Instant>,
+    last_line: Option<Instant>,
+    last_capture: Option<Instant>,
+}
+
+impl Progress {
+    pub(crate) fn new(style: Style) -> Self {
+        Self {
+            style,
+            prefix: String::new(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The same, its lines beginning with `name`.
+    pub(crate) fn named(style: Style, name: &str) -> Self {
+        Self {
+            style,
+            prefix: format!("{name}: "),
+            state: Mutex::default(),
+        }
+    }
+
+    fn say(&self, state: &State, text: &str) {
+        let text = format!("{}{text}", self.prefix);
+        match &state.bar {
+            Some(bar) => bar.suspend(|| note(&text)),
+            None => note(&text),
+        }
+    }
+
+    fn step(&self, state: &mut State, words: &str) {
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+        words.clone_into(&mut state.step);
+        state.step_begun = Some(Instant::now());
+        state.last_line = Some(Instant::now());
+        self.say(state, words);
+    }
+
+    fn bytes(&self, state: &mut State, done: u64, total: Option<u64>) {
+        if self.style == Style::Terminal {
+            let bar = state.bar.get_or_insert_with(|| new_bar(total));
+            if let Some(total) = total {
+                bar.set_length(total.max(done));
+            }
+            bar.set_position(done);
+            return;
+        }
+        if !due(&mut state.last_line, LOG_EVERY) {
+            return;
+        }
+        let rate = state.step_begun.map_or(0.0, |begun| {
+            done as f64 / begun.elapsed().as_secs_f64().max(0.001)
+        });
+        let rate = format!("{}/s", number::size(rate as u64));
+        let text = match total.filter(|total| *total > 0) {
+            Some(total) => {
+                let percent = (u128::from(done) * 100 / u128::from(total)).min(100);
+                format!(
+                    "{percent} % ({} of {}, {rate})",
+                    number::size(done),
+                    number::size(total)
+                )
+            }
+            None => format!("{} ({rate})", number::size(done)),
+        };
+        self.say(state, &text);
+    }
+
+    fn spin(&self, state: &mut State, text: String, every: Duration, of_capture: bool) {
+        if self.style == Style::Terminal {
+            state
+                .bar
+                .get_or_insert_with(new_spinner)
+                .set_message(format!("{}{text}", self.prefix));
+            return;
+        }
+        let last = if of_capture {
+            &mut state.last_capture
+        } else {
+            &mut state.last_line
+        };
+        if due(last, every) {
+            self.say(state, &text);
+        }
+    }
+}
+
+impl Events for Progress {
+    fn emit(&self, event: Event) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.style, event) {
+            (Style::Silent, _) => {}
+            (_, Event::Warning(text)) => self.say(&state, &format!("warning: {text}")),
+            (Style::Quiet, _) => {}
+            (_, Event::Step(words)) => self.step(&mut state, &words),
+            (_, Event::Info(text)) => self.say(&state, &text),
+            (_, Event::Progress { done, total }) => self.bytes(&mut state, done, total),
+            (
+                _,
+                Event::Captured {
+                    timeline,
+                    position,
+                    covered_until,
+                },
+            ) => {
+                let until =
+                    covered_until.map(|at| format!(", everything up to {}", super::time::local(&time(at))));
+                let text = format!(
+                    "captured to {} (timeline {timeline}){}",
+                    lsn(position),
+                    until.unwrap_or_default()
+                );
+                self.spin(&mut state, text, CAPTURE_EVERY, true);
+            }
+            (
+                _,
+                Event::Replaying {
+                    position,
+                    target,
+                    time: at,
+                },
+            ) => {
+                let of = target
+                    .map(|target| format!(" of {}", lsn(target)))
+                    .unwrap_or_default();
+                let at = at
+                    .map(|at| format!(", {}", super::time::local(&time(at))))
+                    .unwrap_or_default();
+                self.spin(
+                    &mut state,
+                    format!("replayed to {}{of}{at}", lsn(position)),
+                    LOG_EVERY,
+                    false,
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let due = last.is_none_or(|at| at.elapsed() >= every);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+fn new_bar(total: Option<u64>) -> ProgressBar {
+    let template = "  {bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+    let Some(total) = total else { return new_spinner() };
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn new_spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,296 @@
+//! What commands share: the options that every command has, the configuration read when it is first needed, and
+//! opened repositories.
+
+mod engine;
+mod fetch;
+pub(crate) mod key;
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use everpoint_app::init::store_error;
+use everpoint_app::{AppError, ClusterContext};
+use everpoint_core::FailureClass;
+use everpoint_repo::Repository;
+use everpoint_store::Store;
+
+use crate::cli::Global;
+use crate::config::mistake::nearest;
+use crate::config::{
+    self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Source,
+};
+use crate::render::note;
+use crate::render::progress::{Progress, Style};
+
+pub(crate) use fetch::{fetch_program, leading_arguments};
+
+/// One call of the program.
+pub(crate) struct Session {
+    pub(crate) global: Global,
+    config: OnceCell<Config>,
+}
+
+/// A cluster, ready for a use-case.
+pub(crate) struct Opened {
+    pub(crate) context: ClusterContext,
+    /// Where its repository is and how its key is found.
+    pub(crate) repository: RepositoryConfig,
+    pub(crate) slot: String,
+    pub(crate) compression: Compression,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) pg_bin: Option<PathBuf>,
+}
+
+impl Session {
+    pub(crate) fn new(global: Global) -> Self {
+        Self {
+            global,
+            config: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn style(&self) -> Style {
+        Style::choose(self.global.json, self.global.quiet, self.global.no_progress)
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new(self.style())
+    }
+
+    /// Tells what was done, unless only results are wanted.
+    pub(crate) fn say(&self, text: &str) {
+        if !self.global.quiet {
+            note(text);
+        }
+    }
+
+    pub(crate) fn warn(&self, text: &str) {
+        self.say(&format!("warning: {text}"));
+    }
+
+    /// The configuration; read once.
+    pub(crate) fn config(&self) -> Result<&Config, AppError> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let path = config::find(self.global.config.as_deref()).ok_or_else(|| {
+            AppError::new(
+                "config.missing",
+                FailureClass::Usage,
+                "find",
+                "a configuration",
+                "there is neither ./everpoint.toml nor /etc/everpoint/everpoint.toml",
+            )
+            .hint("name it with --config, give --repo and --key-file, or begin with: everpoint protect postgres://…")
+        })?;
+        let config = Config::load(&path)?;
+        Ok(self.config.get_or_init(|| config))
+    }
+
+    /// The repository that `--repo` asks for. A directory or URL needs no configuration.
+    fn chosen(&self) -> Result<Option<RepositoryConfig>, AppError> {
+        let Some(asked) = &self.global.repo else {
+            return Ok(None);
+        };
+        if asked.contains('/') || asked.starts_with('.') {
+            return Ok(Some(by_hand(asked)));
+        }
+        match self.config() {
+            Ok(config) => named(config, asked).map(Some),
+            Err(_) if Path::new(asked).is_dir() => Ok(Some(by_hand(asked))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The repository of this name; the chosen one or the only one if there is no name.
+    pub(crate) fn repository_config(&self, name: Option<&str>) -> Result<RepositoryConfig, AppError> {
+        if let Some(name) = name {
+            return named(self.config()?, name).map(|found| self.with_key(found));
+        }
+        if let Some(chosen) = self.chosen()? {
+            return Ok(self.with_key(chosen));
+        }
+        let config = self.config()?;
+        let mut all = config.repositories.values();
+        match (all.next(), all.next()) {
+            (Some(only), None) => Ok(self.with_key(only.clone())),
+            (None, _) => Err(usage(format!(
+                "{} has no [repository.NAME]",
+                config.path.display()
+            ))),
+            (Some(_), Some(_)) => {
+                let names: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
+                Err(usage(format!("there are several: {}", names.join(", "))).hint("name the one you mean"))
+            }
+        }
+    }
+
+    /// All repositories that a command without a name is about.
+    pub(crate) fn repository_configs(&self) -> Result<Vec<RepositoryConfig>, AppError> {
+        match self.chosen()? {
+            Some(chosen) => Ok(vec![self.with_key(chosen)]),
+            None => Ok(self
+                .config()?
+                .repositories
+                .values()
+                .map(|found| self.with_key(found.clone()))
+                .collect()),
+        }
+    }
+
+    /// `--key-file` comes before what is configured.
+    fn with_key(&self, mut repository: RepositoryConfig) -> RepositoryConfig {
+        if let Some(file) = &self.global.key_file {
+            repository.key = KeySource::File(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+        }
+        repository
+    }
+
+    /// Opens a repository with its key.
+    pub(crate) fn open(&self, repository: &RepositoryConfig) -> Result<Repository, AppError> {
+        let key = key::read(repository, &mut |warning| self.warn(&warning))?;
+        Ok(Repository::open(open_store(&repository.url)?, key.as_ref())?)
+    }
+
+    /// Opens the repository of a cluster, and the cluster in it. With `--repo` the cluster need not be configured.
+    pub(crate) fn cluster(&self, name: &str) -> Result<Opened, AppError> {
+        if self
+            .global
+            .repo
+            .as_ref()
+            .is_some_and(|repo| repo.contains('/') || repo.starts_with('.'))
+        {
+            let repository = self.repository_config(None)?;
+            // In a disaster a broken configuration must not keep one from restoring.
+            let configured = config::find(self.global.config.as_deref()).and_then(|_| self.config().ok());
+            let cluster = configured.and_then(|config| config.clusters.get(name).cloned());
+            return self.opened(name, cluster.as_ref(), repository);
+        }
+        let config = self.config()?;
+        let cluster = config.cluster(name)?;
+        let repository = match self.chosen()? {
+            Some(chosen) => chosen,
+            None => config.repository_of(cluster)?.clone(),
+        };
+        self.opened(name, Some(cluster), self.with_key(repository))
+    }
+
+    /// The clusters that a command is about: the one named, or all that are configured, or all that a repository
+    /// given by hand holds.
+    pub(crate) fn cluster_names(&self, name: Option<&str>) -> Result<Vec<String>, AppError> {
+        if let Some(name) = name {
+            return Ok(vec![name.to_owned()]);
+        }
+        if self.global.repo.is_some() {
+            let repository = self.open(&self.repository_config(None)?)?;
+            return Ok(repository.clusters()?);
+        }
+        let config = self.config()?;
+        let (ours, later): (Vec<_>, Vec<_>) = config
+            .clusters
+            .values()
+            .partition(|cluster| matches!(cluster.source, Source::Postgres(_)));
+        for cluster in later {
+            self.warn(&format!(
+                "{} is left out: MongoDB comes in a later version",
+                cluster.name
+            ));
+        }
+        Ok(ours.into_iter().map(|cluster| cluster.name.clone()).collect())
+    }
+
+    fn opened(
+        &self,
+        name: &str,
+        cluster: Option<&ClusterConfig>,
+        repository: RepositoryConfig,
+    ) -> Result<Opened, AppError> {
+        let engine = engine::build(cluster, &mut |warning| self.warn(&warning))?;
+        let opened = self.open(&repository)?;
+        let limits = self
+            .config
+            .get()
+            .map(|config| config.limits.clone())
+            .unwrap_or_default();
+        let workers = cluster
+            .and_then(|cluster| cluster.workers)
+            .or(limits.workers)
+            .unwrap_or_else(default_workers);
+        let context = ClusterContext {
+            name: name.to_owned(),
+            cluster: opened.cluster(name)?,
+            repository: opened,
+            engine,
+            workers,
+            scratch: limits.scratch_dir.unwrap_or_else(default_scratch),
+        };
+        Ok(Opened {
+            context,
+            repository,
+            slot: cluster.map_or_else(|| config::slot_for(name), |cluster| cluster.slot.clone()),
+            compression: cluster.map(|cluster| cluster.compression).unwrap_or_default(),
+            checkpoint: cluster.map(|cluster| cluster.checkpoint).unwrap_or_default(),
+            pg_bin: cluster.and_then(engine::programs),
+        })
+    }
+
+    /// Whether a configuration was needed and read.
+    pub(crate) fn has_config(&self) -> bool {
+        self.config.get().is_some()
+    }
+
+    /// The limits of the configuration, if one was read.
+    pub(crate) fn limits(&self) -> config::Limits {
+        self.config
+            .get()
+            .map(|config| config.limits.clone())
+            .unwrap_or_default()
+    }
+}
+
+fn usage(message: String) -> AppError {
+    AppError::new(
+        "config.no_repository",
+        FailureClass::Usage,
+        "choose",
+        "a repository",
+        message,
+    )
+}
+
+fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
+    config.repositories.get(name).cloned().ok_or_else(|| {
+        let error = usage(format!("{} has no [repository.{name}]", config.path.display()));
+        match nearest(name, config.repositories.keys().map(String::as_str)) {
+            Some(meant) => error.hint(format!("did you mean {meant}?")),
+            None => error.hint("for a directory write its path, such as ./name or /backup/name"),
+        }
+    })
+}
+
+/// A repository without a table in the configuration.
+pub(crate) fn by_hand(url: &str) -> RepositoryConfig {
+    let here = std::env::current_dir().unwrap_or_default();
+    RepositoryConfig {
+        name: url.to_owned(),
+        url: config::absolute(url, &here),
+        key: KeySource::Environment,
+    }
+}
+
+/// Opens the place where a repository is.
+fn open_store(url: &str) -> Result<Arc<dyn Store>, AppError> {
+    everpoint_store::open_url(url).map_err(|error| store_error("open the repository", url, error))
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism()
+        .map_or(2, std::num::NonZero::get)
+        .min(16)
+}
+
+/// A directory for scratch files that no other user shares.
+fn default_scratch() -> PathBuf {
+    std::env::temp_dir().join(format!("everpoint-{}", rustix::process::geteuid().as_raw()))
+}

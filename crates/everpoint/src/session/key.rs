@@ -1,0 +1,188 @@
+//! The key of a repository: where it comes from, and whether a second copy of it is known to exist.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use everpoint_app::AppError;
+use everpoint_app::check::KeyPlace;
+use everpoint_core::FailureClass;
+use everpoint_format::keyslot::KeyText;
+
+use crate::config::secret::{self, Secret};
+use crate::config::{KeySource, RepositoryConfig};
+
+/// Holds the key of a repository whose configuration names neither file nor command.
+pub(crate) const VARIABLE: &str = "EVERPOINT_KEY";
+
+/// Reads the key; `None` if the repository has none as far as the configuration says.
+///
+/// # Errors
+/// Class `Usage`: the source gives nothing, or something that can't be a key.
+pub(crate) fn read(
+    repository: &RepositoryConfig,
+    warn: &mut dyn FnMut(String),
+) -> Result<Option<KeyText>, AppError> {
+    let secret = match &repository.key {
+        KeySource::File(path) => Some(secret::from_file("the key", path, warn)?),
+        KeySource::Command(command) => Some(secret::from_command("the key", command)?),
+        KeySource::Environment => std::env::var(VARIABLE)
+            .ok()
+            .filter(|key| !key.is_empty())
+            .map(Secret::new),
+    };
+    secret.map(|secret| parse(&secret, &repository.name)).transpose()
+}
+
+fn parse(secret: &Secret, repository: &str) -> Result<KeyText, AppError> {
+    KeyText::parse(secret.expose()).map_err(|error| {
+        AppError::new(
+            "key.invalid",
+            FailureClass::Usage,
+            "use the key of",
+            repository,
+            error.to_string(),
+        )
+        .hint("a key begins with everpoint-key-1-; a passphrase has at least 12 characters")
+    })
+}
+
+/// A new random key.
+///
+/// # Errors
+/// If the system gives no random bytes.
+pub(crate) fn generate() -> Result<KeyText, AppError> {
+    let mut random = [0_u8; 32];
+    let mut filled = 0;
+    while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let got = rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
+            AppError::new(
+                "io",
+                FailureClass::Failed,
+                "make",
+                "a new key",
+                "the system gives no random bytes",
+            )
+            .cause(std::io::Error::from(error))
+        })?;
+        filled += got;
+    }
+    Ok(KeyText::generate(random))
+}
+
+/// Writes a secret into a new file that only its owner can read, durably. A file that is there is never overwritten.
+///
+/// # Errors
+/// If it exists or can't be written.
+pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), AppError> {
+    let wrap = |error| AppError::io("write", path, error);
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(wrap)?;
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(wrap)?;
+    writeln!(file, "{text}").map_err(wrap)?;
+    file.sync_all().map_err(wrap)?;
+    sync_parent(path)
+}
+
+/// Makes the name of a file durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), AppError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let synced = std::fs::File::open(parent).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| AppError::io("make durable", parent, error))
+}
+
+/// Where the key lies, for `check`.
+pub(crate) fn place(repository: &RepositoryConfig, encrypted: bool) -> KeyPlace {
+    if !encrypted {
+        return KeyPlace::None;
+    }
+    match &repository.key {
+        KeySource::Command(_) | KeySource::Environment => KeyPlace::Managed,
+        KeySource::File(path) if is_confirmed(path) => KeyPlace::Confirmed,
+        KeySource::File(path) => KeyPlace::OnlyHere(path.clone()),
+    }
+}
+
+/// The file beside a key that says that a second copy of it exists. It names the key by a fingerprint, so that a new
+/// key is asked for again.
+fn marker(key_file: &Path) -> PathBuf {
+    let mut name = key_file.file_name().unwrap_or_default().to_owned();
+    name.push(".stored-elsewhere");
+    key_file.with_file_name(name)
+}
+
+fn fingerprint(key_file: &Path) -> Option<String> {
+    let key = secret::from_file("the key", key_file, &mut |_| {}).ok()?;
+    // Under a context of its own the hash says nothing of the keys that are derived from the text.
+    let hash = blake3::derive_key(
+        "everpoint 2026 fingerprint of a key in a file",
+        key.expose().as_bytes(),
+    );
+    Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn is_confirmed(key_file: &Path) -> bool {
+    let noted = std::fs::read_to_string(marker(key_file)).unwrap_or_default();
+    fingerprint(key_file).is_some_and(|wanted| noted.trim() == wanted)
+}
+
+/// Notes that a second copy of the key exists.
+///
+/// # Errors
+/// If the key can't be read, or the note not be written.
+pub(crate) fn confirm(key_file: &Path) -> Result<(), AppError> {
+    let wanted = fingerprint(key_file).ok_or_else(|| {
+        let object = key_file.display().to_string();
+        AppError::new(
+            "config.secret",
+            FailureClass::Usage,
+            "read the key from",
+            object,
+            "there is no key in it",
+        )
+    })?;
+    let path = marker(key_file);
+    std::fs::write(&path, format!("{wanted}\n")).map_err(|error| AppError::io("write", &path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_confirmation_holds_for_one_key_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        let repository = RepositoryConfig {
+            name: "local".into(),
+            url: "/x".into(),
+            key: KeySource::File(file.clone()),
+        };
+        write_new(&file, "a passphrase of mine").unwrap();
+        assert_eq!(
+            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(
+            write_new(&file, "other").is_err(),
+            "a key must never be overwritten"
+        );
+        assert_eq!(place(&repository, true), KeyPlace::OnlyHere(file.clone()));
+        confirm(&file).unwrap();
+        assert_eq!(place(&repository, true), KeyPlace::Confirmed);
+        std::fs::write(&file, "another passphrase").unwrap();
+        assert_eq!(place(&repository, true), KeyPlace::OnlyHere(file));
+        assert_eq!(place(&repository, false), KeyPlace::None);
+    }
+}
