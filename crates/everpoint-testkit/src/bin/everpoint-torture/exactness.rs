@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use everpoint_testkit::{Ended, Judge, Random, Record, Session, Writers, now, print_time, say};
 
-use crate::Options;
 use crate::world::{Setting, World};
+use crate::{Capture, Options};
 
 pub(crate) fn run(setting: &Setting, options: &Options) -> Result<()> {
     let mut world = World::new(setting, &options.binary)?;
@@ -22,8 +22,12 @@ fn trial(world: &mut World, setting: &Setting, options: &Options) -> Result<()> 
     let (_, took) = world.settle()?;
     world.check_capture()?;
     let judge = Judge::new(&record, world.history()?)?;
-    let last = now();
     let ends = judge.history().ends();
+    let last = match setting.capture {
+        Capture::Stream => now(),
+        // An archive knows of no time after its last commit: what lies beyond may have been lost with the server.
+        Capture::Archive => ends.iter().map(|end| end.time).max().unwrap_or(first),
+    };
     say(&format!(
         "   {} transactions, {} acknowledged; the repository had the last {:.2} s after the end",
         record.transactions.len(),
