@@ -226,4 +226,28 @@ mod tests {
         }
         assert_eq!(costs, [7, 4, 4, 4, 4]);
     }
+
+    #[test]
+    fn bits_that_contradict_each_other_are_refused() {
+        let (next, other) = (STORED | NEXT_FRAME, STORED | OTHER_FRAME);
+        for (bits, good) in [
+            (next | WHOLE, true),
+            (other | WHOLE, true),
+            (STORED | WHOLE, true),
+            (next | other | WHOLE, false),
+            (NEXT_FRAME | WHOLE, false),
+            (STORED | SAME_RAW | WHOLE, false),
+            (next | 64, false),
+            (next | 128, false),
+        ] {
+            let mut places = Places::default();
+            places.name_pack().unwrap();
+            let bytes = [bits, 2, 2, 2, 2, 2, 2];
+            assert_eq!(
+                places.read(&mut Fields(bytes.as_slice())).is_ok(),
+                good,
+                "{bits:#b}"
+            );
+        }
+    }
 }
