@@ -1,10 +1,5 @@
 //! Base backups over the replication protocol against real servers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod client_rig;
 
@@ -47,17 +42,11 @@ fn filled(major: u32) -> PgCluster {
     let cluster = PgCluster::builder()
         .major(major)
         .wal_segsize_mb(1)
-        .settings([
-            ("autovacuum", "off"),
-            ("max_wal_size", "64MB"),
-            ("wal_keep_size", "64MB"),
-        ])
+        .settings([("autovacuum", "off"), ("max_wal_size", "64MB"), ("wal_keep_size", "64MB")])
         .start()
         .unwrap();
     let space = cluster.home().subdir("space").unwrap();
-    cluster
-        .psql(&format!("CREATE TABLESPACE s LOCATION '{}'", space.display()))
-        .unwrap();
+    cluster.psql(&format!("CREATE TABLESPACE s LOCATION '{}'", space.display())).unwrap();
     for sql in [
         "CREATE TABLE big AS SELECT i, md5(i::text) x FROM generate_series(1, 60000) i",
         "CREATE TABLE apart TABLESPACE s AS SELECT i FROM generate_series(1, 5000) i",
@@ -75,11 +64,7 @@ fn filled(major: u32) -> PgCluster {
 fn walk(root: &Path, below: &str, found: &mut BTreeMap<String, bool>) {
     for entry in fs::read_dir(root.join(below)).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let path = if below.is_empty() {
-            name
-        } else {
-            format!("{below}/{name}")
-        };
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
         let is_directory = root.join(&path).is_dir();
         found.insert(path.clone(), is_directory);
         if is_directory {
@@ -92,10 +77,8 @@ fn walk(root: &Path, below: &str, found: &mut BTreeMap<String, bool>) {
 fn expected_files(cluster: &PgCluster) -> BTreeMap<String, bool> {
     let mut found = BTreeMap::new();
     walk(cluster.data_dir(), "", &mut found);
-    let unlogged: Vec<String> = found
-        .keys()
-        .filter_map(|path| path.strip_suffix("_init").map(str::to_owned))
-        .collect();
+    let unlogged: Vec<String> =
+        found.keys().filter_map(|path| path.strip_suffix("_init").map(str::to_owned)).collect();
     found.retain(|path, is_directory| {
         *is_directory
             || !matches!(classify(path), Class::Skip(_))
@@ -120,30 +103,12 @@ fn an_image_is_the_data_directory_byte_for_byte() {
         assert!(begin.start < end.stop && begin.timeline == 1 && end.timeline == 1);
         assert!(begin.started_at <= end.stopped_at);
         assert_eq!((begin.page_size, begin.method), (8192, "replication"));
-        assert!(
-            begin.expected_bytes > 8 * MIB,
-            "{major}: {}",
-            begin.expected_bytes
-        );
-        let [space] = &begin.tablespaces[..] else {
-            panic!("{:?}", begin.tablespaces)
-        };
-        assert_eq!(
-            space.path.as_deref(),
-            cluster.home().path().join("space").to_str()
-        );
+        assert!(begin.expected_bytes > 8 * MIB, "{major}: {}", begin.expected_bytes);
+        let [space] = &begin.tablespaces[..] else { panic!("{:?}", begin.tablespaces) };
+        assert_eq!(space.path.as_deref(), cluster.home().path().join("space").to_str());
         assert!(image.damaged.lock().unwrap().is_empty());
-        let fact = |name: &str| {
-            end.facts
-                .iter()
-                .find(|fact| fact.0 == name)
-                .map(|fact| fact.1.as_str())
-        };
-        assert_eq!(
-            (fact("checksum_version"), fact("from_standby")),
-            (Some("1"), Some("false")),
-            "{major}"
-        );
+        let fact = |name: &str| end.facts.iter().find(|fact| fact.0 == name).map(|fact| fact.1.as_str());
+        assert_eq!((fact("checksum_version"), fact("from_standby")), (Some("1"), Some("false")), "{major}");
         assert_eq!(
             (fact("wal_segment_size"), fact("wal_level")),
             (Some("1048576"), Some("replica")),
@@ -157,20 +122,13 @@ fn an_image_is_the_data_directory_byte_for_byte() {
         walk(&root, "", &mut found);
         let label = fs::read_to_string(root.join("backup_label")).unwrap();
         assert!(label.contains("LABEL: it's a test"), "{label}");
-        assert!(
-            fs::read_to_string(root.join("tablespace_map"))
-                .unwrap()
-                .starts_with(&space.oid.to_string())
-        );
+        assert!(fs::read_to_string(root.join("tablespace_map")).unwrap().starts_with(&space.oid.to_string()));
         for made in ["backup_label", "tablespace_map"] {
             found.remove(made);
         }
         let names = |files: &BTreeMap<String, bool>| files.keys().cloned().collect::<Vec<_>>();
         let tablespace = format!("pg_tblspc/{}", space.oid);
-        assert!(
-            found.keys().filter(|path| path.starts_with(&tablespace)).count() >= 3,
-            "{major}"
-        );
+        assert!(found.keys().filter(|path| path.starts_with(&tablespace)).count() >= 3, "{major}");
         assert_eq!(names(&found), names(&expected), "{major}");
         let mut compared = 0;
         for (path, is_directory) in &expected {
@@ -217,15 +175,9 @@ fn an_image_taken_under_load_starts_with_the_log_captured_beside_it() {
         let log = MemoryLog::default();
         let capturing = {
             let (config, sink, stop) = (config(&cluster), log.clone(), stop.clone());
-            let options = CaptureOptions {
-                stop,
-                ..options("b", None)
-            };
+            let options = CaptureOptions { stop, ..options("b", None) };
             thread::spawn(move || {
-                let source = CaptureSource {
-                    config: &config,
-                    system: None,
-                };
+                let source = CaptureSource { config: &config, system: None };
                 capture(source, &sink.from(), &options, &mut sink.clone())
             })
         };
@@ -234,12 +186,8 @@ fn an_image_taken_under_load_starts_with_the_log_captured_beside_it() {
             let (mut session, writing) = (cluster.session().unwrap(), writing.clone());
             thread::spawn(move || {
                 while !writing.is_set() {
-                    session
-                        .query("UPDATE big SET x = md5(x) WHERE i % 10 = 0")
-                        .unwrap();
-                    session
-                        .query("INSERT INTO apart SELECT i FROM generate_series(1, 100) i")
-                        .unwrap();
+                    session.query("UPDATE big SET x = md5(x) WHERE i % 10 = 0").unwrap();
+                    session.query("INSERT INTO apart SELECT i FROM generate_series(1, 100) i").unwrap();
                 }
             })
         };
@@ -259,11 +207,7 @@ fn an_image_taken_under_load_starts_with_the_log_captured_beside_it() {
         let expected = cluster.psql(facts).unwrap();
         let copy = start_copy(&cluster, scratch, &image, &log);
         assert_eq!(copy.psql(facts).unwrap(), expected, "{major}");
-        assert_eq!(
-            copy.psql("SELECT count(*) FROM fleeting").unwrap(),
-            "0",
-            "{major}: unlogged"
-        );
+        assert_eq!(copy.psql("SELECT count(*) FROM fleeting").unwrap(), "0", "{major}: unlogged");
     }
 }
 
@@ -275,10 +219,7 @@ fn a_damaged_page_is_named_and_the_backup_goes_on() {
         let map = format!("{file}_fsm");
         cluster.stop(StopMode::Fast).unwrap();
         for (path, page) in [(&file, 7), (&map, 1)] {
-            let broken = File::options()
-                .write(true)
-                .open(cluster.data_dir().join(path))
-                .unwrap();
+            let broken = File::options().write(true).open(cluster.data_dir().join(path)).unwrap();
             broken.write_all_at(&[0xAA; 16], page * 8192 + 4096).unwrap();
         }
         cluster.start().unwrap();
@@ -286,10 +227,7 @@ fn a_damaged_page_is_named_and_the_backup_goes_on() {
         let (image, _) = back_up(&cluster, &scratch.path().join("image"));
         assert_eq!(*image.damaged.lock().unwrap(), [(file, 7)], "{major}");
         let stored = fs::read(image.root.join(map)).unwrap();
-        assert!(
-            stored[8192..16384].iter().all(|byte| *byte == 0),
-            "{major}: a map page is stored empty"
-        );
+        assert!(stored[8192..16384].iter().all(|byte| *byte == 0), "{major}: a map page is stored empty");
         // The server is left in good order.
         assert!(Replication::open(&config(&cluster)).unwrap().identify().is_ok());
     }
@@ -300,10 +238,7 @@ fn a_page_from_the_future_is_damaged_and_one_being_written_is_not() {
     let mut cluster = filled(16);
     let file = cluster.psql("SELECT pg_relation_filepath('big')").unwrap();
     cluster.stop(StopMode::Fast).unwrap();
-    let broken = File::options()
-        .write(true)
-        .open(cluster.data_dir().join(&file))
-        .unwrap();
+    let broken = File::options().write(true).open(cluster.data_dir().join(&file)).unwrap();
     // A page LSN beyond the end of the log: no record in it can heal the page.
     broken.write_all_at(&[0, 0, 0, 9, 0, 0, 0, 9], 3 * 8192).unwrap();
     cluster.start().unwrap();
@@ -319,10 +254,7 @@ fn a_standby_is_backed_up_too() {
         let standby = primary.standby().unwrap();
         let scratch = Scratch::new("from-standby").unwrap();
         let (_, end) = back_up(&standby, &scratch.path().join("image"));
-        assert!(
-            end.facts.contains(&("from_standby".into(), "true".into())),
-            "{major}"
-        );
+        assert!(end.facts.contains(&("from_standby".into(), "true".into())), "{major}");
         assert!(end.stop > LogOffset(0));
     }
 }
@@ -334,13 +266,8 @@ fn a_role_with_replication_and_no_database_is_enough() {
         .hba("host replication backup 127.0.0.1/32 scram-sha-256\nhost all backup 127.0.0.1/32 reject")
         .start()
         .unwrap();
-    cluster
-        .psql("CREATE ROLE backup LOGIN REPLICATION PASSWORD 'pässword'")
-        .unwrap();
-    let url = format!(
-        "postgres://backup:p%C3%A4ssword@127.0.0.1:{}/postgres",
-        cluster.port()
-    );
+    cluster.psql("CREATE ROLE backup LOGIN REPLICATION PASSWORD 'pässword'").unwrap();
+    let url = format!("postgres://backup:p%C3%A4ssword@127.0.0.1:{}/postgres", cluster.port());
     let config = everpoint_pg::client::Config::parse(&url).unwrap();
     let scratch = Scratch::new("poor").unwrap();
     let image = DirectoryImage::new(&scratch.path().join("image"));
@@ -348,24 +275,10 @@ fn a_role_with_replication_and_no_database_is_enough() {
     image.assert_whole();
     let sink = MemoryLog::default();
     let until = cluster.flushed().unwrap();
-    let source = CaptureSource {
-        config: &config,
-        system: None,
-    };
-    capture(
-        source,
-        &sink.from(),
-        &options("poor", Some(until)),
-        &mut sink.clone(),
-    )
-    .unwrap();
+    let source = CaptureSource { config: &config, system: None };
+    capture(source, &sink.from(), &options("poor", Some(until)), &mut sink.clone()).unwrap();
     let lines = everpoint_pg::catalog::check(&config, Some("poor"));
-    assert!(
-        lines
-            .iter()
-            .all(|line| line.state != everpoint_engine::CheckState::Error),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().all(|line| line.state != everpoint_engine::CheckState::Error), "{lines:#?}");
 }
 
 #[test]
@@ -373,10 +286,7 @@ fn a_stop_is_heeded_and_leaves_no_backup_running() {
     let cluster = filled(15);
     let scratch = Scratch::new("stopped").unwrap();
     let image = DirectoryImage::new(&scratch.path().join("image"));
-    let options = BackupOptions {
-        rate_limit: Some(1 << 20),
-        ..backup_options()
-    };
+    let options = BackupOptions { rate_limit: Some(1 << 20), ..backup_options() };
     let stop = options.stop.clone();
     let stopper = thread::spawn(move || {
         thread::sleep(std::time::Duration::from_secs(1));
@@ -449,17 +359,12 @@ fn an_in_place_tablespace_is_a_directory() {
         let mut session = cluster.session().unwrap();
         session.query("SET allow_in_place_tablespaces = on").unwrap();
         session.query("CREATE TABLESPACE inside LOCATION ''").unwrap();
-        session
-            .query("CREATE TABLE t TABLESPACE inside AS SELECT 1 i")
-            .unwrap();
+        session.query("CREATE TABLE t TABLESPACE inside AS SELECT 1 i").unwrap();
         let file = cluster.psql("SELECT pg_relation_filepath('t')").unwrap();
         let scratch = Scratch::new("in-place").unwrap();
         let (image, _) = back_up(&cluster, &scratch.path().join("image"));
         assert!(image.root.join(&file).is_file(), "{major}: {file}");
         let tablespaces = image.begin.lock().unwrap().clone().unwrap().tablespaces;
-        assert!(
-            tablespaces.iter().all(|space| space.path.is_none()),
-            "{major}: {tablespaces:?}"
-        );
+        assert!(tablespaces.iter().all(|space| space.path.is_none()), "{major}: {tablespaces:?}");
     }
 }

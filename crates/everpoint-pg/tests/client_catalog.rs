@@ -1,10 +1,5 @@
 //! What a server's settings and catalogs say, against real servers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod client_rig;
 
@@ -16,10 +11,7 @@ use everpoint_pg::files::BackupSession;
 use everpoint_testkit::PgCluster;
 
 fn state<'a>(lines: &'a [CheckLine], name: &str) -> (CheckState, &'a str) {
-    let line = lines
-        .iter()
-        .find(|line| line.name == name)
-        .unwrap_or_else(|| panic!("no {name}: {lines:#?}"));
+    let line = lines.iter().find(|line| line.name == name).unwrap_or_else(|| panic!("no {name}: {lines:#?}"));
     (line.state, &line.message)
 }
 
@@ -29,29 +21,13 @@ fn a_good_server_has_no_errors_and_each_trouble_its_line() {
         let cluster = PgCluster::builder().major(major).start().unwrap();
         let config = config(&cluster);
         let lines = check(&config, Some("s"));
-        assert!(
-            lines.iter().all(|line| line.state != CheckState::Error),
-            "{major}: {lines:#?}"
-        );
+        assert!(lines.iter().all(|line| line.state != CheckState::Error), "{major}: {lines:#?}");
         assert!(state(&lines, "slot").1.contains("does not exist yet"));
-        cluster
-            .psql("SELECT pg_create_physical_replication_slot('s', true)")
-            .unwrap();
+        cluster.psql("SELECT pg_create_physical_replication_slot('s', true)").unwrap();
         let lines = check(&config, Some("s"));
-        assert!(
-            state(&lines, "slot").1.contains("not in use"),
-            "{major}: {lines:#?}"
-        );
-        assert!(
-            state(&lines, "version")
-                .1
-                .starts_with(&format!("PostgreSQL {major}"))
-        );
-        assert!(
-            state(&lines, "connection")
-                .1
-                .contains(&cluster.system_identifier().unwrap().to_string())
-        );
+        assert!(state(&lines, "slot").1.contains("not in use"), "{major}: {lines:#?}");
+        assert!(state(&lines, "version").1.starts_with(&format!("PostgreSQL {major}")));
+        assert!(state(&lines, "connection").1.contains(&cluster.system_identifier().unwrap().to_string()));
     }
 }
 
@@ -69,11 +45,7 @@ fn a_poor_server_gets_its_remedies() {
         .start()
         .unwrap();
     let lines = check(&config(&cluster), None);
-    assert_eq!(
-        state(&lines, "connection").0,
-        CheckState::Error,
-        "no sender: no replication connection"
-    );
+    assert_eq!(state(&lines, "connection").0, CheckState::Error, "no sender: no replication connection");
     assert_eq!(state(&lines, "wal_level").0, CheckState::Error);
     assert_eq!(state(&lines, "wal_senders").0, CheckState::Error);
     for name in ["checksums", "full_page_writes", "synchronous"] {
@@ -89,11 +61,7 @@ fn archiving_that_fails_is_seen() {
         .unwrap();
     cluster.psql("CREATE TABLE t (); SELECT pg_switch_wal()").unwrap();
     for _ in 0..200 {
-        if cluster
-            .psql("SELECT failed_count > 0 FROM pg_stat_archiver")
-            .unwrap()
-            == "t"
-        {
+        if cluster.psql("SELECT failed_count > 0 FROM pg_stat_archiver").unwrap() == "t" {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -105,34 +73,18 @@ fn archiving_that_fails_is_seen() {
 #[test]
 fn missing_privileges_are_named_with_their_grant() {
     let cluster = PgCluster::builder().major(16).start().unwrap();
-    cluster
-        .psql("CREATE ROLE weak LOGIN; CREATE ROLE backup LOGIN REPLICATION")
-        .unwrap();
+    cluster.psql("CREATE ROLE weak LOGIN; CREATE ROLE backup LOGIN REPLICATION").unwrap();
     let as_role = |role: &str| {
-        Config::parse(&format!(
-            "postgres://{role}@127.0.0.1:{}/postgres",
-            cluster.port()
-        ))
-        .unwrap()
+        Config::parse(&format!("postgres://{role}@127.0.0.1:{}/postgres", cluster.port())).unwrap()
     };
     let lines = check(&as_role("weak"), None);
     let line = lines.iter().find(|line| line.name == "connection").unwrap();
     assert_eq!(line.hint.as_deref(), Some("ALTER ROLE \"weak\" REPLICATION"));
     assert_eq!(state(&lines, "privileges").0, CheckState::Error);
     let lines = check(&as_role("backup"), None);
-    let hint = lines
-        .iter()
-        .find(|line| line.name == "privileges")
-        .unwrap()
-        .hint
-        .clone()
-        .unwrap();
+    let hint = lines.iter().find(|line| line.name == "privileges").unwrap().hint.clone().unwrap();
     cluster.psql(&hint).unwrap();
-    assert!(
-        state(&check(&as_role("backup"), None), "privileges")
-            .1
-            .contains("by reading files")
-    );
+    assert!(state(&check(&as_role("backup"), None), "privileges").1.contains("by reading files"));
     let error = restore_point(&as_role("backup"), "x").unwrap_err();
     assert_eq!(error.code, "pg.privilege");
     cluster.psql(&error.hint.unwrap()).unwrap();

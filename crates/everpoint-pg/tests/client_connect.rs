@@ -1,10 +1,5 @@
 //! Connections as libpq makes them: TLS, authentication, parameters from everywhere, several hosts.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "client_rig/certificates.rs"]
 mod certificates;
@@ -43,25 +38,16 @@ fn secure(major: u32, key: Key, digest: &str, names: &str) -> Secure {
         "host all md5_user 127.0.0.1/32 md5",
         "host all clear_user 127.0.0.1/32 password",
     ];
-    let mut cluster = PgCluster::builder()
-        .major(major)
-        .hba(&hba.join("\n"))
-        .create()
-        .unwrap();
+    let mut cluster = PgCluster::builder().major(major).hba(&hba.join("\n")).create().unwrap();
     let authority = Authority::new(&cluster.home().path().join("ca"), key);
     let (certificate, key) = authority.sign("server", "db.test", names, digest);
     install(&cluster, &certificate, "server.crt");
     install(&cluster, &key, "server.key");
     install(&cluster, &authority.root(), "root.crt");
-    let mut conf = File::options()
-        .append(true)
-        .open(cluster.data_dir().join("postgresql.conf"))
-        .unwrap();
+    let mut conf = File::options().append(true).open(cluster.data_dir().join("postgresql.conf")).unwrap();
     writeln!(conf, "ssl = on\nssl_ca_file = 'root.crt'").unwrap();
     cluster.start().unwrap();
-    cluster
-        .psql("SET password_encryption = 'md5'; CREATE ROLE md5_user LOGIN PASSWORD 'geheim'")
-        .unwrap();
+    cluster.psql("SET password_encryption = 'md5'; CREATE ROLE md5_user LOGIN PASSWORD 'geheim'").unwrap();
     for user in ["scram_user", "plain_user", "clear_user"] {
         let sql = format!(
             "SET password_encryption = 'scram-sha-256'; CREATE ROLE {user} LOGIN REPLICATION PASSWORD 'geheim'"
@@ -89,21 +75,14 @@ impl Secure {
 
 /// Whether the server sees TLS on this session.
 fn is_encrypted(connection: &mut Connection) -> bool {
-    let rows = connection
-        .query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-        .unwrap();
+    let rows = connection.query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").unwrap();
     assert_eq!(rows.single() == Some("t"), connection.is_encrypted());
     connection.is_encrypted()
 }
 
 #[test]
 fn sslmode_decides_who_is_trusted() {
-    let server = secure(
-        15,
-        Key::Rsa,
-        "-sha256",
-        "DNS:db.test,DNS:*.wild.test,IP:127.0.0.1",
-    );
+    let server = secure(15, Key::Rsa, "-sha256", "DNS:db.test,DNS:*.wild.test,IP:127.0.0.1");
     let other = Authority::new(&server.cluster.home().path().join("other"), Key::Ec);
     let (own, wrong) = (server.root(), format!("sslrootcert={}", other.root().display()));
     let good = [
@@ -144,11 +123,7 @@ fn a_server_without_tls_is_refused_where_tls_is_wanted() {
     let cluster = PgCluster::builder().start().unwrap();
     let url = |mode: &str| format!("{}?sslmode={mode}", cluster.url());
     for mode in ["disable", "allow", "prefer"] {
-        assert!(
-            !connect(&Config::parse(&url(mode)).unwrap(), Purpose::Sql)
-                .unwrap()
-                .is_encrypted()
-        );
+        assert!(!connect(&Config::parse(&url(mode)).unwrap(), Purpose::Sql).unwrap().is_encrypted());
     }
     let error = connect(&Config::parse(&url("require")).unwrap(), Purpose::Sql).unwrap_err();
     assert!(matches!(error, PgError::Tls { .. }), "{error:?}");
@@ -160,9 +135,7 @@ fn the_other_way_is_tried_where_pg_hba_wants_it() {
     // scram_user may come with TLS only.
     let mut connection = server.open("user=scram_user host=db.test sslmode=allow").unwrap();
     assert!(is_encrypted(&mut connection));
-    let error = server
-        .open("user=scram_user host=db.test sslmode=disable")
-        .unwrap_err();
+    let error = server.open("user=scram_user host=db.test sslmode=disable").unwrap_err();
     assert_eq!(error.sqlstate(), Some("28000"));
     assert_eq!(error.at("connect to", "x").code, "pg.authentication");
 }
@@ -180,22 +153,17 @@ fn the_channel_is_bound_whatever_hash_signed_the_certificate() {
         for purpose in ["require", "prefer", "disable"] {
             let parameters =
                 format!("user=scram_user host=db.test sslmode=require channel_binding={purpose}");
-            server
-                .open(&parameters)
-                .unwrap_or_else(|error| panic!("{major} {digest} {purpose}: {error}"));
+            server.open(&parameters).unwrap_or_else(|error| panic!("{major} {digest} {purpose}: {error}"));
         }
-        let error = server
-            .open("user=plain_user host=db.test sslmode=disable channel_binding=require")
-            .unwrap_err();
+        let error =
+            server.open("user=plain_user host=db.test sslmode=disable channel_binding=require").unwrap_err();
         assert!(matches!(error, PgError::Authentication { .. }), "{error:?}");
         // Trust proves nothing about the server: with binding required, it is refused.
-        let error = server
-            .open("user=postgres host=db.test sslmode=require channel_binding=require")
-            .unwrap_err();
+        let error =
+            server.open("user=postgres host=db.test sslmode=require channel_binding=require").unwrap_err();
         assert!(matches!(error, PgError::Authentication { .. }), "{error:?}");
-        let error = server
-            .open("user=clear_user host=db.test sslmode=require channel_binding=require")
-            .unwrap_err();
+        let error =
+            server.open("user=clear_user host=db.test sslmode=require channel_binding=require").unwrap_err();
         assert!(matches!(error, PgError::Authentication { .. }), "{error:?}");
     }
 }
@@ -203,32 +171,19 @@ fn the_channel_is_bound_whatever_hash_signed_the_certificate() {
 #[test]
 fn a_certificate_without_a_hash_is_used_without_binding() {
     let server = secure(15, Key::Ed25519, "", "DNS:db.test");
-    let parameters = format!(
-        "user=scram_user host=db.test sslmode=verify-full {}",
-        server.root()
-    );
+    let parameters = format!("user=scram_user host=db.test sslmode=verify-full {}", server.root());
     assert!(server.open(&parameters).unwrap().is_encrypted());
-    assert!(
-        server
-            .open(&format!("{parameters} channel_binding=require"))
-            .is_err()
-    );
+    assert!(server.open(&format!("{parameters} channel_binding=require")).is_err());
 }
 
 #[test]
 fn old_certificates_with_a_common_name_only_encrypt_and_say_why_they_can_not_be_verified() {
     let server = secure(14, Key::Rsa, "-sha256", "");
-    let mut connection = server
-        .open("user=scram_user host=db.test sslmode=require channel_binding=require")
-        .unwrap();
+    let mut connection =
+        server.open("user=scram_user host=db.test sslmode=require channel_binding=require").unwrap();
     assert!(is_encrypted(&mut connection));
-    let error = server.open(&format!(
-        "user=scram_user host=db.test sslmode=verify-full {}",
-        server.root()
-    ));
-    let PgError::Tls { hint, .. } = error.unwrap_err() else {
-        panic!("no TLS error")
-    };
+    let error = server.open(&format!("user=scram_user host=db.test sslmode=verify-full {}", server.root()));
+    let PgError::Tls { hint, .. } = error.unwrap_err() else { panic!("no TLS error") };
     assert!(hint.unwrap().contains("version 1"));
 }
 
@@ -237,9 +192,7 @@ fn passwords_go_by_every_method_and_wrong_ones_are_refused() {
     let server = secure(18, Key::Ec, "-sha256", "DNS:db.test");
     for user in ["scram_user", "plain_user", "md5_user", "clear_user"] {
         let parameters = format!("user={user} host=db.test sslmode=prefer");
-        server
-            .open(&parameters)
-            .unwrap_or_else(|error| panic!("{user}: {error}"));
+        server.open(&parameters).unwrap_or_else(|error| panic!("{user}: {error}"));
         let error = server.open(&format!("{parameters} password=wrong")).unwrap_err();
         assert_eq!(error.sqlstate(), Some("28P01"), "{user}");
         assert!(!error.is_retryable());
@@ -249,16 +202,10 @@ fn passwords_go_by_every_method_and_wrong_ones_are_refused() {
 #[test]
 fn a_client_certificate_is_shown_and_its_key_kept_private() {
     let server = secure(15, Key::Rsa, "-sha256", "DNS:db.test");
-    let (certificate, key) = server
-        .authority
-        .sign("client", "cert_user", "DNS:client", "-sha256");
+    let (certificate, key) = server.authority.sign("client", "cert_user", "DNS:client", "-sha256");
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     let base = "user=cert_user host=db.test sslmode=require";
-    let with = format!(
-        "{base} sslcert={} sslkey={}",
-        certificate.display(),
-        key.display()
-    );
+    let with = format!("{base} sslcert={} sslkey={}", certificate.display(), key.display());
     assert!(server.open(&with).unwrap().is_encrypted());
     assert!(server.open(base).is_err());
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
@@ -269,10 +216,8 @@ fn a_client_certificate_is_shown_and_its_key_kept_private() {
 #[test]
 fn direct_tls_needs_no_asking() {
     let server = secure(17, Key::Rsa, "-sha256", "DNS:db.test");
-    let parameters = format!(
-        "user=scram_user host=db.test sslmode=verify-full {} sslnegotiation=direct",
-        server.root()
-    );
+    let parameters =
+        format!("user=scram_user host=db.test sslmode=verify-full {} sslnegotiation=direct", server.root());
     assert!(server.open(&parameters).unwrap().is_encrypted());
 }
 
@@ -290,11 +235,7 @@ fn parameters_come_from_password_and_service_files() {
     fs::set_permissions(&pass, Permissions::from_mode(0o600)).unwrap();
     let service = home.path().join(".pg_service.conf");
     let common = format!("host=db.test\nhostaddr=127.0.0.1\nport={port}\ndbname=postgres\nsslmode=require");
-    fs::write(
-        &service,
-        format!("[a]\n{common}\nuser=scram_user\n[b]\n{common}\nuser=plain_user\n"),
-    )
-    .unwrap();
+    fs::write(&service, format!("[a]\n{common}\nuser=scram_user\n[b]\n{common}\nuser=plain_user\n")).unwrap();
     let environment = Environment::with([
         ("HOME".to_owned(), home.path().to_str().unwrap().to_owned()),
         ("PGSERVICE".to_owned(), "b".to_owned()),
@@ -305,10 +246,7 @@ fn parameters_come_from_password_and_service_files() {
     let error = open("service=a", Purpose::Sql).unwrap_err();
     assert!(error.to_string().contains("none is given"), "{error}");
     fs::set_permissions(&pass, Permissions::from_mode(0o644)).unwrap();
-    assert!(
-        open("", Purpose::Sql).is_err(),
-        "a password file that others may read"
-    );
+    assert!(open("", Purpose::Sql).is_err(), "a password file that others may read");
 }
 
 #[test]
@@ -331,11 +269,7 @@ fn hosts_are_tried_in_turn_until_one_is_of_the_wanted_kind() {
         assert_eq!(connection.host().port, expected, "{wanted}");
     }
     let only = format!("{}?target_session_attrs=standby", primary.url());
-    assert!(
-        connect(&Config::parse(&only).unwrap(), Purpose::Sql)
-            .unwrap_err()
-            .is_retryable()
-    );
+    assert!(connect(&Config::parse(&only).unwrap(), Purpose::Sql).unwrap_err().is_retryable());
 }
 
 #[test]
@@ -351,19 +285,13 @@ fn sockets_in_directories_work_and_commands_are_cancelled() {
         connection.query("SELECT 1 + 1, NULL, ''").unwrap().0,
         [[Some("2".into()), None, Some(String::new())]]
     );
-    assert_eq!(
-        connection.query("SELECT 1/0").unwrap_err().sqlstate(),
-        Some("22012")
-    );
+    assert_eq!(connection.query("SELECT 1/0").unwrap_err().sqlstate(), Some("22012"));
     let canceller = connection.canceller().unwrap();
     let cancelling = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
         canceller.cancel().unwrap();
     });
-    assert_eq!(
-        connection.query("SELECT pg_sleep(60)").unwrap_err().sqlstate(),
-        Some("57014")
-    );
+    assert_eq!(connection.query("SELECT pg_sleep(60)").unwrap_err().sqlstate(), Some("57014"));
     cancelling.join().unwrap();
     assert_eq!(connection.query("SELECT 'on'").unwrap().single(), Some("on"));
 }
@@ -371,9 +299,7 @@ fn sockets_in_directories_work_and_commands_are_cancelled() {
 #[test]
 fn a_server_that_is_not_there_is_a_retryable_error_with_its_cause() {
     let config = Config::parse("postgres://postgres@127.0.0.1:1/postgres").unwrap();
-    let error = connect(&config, Purpose::Sql)
-        .unwrap_err()
-        .at("connect to", config.to_string());
+    let error = connect(&config, Purpose::Sql).unwrap_err().at("connect to", config.to_string());
     assert_eq!((error.code, error.retryable), ("pg.connection", true));
     assert!(error.hint.unwrap().contains("listen_addresses") && error.cause.is_some());
 }

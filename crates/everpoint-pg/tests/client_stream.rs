@@ -1,10 +1,5 @@
 //! Capture by physical replication against real servers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod client_rig;
 
@@ -33,9 +28,7 @@ fn run(
 
 fn write(cluster: &PgCluster, rows: u32) -> u64 {
     cluster
-        .psql(&format!(
-            "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, {rows}) i"
-        ))
+        .psql(&format!("INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, {rows}) i"))
         .unwrap();
     cluster.flushed().unwrap()
 }
@@ -47,11 +40,7 @@ fn with_table(cluster: &PgCluster) {
 #[test]
 fn a_slot_is_followed_over_restarts_of_the_server() {
     for major in VERSIONS {
-        let mut cluster = PgCluster::builder()
-            .major(major)
-            .wal_segsize_mb(1)
-            .start()
-            .unwrap();
+        let mut cluster = PgCluster::builder().major(major).wal_segsize_mb(1).start().unwrap();
         with_table(&cluster);
         let config = config(&cluster);
         let sink = MemoryLog::default();
@@ -67,17 +56,10 @@ fn a_slot_is_followed_over_restarts_of_the_server() {
         // The server learned how far we are, and nothing more than that.
         let restart =
             cluster.psql("SELECT restart_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = 'keep'");
-        assert_eq!(
-            restart.unwrap(),
-            sink.kept().now.unwrap().1.to_string(),
-            "{major}"
-        );
+        assert_eq!(restart.unwrap(), sink.kept().now.unwrap().1.to_string(), "{major}");
         drop_slot(&config, "keep").unwrap();
         drop_slot(&config, "keep").unwrap();
-        assert_eq!(
-            cluster.psql("SELECT count(*) FROM pg_replication_slots").unwrap(),
-            "0"
-        );
+        assert_eq!(cluster.psql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0");
     }
 }
 
@@ -96,20 +78,14 @@ fn a_server_that_stops_is_a_retryable_error() {
     assert!(error.retryable, "{error}");
     // A clean stop waits until everything has been sent: the shutdown checkpoint is there.
     cluster.start().unwrap();
-    let checkpoint = cluster
-        .psql("SELECT checkpoint_lsn - '0/0' FROM pg_control_checkpoint()")
-        .unwrap();
+    let checkpoint = cluster.psql("SELECT checkpoint_lsn - '0/0' FROM pg_control_checkpoint()").unwrap();
     assert!(sink.kept().now.unwrap().1 > checkpoint.parse::<u64>().unwrap());
 }
 
 #[test]
 fn a_promoted_standby_is_followed_onto_its_new_timeline() {
     for major in [13, 15, 18] {
-        let primary = PgCluster::builder()
-            .major(major)
-            .wal_segsize_mb(1)
-            .start()
-            .unwrap();
+        let primary = PgCluster::builder().major(major).wal_segsize_mb(1).start().unwrap();
         with_table(&primary);
         write(&primary, 3000);
         let standby = primary.standby().unwrap();
@@ -117,41 +93,23 @@ fn a_promoted_standby_is_followed_onto_its_new_timeline() {
         let sink = MemoryLog::default();
         let running = {
             let (config, sink, stop) = (config(&standby), sink.clone(), stop.clone());
-            thread::spawn(move || {
-                run(
-                    &config,
-                    &CaptureOptions {
-                        stop,
-                        ..options("follow", None)
-                    },
-                    &sink,
-                )
-            })
+            thread::spawn(move || run(&config, &CaptureOptions { stop, ..options("follow", None) }, &sink))
         };
         write(&primary, 3000);
         sleep(Duration::from_millis(500));
         drop(primary);
         standby.promote().unwrap();
         let end = write(&standby, 3000);
-        wait_for("the new timeline", || {
-            sink.kept().now.is_some_and(|now| now.0 == 2 && now.1 >= end)
-        });
+        wait_for("the new timeline", || sink.kept().now.is_some_and(|now| now.0 == 2 && now.1 >= end));
         stop.stop();
         running.join().unwrap().unwrap();
         let kept = sink.kept();
         let history = History::parse(2, &kept.logs[&2].history).unwrap();
-        assert_eq!(
-            history.fork(),
-            Some((1, LogOffset(kept.logs[&1].end.unwrap()))),
-            "{major}"
-        );
+        assert_eq!(history.fork(), Some((1, LogOffset(kept.logs[&1].end.unwrap()))), "{major}");
         assert_eq!(kept.logs[&2].from, kept.logs[&1].end.unwrap() / MIB * MIB);
         assert!(sink.compare(&standby, MIB) > 2 * MIB);
         // While it was a standby, nothing was promised.
-        assert!(
-            kept.covered.iter().all(|(to, _)| *to >= kept.logs[&2].from),
-            "{major}"
-        );
+        assert!(kept.covered.iter().all(|(to, _)| *to >= kept.logs[&2].from), "{major}");
     }
 }
 
@@ -186,11 +144,7 @@ fn log_that_a_lost_slot_no_longer_holds_is_a_recorded_gap() {
         let cluster = PgCluster::builder()
             .major(major)
             .wal_segsize_mb(1)
-            .settings([
-                ("max_slot_wal_keep_size", "2MB"),
-                ("max_wal_size", "4MB"),
-                ("min_wal_size", "2MB"),
-            ])
+            .settings([("max_slot_wal_keep_size", "2MB"), ("max_wal_size", "4MB"), ("min_wal_size", "2MB")])
             .start()
             .unwrap();
         with_table(&cluster);
@@ -207,18 +161,13 @@ fn log_that_a_lost_slot_no_longer_holds_is_a_recorded_gap() {
             let state = cluster.psql("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'lose'");
             state.unwrap() == "lost"
         });
-        let refused = CaptureOptions {
-            create_slot: false,
-            ..options("lose", None)
-        };
+        let refused = CaptureOptions { create_slot: false, ..options("lose", None) };
         let error = run(&config, &refused, &sink).unwrap_err();
         assert_eq!(error.code, "pg.slot_lost", "{major}: {error}");
         let end = write(&cluster, 100);
         run(&config, &options("lose", Some(end)), &sink).unwrap();
         let kept = sink.kept();
-        let [(timeline, from, to)] = kept.gaps[..] else {
-            panic!("{major}: {:?}", kept.gaps)
-        };
+        let [(timeline, from, to)] = kept.gaps[..] else { panic!("{major}: {:?}", kept.gaps) };
         assert_eq!((timeline, from), (1, before), "{major}");
         assert!(to > before && to.is_multiple_of(MIB), "{major}");
         assert_eq!(kept.logs[&1].from, to);
@@ -233,21 +182,15 @@ fn another_cluster_and_a_rewound_one_are_refused() {
     let mut cluster = PgCluster::builder().wal_segsize_mb(1).start().unwrap();
     with_table(&cluster);
     let config = config(&cluster);
-    let source = CaptureSource {
-        config: &config,
-        system: Some(1),
-    };
+    let source = CaptureSource { config: &config, system: Some(1) };
     let mut sink = MemoryLog::default();
     let error = capture(source, &CaptureFrom { at: None }, &options("w", None), &mut sink).unwrap_err();
     assert_eq!(error.code, "pg.wrong_cluster");
 
     cluster.stop(StopMode::Fast).unwrap();
     let copy = cluster.home().path().join("copy");
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .args([cluster.data_dir(), &copy])
-        .status()
-        .unwrap();
+    let copied =
+        std::process::Command::new("cp").arg("-a").args([cluster.data_dir(), &copy]).status().unwrap();
     assert!(copied.success());
     cluster.start().unwrap();
     let end = write(&cluster, 3000);
@@ -259,29 +202,17 @@ fn another_cluster_and_a_rewound_one_are_refused() {
     cluster.start().unwrap();
     let error = run(&config, &options("w", None), &sink).unwrap_err();
     assert_eq!((error.code, error.retryable), ("pg.diverged", false), "{error}");
-    assert_eq!(
-        sink.kept().logs[&1].bytes.len(),
-        held.logs[&1].bytes.len(),
-        "nothing was changed"
-    );
+    assert_eq!(sink.kept().logs[&1].bytes.len(), held.logs[&1].bytes.len(), "nothing was changed");
 }
 
 #[test]
 fn a_slot_that_may_not_be_made_is_missed() {
     let cluster = PgCluster::builder().start().unwrap();
-    let options = CaptureOptions {
-        create_slot: false,
-        ..options("none", None)
-    };
+    let options = CaptureOptions { create_slot: false, ..options("none", None) };
     let error = run(&config(&cluster), &options, &MemoryLog::default()).unwrap_err();
     // Before 15 only an ordinary connection can tell; here there is one.
     assert_eq!(error.code, "pg.slot_missing", "{error}");
-    assert!(
-        error
-            .hint
-            .unwrap()
-            .contains("pg_create_physical_replication_slot")
-    );
+    assert!(error.hint.unwrap().contains("pg_create_physical_replication_slot"));
 }
 
 #[test]
@@ -289,11 +220,7 @@ fn an_idle_server_keeps_promising_and_a_busy_one_too() {
     for major in [13, 18] {
         let cluster = PgCluster::builder()
             .major(major)
-            .settings([
-                ("autovacuum", "off"),
-                ("bgwriter_lru_maxpages", "0"),
-                ("checkpoint_timeout", "1h"),
-            ])
+            .settings([("autovacuum", "off"), ("bgwriter_lru_maxpages", "0"), ("checkpoint_timeout", "1h")])
             .start()
             .unwrap();
         with_table(&cluster);
@@ -301,16 +228,7 @@ fn an_idle_server_keeps_promising_and_a_busy_one_too() {
         let sink = MemoryLog::default();
         let running = {
             let (config, sink, stop) = (config(&cluster), sink.clone(), stop.clone());
-            thread::spawn(move || {
-                run(
-                    &config,
-                    &CaptureOptions {
-                        stop,
-                        ..options("c", None)
-                    },
-                    &sink,
-                )
-            })
+            thread::spawn(move || run(&config, &CaptureOptions { stop, ..options("c", None) }, &sink))
         };
         let now = || -> i64 {
             let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -319,10 +237,7 @@ fn an_idle_server_keeps_promising_and_a_busy_one_too() {
         // Idle.
         let moment = now();
         wait_for("coverage while idle", || {
-            sink.kept()
-                .covered
-                .last()
-                .is_some_and(|(_, until)| *until > moment)
+            sink.kept().covered.last().is_some_and(|(_, until)| *until > moment)
         });
         // Busy: a commit that is durable at a moment lies within what is covered until then.
         for _ in 0..20 {
@@ -330,18 +245,12 @@ fn an_idle_server_keeps_promising_and_a_busy_one_too() {
             let moment = now();
             sleep(Duration::from_millis(50));
             for (to, until) in sink.kept().covered {
-                assert!(
-                    until < moment || to >= position,
-                    "{major}: covered until {until} at {to:X}"
-                );
+                assert!(until < moment || to >= position, "{major}: covered until {until} at {to:X}");
             }
         }
         let (position, moment) = (cluster.flushed().unwrap(), now());
         wait_for("coverage after the load", || {
-            sink.kept()
-                .covered
-                .last()
-                .is_some_and(|(to, until)| *until > moment && *to >= position)
+            sink.kept().covered.last().is_some_and(|(to, until)| *until > moment && *to >= position)
         });
         stop.stop();
         running.join().unwrap().unwrap();
@@ -351,18 +260,11 @@ fn an_idle_server_keeps_promising_and_a_busy_one_too() {
 #[test]
 fn the_servers_clock_and_identity_come_over_replication_alone() {
     for major in VERSIONS {
-        let cluster = PgCluster::builder()
-            .major(major)
-            .wal_segsize_mb(4)
-            .start()
-            .unwrap();
+        let cluster = PgCluster::builder().major(major).wal_segsize_mb(4).start().unwrap();
         let mut replication = Replication::open(&config(&cluster)).unwrap();
         let identity = replication.identify().unwrap();
         assert_eq!(identity.system, cluster.system_identifier().unwrap());
-        assert_eq!(
-            (identity.version / 10_000, identity.segment_size),
-            (major, 4 * MIB)
-        );
+        assert_eq!((identity.version / 10_000, identity.segment_size), (major, 4 * MIB));
         assert!(!identity.in_recovery);
         let time = replication.server_time().unwrap();
         let epoch = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -389,18 +291,10 @@ fn a_server_that_falls_silent_is_noticed() {
         let (config, sink) = (config, sink.clone());
         thread::spawn(move || run(&config, &options("silent", None), &sink))
     };
-    wait_for("the stream", || {
-        cluster.psql("SELECT count(*) FROM pg_stat_replication").unwrap() == "1"
-    });
+    wait_for("the stream", || cluster.psql("SELECT count(*) FROM pg_stat_replication").unwrap() == "1");
     let pid = cluster.psql("SELECT pid FROM pg_stat_replication").unwrap();
     let signal = |name: &str| {
-        assert!(
-            std::process::Command::new("kill")
-                .args([name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     };
     signal("-STOP");
     let error = running.join().unwrap().unwrap_err();
@@ -456,42 +350,24 @@ fn only_what_is_durable_is_acknowledged_and_lets_commits_return() {
     let running = {
         let (config, inner, stop) = (config(&cluster), inner.clone(), stop.clone());
         thread::spawn(move || {
-            let options = CaptureOptions {
-                stop,
-                ..options("ack", None)
-            };
-            let source = CaptureSource {
-                config: &config,
-                system: None,
-            };
-            capture(
-                source,
-                &CaptureFrom { at: None },
-                &options,
-                &mut Slow { inner, durable },
-            )
+            let options = CaptureOptions { stop, ..options("ack", None) };
+            let source = CaptureSource { config: &config, system: None };
+            capture(source, &CaptureFrom { at: None }, &options, &mut Slow { inner, durable })
         })
     };
     wait_for("the first acknowledgement", || {
-        cluster
-            .psql("SELECT flush_lsn - '0/0' FROM pg_stat_replication")
-            .unwrap()
-            == durable.0.to_string()
+        cluster.psql("SELECT flush_lsn - '0/0' FROM pg_stat_replication").unwrap() == durable.0.to_string()
     });
     let end = write(&cluster, 100);
     wait_for("the data", || inner.kept().now.is_some_and(|now| now.1 >= end));
     sleep(Duration::from_millis(700));
     let seen = "SELECT write_lsn - '0/0', flush_lsn - '0/0', replay_lsn IS NULL FROM pg_stat_replication";
     assert_eq!(cluster.psql(seen).unwrap(), format!("{0}|{0}|t", durable.0));
-    let slot = cluster
-        .psql("SELECT restart_lsn - '0/0' FROM pg_replication_slots")
-        .unwrap();
+    let slot = cluster.psql("SELECT restart_lsn - '0/0' FROM pg_replication_slots").unwrap();
     assert_eq!(slot, durable.0.to_string());
     for level in ["remote_write", "on"] {
         let mut session = cluster.session().unwrap();
-        session
-            .query(&format!("SET synchronous_commit = {level}"))
-            .unwrap();
+        session.query(&format!("SET synchronous_commit = {level}")).unwrap();
         let committing = thread::spawn(move || session.query("INSERT INTO t VALUES (1)").unwrap());
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         wait_for("the wait for us", || cluster.psql(waiting).unwrap() == "1");

@@ -37,14 +37,7 @@ pub(super) struct Answer<'a> {
 impl<'a> Answer<'a> {
     pub(super) fn new(connection: &'a mut Connection, stop: &'a StopFlag, object: &'a str) -> Self {
         let typed = connection.major() >= 15;
-        Self {
-            connection,
-            stop,
-            object,
-            typed,
-            next_archive: 0,
-            archives: 0,
-        }
+        Self { connection, stop, object, typed, next_archive: 0, archives: 0 }
     }
 
     /// Says how many archives will come.
@@ -74,10 +67,7 @@ impl<'a> Answer<'a> {
                 Frame::Message(Message::CopyOutResponse(_)) if self.typed => {}
                 Frame::Message(Message::CopyOutResponse(_)) => return Ok(self.begin_archive()),
                 Frame::Message(Message::CopyData(body)) => {
-                    if let Some(piece) = self
-                        .content(body.into_bytes())
-                        .map_err(|error| self.fail(error))?
-                    {
+                    if let Some(piece) = self.content(body.into_bytes()).map_err(|error| self.fail(error))? {
                         return Ok(piece);
                     }
                 }
@@ -116,9 +106,7 @@ impl<'a> Answer<'a> {
         if !self.typed {
             return Ok(Some(Piece::Data(body)));
         }
-        let kind = body
-            .try_get_u8()
-            .map_err(|_| PgError::Protocol("an empty message".to_owned()))?;
+        let kind = body.try_get_u8().map_err(|_| PgError::Protocol("an empty message".to_owned()))?;
         match kind {
             b'd' => Ok(Some(Piece::Data(body))),
             b'n' => Ok(Some(self.begin_archive())),
@@ -136,14 +124,10 @@ impl<'a> Answer<'a> {
                     tracing::debug!(%error, "backup command not cancelled");
                 }
                 return Err(
-                    EngineError::new("pg.stopped", "back up", self.object, "asked to stop").retryable(),
+                    EngineError::new("pg.stopped", "back up", self.object, "asked to stop").retryable()
                 );
             }
-            if let Some(frame) = self
-                .connection
-                .receive(Some(POLL))
-                .map_err(|error| self.fail(error))?
-            {
+            if let Some(frame) = self.connection.receive(Some(POLL)).map_err(|error| self.fail(error))? {
                 return Ok(frame);
             }
         }

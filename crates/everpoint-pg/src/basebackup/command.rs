@@ -82,10 +82,7 @@ mod tests {
 
     #[test]
     fn odd_paths_are_escaped_in_a_tablespace_map() {
-        let link = |oid, path: Option<&str>| TablespaceLink {
-            oid,
-            path: path.map(str::to_owned),
-        };
+        let link = |oid, path: Option<&str>| TablespaceLink { oid, path: path.map(str::to_owned) };
         let links = [link(7, Some("/a\nb\\c")), link(8, None), link(9, Some("/d"))];
         assert_eq!(tablespace_map(links.iter()), "7 /a\\\nb\\\\c\n9 /d\n");
     }

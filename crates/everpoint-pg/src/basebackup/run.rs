@@ -58,10 +58,7 @@ pub fn base_backup(
         start,
         timeline,
         started_at,
-        tablespaces: archives
-            .iter()
-            .filter_map(|archive| archive.link.clone())
-            .collect(),
+        tablespaces: archives.iter().filter_map(|archive| archive.link.clone()).collect(),
         expected_bytes: archives.iter().map(|archive| archive.expected_bytes).sum(),
         page_size: facts.page_size,
         method: "replication",
@@ -80,11 +77,7 @@ pub fn base_backup(
     transfer(options, sink, &judge, check, &object, reader)?;
     let (stop, timeline) = position(&answer.rows()?, &object)?;
     if let Some(damaged) = answer.finish()? {
-        tracing::warn!(
-            server = object,
-            "the server, too, found damaged pages: {}",
-            damaged.message
-        );
+        tracing::warn!(server = object, "the server, too, found damaged pages: {}", damaged.message);
     }
     let stopped_at = replication.server_time().map_err(fail)?;
     let mut facts = catalog::facts(replication.connection()).map_err(fail)?;
@@ -94,12 +87,7 @@ pub fn base_backup(
             tracing::debug!(%error, "no ordinary connection; extensions and collations are not recorded")
         }
     }
-    Ok(BackupEnd {
-        stop,
-        timeline,
-        stopped_at,
-        facts,
-    })
+    Ok(BackupEnd { stop, timeline, stopped_at, facts })
 }
 
 /// What must be known before.
@@ -116,21 +104,15 @@ impl Facts {
         crate::replication::check_system(system, identity.system, object)?;
         let major = identity.version / 10_000;
         if major < OLDEST {
-            let message = format!(
-                "version {} is too old, {OLDEST} is the oldest supported",
-                identity.version_text
-            );
+            let message =
+                format!("version {} is too old, {OLDEST} is the oldest supported", identity.version_text);
             return Err(EngineError::new("pg.version", "back up", object, message).class(FailureClass::Usage));
         }
         let checksums = replication.connection().show("data_checksums").map_err(fail)? == "on";
         let text = replication.connection().show("block_size").map_err(fail)?;
         let page_size = parse_size(&text).and_then(|size| u32::try_from(size).ok());
         let page_size = page_size.ok_or_else(|| fail(PgError::Protocol(format!("block_size {text}"))))?;
-        Ok(Self {
-            major,
-            checksums,
-            page_size,
-        })
+        Ok(Self { major, checksums, page_size })
     }
 }
 
@@ -155,16 +137,9 @@ fn archives(list: &Rows) -> Vec<Archive> {
             let link = oid.map(|oid| TablespaceLink {
                 oid,
                 // An in-place tablespace, a directory below pg_tblspc, is listed with a relative path.
-                path: list
-                    .get(row, 1)
-                    .filter(|path| path.starts_with('/'))
-                    .map(str::to_owned),
+                path: list.get(row, 1).filter(|path| path.starts_with('/')).map(str::to_owned),
             });
-            Archive {
-                prefix,
-                link,
-                expected_bytes,
-            }
+            Archive { prefix, link, expected_bytes }
         })
         .collect()
 }
@@ -190,9 +165,8 @@ fn read(
             Piece::Archive(number) => {
                 let archive = archives.get(number);
                 splitter.archive(archive.map_or_else(String::new, |archive| archive.prefix.clone()))?;
-                let in_place = archive
-                    .and_then(|it| it.link.as_ref())
-                    .is_some_and(|link| link.path.is_none());
+                let in_place =
+                    archive.and_then(|it| it.link.as_ref()).is_some_and(|link| link.path.is_none());
                 if let (true, Some(archive)) = (in_place, archive) {
                     let path = archive.prefix.trim_end_matches('/').to_owned();
                     splitter.directory(path, DIRECTORY_MODE, now)?;
@@ -225,9 +199,7 @@ fn transfer(
     }
     let failed = AtomicBool::new(false);
     let jobs_out = Mutex::new(jobs_out);
-    let handles = (0..workers)
-        .map(|_| sink.worker())
-        .collect::<Result<Vec<_>, _>>()?;
+    let handles = (0..workers).map(|_| sink.worker()).collect::<Result<Vec<_>, _>>()?;
     thread::scope(|scope| {
         let mut threads = Vec::with_capacity(workers);
         for worker in handles {

@@ -84,20 +84,8 @@ impl<'a> Splitter<'a> {
 
     /// A directory of which no archive tells.
     pub(super) fn directory(&mut self, path: String, mode: u32, modified: Micros) -> Result<(), EngineError> {
-        let file = FileMeta {
-            path,
-            kind: FileKind::Directory,
-            mode,
-            modified,
-            size_hint: 0,
-        };
-        self.send(Job {
-            file: Arc::new(file),
-            pages: None,
-            offset: 0,
-            data: Vec::new(),
-            last: true,
-        })
+        let file = FileMeta { path, kind: FileKind::Directory, mode, modified, size_hint: 0 };
+        self.send(Job { file: Arc::new(file), pages: None, offset: 0, data: Vec::new(), last: true })
     }
 
     /// A small file of which no archive tells.
@@ -109,29 +97,14 @@ impl<'a> Splitter<'a> {
         modified: Micros,
     ) -> Result<(), EngineError> {
         let (path, size_hint) = (path.to_owned(), content.len() as u64);
-        let file = FileMeta {
-            path,
-            kind: FileKind::Plain,
-            mode,
-            modified,
-            size_hint,
-        };
+        let file = FileMeta { path, kind: FileKind::Plain, mode, modified, size_hint };
         let data = content.to_vec();
-        self.send(Job {
-            file: Arc::new(file),
-            pages: None,
-            offset: 0,
-            data,
-            last: true,
-        })
+        self.send(Job { file: Arc::new(file), pages: None, offset: 0, data, last: true })
     }
 
     fn begin(&mut self, entry: &Entry) -> Result<(), EngineError> {
         let Some(relative) = normal(&entry.path) else {
-            return Err(self.broken(format!(
-                "the path {:?} leads out of the data directory",
-                entry.path
-            )));
+            return Err(self.broken(format!("the path {:?} leads out of the data directory", entry.path)));
         };
         let path = format!("{}{relative}", self.prefix);
         let modified = Micros(entry.modified.saturating_mul(1_000_000));
@@ -147,23 +120,9 @@ impl<'a> Splitter<'a> {
             }
             (EntryKind::File, Class::Skip(reason)) => tracing::debug!(path, "left out: it {reason}"),
             (EntryKind::File, class) => {
-                let pages = if let Class::Pages(pages) = class {
-                    Some(pages)
-                } else {
-                    None
-                };
-                let kind = if pages.is_some() {
-                    FileKind::Pages
-                } else {
-                    FileKind::Plain
-                };
-                let file = FileMeta {
-                    path,
-                    kind,
-                    mode: entry.mode,
-                    modified,
-                    size_hint: entry.size,
-                };
+                let pages = if let Class::Pages(pages) = class { Some(pages) } else { None };
+                let kind = if pages.is_some() { FileKind::Pages } else { FileKind::Plain };
+                let file = FileMeta { path, kind, mode: entry.mode, modified, size_hint: entry.size };
                 self.open = Some(Open {
                     file: Arc::new(file),
                     pages: pages.filter(|_| self.check_pages),
@@ -214,13 +173,7 @@ impl<'a> Splitter<'a> {
         let data = std::mem::replace(&mut open.buffer, next);
         let offset = open.offset;
         open.offset += data.len() as u64;
-        let job = Job {
-            file: Arc::clone(&open.file),
-            pages: open.pages,
-            offset,
-            data,
-            last,
-        };
+        let job = Job { file: Arc::clone(&open.file), pages: open.pages, offset, data, last };
         self.send(job)
     }
 
@@ -238,12 +191,7 @@ impl<'a> Splitter<'a> {
 
     /// Stands in for the worker's own error, which is reported instead.
     fn workers_gone(&self) -> EngineError {
-        EngineError::new(
-            "pg.backup_stopped",
-            "back up",
-            self.object,
-            "what was read could not be stored",
-        )
+        EngineError::new("pg.backup_stopped", "back up", self.object, "what was read could not be stored")
     }
 
     fn broken(&self, message: String) -> EngineError {
@@ -256,10 +204,7 @@ fn normal(path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;
     }
-    let parts: Vec<&str> = path
-        .split('/')
-        .filter(|part| !matches!(*part, "" | "."))
-        .collect();
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     (!parts.contains(&"..")).then(|| parts.join("/"))
 }
 
@@ -269,10 +214,7 @@ mod tests {
 
     #[test]
     fn paths_stay_inside() {
-        assert_eq!(
-            normal("./pg_wal/archive_status/").as_deref(),
-            Some("pg_wal/archive_status")
-        );
+        assert_eq!(normal("./pg_wal/archive_status/").as_deref(), Some("pg_wal/archive_status"));
         assert_eq!(normal("./").as_deref(), Some(""));
         assert_eq!(normal("/etc/passwd"), None);
         assert_eq!(normal("base/../../x"), None);

@@ -131,9 +131,7 @@ impl TarReader {
                     if data.is_empty() {
                         return Ok(None);
                     }
-                    self.state = State::Content {
-                        left: left - data.len() as u64,
-                    };
+                    self.state = State::Content { left: left - data.len() as u64 };
                     return Ok(Some(TarEvent::Data(data)));
                 }
                 State::Padding { left: 0 } => self.state = State::Header,
@@ -162,10 +160,7 @@ impl TarReader {
     }
 
     fn error(&self, message: &'static str) -> TarError {
-        TarError {
-            at: self.position,
-            message,
-        }
+        TarError { at: self.position, message }
     }
 
     /// Up to `limit` bytes off the front of the input.
@@ -212,17 +207,11 @@ impl TarReader {
         let (kind, content) = match kind {
             0 | b'0' | b'7' => (EntryKind::File, size),
             b'5' => (EntryKind::Directory, 0),
-            b'2' => (
-                EntryKind::Link(self.long_link.take().unwrap_or_else(|| text(field(157, 257)))),
-                0,
-            ),
+            b'2' => (EntryKind::Link(self.long_link.take().unwrap_or_else(|| text(field(157, 257)))), 0),
             other => (EntryKind::Other(other), size),
         };
         let entry = Entry {
-            path: self
-                .long_path
-                .take()
-                .unwrap_or_else(|| path(field(0, 100), field(345, 500))),
+            path: self.long_path.take().unwrap_or_else(|| path(field(0, 100), field(345, 500))),
             kind,
             size: content,
             mode: u32::try_from(number(field(100, 108)).unwrap_or_default()).unwrap_or_default() & 0o7777,
@@ -230,11 +219,7 @@ impl TarReader {
         };
         self.long_link = None;
         self.padding = padding(content);
-        self.state = if content == 0 {
-            State::Ending
-        } else {
-            State::Content { left: content }
-        };
+        self.state = if content == 0 { State::Ending } else { State::Content { left: content } };
         Ok(Some(entry))
     }
 
@@ -270,10 +255,7 @@ fn number(field: &[u8]) -> Option<u64> {
             value.checked_mul(256)?.checked_add(u64::from(*byte))
         });
     }
-    let end = field
-        .iter()
-        .rposition(|byte| !matches!(byte, 0 | b' '))
-        .map_or(0, |last| last + 1);
+    let end = field.iter().rposition(|byte| !matches!(byte, 0 | b' ')).map_or(0, |last| last + 1);
     let digits = field.get(..end)?.trim_ascii_start();
     digits.iter().try_fold(0_u64, |value, digit| match digit {
         b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(digit - b'0')),
@@ -288,11 +270,7 @@ fn text(field: &[u8]) -> String {
 
 fn path(name: &[u8], prefix: &[u8]) -> String {
     let (name, prefix) = (text(name), text(prefix));
-    if prefix.is_empty() {
-        name
-    } else {
-        format!("{prefix}/{name}")
-    }
+    if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
 }
 
 /// Records `<length> <key>=<value>\n`.
@@ -373,20 +351,11 @@ mod tests {
     fn any_cutting_of_the_stream_gives_the_same_entries() {
         let bytes = archive();
         let whole = read(&bytes, bytes.len()).unwrap();
-        let names: Vec<_> = whole
-            .iter()
-            .map(|(name, content)| (name.as_str(), content.len()))
-            .collect();
+        let names: Vec<_> = whole.iter().map(|(name, content)| (name.as_str(), content.len())).collect();
         let long = "d/".repeat(80) + "file";
         assert_eq!(
             names,
-            [
-                ("base", 0),
-                ("base/1", 1300),
-                ("empty", 0),
-                ("long name", 1),
-                (long.as_str(), 512)
-            ]
+            [("base", 0), ("base/1", 1300), ("empty", 0), ("long name", 1), (long.as_str(), 512)]
         );
         for step in [1, 3, 511, 512, 513, 4096] {
             assert_eq!(read(&bytes, step).unwrap(), whole, "{step}");

@@ -19,11 +19,7 @@ pub(super) struct TornJudge<'a> {
 
 impl<'a> TornJudge<'a> {
     pub(super) const fn new(config: &'a Config, start: LogOffset) -> Self {
-        Self {
-            config,
-            start,
-            known: Mutex::new((start, None)),
-        }
+        Self { config, start, known: Mutex::new((start, None)) }
     }
 
     /// Whether replay heals a page with this LSN. If the server can't be asked, it is not taken to be healed.

@@ -30,15 +30,8 @@ pub(super) fn work(
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut job) = job else { return worker.finish() };
-        let damaged = job
-            .pages
-            .map_or_else(Vec::new, |pages| check(&mut job, pages, judge));
-        let part = Part {
-            offset: job.offset,
-            data: &job.data,
-            last: job.last,
-            damaged_pages: &damaged,
-        };
+        let damaged = job.pages.map_or_else(Vec::new, |pages| check(&mut job, pages, judge));
+        let part = Part { offset: job.offset, data: &job.data, last: job.last, damaged_pages: &damaged };
         worker.part(&job.file, part)?;
         job.data.clear();
         // Directories come with a buffer of nothing; at the end nobody wants the others back.

@@ -27,22 +27,10 @@ const SETTINGS: [&str; 13] = [
 
 /// Queries whose single value is kept under a name of ours; each may fail for want of a privilege.
 const VALUES: [(&str, &str); 8] = [
-    (
-        "wal_senders_used",
-        "SELECT count(*) FROM pg_catalog.pg_stat_replication",
-    ),
-    (
-        "slots_used",
-        "SELECT count(*) FROM pg_catalog.pg_replication_slots",
-    ),
-    (
-        "archived",
-        "SELECT archived_count FROM pg_catalog.pg_stat_archiver",
-    ),
-    (
-        "archive_failed",
-        "SELECT failed_count FROM pg_catalog.pg_stat_archiver",
-    ),
+    ("wal_senders_used", "SELECT count(*) FROM pg_catalog.pg_stat_replication"),
+    ("slots_used", "SELECT count(*) FROM pg_catalog.pg_replication_slots"),
+    ("archived", "SELECT archived_count FROM pg_catalog.pg_stat_archiver"),
+    ("archive_failed", "SELECT failed_count FROM pg_catalog.pg_stat_archiver"),
     (
         "archive_failing",
         "SELECT last_failed_wal FROM pg_catalog.pg_stat_archiver \
@@ -57,10 +45,7 @@ const VALUES: [(&str, &str); 8] = [
         "replication_role",
         "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user",
     ),
-    (
-        "superuser",
-        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user",
-    ),
+    ("superuser", "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"),
 ];
 
 /// What was found out, before it is judged.
@@ -98,11 +83,7 @@ pub(super) struct SlotFindings {
 pub fn check(config: &Config, slot: Option<&str>) -> Vec<CheckLine> {
     let mut findings = Findings {
         user: config.user.clone(),
-        host: config
-            .hosts
-            .first()
-            .map(|host| host.name.clone())
-            .unwrap_or_default(),
+        host: config.hosts.first().map(|host| host.name.clone()).unwrap_or_default(),
         application_name: config.application_name.clone(),
         ..Findings::default()
     };
@@ -140,10 +121,9 @@ pub fn check(config: &Config, slot: Option<&str>) -> Vec<CheckLine> {
 
 fn no_connection(config: &Config, error: &PgError) -> CheckLine {
     let hint = match error.sqlstate() {
-        Some("42501") => Some(format!(
-            "ALTER ROLE {} REPLICATION",
-            crate::client::quote_identifier(&config.user)
-        )),
+        Some("42501") => {
+            Some(format!("ALTER ROLE {} REPLICATION", crate::client::quote_identifier(&config.user)))
+        }
         Some("28000") => Some(format!(
             "if pg_hba.conf has no such line, add `hostssl replication {} <our address>/32 scram-sha-256` and SELECT \
              pg_reload_conf(); if the role does not exist: CREATE ROLE {} LOGIN REPLICATION PASSWORD '...'",
@@ -151,22 +131,14 @@ fn no_connection(config: &Config, error: &PgError) -> CheckLine {
         )),
         _ => None,
     };
-    let message = format!(
-        "no replication connection to {config}: {error}{}",
-        cause_of(error)
-    );
+    let message = format!("no replication connection to {config}: {error}{}", cause_of(error));
     let hint = hint.or_else(|| match error {
         PgError::Parameter { hint, .. }
         | PgError::Tls { hint, .. }
         | PgError::Authentication { hint, .. } => hint.clone(),
         _ => None,
     });
-    CheckLine {
-        name: "connection".to_owned(),
-        state: CheckState::Error,
-        message,
-        hint,
-    }
+    CheckLine { name: "connection".to_owned(), state: CheckState::Error, message, hint }
 }
 
 fn cause_of(error: &PgError) -> String {
@@ -180,10 +152,7 @@ fn look_by_replication(replication: &mut Replication, slot: Option<&str>, findin
     }
     look_at_connection(replication.connection(), findings);
     if let Some(name) = slot {
-        let mut found = SlotFindings {
-            name: name.to_owned(),
-            ..SlotFindings::default()
-        };
+        let mut found = SlotFindings { name: name.to_owned(), ..SlotFindings::default() };
         if replication.connection().major() >= 15
             && let Ok(Some(position)) = replication.read_slot(name)
         {
@@ -225,24 +194,16 @@ fn look_by_sql(sql: &mut Connection, slot: Option<&str>, findings: &mut Findings
         "has_function_privilege('pg_catalog.pg_start_backup(text,boolean,boolean)', 'EXECUTE') AND \
          has_function_privilege('pg_catalog.pg_stop_backup(boolean,boolean)', 'EXECUTE')"
     };
-    findings.may_start_backup = sql
-        .query(&format!("SELECT {functions}"))
-        .is_ok_and(|rows| rows.single() == Some("t"));
+    findings.may_start_backup =
+        sql.query(&format!("SELECT {functions}")).is_ok_and(|rows| rows.single() == Some("t"));
     if let Some(name) = slot {
         look_at_slot(sql, name, findings);
     }
 }
 
 fn look_at_slot(sql: &mut Connection, name: &str, findings: &mut Findings) {
-    let in_recovery = findings
-        .identity
-        .as_ref()
-        .is_some_and(|identity| identity.in_recovery);
-    let end = if in_recovery {
-        "pg_last_wal_receive_lsn()"
-    } else {
-        "pg_current_wal_lsn()"
-    };
+    let in_recovery = findings.identity.as_ref().is_some_and(|identity| identity.in_recovery);
+    let end = if in_recovery { "pg_last_wal_receive_lsn()" } else { "pg_current_wal_lsn()" };
     let query = format!(
         "SELECT active, wal_status, pg_catalog.pg_wal_lsn_diff(pg_catalog.{end}, restart_lsn)::bigint \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",

@@ -37,19 +37,12 @@ pub fn facts(connection: &mut Connection) -> Result<Vec<(String, String)>, PgErr
     for name in SETTINGS {
         facts.push((name.to_owned(), connection.show(name)?));
     }
-    for (name, setting) in [
-        ("wal_segment_size", "wal_segment_size"),
-        ("page_size", "block_size"),
-    ] {
+    for (name, setting) in [("wal_segment_size", "wal_segment_size"), ("page_size", "block_size")] {
         let text = connection.show(setting)?;
         let bytes = parse_size(&text).ok_or_else(|| PgError::Protocol(format!("{setting} {text}")))?;
         facts.push((name.to_owned(), bytes.to_string()));
     }
-    let checksums = if connection.show("data_checksums")? == "on" {
-        "1"
-    } else {
-        "0"
-    };
+    let checksums = if connection.show("data_checksums")? == "on" { "1" } else { "0" };
     facts.push(("checksum_version".to_owned(), checksums.to_owned()));
     facts.push(("from_standby".to_owned(), in_recovery(connection)?.to_string()));
     Ok(facts)

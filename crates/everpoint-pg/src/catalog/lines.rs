@@ -31,12 +31,7 @@ const MANAGED_ROLES: [(&str, &str); 4] = [
 ];
 
 fn line(name: &str, state: CheckState, message: impl Into<String>) -> CheckLine {
-    CheckLine {
-        name: name.to_owned(),
-        state,
-        message: message.into(),
-        hint: None,
-    }
+    CheckLine { name: name.to_owned(), state, message: message.into(), hint: None }
 }
 
 fn ok(name: &str, message: impl Into<String>) -> CheckLine {
@@ -44,17 +39,11 @@ fn ok(name: &str, message: impl Into<String>) -> CheckLine {
 }
 
 fn warning(name: &str, message: impl Into<String>, hint: impl Into<String>) -> CheckLine {
-    CheckLine {
-        hint: Some(hint.into()),
-        ..line(name, CheckState::Warning, message)
-    }
+    CheckLine { hint: Some(hint.into()), ..line(name, CheckState::Warning, message) }
 }
 
 fn error(name: &str, message: impl Into<String>, hint: impl Into<String>) -> CheckLine {
-    CheckLine {
-        hint: Some(hint.into()),
-        ..line(name, CheckState::Error, message)
-    }
+    CheckLine { hint: Some(hint.into()), ..line(name, CheckState::Error, message) }
 }
 
 impl Findings {
@@ -76,21 +65,9 @@ pub(super) fn all(findings: &Findings) -> Vec<CheckLine> {
     lines.extend(version(findings));
     lines.push(privileges(findings));
     lines.extend(wal_level(findings));
-    lines.extend(capacity(
-        findings,
-        "wal_senders",
-        "max_wal_senders",
-        "wal_senders_used",
-        SENDERS_NEEDED,
-    ));
+    lines.extend(capacity(findings, "wal_senders", "max_wal_senders", "wal_senders_used", SENDERS_NEEDED));
     let missing = u64::from(findings.slot.as_ref().is_none_or(|slot| !slot.exists));
-    lines.extend(capacity(
-        findings,
-        "replication_slots",
-        "max_replication_slots",
-        "slots_used",
-        missing,
-    ));
+    lines.extend(capacity(findings, "replication_slots", "max_replication_slots", "slots_used", missing));
     lines.extend(findings.slot.as_ref().map(slot));
     lines.extend(slot_limits(findings));
     lines.extend(archive(findings));
@@ -101,11 +78,7 @@ pub(super) fn all(findings: &Findings) -> Vec<CheckLine> {
 
 fn connection(findings: &Findings) -> Option<CheckLine> {
     let identity = findings.identity.as_ref()?;
-    let role = if identity.in_recovery {
-        "standby"
-    } else {
-        "primary"
-    };
+    let role = if identity.in_recovery { "standby" } else { "primary" };
     let message = format!(
         "connected to {} as {}: {role}, system identifier {}, timeline {}",
         findings.host, findings.user, identity.system, identity.timeline
@@ -127,9 +100,7 @@ fn encryption(findings: &Findings) -> CheckLine {
 
 /// Recognises managed services.
 pub(super) fn managed(findings: &Findings) -> Option<CheckLine> {
-    let by_host = MANAGED_HOSTS
-        .iter()
-        .find(|(suffix, _)| findings.host.ends_with(suffix));
+    let by_host = MANAGED_HOSTS.iter().find(|(suffix, _)| findings.host.ends_with(suffix));
     let role = findings.value("managed_role");
     let by_role = MANAGED_ROLES.iter().find(|(name, _)| role == Some(*name));
     let (_, service) = by_host.or(by_role)?;
@@ -151,21 +122,15 @@ fn version(findings: &Findings) -> Option<CheckLine> {
             format!("{message} is too old"),
             format!("{} is the oldest supported", SUPPORTED.start()),
         ),
-        _ => warning(
-            "version",
-            format!("{message} is newer than what was tested"),
-            "look for a newer release",
-        ),
+        _ => {
+            warning("version", format!("{message} is newer than what was tested"), "look for a newer release")
+        }
     })
 }
 
 fn privileges(findings: &Findings) -> CheckLine {
     let user = quote_identifier(&findings.user);
-    let grants = if findings
-        .identity
-        .as_ref()
-        .is_some_and(|identity| identity.version < 150_000)
-    {
+    let grants = if findings.identity.as_ref().is_some_and(|identity| identity.version < 150_000) {
         format!(
             "GRANT EXECUTE ON FUNCTION pg_catalog.pg_start_backup(text, boolean, boolean), \
              pg_catalog.pg_stop_backup(boolean, boolean) TO {user}"
@@ -177,11 +142,7 @@ fn privileges(findings: &Findings) -> CheckLine {
         )
     };
     if findings.identity.is_none() && findings.value("replication_role") != Some("t") {
-        return error(
-            "privileges",
-            "the role lacks REPLICATION",
-            format!("ALTER ROLE {user} REPLICATION"),
-        );
+        return error("privileges", "the role lacks REPLICATION", format!("ALTER ROLE {user} REPLICATION"));
     }
     if !findings.sql {
         return ok(
@@ -194,10 +155,7 @@ fn privileges(findings: &Findings) -> CheckLine {
     }
     CheckLine {
         hint: Some(grants),
-        ..ok(
-            "privileges",
-            "REPLICATION; a grant would allow backups by reading files",
-        )
+        ..ok("privileges", "REPLICATION; a grant would allow backups by reading files")
     }
 }
 
@@ -223,10 +181,7 @@ fn capacity(findings: &Findings, name: &str, limit: &str, used: &str, needed: u6
         None => format!("{most} at most; how many are in use can't be seen"),
     };
     if free < needed {
-        let hint = format!(
-            "ALTER SYSTEM SET {limit} = {}; then restart the server",
-            most + needed
-        );
+        let hint = format!("ALTER SYSTEM SET {limit} = {}; then restart the server", most + needed);
         return Some(error(name, format!("{message}, {needed} needed"), hint));
     }
     Some(ok(name, message))
@@ -235,19 +190,12 @@ fn capacity(findings: &Findings, name: &str, limit: &str, used: &str, needed: u6
 fn slot(slot: &SlotFindings) -> CheckLine {
     let name = &slot.name;
     if !slot.exists {
-        let hint = format!(
-            "SELECT pg_create_physical_replication_slot({}, true)",
-            quote_literal(name)
-        );
+        let hint = format!("SELECT pg_create_physical_replication_slot({}, true)", quote_literal(name));
         let found = ok("slot", format!("{name} does not exist yet; capture makes it"));
-        return CheckLine {
-            hint: Some(hint),
-            ..found
-        };
+        return CheckLine { hint: Some(hint), ..found };
     }
-    let held = slot.held_bytes.map_or_else(String::new, |bytes| {
-        format!(", holds back {} MiB of log", bytes >> 20)
-    });
+    let held =
+        slot.held_bytes.map_or_else(String::new, |bytes| format!(", holds back {} MiB of log", bytes >> 20));
     match slot.wal_status.as_deref() {
         Some("lost") => error(
             "slot",
@@ -259,18 +207,10 @@ fn slot(slot: &SlotFindings) -> CheckLine {
             format!("{name} is about to lose log{held}"),
             "start capture now, or raise max_slot_wal_keep_size",
         ),
-        _ if slot.held_bytes.is_some_and(|bytes| bytes > MUCH_HELD) => warning(
-            "slot",
-            format!("{name}{held}"),
-            "start capture, or drop the slot if nobody uses it",
-        ),
-        _ => ok(
-            "slot",
-            format!(
-                "{name}, {}{held}",
-                if slot.active { "in use" } else { "not in use" }
-            ),
-        ),
+        _ if slot.held_bytes.is_some_and(|bytes| bytes > MUCH_HELD) => {
+            warning("slot", format!("{name}{held}"), "start capture, or drop the slot if nobody uses it")
+        }
+        _ => ok("slot", format!("{name}, {}{held}", if slot.active { "in use" } else { "not in use" })),
     }
 }
 
@@ -283,10 +223,7 @@ fn slot_limits(findings: &Findings) -> Vec<CheckLine> {
             "ALTER SYSTEM SET max_slot_wal_keep_size = '<less than the free space>'; SELECT pg_reload_conf()",
         ));
     }
-    if let Some(timeout) = findings
-        .value("idle_replication_slot_timeout")
-        .filter(|value| *value != "0")
-    {
+    if let Some(timeout) = findings.value("idle_replication_slot_timeout").filter(|value| *value != "0") {
         lines.push(warning(
             "slot_timeout",
             format!("a slot that is idle for {timeout} is given up, and with it log"),
@@ -299,16 +236,9 @@ fn slot_limits(findings: &Findings) -> Vec<CheckLine> {
 fn archive(findings: &Findings) -> Option<CheckLine> {
     let mode = findings.value("archive_mode")?;
     if mode == "off" {
-        return Some(ok(
-            "archive",
-            "archive_mode is off: the log is captured by streaming",
-        ));
+        return Some(ok("archive", "archive_mode is off: the log is captured by streaming"));
     }
-    let set = |name| {
-        findings
-            .value(name)
-            .is_some_and(|value| !matches!(value, "" | "(disabled)"))
-    };
+    let set = |name| findings.value(name).is_some_and(|value| !matches!(value, "" | "(disabled)"));
     let hidden = findings.value("archive_command").is_none();
     if !hidden && !set("archive_command") && !set("archive_library") {
         return Some(warning(
@@ -326,10 +256,7 @@ fn archive(findings: &Findings) -> Option<CheckLine> {
         ));
     }
     let archived = findings.number("archived").unwrap_or(0);
-    Some(ok(
-        "archive",
-        format!("archive_mode is {mode}, {archived} segments archived"),
-    ))
+    Some(ok("archive", format!("archive_mode is {mode}, {archived} segments archived")))
 }
 
 fn pages(findings: &Findings) -> Vec<CheckLine> {
@@ -344,10 +271,7 @@ fn pages(findings: &Findings) -> Vec<CheckLine> {
         None => {}
     }
     for (name, why) in [
-        (
-            "full_page_writes",
-            "a backup from a standby is not possible, and a crash may tear pages",
-        ),
+        ("full_page_writes", "a backup from a standby is not possible, and a crash may tear pages"),
         ("fsync", "a crash of the machine may damage the cluster"),
     ] {
         if findings.value(name) == Some("off") {
@@ -367,10 +291,7 @@ fn synchronous(findings: &Findings) -> Option<CheckLine> {
         .split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '*')))
         .any(|word| word == findings.application_name || word == "*");
     if !named {
-        return Some(ok(
-            "synchronous",
-            format!("commits wait for {names}, not for this receiver"),
-        ));
+        return Some(ok("synchronous", format!("commits wait for {names}, not for this receiver")));
     }
     if findings.value("synchronous_commit") == Some("remote_apply") {
         return Some(warning(
@@ -379,10 +300,7 @@ fn synchronous(findings: &Findings) -> Option<CheckLine> {
             "ALTER SYSTEM SET synchronous_commit = on; SELECT pg_reload_conf()",
         ));
     }
-    Some(ok(
-        "synchronous",
-        format!("commits may wait for this receiver ({names})"),
-    ))
+    Some(ok("synchronous", format!("commits may wait for this receiver ({names})")))
 }
 
 #[cfg(test)]
@@ -392,10 +310,7 @@ mod tests {
     fn findings(values: &[(&str, &str)]) -> Findings {
         Findings {
             application_name: "everpoint".into(),
-            values: values
-                .iter()
-                .map(|(name, value)| ((*name).into(), (*value).into()))
-                .collect(),
+            values: values.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             ..Findings::default()
         }
     }
@@ -420,11 +335,7 @@ mod tests {
             assert_eq!(state(&lines, name), Some(CheckState::Error), "{name}");
         }
         assert_eq!(state(&lines, "checksums"), Some(CheckState::Warning));
-        assert!(
-            lines
-                .iter()
-                .all(|line| line.state == CheckState::Ok || line.hint.is_some())
-        );
+        assert!(lines.iter().all(|line| line.state == CheckState::Ok || line.hint.is_some()));
     }
 
     #[test]
@@ -439,11 +350,8 @@ mod tests {
 
     #[test]
     fn a_synchronous_receiver_is_told_by_its_name() {
-        let with = |names: &str| {
-            synchronous(&findings(&[("synchronous_standby_names", names)]))
-                .unwrap()
-                .message
-        };
+        let with =
+            |names: &str| synchronous(&findings(&[("synchronous_standby_names", names)])).unwrap().message;
         assert!(with("ANY 1 (a, everpoint)").contains("may wait for this receiver"));
         assert!(with("FIRST 1 (\"other\")").contains("not for this receiver"));
     }

@@ -23,9 +23,7 @@ use crate::replication::Replication;
 pub fn identify(config: &Config) -> Result<ServerIdentity, EngineError> {
     let mut replication =
         Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
-    replication
-        .identify()
-        .map_err(|error| error.at("identify", config.to_string()))
+    replication.identify().map_err(|error| error.at("identify", config.to_string()))
 }
 
 /// Writes a named restore point; returns the end of its record.
@@ -36,10 +34,7 @@ pub fn restore_point(config: &Config, name: &str) -> Result<LogOffset, EngineErr
     let object = format!("restore point {name} on {config}");
     let mut sql =
         connect(config, Purpose::Sql).map_err(|error| error.at("connect to", config.to_string()))?;
-    let query = format!(
-        "SELECT pg_catalog.pg_create_restore_point({})",
-        quote_literal(name)
-    );
+    let query = format!("SELECT pg_catalog.pg_create_restore_point({})", quote_literal(name));
     let rows = sql.query(&query).map_err(|error| {
         let denied = error.sqlstate() == Some("42501");
         let error = error.at("write", object.clone());

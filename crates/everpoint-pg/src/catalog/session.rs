@@ -30,14 +30,9 @@ impl SqlBackup {
             connect(config, Purpose::Sql).map_err(|error| error.at("connect to", object.clone()))?;
         // A backup may be silent for longer than any of these allows.
         let settings = "SET statement_timeout = 0; SET idle_session_timeout = 0";
-        let settings = if sql.major() >= 14 {
-            settings
-        } else {
-            "SET statement_timeout = 0"
-        };
+        let settings = if sql.major() >= 14 { settings } else { "SET statement_timeout = 0" };
         for setting in settings.split("; ") {
-            sql.query(setting)
-                .map_err(|error| error.at("prepare a session on", object.clone()))?;
+            sql.query(setting).map_err(|error| error.at("prepare a session on", object.clone()))?;
         }
         Ok(Self { sql, object })
     }
@@ -50,10 +45,7 @@ impl SqlBackup {
         let names = if self.sql.major() >= 15 {
             ["pg_backup_start(text,boolean)", "pg_backup_stop(boolean)"]
         } else {
-            [
-                "pg_start_backup(text,boolean,boolean)",
-                "pg_stop_backup(boolean,boolean)",
-            ]
+            ["pg_start_backup(text,boolean,boolean)", "pg_stop_backup(boolean,boolean)"]
         };
         for name in names {
             let query = format!("SELECT pg_catalog.has_function_privilege('pg_catalog.{name}', 'EXECUTE')");
@@ -65,17 +57,12 @@ impl SqlBackup {
     }
 
     fn query(&mut self, operation: &'static str, sql: &str) -> Result<Rows, EngineError> {
-        self.sql
-            .query(sql)
-            .map_err(|error| error.at(operation, self.object.clone()))
+        self.sql.query(sql).map_err(|error| error.at(operation, self.object.clone()))
     }
 
     fn clock(&mut self) -> Result<Micros, EngineError> {
         let rows = self.query("ask for the time on", &format!("SELECT ({CLOCK})::bigint"))?;
-        rows.single()
-            .and_then(|text| text.parse().ok())
-            .map(Micros)
-            .ok_or_else(|| self.odd("no time"))
+        rows.single().and_then(|text| text.parse().ok()).map(Micros).ok_or_else(|| self.odd("no time"))
     }
 
     /// The timeline of the server: of what it writes, or on a standby of what it replays.
@@ -89,11 +76,7 @@ impl SqlBackup {
         };
         let rows = self.query("ask for the timeline of", query)?;
         let text = rows.single().unwrap_or_default();
-        let timeline = if in_recovery {
-            text.parse().ok()
-        } else {
-            u32::from_str_radix(text, 16).ok()
-        };
+        let timeline = if in_recovery { text.parse().ok() } else { u32::from_str_radix(text, 16).ok() };
         timeline.ok_or_else(|| self.odd("no timeline"))
     }
 
@@ -108,12 +91,7 @@ fn lsn(text: Option<&str>) -> Option<LogOffset> {
 
 /// The timeline of the start, as the label says: `START TIMELINE: n` (servers from 11).
 fn labelled_timeline(label: &str) -> Option<u32> {
-    label
-        .lines()
-        .find_map(|line| line.strip_prefix("START TIMELINE: "))?
-        .trim()
-        .parse()
-        .ok()
+    label.lines().find_map(|line| line.strip_prefix("START TIMELINE: "))?.trim().parse().ok()
 }
 
 impl BackupSession for SqlBackup {
@@ -129,17 +107,11 @@ impl BackupSession for SqlBackup {
             "SELECT pg_catalog.sum(pg_catalog.pg_tablespace_size(oid))::bigint FROM pg_catalog.pg_tablespace";
         // For progress only; a role may lack the privilege.
         let expected = self.query("ask for the size of", size).ok();
-        let expected_bytes = expected
-            .and_then(|rows| rows.single().and_then(|text| text.parse().ok()))
-            .unwrap_or_default();
+        let expected_bytes =
+            expected.and_then(|rows| rows.single().and_then(|text| text.parse().ok())).unwrap_or_default();
         let rows = self.query("start a backup of", &query)?;
         let position = lsn(rows.single()).ok_or_else(|| self.odd("no start position"))?;
-        Ok(SessionStart {
-            position,
-            timeline: self.timeline()?,
-            started_at,
-            expected_bytes,
-        })
+        Ok(SessionStart { position, timeline: self.timeline()?, started_at, expected_bytes })
     }
 
     fn stop(&mut self) -> Result<SessionStop, EngineError> {
@@ -159,13 +131,6 @@ impl BackupSession for SqlBackup {
         let fail = |error: PgError| error.at("read the settings of", self.object.clone());
         let mut facts = facts(&mut self.sql).map_err(fail)?;
         facts.extend(sql_facts(&mut self.sql).map_err(fail)?);
-        Ok(SessionStop {
-            position,
-            timeline,
-            stopped_at,
-            label_file,
-            tablespace_map,
-            facts,
-        })
+        Ok(SessionStop { position, timeline, stopped_at, label_file, tablespace_map, facts })
     }
 }

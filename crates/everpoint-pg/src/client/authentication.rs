@@ -26,9 +26,7 @@ pub(super) fn authenticate(
     loop {
         let message = next(connection, timeout)?;
         if must_bind && !bound && !matches!(message, Message::AuthenticationSasl(_)) {
-            return Err(refused(
-                "channel binding is required, but the server does not ask for SCRAM",
-            ));
+            return Err(refused("channel binding is required, but the server does not ask for SCRAM"));
         }
         match message {
             Message::AuthenticationOk => return Ok(()),
@@ -57,10 +55,7 @@ pub(super) fn authenticate(
 }
 
 fn next(connection: &mut Connection, timeout: Duration) -> Result<Message, PgError> {
-    match connection
-        .receive(Some(timeout))?
-        .ok_or(PgError::Timeout(timeout))?
-    {
+    match connection.receive(Some(timeout))?.ok_or(PgError::Timeout(timeout))? {
         Frame::Message(message) => Ok(message),
         Frame::Error(error) => Err(PgError::Server(error)),
         Frame::CopyBoth => Err(PgError::Protocol("copy while authenticating".to_owned())),
@@ -68,16 +63,11 @@ fn next(connection: &mut Connection, timeout: Duration) -> Result<Message, PgErr
 }
 
 fn refused(message: impl Into<String>) -> PgError {
-    PgError::Authentication {
-        message: message.into(),
-        hint: None,
-    }
+    PgError::Authentication { message: message.into(), hint: None }
 }
 
 fn password(connection: &Connection, purpose: Purpose) -> Result<Secret, PgError> {
-    let found = connection
-        .config()
-        .password_for(connection.host(), purpose == Purpose::Replication);
+    let found = connection.config().password_for(connection.host(), purpose == Purpose::Replication);
     found.ok_or_else(|| PgError::Authentication {
         message: "the server asks for a password, but none is given".to_owned(),
         hint: Some(
@@ -101,11 +91,8 @@ fn scram(
     timeout: Duration,
 ) -> Result<bool, PgError> {
     let protocol = |error: std::io::Error| PgError::Protocol(error.to_string());
-    let offered: Vec<String> = offer
-        .mechanisms()
-        .map(|name| Ok(name.to_owned()))
-        .collect()
-        .map_err(protocol)?;
+    let offered: Vec<String> =
+        offer.mechanisms().map(|name| Ok(name.to_owned())).collect().map_err(protocol)?;
     let (mechanism, binding) = choose(connection, &offered)?;
     let mut exchange = ScramSha256::new(password.reveal().as_bytes(), binding);
     connection.queue(|out| frontend::sasl_initial_response(mechanism, exchange.message(), out))?;
@@ -113,9 +100,7 @@ fn scram(
     let Message::AuthenticationSaslContinue(body) = next(connection, timeout)? else {
         return Err(PgError::Protocol("SCRAM was not continued".to_owned()));
     };
-    exchange
-        .update(body.data())
-        .map_err(|error| refused(format!("SCRAM failed: {error}")))?;
+    exchange.update(body.data()).map_err(|error| refused(format!("SCRAM failed: {error}")))?;
     connection.queue(|out| frontend::sasl_response(exchange.message(), out))?;
     connection.flush()?;
     let Message::AuthenticationSaslFinal(body) = next(connection, timeout)? else {
@@ -141,15 +126,10 @@ fn choose(connection: &Connection, offered: &[String]) -> Result<(&'static str, 
         return Ok((SCRAM_SHA_256, ChannelBinding::unrequested()));
     }
     if mode == ChannelBindingMode::Require {
-        return Err(refused(
-            "channel binding is required, but not possible on this connection",
-        ));
+        return Err(refused("channel binding is required, but not possible on this connection"));
     }
     if has(SCRAM_SHA_256) {
         return Ok((SCRAM_SHA_256, ChannelBinding::unsupported()));
     }
-    Err(refused(format!(
-        "none of the offered SASL mechanisms is supported: {}",
-        offered.join(", ")
-    )))
+    Err(refused(format!("none of the offered SASL mechanisms is supported: {}", offered.join(", "))))
 }

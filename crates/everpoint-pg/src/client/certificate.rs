@@ -21,9 +21,7 @@ pub(super) struct Certificate {
 impl Certificate {
     /// Reads DER; `None` if it is none.
     pub(super) fn parse(der: &[u8]) -> Option<Self> {
-        x509_cert::Certificate::from_der(der)
-            .ok()
-            .map(|inner| Self { inner })
+        x509_cert::Certificate::from_der(der).ok().map(|inner| Self { inner })
     }
 
     /// Refuses a certificate before or after its time.
@@ -54,13 +52,7 @@ impl Certificate {
 
     fn common_name(&self) -> Option<String> {
         const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-        let parts = self
-            .inner
-            .tbs_certificate
-            .subject
-            .0
-            .iter()
-            .flat_map(|part| part.0.iter());
+        let parts = self.inner.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter());
         let mut named = parts.filter(|attribute| attribute.oid == COMMON_NAME);
         let last = named.next_back()?;
         String::from_utf8(last.value.value().to_vec()).ok()
@@ -95,10 +87,7 @@ pub(super) fn names_host(certificate: &Certificate, host: &str) -> bool {
             _ => {}
         }
     }
-    !comparable
-        && certificate
-            .common_name()
-            .is_some_and(|name| matches_pattern(&name, host))
+    !comparable && certificate.common_name().is_some_and(|name| matches_pattern(&name, host))
 }
 
 /// A `*` stands for exactly one label, the leftmost, and never for all of a name of two labels.

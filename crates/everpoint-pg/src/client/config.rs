@@ -183,20 +183,9 @@ impl Config {
         } else {
             &host.name
         };
-        let database = if replication {
-            "replication"
-        } else {
-            &self.database
-        };
-        let wanted = Wanted {
-            host: name,
-            port: host.port,
-            database,
-            user: &self.user,
-        };
-        self.passfile
-            .as_deref()
-            .and_then(|path| passfile::find(path, wanted))
+        let database = if replication { "replication" } else { &self.database };
+        let wanted = Wanted { host: name, port: host.port, database, user: &self.user };
+        self.passfile.as_deref().and_then(|path| passfile::find(path, wanted))
     }
 }
 

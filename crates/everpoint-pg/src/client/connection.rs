@@ -73,10 +73,7 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("host", &self.host)
-            .field("tls", &self.is_encrypted())
-            .finish()
+        f.debug_struct("Connection").field("host", &self.host).field("tls", &self.is_encrypted()).finish()
     }
 }
 
@@ -252,8 +249,7 @@ impl Connection {
             }
             Frame::Message(Message::ParameterStatus(body)) => {
                 let name = body.name().map_err(text)?.to_owned();
-                self.parameters
-                    .insert(name, body.value().map_err(text)?.to_owned());
+                self.parameters.insert(name, body.value().map_err(text)?.to_owned());
                 Ok(None)
             }
             Frame::Message(Message::NotificationResponse(_)) => Ok(None),
@@ -270,8 +266,7 @@ impl Connection {
         match self.socket.read(&mut self.chunk) {
             Ok(0) => Err(PgError::Io(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) => {
-                self.input
-                    .extend_from_slice(self.chunk.get(..count).unwrap_or_default());
+                self.input.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
                 Ok(true)
             }
             Err(error)
@@ -296,11 +291,7 @@ impl Drop for Connection {
         // A courtesy: a server that gets it ends the session at once. If it can't be sent, the closed socket says the same.
         self.output.clear();
         frontend::terminate(&mut self.output);
-        if let Err(error) = self
-            .socket
-            .write_all(&self.output)
-            .and_then(|()| self.socket.flush())
-        {
+        if let Err(error) = self.socket.write_all(&self.output).and_then(|()| self.socket.flush()) {
             tracing::trace!(%error, "no farewell to the server");
         }
     }

@@ -14,10 +14,7 @@ pub(super) type Parameters = BTreeMap<String, String>;
 /// If it is neither; the text is not repeated in the error, it may hold a password.
 pub(super) fn parse(text: &str) -> Result<Parameters, PgError> {
     let text = text.trim();
-    match text
-        .strip_prefix("postgres://")
-        .or_else(|| text.strip_prefix("postgresql://"))
-    {
+    match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
         Some(rest) => parse_url(rest),
         None => parse_pairs(text),
     }
@@ -26,16 +23,11 @@ pub(super) fn parse(text: &str) -> Result<Parameters, PgError> {
 fn parse_url(rest: &str) -> Result<Parameters, PgError> {
     let mut parameters = Parameters::new();
     let (before_query, query) = rest.split_once('?').map_or((rest, None), |(a, b)| (a, Some(b)));
-    let (authority, database) = before_query
-        .split_once('/')
-        .map_or((before_query, None), |(a, b)| (a, Some(b)));
-    let (credentials, hosts) = authority
-        .rsplit_once('@')
-        .map_or((None, authority), |(a, b)| (Some(a), b));
+    let (authority, database) =
+        before_query.split_once('/').map_or((before_query, None), |(a, b)| (a, Some(b)));
+    let (credentials, hosts) = authority.rsplit_once('@').map_or((None, authority), |(a, b)| (Some(a), b));
     if let Some(credentials) = credentials {
-        let (user, password) = credentials
-            .split_once(':')
-            .map_or((credentials, None), |(a, b)| (a, Some(b)));
+        let (user, password) = credentials.split_once(':').map_or((credentials, None), |(a, b)| (a, Some(b)));
         put(&mut parameters, "user", percent_decoded(user)?);
         if let Some(password) = password {
             put(&mut parameters, "password", percent_decoded(password)?);
@@ -54,14 +46,9 @@ fn parse_url(rest: &str) -> Result<Parameters, PgError> {
     if let Some(database) = database {
         put(&mut parameters, "dbname", percent_decoded(database)?);
     }
-    for pair in query
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-    {
-        let (name, value) = pair
-            .split_once('=')
-            .ok_or_else(|| PgError::parameter("a URL parameter lacks its `=`"))?;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) =
+            pair.split_once('=').ok_or_else(|| PgError::parameter("a URL parameter lacks its `=`"))?;
         let (name, value) = (percent_decoded(name)?, percent_decoded(value)?);
         if name == "ssl" && value == "true" {
             put(&mut parameters, "sslmode", "require".to_owned());
@@ -86,9 +73,9 @@ fn host_and_port(host: &str) -> Result<(&str, &str), PgError> {
         return match after.strip_prefix(':') {
             Some(port) => Ok((address, port)),
             None if after.is_empty() => Ok((address, "")),
-            None => Err(PgError::parameter(
-                "something other than a port follows the IPv6 address in the URL",
-            )),
+            None => {
+                Err(PgError::parameter("something other than a port follows the IPv6 address in the URL"))
+            }
         };
     }
     Ok(host.split_once(':').unwrap_or((host, "")))
@@ -173,10 +160,7 @@ mod tests {
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-        expected
-            .iter()
-            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-            .collect()
+        expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
     }
 
     #[test]
@@ -198,33 +182,20 @@ mod tests {
             pairs(&[("dbname", "x"), ("host", "/var/run"), ("user", "u")])
         );
         assert_eq!(read("postgres://"), pairs(&[]));
-        assert_eq!(
-            read("postgres:///db?host=/tmp"),
-            pairs(&[("dbname", "db"), ("host", "/tmp")])
-        );
+        assert_eq!(read("postgres:///db?host=/tmp"), pairs(&[("dbname", "db"), ("host", "/tmp")]));
     }
 
     #[test]
     fn pairs_may_be_quoted_and_escaped() {
         assert_eq!(
             read(r"host = db1 password='it\'s a \\ secret' user=a\ b dbname=''"),
-            pairs(&[
-                ("dbname", ""),
-                ("host", "db1"),
-                ("password", r"it's a \ secret"),
-                ("user", "a b")
-            ])
+            pairs(&[("dbname", ""), ("host", "db1"), ("password", r"it's a \ secret"), ("user", "a b")])
         );
     }
 
     #[test]
     fn what_is_broken_is_refused_without_showing_it() {
-        for bad in [
-            "postgres://u:s3cret%zz@h/",
-            "password='s3cret",
-            "s3cret",
-            "postgres://u@[::1/x",
-        ] {
+        for bad in ["postgres://u:s3cret%zz@h/", "password='s3cret", "s3cret", "postgres://u@[::1/x"] {
             let error = parse(bad).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
         }

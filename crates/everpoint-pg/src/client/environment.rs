@@ -25,18 +25,13 @@ impl Environment {
     /// With exactly these variables.
     #[must_use]
     pub fn with(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self {
-            variables: variables.into_iter().collect(),
-        }
+        Self { variables: variables.into_iter().collect() }
     }
 
     /// A variable that is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// A file in the home directory.

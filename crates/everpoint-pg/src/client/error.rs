@@ -55,9 +55,7 @@ impl ServerError {
     }
 
     fn addition(&self) -> String {
-        self.detail
-            .as_ref()
-            .map_or_else(String::new, |detail| format!(": {detail}"))
+        self.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"))
     }
 }
 
@@ -111,10 +109,7 @@ impl From<io::Error> for PgError {
 impl PgError {
     /// A wrong connection parameter.
     pub(crate) fn parameter(message: impl Into<String>) -> Self {
-        Self::Parameter {
-            message: message.into(),
-            hint: None,
-        }
+        Self::Parameter { message: message.into(), hint: None }
     }
 
     /// The SQLSTATE, if the server said one.
@@ -133,9 +128,9 @@ impl PgError {
             Self::Io(_) | Self::Timeout(_) => true,
             // 08 connection, 53 resources (too many connections), 57P server shutting down or starting, 55006 slot still
             // held by a connection that is gone, 40 serialization.
-            Self::Server(error) => ["08", "53", "57P", "55006", "40"]
-                .iter()
-                .any(|prefix| error.code.starts_with(prefix)),
+            Self::Server(error) => {
+                ["08", "53", "57P", "55006", "40"].iter().any(|prefix| error.code.starts_with(prefix))
+            }
             Self::Parameter { .. } | Self::Tls { .. } | Self::Authentication { .. } | Self::Protocol(_) => {
                 false
             }
@@ -227,22 +222,13 @@ mod tests {
         let error = PgError::Server(server).at("connect to", "db1:5432");
         assert_eq!(error.code, "pg.starting");
         assert!(error.retryable);
-        assert_eq!(
-            error.to_string(),
-            "cannot connect to db1:5432: the database system is starting up"
-        );
-        assert_eq!(
-            error.cause.map(|cause| cause.to_string()),
-            Some("FATAL 57P03: recovering".to_owned())
-        );
+        assert_eq!(error.to_string(), "cannot connect to db1:5432: the database system is starting up");
+        assert_eq!(error.cause.map(|cause| cause.to_string()), Some("FATAL 57P03: recovering".to_owned()));
     }
 
     #[test]
     fn a_wrong_password_is_not_tried_again() {
-        let server = ServerError {
-            code: "28P01".into(),
-            ..ServerError::default()
-        };
+        let server = ServerError { code: "28P01".into(), ..ServerError::default() };
         assert!(!PgError::Server(server).is_retryable());
         assert!(PgError::Io(io::ErrorKind::ConnectionReset.into()).is_retryable());
     }

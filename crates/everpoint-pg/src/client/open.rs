@@ -29,10 +29,7 @@ pub enum Purpose {
 /// That of the last host tried, if none would do.
 pub fn connect(config: &Config, purpose: Purpose) -> Result<Connection, PgError> {
     if config.target_session == TargetSession::PreferStandby && config.hosts.len() > 1 {
-        let standby = Config {
-            target_session: TargetSession::Standby,
-            ..config.clone()
-        };
+        let standby = Config { target_session: TargetSession::Standby, ..config.clone() };
         if let Ok(connection) = connect_first(&standby, purpose) {
             return Ok(connection);
         }
@@ -82,10 +79,7 @@ fn connect_address(
     };
     let mut first_error = None;
     for ssl_mode in tries {
-        let config = Config {
-            ssl_mode: *ssl_mode,
-            ..config.clone()
-        };
+        let config = Config { ssl_mode: *ssl_mode, ..config.clone() };
         match start(host, address, &config, purpose) {
             Ok(connection) => return Ok(connection),
             Err(error) => {
@@ -124,9 +118,7 @@ pub(super) fn encrypt(mut plain: Plain, host: &Host, config: &Config) -> Result<
             ),
         }),
         [b'N'] => Ok(Socket::Plain(plain)),
-        [other] => Err(PgError::Protocol(format!(
-            "byte {other:#04x} in reply to a request for TLS"
-        ))),
+        [other] => Err(PgError::Protocol(format!("byte {other:#04x} in reply to a request for TLS"))),
     }
 }
 
@@ -146,10 +138,7 @@ fn start(host: &Host, address: &Address, config: &Config, purpose: Purpose) -> R
         Purpose::Sql => parameters.push(("database", config.database.as_str())),
         Purpose::Replication => {
             parameters.push(("replication", "true"));
-            if !matches!(
-                config.target_session,
-                TargetSession::ReadWrite | TargetSession::ReadOnly
-            ) {
+            if !matches!(config.target_session, TargetSession::ReadWrite | TargetSession::ReadOnly) {
                 // Before 14, a read-only session is the only sign of a standby: let no other reason make one.
                 parameters.push(("default_transaction_read_only", "off"));
             }
@@ -168,10 +157,7 @@ fn start(host: &Host, address: &Address, config: &Config, purpose: Purpose) -> R
 
 fn wait_until_ready(connection: &mut Connection, timeout: Duration) -> Result<(), PgError> {
     loop {
-        match connection
-            .receive(Some(timeout))?
-            .ok_or(PgError::Timeout(timeout))?
-        {
+        match connection.receive(Some(timeout))?.ok_or(PgError::Timeout(timeout))? {
             Frame::Message(Message::BackendKeyData(body)) => {
                 connection.set_key((body.process_id(), body.secret_key()));
             }
@@ -188,11 +174,7 @@ fn check_kind(connection: &mut Connection, wanted: TargetSession) -> Result<(), 
         TargetSession::ReadWrite | TargetSession::ReadOnly => "transaction_read_only",
         TargetSession::Primary | TargetSession::Standby => {
             // Servers before 14 have no in_hot_standby; there a standby's sessions are read-only.
-            if connection.major() >= 14 {
-                "in_hot_standby"
-            } else {
-                "transaction_read_only"
-            }
+            if connection.major() >= 14 { "in_hot_standby" } else { "transaction_read_only" }
         }
     };
     let on = connection.show(setting)? == "on";
@@ -206,7 +188,5 @@ fn check_kind(connection: &mut Connection, wanted: TargetSession) -> Result<(), 
         return Ok(());
     }
     // A failover may change it: worth another try later.
-    Err(PgError::Io(std::io::Error::other(format!(
-        "the server is not {kind} (target_session_attrs)"
-    ))))
+    Err(PgError::Io(std::io::Error::other(format!("the server is not {kind} (target_session_attrs)"))))
 }

@@ -54,20 +54,18 @@ pub(super) fn find(path: &Path, wanted: Wanted<'_>) -> Option<Secret> {
 
 fn lookup(text: &str, wanted: Wanted<'_>) -> Option<Secret> {
     let port = wanted.port.to_string();
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .find_map(|line| {
-            let fields = fields(line);
-            let [host, its_port, database, user, password] = fields.as_slice() else {
-                return None;
-            };
-            let fits = |field: &Field, value: &str| field.any || field.text == value;
-            let all = fits(host, wanted.host)
-                && fits(its_port, &port)
-                && fits(database, wanted.database)
-                && fits(user, wanted.user);
-            all.then(|| Secret::new(password.text.clone()))
-        })
+    text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let fields = fields(line);
+        let [host, its_port, database, user, password] = fields.as_slice() else {
+            return None;
+        };
+        let fits = |field: &Field, value: &str| field.any || field.text == value;
+        let all = fits(host, wanted.host)
+            && fits(its_port, &port)
+            && fits(database, wanted.database)
+            && fits(user, wanted.user);
+        all.then(|| Secret::new(password.text.clone()))
+    })
 }
 
 #[derive(Default)]
@@ -104,22 +102,14 @@ fn fields(line: &str) -> Vec<Field> {
 mod tests {
     use super::*;
 
-    const WANTED: Wanted<'_> = Wanted {
-        host: "db1",
-        port: 5432,
-        database: "replication",
-        user: "backup",
-    };
+    const WANTED: Wanted<'_> = Wanted { host: "db1", port: 5432, database: "replication", user: "backup" };
 
     #[test]
     fn the_first_line_that_fits_counts() {
         let text = "# comment\ndb2:*:*:*:no\ndb1:5433:*:backup:no\n*:*:replication:backup:a\\:b\\\\c\n*:*:*:*:late\n";
         assert_eq!(lookup(text, WANTED).unwrap().reveal(), "a:b\\c");
         assert!(lookup("db1:5432:shop:backup:x", WANTED).is_none());
-        assert!(
-            lookup("\\*:5432:*:backup:x", WANTED).is_none(),
-            "an escaped star is a name"
-        );
+        assert!(lookup("\\*:5432:*:backup:x", WANTED).is_none(), "an escaped star is a name");
     }
 
     #[test]

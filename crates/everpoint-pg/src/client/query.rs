@@ -98,9 +98,7 @@ impl Connection {
     /// If the server has no such setting or does not show it to us.
     pub fn show(&mut self, setting: &str) -> Result<String, PgError> {
         let rows = self.query(&format!("SHOW {setting}"))?;
-        rows.single()
-            .map(str::to_owned)
-            .ok_or_else(|| PgError::Protocol(format!("no value of {setting}")))
+        rows.single().map(str::to_owned).ok_or_else(|| PgError::Protocol(format!("no value of {setting}")))
     }
 }
 
@@ -113,9 +111,7 @@ pub(crate) fn row(body: &DataRowBody) -> Result<Vec<Option<String>>, PgError> {
         .map(|range| {
             let Some(range) = range else { return Ok(None) };
             let bytes = body.buffer().get(range).ok_or_else(|| broken("cut short"))?;
-            String::from_utf8(bytes.to_vec())
-                .map(Some)
-                .map_err(|_| broken("no UTF-8"))
+            String::from_utf8(bytes.to_vec()).map(Some).map_err(|_| broken("no UTF-8"))
         })
         .collect()
 }

@@ -78,10 +78,7 @@ pub(super) fn resolve(given: Parameters, environment: &Environment) -> Result<Co
         hosts: hosts(&lookup)?,
         database: lookup.get("dbname").unwrap_or_else(|| user.clone()),
         password: lookup.get("password").map(Secret::new),
-        passfile: lookup
-            .get("passfile")
-            .map(PathBuf::from)
-            .or_else(|| environment.in_home(".pgpass")),
+        passfile: lookup.get("passfile").map(PathBuf::from).or_else(|| environment.in_home(".pgpass")),
         ssl_direct: lookup.choice("sslnegotiation", false, &[("postgres", false), ("direct", true)])?,
         client_certificate: client_certificate(&lookup, environment),
         channel_binding: lookup.choice(
@@ -93,9 +90,7 @@ pub(super) fn resolve(given: Parameters, environment: &Environment) -> Result<Co
                 ("require", ChannelBindingMode::Require),
             ],
         )?,
-        connect_timeout: lookup
-            .seconds("connect_timeout")?
-            .filter(|timeout| !timeout.is_zero()),
+        connect_timeout: lookup.seconds("connect_timeout")?.filter(|timeout| !timeout.is_zero()),
         application_name: lookup
             .get("application_name")
             .or_else(|| lookup.get("fallback_application_name"))
@@ -124,11 +119,7 @@ fn check_name(name: &str) -> Result<(), PgError> {
     if KNOWN.iter().any(|(known, _)| *known == name) {
         return Ok(());
     }
-    let why = if REFUSED.contains(&name) {
-        "not supported"
-    } else {
-        "not known"
-    };
+    let why = if REFUSED.contains(&name) { "not supported" } else { "not known" };
     Err(PgError::Parameter {
         message: format!("connection parameter `{name}` is {why}"),
         hint: Some("see the list in the documentation of the configuration".to_owned()),
@@ -144,11 +135,7 @@ struct Lookup<'a> {
 
 impl<'a> Lookup<'a> {
     fn new(given: Parameters, environment: &'a Environment) -> Result<Self, PgError> {
-        let mut lookup = Self {
-            given,
-            service: Parameters::new(),
-            environment,
-        };
+        let mut lookup = Self { given, service: Parameters::new(), environment };
         if let Some(name) = lookup.get("service") {
             let service = service::load(&name, lookup.get("servicefile").as_deref(), environment)?;
             for name in service.keys() {
@@ -160,10 +147,7 @@ impl<'a> Lookup<'a> {
     }
 
     fn get(&self, name: &str) -> Option<String> {
-        let variable = KNOWN
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map_or("", |(_, variable)| variable);
+        let variable = KNOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, variable)| variable);
         self.given
             .get(name)
             .or_else(|| self.service.get(name))
@@ -177,14 +161,10 @@ impl<'a> Lookup<'a> {
         let Some(value) = self.get(name) else {
             return Ok(default);
         };
-        choices
-            .iter()
-            .find(|(text, _)| *text == value)
-            .map(|(_, choice)| *choice)
-            .ok_or_else(|| {
-                let all: Vec<_> = choices.iter().map(|(text, _)| *text).collect();
-                PgError::parameter(format!("`{name}` is `{value}`, but may be {}", all.join(", ")))
-            })
+        choices.iter().find(|(text, _)| *text == value).map(|(_, choice)| *choice).ok_or_else(|| {
+            let all: Vec<_> = choices.iter().map(|(text, _)| *text).collect();
+            PgError::parameter(format!("`{name}` is `{value}`, but may be {}", all.join(", ")))
+        })
     }
 
     fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, PgError> {
@@ -199,9 +179,7 @@ impl<'a> Lookup<'a> {
 
     fn seconds(&self, name: &str) -> Result<Option<Duration>, PgError> {
         // Negative and zero mean "no limit" to libpq.
-        Ok(self
-            .number::<i64>(name)?
-            .map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
+        Ok(self.number::<i64>(name)?.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
     }
 }
 
@@ -215,21 +193,14 @@ fn hosts(lookup: &Lookup<'_>) -> Result<Vec<Host>, PgError> {
     let (names, addresses, ports) = (split("host"), split("hostaddr"), split("port"));
     let count = names.len().max(addresses.len()).max(1);
     if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
-        return Err(PgError::parameter(
-            "`host` and `hostaddr` list different numbers of hosts",
-        ));
+        return Err(PgError::parameter("`host` and `hostaddr` list different numbers of hosts"));
     }
     if ports.len() > 1 && ports.len() != count {
-        return Err(PgError::parameter(
-            "`port` and `host` list different numbers of entries",
-        ));
+        return Err(PgError::parameter("`port` and `host` list different numbers of entries"));
     }
     (0..count)
         .map(|index| {
-            let port = ports
-                .get(index)
-                .or_else(|| ports.first())
-                .filter(|port| !port.is_empty());
+            let port = ports.get(index).or_else(|| ports.first()).filter(|port| !port.is_empty());
             let port =
                 match port {
                     None => DEFAULT_PORT,
@@ -266,11 +237,7 @@ fn default_host(port: u16) -> String {
 
 fn trust(lookup: &Lookup<'_>, environment: &Environment) -> Result<(SslMode, RootCertificates), PgError> {
     let system = lookup.get("sslrootcert").as_deref() == Some("system");
-    let default = if system {
-        SslMode::VerifyFull
-    } else {
-        SslMode::Prefer
-    };
+    let default = if system { SslMode::VerifyFull } else { SslMode::Prefer };
     let mode = lookup.choice(
         "sslmode",
         default,
@@ -299,10 +266,7 @@ fn trust(lookup: &Lookup<'_>, environment: &Environment) -> Result<(SslMode, Roo
         file if mode >= SslMode::VerifyCa => Err(PgError::Parameter {
             message: format!(
                 "`sslmode` asks to verify the server's certificate, but the root certificate file {} does not exist",
-                file.map_or_else(
-                    || "~/.postgresql/root.crt".to_owned(),
-                    |file| file.display().to_string()
-                )
+                file.map_or_else(|| "~/.postgresql/root.crt".to_owned(), |file| file.display().to_string())
             ),
             hint: Some("name the file with `sslrootcert=...`, or use `sslrootcert=system`".to_owned()),
         }),
@@ -313,11 +277,8 @@ fn trust(lookup: &Lookup<'_>, environment: &Environment) -> Result<(SslMode, Roo
 fn client_certificate(lookup: &Lookup<'_>, environment: &Environment) -> Option<(PathBuf, PathBuf)> {
     let given = lookup.get("sslcert").map(PathBuf::from);
     // A file that was named must exist (connecting says so if not); the default one may be missing.
-    let certificate = given.or_else(|| {
-        environment
-            .in_home(".postgresql/postgresql.crt")
-            .filter(|path| path.exists())
-    })?;
+    let certificate =
+        given.or_else(|| environment.in_home(".postgresql/postgresql.crt").filter(|path| path.exists()))?;
     let key = lookup
         .get("sslkey")
         .map(PathBuf::from)
@@ -334,10 +295,7 @@ fn keepalives(lookup: &Lookup<'_>) -> Result<Keepalives, PgError> {
         enabled: lookup.number::<u8>("keepalives")?.unwrap_or(1) != 0,
         idle: positive(lookup.seconds("keepalives_idle")?, default.idle),
         interval: positive(lookup.seconds("keepalives_interval")?, default.interval),
-        count: lookup
-            .number::<u32>("keepalives_count")?
-            .filter(|count| *count > 0)
-            .unwrap_or(default.count),
+        count: lookup.number::<u32>("keepalives_count")?.filter(|count| *count > 0).unwrap_or(default.count),
         user_timeout: Duration::from_millis(lookup.number("tcp_user_timeout")?.unwrap_or(0)),
     })
 }
@@ -347,11 +305,7 @@ mod tests {
     use super::*;
 
     fn surroundings(variables: &[(&str, &str)]) -> Environment {
-        Environment::with(
-            variables
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        )
+        Environment::with(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
     }
 
     #[test]
@@ -366,10 +320,7 @@ mod tests {
             ("PGPORT", "3"),
         ]);
         let config = Config::parse_in("service=shop port=2000", &environment).unwrap();
-        assert_eq!(
-            config.to_string(),
-            "from-service@from-service:2000/from-environment"
-        );
+        assert_eq!(config.to_string(), "from-service@from-service:2000/from-environment");
         assert!(Config::parse_in("service=none", &environment).is_err());
     }
 
@@ -388,26 +339,14 @@ mod tests {
     fn the_password_is_never_printed() {
         let config = Config::parse_in("postgres://u:s3cret@h/d", &surroundings(&[])).unwrap();
         assert!(!format!("{config:?} {config}").contains("s3cret"));
-        assert_eq!(
-            config.password.map(|secret| secret.reveal().to_owned()),
-            Some("s3cret".to_owned())
-        );
+        assert_eq!(config.password.map(|secret| secret.reveal().to_owned()), Some("s3cret".to_owned()));
     }
 
     #[test]
     fn verification_without_a_root_certificate_is_refused() {
         let environment = surroundings(&[("HOME", "/nonexistent"), ("USER", "me")]);
-        for text in [
-            "host=h sslmode=verify-full",
-            "host=h sslmode=verify-ca sslrootcert=/nonexistent/x",
-        ] {
-            assert!(
-                matches!(
-                    Config::parse_in(text, &environment),
-                    Err(PgError::Parameter { .. })
-                ),
-                "{text}"
-            );
+        for text in ["host=h sslmode=verify-full", "host=h sslmode=verify-ca sslrootcert=/nonexistent/x"] {
+            assert!(matches!(Config::parse_in(text, &environment), Err(PgError::Parameter { .. })), "{text}");
         }
         assert!(Config::parse_in("host=h sslmode=require sslrootcert=system", &environment).is_err());
         let config = Config::parse_in("host=h sslrootcert=system", &environment).unwrap();
@@ -417,23 +356,10 @@ mod tests {
     #[test]
     fn unknown_and_unsupported_names_are_refused() {
         let environment = surroundings(&[("USER", "me")]);
+        assert!(Config::parse_in("hots=h", &environment).unwrap_err().to_string().contains("not known"));
         assert!(
-            Config::parse_in("hots=h", &environment)
-                .unwrap_err()
-                .to_string()
-                .contains("not known")
+            Config::parse_in("sslcrl=f", &environment).unwrap_err().to_string().contains("not supported")
         );
-        assert!(
-            Config::parse_in("sslcrl=f", &environment)
-                .unwrap_err()
-                .to_string()
-                .contains("not supported")
-        );
-        assert!(
-            Config::parse_in("sslmode=on", &environment)
-                .unwrap_err()
-                .to_string()
-                .contains("verify-ca")
-        );
+        assert!(Config::parse_in("sslmode=on", &environment).unwrap_err().to_string().contains("verify-ca"));
     }
 }

@@ -40,12 +40,8 @@ fn candidates(file: Option<&str>, environment: &Environment) -> Vec<PathBuf> {
         .or_else(|| environment.get("PGSERVICEFILE"))
         .map(PathBuf::from)
         .or_else(|| environment.in_home(".pg_service.conf"));
-    let system = environment
-        .get("PGSYSCONFDIR")
-        .unwrap_or("/etc/postgresql-common");
-    own.into_iter()
-        .chain([Path::new(system).join("pg_service.conf")])
-        .collect()
+    let system = environment.get("PGSYSCONFDIR").unwrap_or("/etc/postgresql-common");
+    own.into_iter().chain([Path::new(system).join("pg_service.conf")]).collect()
 }
 
 fn section(text: &str, name: &str, path: &Path) -> Result<Option<Parameters>, PgError> {
@@ -67,9 +63,7 @@ fn section(text: &str, name: &str, path: &Path) -> Result<Option<Parameters>, Pg
         let Some(parameters) = found.as_mut() else {
             continue;
         };
-        let pair = line
-            .split_once('=')
-            .filter(|(key, _)| !matches!(key.trim(), "service" | "servicefile"));
+        let pair = line.split_once('=').filter(|(key, _)| !matches!(key.trim(), "service" | "servicefile"));
         let Some((key, value)) = pair else {
             return Err(PgError::parameter(format!(
                 "line {} of service file {} is not `name=value`, or names another service",
@@ -77,9 +71,7 @@ fn section(text: &str, name: &str, path: &Path) -> Result<Option<Parameters>, Pg
                 path.display()
             )));
         };
-        parameters
-            .entry(key.trim().to_owned())
-            .or_insert_with(|| value.trim().to_owned());
+        parameters.entry(key.trim().to_owned()).or_insert_with(|| value.trim().to_owned());
     }
     Ok(found)
 }

@@ -36,18 +36,12 @@ pub(super) enum Address {
 /// Looks a host up.
 pub(super) fn addresses(host: &Host) -> io::Result<Vec<Address>> {
     if host.is_unix() {
-        return Ok(vec![Address::Unix(format!(
-            "{}/.s.PGSQL.{}",
-            host.name, host.port
-        ))]);
+        return Ok(vec![Address::Unix(format!("{}/.s.PGSQL.{}", host.name, host.port))]);
     }
     if let Some(address) = host.address {
         return Ok(vec![Address::Tcp(SocketAddr::new(address, host.port))]);
     }
-    Ok((host.name.as_str(), host.port)
-        .to_socket_addrs()?
-        .map(Address::Tcp)
-        .collect())
+    Ok((host.name.as_str(), host.port).to_socket_addrs()?.map(Address::Tcp).collect())
 }
 
 impl Plain {

@@ -38,10 +38,7 @@ pub(super) fn handshake(
     let mut connection = ClientConnection::new(Arc::new(settings), name).map_err(|error| failure(&error))?;
     while connection.is_handshaking() {
         connection.complete_io(&mut plain).map_err(|error| {
-            match error
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(inner) => failure(inner),
                 None => PgError::Io(error),
             }
@@ -62,9 +59,7 @@ fn settings(host: &Host, config: &Config) -> Result<ClientConfig, PgError> {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain = certificates(certificate)?;
-            builder
-                .with_client_auth_cert(chain, private_key(key)?)
-                .map_err(|error| failure(&error))?
+            builder.with_client_auth_cert(chain, private_key(key)?).map_err(|error| failure(&error))?
         }
     };
     if config.ssl_direct {
@@ -92,10 +87,7 @@ fn failure(error: &rustls::Error) -> PgError {
         }
         _ => None,
     };
-    PgError::Tls {
-        message: format!("TLS failed: {error}"),
-        hint: hint.map(str::to_owned),
-    }
+    PgError::Tls { message: format!("TLS failed: {error}"), hint: hint.map(str::to_owned) }
 }
 
 /// Reads all certificates of a PEM file.
@@ -104,10 +96,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PgError> {
     let found =
         read.map_err(|error| PgError::parameter(format!("certificate file {}: {error}", path.display())))?;
     if found.is_empty() {
-        return Err(PgError::parameter(format!(
-            "certificate file {} holds no certificate",
-            path.display()
-        )));
+        return Err(PgError::parameter(format!("certificate file {} holds no certificate", path.display())));
     }
     Ok(found)
 }
@@ -147,11 +136,8 @@ struct Roots {
 impl Verifier {
     fn new(host: &Host, config: &Config, provider: &CryptoProvider) -> Result<Self, PgError> {
         // A root certificate that is present is used with `require`, too, as libpq does.
-        let roots = if config.ssl_mode >= SslMode::Require {
-            roots(&config.root_certificates)?
-        } else {
-            None
-        };
+        let roots =
+            if config.ssl_mode >= SslMode::Require { roots(&config.root_certificates)? } else { None };
         Ok(Self {
             roots,
             host: (config.ssl_mode == SslMode::VerifyFull).then(|| host.name.clone()),
@@ -192,11 +178,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if let Some(roots) = &self.roots {
-            if roots
-                .certificates
-                .iter()
-                .any(|root| root.as_ref() == end_entity.as_ref())
-            {
+            if roots.certificates.iter().any(|root| root.as_ref() == end_entity.as_ref()) {
                 parsed(end_entity)?.check_validity(now)?;
             } else {
                 verify_server_cert_signed_by_trust_anchor(

@@ -42,18 +42,11 @@ pub fn capture(
         let (outcome, reached) = session.receive(&start, options, sink)?;
         match outcome {
             Outcome::Done => return Ok(()),
-            Outcome::TimelineEnd {
-                next_timeline,
-                next_start,
-            } => {
+            Outcome::TimelineEnd { next_timeline, next_start } => {
                 sink.timeline_end(next_start)?;
                 session.refresh()?;
                 let position = segment_start(next_start, session.server.segment_size);
-                start = Start {
-                    timeline: next_timeline,
-                    position,
-                    close: None,
-                };
+                start = Start { timeline: next_timeline, position, close: None };
             }
             Outcome::Failed(error) if is_gone(&error) => {
                 start = session.step_over_loss(&error, (start.timeline, reached), options, sink)?;
@@ -75,9 +68,7 @@ pub fn drop_slot(config: &Config, name: &str) -> Result<(), EngineError> {
     let object = || format!("{name} of {config}");
     let mut replication =
         Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
-    replication
-        .drop_slot(name)
-        .map_err(|error| error.at("drop replication slot", object()))?;
+    replication.drop_slot(name).map_err(|error| error.at("drop replication slot", object()))?;
     Ok(())
 }
 
@@ -99,14 +90,8 @@ impl Session {
         let server = replication.identify().map_err(fail)?;
         check_system(source.system, server.system, &object)?;
         let history = read_history(&mut replication, server.timeline).map_err(fail)?;
-        let mut session = Self {
-            replication,
-            server,
-            history,
-            slot: options.slot.clone(),
-            slot_position: None,
-            object,
-        };
+        let mut session =
+            Self { replication, server, history, slot: options.slot.clone(), slot_position: None, object };
         session.prepare_slot(options)?;
         Ok(session)
     }
@@ -126,7 +111,7 @@ impl Session {
             } else if options.temporary {
                 let why = "another session has a slot of this name";
                 return Err(
-                    EngineError::new("pg.slot_in_use", "create replication slot", object, why).retryable(),
+                    EngineError::new("pg.slot_in_use", "create replication slot", object, why).retryable()
                 );
             }
         }
@@ -139,9 +124,7 @@ impl Session {
                 object,
                 "it does not exist",
             )
-            .hint(format!(
-                "SELECT pg_create_physical_replication_slot('{name}', true)"
-            )));
+            .hint(format!("SELECT pg_create_physical_replication_slot('{name}', true)")));
         }
         Ok(())
     }
@@ -165,11 +148,7 @@ impl Session {
     fn obstacle(&self, obstacle: Obstacle, from: &CaptureFrom) -> EngineError {
         let (timeline, position) = from.at.unwrap_or_default();
         let here = format!("timeline {timeline}, {}", Lsn::from(position));
-        let there = format!(
-            "timeline {}, {}",
-            self.server.timeline,
-            Lsn::from(self.server.position)
-        );
+        let there = format!("timeline {}, {}", self.server.timeline, Lsn::from(self.server.position));
         let error =
             |code, message| EngineError::new(code, "continue the log from", self.object.clone(), message);
         if obstacle == Obstacle::Behind {
@@ -196,10 +175,7 @@ impl Session {
     fn announce(&mut self, start: &Start, sink: &mut dyn LogSink) -> Result<(), EngineError> {
         let history = self.replication.timeline_history(start.timeline);
         let history = history.map_err(|error| {
-            error.at(
-                "read the history of timeline",
-                format!("{} of {}", start.timeline, self.object),
-            )
+            error.at("read the history of timeline", format!("{} of {}", start.timeline, self.object))
         })?;
         sink.timeline(start.timeline, &history, start.position)
     }
@@ -211,10 +187,7 @@ impl Session {
         sink: &mut dyn LogSink,
     ) -> Result<(Outcome, LogOffset), EngineError> {
         let covers = !self.server.in_recovery && start.timeline == self.server.timeline;
-        match self
-            .replication
-            .stream(self.slot.as_deref(), start.timeline, start.position)
-        {
+        match self.replication.stream(self.slot.as_deref(), start.timeline, start.position) {
             Ok(stream) => Receiver::new(stream, sink, options, start.position, covers).run(),
             Err(error) => Ok((Outcome::Failed(error), start.position)),
         }
@@ -237,10 +210,8 @@ impl Session {
     ) -> Result<Start, EngineError> {
         let object = format!("{} at {}", self.object, Lsn::from(held));
         if options.slot.is_some() && !options.create_slot && !options.temporary {
-            return Err(
-                EngineError::new("pg.slot_lost", "stream from", object, error.to_string())
-                    .hint("drop the slot and let it be made anew; the lost log becomes a recorded gap"),
-            );
+            return Err(EngineError::new("pg.slot_lost", "stream from", object, error.to_string())
+                .hint("drop the slot and let it be made anew; the lost log becomes a recorded gap"));
         }
         // Whatever of the old log is still in the sink's hands must not wait behind the gap.
         sink.tick()?;
@@ -251,7 +222,7 @@ impl Session {
         if start.position <= held && start.timeline == timeline {
             // Nothing later is to be had: not a loss that can be stepped over.
             return Err(
-                EngineError::new("pg.wal_removed", "stream from", object, error.to_string()).retryable(),
+                EngineError::new("pg.wal_removed", "stream from", object, error.to_string()).retryable()
             );
         }
         tracing::error!(
@@ -266,18 +237,10 @@ impl Session {
     }
 
     fn stream_error(&self, error: PgError, start: &Start, options: &CaptureOptions) -> EngineError {
-        let slot = options
-            .slot
-            .as_ref()
-            .map_or_else(String::new, |name| format!(" by slot {name}"));
+        let slot = options.slot.as_ref().map_or_else(String::new, |name| format!(" by slot {name}"));
         error.at(
             "stream the log from",
-            format!(
-                "{}{slot}, timeline {} at {}",
-                self.object,
-                start.timeline,
-                Lsn::from(start.position)
-            ),
+            format!("{}{slot}, timeline {} at {}", self.object, start.timeline, Lsn::from(start.position)),
         )
     }
 }
@@ -302,11 +265,7 @@ pub(crate) fn check_system(expected: Option<u64>, found: u64, object: &str) -> R
 fn slot_error(error: PgError, operation: &'static str, object: &str) -> EngineError {
     let full = error.sqlstate() == Some("53400");
     let error = error.at(operation, object);
-    if full {
-        error.hint("raise max_replication_slots, or drop a slot that nobody uses")
-    } else {
-        error
-    }
+    if full { error.hint("raise max_replication_slots, or drop a slot that nobody uses") } else { error }
 }
 
 fn read_history(replication: &mut Replication, timeline: u32) -> Result<History, PgError> {

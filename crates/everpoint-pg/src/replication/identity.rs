@@ -25,9 +25,7 @@ impl Replication {
     /// # Errors
     /// As [`connect`].
     pub fn open(config: &Config) -> Result<Self, PgError> {
-        Ok(Self {
-            connection: connect(config, Purpose::Replication)?,
-        })
+        Ok(Self { connection: connect(config, Purpose::Replication)? })
     }
 
     /// The connection below, for commands that this type does not know.
@@ -76,11 +74,7 @@ impl Replication {
     /// # Errors
     /// If the connection broke.
     pub fn in_recovery(&mut self) -> Result<bool, PgError> {
-        let setting = if self.connection.major() >= 14 {
-            "in_hot_standby"
-        } else {
-            "transaction_read_only"
-        };
+        let setting = if self.connection.major() >= 14 { "in_hot_standby" } else { "transaction_read_only" };
         Ok(self.connection.show(setting)? == "on")
     }
 
@@ -94,17 +88,16 @@ impl Replication {
         }
         let mut content = None;
         // The content is sent as it is, in whatever encoding: it must not go through text.
-        self.connection
-            .query_with(&format!("TIMELINE_HISTORY {timeline}"), |body| {
-                let ranges: Vec<_> = body.ranges().collect()?;
-                content = ranges
-                    .get(1)
-                    .cloned()
-                    .flatten()
-                    .and_then(|range| body.buffer().get(range))
-                    .map(<[u8]>::to_vec);
-                Ok(())
-            })?;
+        self.connection.query_with(&format!("TIMELINE_HISTORY {timeline}"), |body| {
+            let ranges: Vec<_> = body.ranges().collect()?;
+            content = ranges
+                .get(1)
+                .cloned()
+                .flatten()
+                .and_then(|range| body.buffer().get(range))
+                .map(<[u8]>::to_vec);
+            Ok(())
+        })?;
         content.ok_or_else(|| PgError::Protocol("an empty answer to TIMELINE_HISTORY".to_owned()))
     }
 
@@ -129,9 +122,7 @@ impl Replication {
                     return Ok(sent_at);
                 }
                 Some(StreamEvent::TimelineEnd { .. }) => {
-                    return Err(PgError::Protocol(
-                        "the timeline ended while asking for the time".to_owned(),
-                    ));
+                    return Err(PgError::Protocol("the timeline ended while asking for the time".to_owned()));
                 }
                 None => {}
             }
@@ -145,24 +136,16 @@ impl Replication {
 /// # Errors
 /// If the connection broke.
 pub fn in_recovery(connection: &mut Connection) -> Result<bool, PgError> {
-    let setting = if connection.major() >= 14 {
-        "in_hot_standby"
-    } else {
-        "transaction_read_only"
-    };
+    let setting = if connection.major() >= 14 { "in_hot_standby" } else { "transaction_read_only" };
     Ok(connection.show(setting)? == "on")
 }
 
 pub(super) fn number<T: std::str::FromStr>(text: &str) -> Result<T, PgError> {
-    text.trim()
-        .parse()
-        .map_err(|_| PgError::Protocol(format!("{text:?} in place of a number")))
+    text.trim().parse().map_err(|_| PgError::Protocol(format!("{text:?} in place of a number")))
 }
 
 pub(super) fn lsn(text: &str) -> Result<LogOffset, PgError> {
-    text.parse::<Lsn>()
-        .map(LogOffset::from)
-        .map_err(|error| PgError::Protocol(error.to_string()))
+    text.parse::<Lsn>().map(LogOffset::from).map_err(|error| PgError::Protocol(error.to_string()))
 }
 
 /// Reads a size as PostgreSQL shows settings: a number of bytes, or with `kB`, `MB`, `GB`, `TB`.

@@ -41,11 +41,7 @@ pub(super) fn next_available(
         .map(|kept| segment_start(kept, server.segment_size))
         .filter(|kept| *kept > lost_at && *kept <= server.position)
         .unwrap_or(now);
-    Ok(Start {
-        timeline: history.timeline_at(position),
-        position,
-        close: None,
-    })
+    Ok(Start { timeline: history.timeline_at(position), position, close: None })
 }
 
 fn kept_by(slot: Option<SlotPosition>) -> Option<LogOffset> {
@@ -65,10 +61,8 @@ pub(super) fn record_gap(
     reason: &str,
 ) -> Result<(), EngineError> {
     let mut from = from;
-    for ancestor in history
-        .ancestors
-        .iter()
-        .filter(|it| it.timeline >= timeline && it.timeline < start.timeline)
+    for ancestor in
+        history.ancestors.iter().filter(|it| it.timeline >= timeline && it.timeline < start.timeline)
     {
         if from < ancestor.until {
             sink.gap(ancestor.timeline, from, ancestor.until, reason)?;

@@ -26,10 +26,7 @@ pub(super) enum Outcome {
     /// Asked to stop, or everything up to `until` is durable.
     Done,
     /// The timeline is complete.
-    TimelineEnd {
-        next_timeline: u32,
-        next_start: LogOffset,
-    },
+    TimelineEnd { next_timeline: u32, next_start: LogOffset },
     /// The stream failed.
     Failed(PgError),
 }
@@ -142,12 +139,7 @@ impl<'a, 's> Receiver<'a, 's> {
 
     fn take(&mut self, event: StreamEvent) -> Result<Option<Outcome>, Failure> {
         match event {
-            StreamEvent::Data {
-                start,
-                server_end,
-                sent_at,
-                bytes,
-            } => {
+            StreamEvent::Data { start, server_end, sent_at, bytes } => {
                 if start > self.held {
                     let message = format!("the stream skipped from {} to {}", self.held.0, start.0);
                     return Err(PgError::Protocol(message).into());
@@ -156,11 +148,7 @@ impl<'a, 's> Receiver<'a, 's> {
                 self.held = self.held.max(start.plus(bytes.len() as u64));
                 self.coverage.data(server_end, sent_at);
             }
-            StreamEvent::Keepalive {
-                end,
-                sent_at,
-                reply_requested,
-            } => {
+            StreamEvent::Keepalive { end, sent_at, reply_requested } => {
                 let answer = self.asked && !reply_requested;
                 self.coverage.keepalive(end, sent_at, answer);
                 if answer {
@@ -171,14 +159,8 @@ impl<'a, 's> Receiver<'a, 's> {
                     self.send_status(false)?;
                 }
             }
-            StreamEvent::TimelineEnd {
-                next_timeline,
-                next_start,
-            } => {
-                return Ok(Some(Outcome::TimelineEnd {
-                    next_timeline,
-                    next_start,
-                }));
+            StreamEvent::TimelineEnd { next_timeline, next_start } => {
+                return Ok(Some(Outcome::TimelineEnd { next_timeline, next_start }));
             }
         }
         Ok(None)
@@ -203,8 +185,7 @@ impl<'a, 's> Receiver<'a, 's> {
     fn send_status(&mut self, ask: bool) -> Result<(), PgError> {
         // Written is said to be no more than flushed: commits at `remote_write` wait for what is written, and a promise of
         // ours is about what is durable. Nothing is ever applied here.
-        self.stream
-            .send_status(self.durable, self.durable, LogOffset(0), ask)?;
+        self.stream.send_status(self.durable, self.durable, LogOffset(0), ask)?;
         self.status_at = Instant::now();
         self.asked |= ask;
         Ok(())

@@ -27,10 +27,8 @@ impl Replication {
     /// If the server refuses (no free slot, no privilege).
     pub fn create_slot(&mut self, name: &str, temporary: bool) -> Result<bool, PgError> {
         let temporary = if temporary { " TEMPORARY" } else { "" };
-        let command = format!(
-            "CREATE_REPLICATION_SLOT {}{temporary} PHYSICAL RESERVE_WAL",
-            quote_identifier(name)
-        );
+        let command =
+            format!("CREATE_REPLICATION_SLOT {}{temporary} PHYSICAL RESERVE_WAL", quote_identifier(name));
         match self.connection.query(&command) {
             Ok(_) => Ok(true),
             Err(error) if error.sqlstate() == Some(DUPLICATE_OBJECT) => Ok(false),
@@ -43,10 +41,7 @@ impl Replication {
     /// # Errors
     /// If it is in use.
     pub fn drop_slot(&mut self, name: &str) -> Result<bool, PgError> {
-        match self
-            .connection
-            .query(&format!("DROP_REPLICATION_SLOT {}", quote_identifier(name)))
-        {
+        match self.connection.query(&format!("DROP_REPLICATION_SLOT {}", quote_identifier(name))) {
             Ok(_) => Ok(true),
             Err(error) if error.sqlstate() == Some(UNDEFINED_OBJECT) => Ok(false),
             Err(error) => Err(error),
@@ -62,9 +57,7 @@ impl Replication {
         if self.connection.major() < 15 {
             return Ok(self.read_slot_by_sql(name));
         }
-        let rows = self
-            .connection
-            .query(&format!("READ_REPLICATION_SLOT {}", quote_identifier(name)))?;
+        let rows = self.connection.query(&format!("READ_REPLICATION_SLOT {}", quote_identifier(name)))?;
         if rows.get(0, 0).is_none() {
             return Ok(None);
         }
@@ -75,10 +68,7 @@ impl Replication {
     }
 
     fn read_slot_by_sql(&self, name: &str) -> Option<SlotPosition> {
-        let unknown = Some(SlotPosition {
-            restart: None,
-            timeline: None,
-        });
+        let unknown = Some(SlotPosition { restart: None, timeline: None });
         let query = format!(
             "SELECT restart_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
             quote_literal(name)
@@ -92,9 +82,6 @@ impl Replication {
             }
         };
         rows.0.first()?;
-        Some(SlotPosition {
-            restart: rows.single().and_then(|text| lsn(text).ok()),
-            timeline: None,
-        })
+        Some(SlotPosition { restart: rows.single().and_then(|text| lsn(text).ok()), timeline: None })
     }
 }

@@ -43,11 +43,7 @@ pub fn plan_start(
     let Some((timeline, position)) = sink else {
         return Ok(first_start(server, history, slot));
     };
-    let go_on = Start {
-        timeline,
-        position,
-        close: None,
-    };
+    let go_on = Start { timeline, position, close: None };
     if timeline == server.timeline {
         return match (position <= server.position, server.in_recovery) {
             (true, _) => Ok(go_on),
@@ -56,16 +52,9 @@ pub fn plan_start(
         };
     }
     if timeline > server.timeline {
-        return Err(if server.in_recovery {
-            Obstacle::Behind
-        } else {
-            Obstacle::OlderTimeline
-        });
+        return Err(if server.in_recovery { Obstacle::Behind } else { Obstacle::OlderTimeline });
     }
-    let index = history
-        .ancestors
-        .iter()
-        .position(|ancestor| ancestor.timeline == timeline);
+    let index = history.ancestors.iter().position(|ancestor| ancestor.timeline == timeline);
     let Some((index, fork)) = index.and_then(|index| Some((index, history.ancestors.get(index)?.until)))
     else {
         return Err(Obstacle::OtherHistory);
@@ -74,28 +63,15 @@ pub fn plan_start(
         return Ok(go_on);
     }
     // A failover lost what the sink has beyond the fork. That branch is kept as it is; the log goes on beside it.
-    let next = history
-        .ancestors
-        .get(index + 1)
-        .map_or(history.timeline, |ancestor| ancestor.timeline);
-    Ok(Start {
-        timeline: next,
-        position: segment_start(fork, server.segment_size),
-        close: Some(position),
-    })
+    let next = history.ancestors.get(index + 1).map_or(history.timeline, |ancestor| ancestor.timeline);
+    Ok(Start { timeline: next, position: segment_start(fork, server.segment_size), close: Some(position) })
 }
 
 fn first_start(server: &ServerIdentity, history: &History, slot: Option<SlotPosition>) -> Start {
     let kept = slot.and_then(|slot| slot.restart);
     let position = kept.unwrap_or(server.position);
-    let timeline = slot
-        .and_then(|slot| slot.timeline)
-        .unwrap_or_else(|| history.timeline_at(position));
-    Start {
-        timeline,
-        position: segment_start(position, server.segment_size),
-        close: None,
-    }
+    let timeline = slot.and_then(|slot| slot.timeline).unwrap_or_else(|| history.timeline_at(position));
+    Start { timeline, position: segment_start(position, server.segment_size), close: None }
 }
 
 /// Start of the segment that holds a position.
@@ -131,10 +107,7 @@ mod tests {
             until: LogOffset(until),
             reason: String::new(),
         };
-        History {
-            timeline,
-            ancestors: forks.iter().map(ancestor).collect(),
-        }
+        History { timeline, ancestors: forks.iter().map(ancestor).collect() }
     }
 
     fn at(timeline: u32, position: u64) -> Option<(u32, LogOffset)> {
@@ -143,33 +116,15 @@ mod tests {
 
     #[test]
     fn a_sink_goes_on_where_it_stands() {
-        let start = plan_start(
-            at(1, 0x123_4567),
-            &server(1, 0x200_0000, false),
-            &history(1, &[]),
-            None,
-        );
-        assert_eq!(
-            start,
-            Ok(Start {
-                timeline: 1,
-                position: LogOffset(0x123_4567),
-                close: None
-            })
-        );
+        let start = plan_start(at(1, 0x123_4567), &server(1, 0x200_0000, false), &history(1, &[]), None);
+        assert_eq!(start, Ok(Start { timeline: 1, position: LogOffset(0x123_4567), close: None }));
     }
 
     #[test]
     fn a_server_behind_the_sink_is_an_alarm_unless_it_is_a_standby() {
         let none = history(1, &[]);
-        let plan = |in_recovery| {
-            plan_start(
-                at(1, 0x300_0000),
-                &server(1, 0x200_0000, in_recovery),
-                &none,
-                None,
-            )
-        };
+        let plan =
+            |in_recovery| plan_start(at(1, 0x300_0000), &server(1, 0x200_0000, in_recovery), &none, None);
         assert_eq!(plan(false), Err(Obstacle::ServerShorter));
         assert_eq!(plan(true), Err(Obstacle::Behind));
         let plan = plan_start(at(2, 1), &server(1, 0x200_0000, false), &none, None);
@@ -182,54 +137,24 @@ mod tests {
         let path = history(3, &[(1, 0x210_0000), (2, 0x610_0000)]);
         // Before the fork: the rest of the old timeline comes first.
         let start = plan_start(at(1, 0x210_0000), &now, &path, None);
-        assert_eq!(
-            start,
-            Ok(Start {
-                timeline: 1,
-                position: LogOffset(0x210_0000),
-                close: None
-            })
-        );
+        assert_eq!(start, Ok(Start { timeline: 1, position: LogOffset(0x210_0000), close: None }));
         // Beyond it: the old branch is closed where it stands, the new one begins with the fork's segment.
         let start = plan_start(at(1, 0x220_0000), &now, &path, None);
-        let expected = Start {
-            timeline: 2,
-            position: LogOffset(0x200_0000),
-            close: Some(LogOffset(0x220_0000)),
-        };
+        let expected =
+            Start { timeline: 2, position: LogOffset(0x200_0000), close: Some(LogOffset(0x220_0000)) };
         assert_eq!(start, Ok(expected));
         let path = history(3, &[(1, 0x210_0000)]);
-        assert_eq!(
-            plan_start(at(2, 1), &now, &path, None),
-            Err(Obstacle::OtherHistory)
-        );
+        assert_eq!(plan_start(at(2, 1), &now, &path, None), Err(Obstacle::OtherHistory));
     }
 
     #[test]
     fn an_empty_sink_begins_with_the_segment_that_the_slot_keeps() {
         let now = server(2, 0x900_0123, false);
         let path = history(2, &[(1, 0x510_0000)]);
-        let slot = SlotPosition {
-            restart: Some(LogOffset(0x410_0000)),
-            timeline: None,
-        };
+        let slot = SlotPosition { restart: Some(LogOffset(0x410_0000)), timeline: None };
         let start = plan_start(None, &now, &path, Some(slot));
-        assert_eq!(
-            start,
-            Ok(Start {
-                timeline: 1,
-                position: LogOffset(0x400_0000),
-                close: None
-            })
-        );
+        assert_eq!(start, Ok(Start { timeline: 1, position: LogOffset(0x400_0000), close: None }));
         let start = plan_start(None, &now, &path, None);
-        assert_eq!(
-            start,
-            Ok(Start {
-                timeline: 2,
-                position: LogOffset(0x900_0000),
-                close: None
-            })
-        );
+        assert_eq!(start, Ok(Start { timeline: 2, position: LogOffset(0x900_0000), close: None }));
     }
 }

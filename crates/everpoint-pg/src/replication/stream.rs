@@ -73,23 +73,13 @@ impl Replication {
         let slot = slot.map_or_else(String::new, |name| format!("SLOT {} ", quote_identifier(name)));
         let lsn = Lsn::from(position);
         let connection = &mut self.connection;
-        connection.send_query(&format!(
-            "START_REPLICATION {slot}PHYSICAL {lsn} TIMELINE {timeline}"
-        ))?;
+        connection.send_query(&format!("START_REPLICATION {slot}PHYSICAL {lsn} TIMELINE {timeline}"))?;
         match connection.receive_next()? {
-            Frame::CopyBoth => Ok(WalStream {
-                connection,
-                ended: None,
-                copying: true,
-            }),
+            Frame::CopyBoth => Ok(WalStream { connection, ended: None, copying: true }),
             // Nothing left on this timeline: the server answers at once with the one that follows.
             Frame::Message(Message::RowDescription(_)) => {
                 let ended = read_end(connection)?;
-                Ok(WalStream {
-                    connection,
-                    ended: Some(ended),
-                    copying: false,
-                })
+                Ok(WalStream { connection, ended: Some(ended), copying: false })
             }
             Frame::Error(error) => {
                 if !error.is_fatal() {
@@ -97,9 +87,7 @@ impl Replication {
                 }
                 Err(PgError::Server(error))
             }
-            other => Err(PgError::Protocol(format!(
-                "{other:?} in reply to START_REPLICATION"
-            ))),
+            other => Err(PgError::Protocol(format!("{other:?} in reply to START_REPLICATION"))),
         }
     }
 }
@@ -224,10 +212,7 @@ fn read_end(connection: &mut Connection) -> Result<StreamEvent, PgError> {
         }
     }
     found
-        .map(|(next_timeline, next_start)| StreamEvent::TimelineEnd {
-            next_timeline,
-            next_start,
-        })
+        .map(|(next_timeline, next_start)| StreamEvent::TimelineEnd { next_timeline, next_start })
         .ok_or_else(|| PgError::Protocol("a stream that ended without saying what follows".to_owned()))
 }
 
@@ -239,22 +224,13 @@ fn read_event(mut body: Bytes) -> Result<StreamEvent, PgError> {
             let start = LogOffset(body.try_get_u64().map_err(short)?);
             let server_end = LogOffset(body.try_get_u64().map_err(short)?);
             let sent_at = time(body.try_get_i64().map_err(short)?);
-            Ok(StreamEvent::Data {
-                start,
-                server_end,
-                sent_at,
-                bytes: body,
-            })
+            Ok(StreamEvent::Data { start, server_end, sent_at, bytes: body })
         }
         b'k' => {
             let end = LogOffset(body.try_get_u64().map_err(short)?);
             let sent_at = time(body.try_get_i64().map_err(short)?);
             let reply_requested = body.try_get_u8().map_err(short)? != 0;
-            Ok(StreamEvent::Keepalive {
-                end,
-                sent_at,
-                reply_requested,
-            })
+            Ok(StreamEvent::Keepalive { end, sent_at, reply_requested })
         }
         other => Err(PgError::Protocol(format!("replication message {other:#04x}"))),
     }

@@ -21,9 +21,7 @@ pub(crate) enum Key {
 impl Authority {
     pub(crate) fn new(directory: &Path, key: Key) -> Self {
         fs::create_dir_all(directory).unwrap();
-        let authority = Self {
-            directory: directory.to_owned(),
-        };
+        let authority = Self { directory: directory.to_owned() };
         authority.make_key("root", key);
         authority.openssl(&[
             "req",
@@ -54,11 +52,8 @@ impl Authority {
         digest: &str,
     ) -> (PathBuf, PathBuf) {
         self.make_key(name, Key::Ec);
-        let (key, request, certificate) = (
-            format!("{name}.key"),
-            format!("{name}.csr"),
-            format!("{name}.crt"),
-        );
+        let (key, request, certificate) =
+            (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
         self.openssl(&[
             "req",
             "-new",
@@ -70,11 +65,7 @@ impl Authority {
             &format!("/CN={common_name}"),
         ]);
         let extensions = format!("{name}.ext");
-        fs::write(
-            self.directory.join(&extensions),
-            format!("subjectAltName={names}\n"),
-        )
-        .unwrap();
+        fs::write(self.directory.join(&extensions), format!("subjectAltName={names}\n")).unwrap();
         let mut arguments = vec![
             "x509",
             "-req",
@@ -112,15 +103,7 @@ impl Authority {
     }
 
     fn openssl(&self, arguments: &[&str]) {
-        let done = Command::new("openssl")
-            .current_dir(&self.directory)
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            done.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
+        let done = Command::new("openssl").current_dir(&self.directory).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 }

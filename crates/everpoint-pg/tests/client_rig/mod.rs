@@ -59,9 +59,7 @@ impl MemoryLog {
     }
 
     pub(crate) fn from(&self) -> CaptureFrom {
-        CaptureFrom {
-            at: self.kept().now.map(|(timeline, at)| (timeline, LogOffset(at))),
-        }
+        CaptureFrom { at: self.kept().now.map(|(timeline, at)| (timeline, LogOffset(at))) }
     }
 
     /// Compares each kept segment with the server's file of it, where the server still has it. Returns how many bytes were
@@ -95,18 +93,11 @@ fn refuse(message: String) -> EngineError {
 impl LogSink for MemoryLog {
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         let mut kept = self.0.lock().unwrap();
-        let log = kept.logs.entry(timeline).or_insert_with(|| Log {
-            from: from.0,
-            ..Log::default()
-        });
+        let log = kept.logs.entry(timeline).or_insert_with(|| Log { from: from.0, ..Log::default() });
         log.history = history.to_vec();
         if log.end() < from.0 {
             // Only after a gap; what was before has been compared by then.
-            *log = Log {
-                from: from.0,
-                history: history.to_vec(),
-                ..Log::default()
-            };
+            *log = Log { from: from.0, history: history.to_vec(), ..Log::default() };
         }
         kept.now = Some((timeline, from.0));
         Ok(())
@@ -116,10 +107,8 @@ impl LogSink for MemoryLog {
         let mut kept = self.0.lock().unwrap();
         let (timeline, _) = kept.now.unwrap();
         let log = kept.logs.get_mut(&timeline).unwrap();
-        let known = log
-            .end()
-            .checked_sub(from.0)
-            .ok_or_else(|| refuse(format!("hole before {:X}", from.0)))?;
+        let known =
+            log.end().checked_sub(from.0).ok_or_else(|| refuse(format!("hole before {:X}", from.0)))?;
         let fresh = bytes.get(known as usize..).unwrap_or_default();
         log.bytes.extend_from_slice(fresh);
         kept.now = Some((timeline, from.0 + bytes.len() as u64));
@@ -139,10 +128,7 @@ impl LogSink for MemoryLog {
         let mut kept = self.0.lock().unwrap();
         let (timeline, held) = kept.now.unwrap();
         if held < at.0 {
-            return Err(refuse(format!(
-                "timeline ends at {:X}, but we hold {held:X}",
-                at.0
-            )));
+            return Err(refuse(format!("timeline ends at {:X}, but we hold {held:X}", at.0)));
         }
         kept.logs.get_mut(&timeline).unwrap().end = Some(at.0);
         Ok(())
@@ -215,12 +201,7 @@ impl ImageWorker for DirectoryWorker<'_> {
             fs::set_permissions(&path, Permissions::from_mode(file.mode)).unwrap();
             return Ok(());
         }
-        let output = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
-            .unwrap();
+        let output = File::options().create(true).write(true).truncate(false).open(&path).unwrap();
         output.write_all_at(part.data, part.offset).unwrap();
         output.set_permissions(Permissions::from_mode(file.mode)).unwrap();
         let mut parts = self.0.parts.lock().unwrap();
