@@ -3,6 +3,7 @@
 mod open;
 mod piece;
 mod segment;
+mod tails;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +26,13 @@ pub struct TailPolicy {
     pub interval: Duration,
     /// So many bytes don't wait, unless the segment is about to be full.
     pub bytes: usize,
+    /// So many tails become one.
+    pub merge: usize,
 }
 
 impl Default for TailPolicy {
     fn default() -> Self {
-        Self { interval: Duration::from_millis(250), bytes: 4 << 20 }
+        Self { interval: Duration::from_millis(250), bytes: 4 << 20, merge: 32 }
     }
 }
 
@@ -272,6 +275,7 @@ impl LogSink for LogWriter {
         self.step(|open, written| {
             if open.tail_is_due(policy, Instant::now()) {
                 open.store_tail(written)?;
+                open.merge_tails(policy.merge)?;
             }
             if open.covered_is_due(COVERED_BUSY, COVERED_IDLE) {
                 open.store_covered()?;

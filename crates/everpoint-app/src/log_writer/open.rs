@@ -7,6 +7,7 @@ use everpoint_engine::EngineError;
 use everpoint_repo::{LogStore, Piece, PieceKind, RepoError, code};
 
 use super::segment::{OpenBranch, OpenSegment};
+use super::tails::Tails;
 use super::{Written, from_app, sink_error};
 use crate::lineage::{Lineage, unknown_carry};
 
@@ -108,6 +109,7 @@ impl Found {
             open.cut();
         }
         open.durable = open.position;
+        open.tails.resume(&self.tails);
         if !self.tails.is_empty() && self.end == open.log.segment_start(self.end) {
             return open.finish_segment(written).map(|()| Rebuilt::Finished);
         }
@@ -137,6 +139,7 @@ fn begin(
     Ok(OpenBranch {
         decoder: lineage.engine.decoder(log.segment_size(), carry),
         segment: OpenSegment::new(start),
+        tails: Tails::default(),
         previous_hash: before.map(|before| before.hash),
         log: log.clone(),
         system: None,

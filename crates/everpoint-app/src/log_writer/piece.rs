@@ -55,3 +55,19 @@ pub(crate) fn digest(
         events: decoded.events,
     }
 }
+
+/// What a digest says was found.
+pub(crate) fn decoded(digest: Digest) -> Decoded {
+    Decoded {
+        system: digest.system,
+        timeline: digest.timeline,
+        log_format: digest.log_format,
+        verdict: digest.verdict,
+        first_record: digest.first_record,
+        last_record: digest.last_record,
+        first_previous: digest.first_previous,
+        head_unknown: digest.head_unknown,
+        records: digest.records,
+        events: digest.events,
+    }
+}

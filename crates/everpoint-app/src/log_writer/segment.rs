@@ -8,6 +8,7 @@ use everpoint_engine::{Decoded, EngineError, LogDecoder};
 use everpoint_repo::{LogStore, RepoError, SegmentWriter, Stored};
 
 use super::piece::{digest, join};
+use super::tails::Tails;
 use super::{TailPolicy, Written, count, sink_error};
 
 /// How many of the server's statements wait for durability at most.
@@ -20,6 +21,8 @@ pub(super) struct OpenBranch {
     pub(super) system: Option<u64>,
     pub(super) decoder: Box<dyn LogDecoder>,
     pub(super) segment: OpenSegment,
+    /// Its tails.
+    pub(super) tails: Tails,
     /// BLAKE3 of the whole segment before the open one.
     pub(super) previous_hash: Option<[u8; 32]>,
     /// Where the next byte belongs.
@@ -110,6 +113,7 @@ impl OpenBranch {
         self.check_system(&found)?;
         let next = OpenSegment::new(self.segment_end());
         let full = std::mem::replace(&mut self.segment, next);
+        self.tails = Tails::default();
         let span = Span { from: full.start, to: self.segment.start };
         let hash = *full.hasher.finalize().as_bytes();
         let decoded = join(full.decoded, found);
@@ -148,6 +152,7 @@ impl OpenBranch {
         self.log.put_tail(&digest, &pending).map_err(|error| self.explain(error, from))?;
         written.bytes = written.bytes.saturating_add(pending.len() as u64);
         self.durable = self.position;
+        self.tails.push(span);
         self.segment.pending = pending;
         self.segment.pending.clear();
         Ok(())

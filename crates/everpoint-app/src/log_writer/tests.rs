@@ -12,7 +12,7 @@ use everpoint_store::{Fault, FaultKind, FaultyStore, MemoryStore, Store};
 use super::*;
 use crate::testing::{SEGMENT, SYSTEM, context, log, read_back, reopen, stored_log};
 
-const EAGER: TailPolicy = TailPolicy { interval: Duration::ZERO, bytes: 0 };
+const EAGER: TailPolicy = TailPolicy { interval: Duration::ZERO, bytes: 0, merge: 3 };
 
 fn engine() -> Arc<FakeEngine> {
     Arc::new(FakeEngine::new(log(0)))
@@ -26,7 +26,7 @@ fn writer(store: &MemoryStore) -> LogWriter {
 
 #[test]
 fn it_passes_the_suite_for_sinks() {
-    for policy in [EAGER, TailPolicy { interval: Duration::from_millis(10), bytes: 1 << 18 }] {
+    for policy in [EAGER, TailPolicy { interval: Duration::from_millis(10), bytes: 1 << 18, merge: 32 }] {
         let store = MemoryStore::new();
         let mut make = || -> Box<dyn LogSink> { Box::new(writer(&store).with_policy(policy)) };
         let read =
@@ -232,8 +232,11 @@ fn gaps_are_recorded_where_nothing_is_stored_and_capture_goes_on_behind_them() {
 #[test]
 fn covered_until_waits_for_what_it_speaks_of() {
     let (store, log) = (MemoryStore::new(), log(10));
-    let mut sink =
-        writer(&store).with_policy(TailPolicy { interval: Duration::from_secs(60), bytes: 1 << 30 });
+    let mut sink = writer(&store).with_policy(TailPolicy {
+        interval: Duration::from_secs(60),
+        bytes: 1 << 30,
+        merge: 32,
+    });
     sink.timeline(1, &[], log.start()).unwrap();
     sink.write(log.start(), log.slice(log.start(), log.end())).unwrap();
     sink.covered(log.end(), Micros(7)).unwrap();
@@ -253,7 +256,7 @@ fn covered_until_waits_for_what_it_speaks_of() {
 #[test]
 fn tails_wait_for_a_segment_that_is_nearly_full() {
     let (store, log) = (MemoryStore::new(), log(80));
-    let policy = TailPolicy { interval: Duration::from_millis(40), bytes: 1 << 30 };
+    let policy = TailPolicy { interval: Duration::from_millis(40), bytes: 1 << 30, merge: 32 };
     let mut sink = writer(&store).with_policy(policy);
     sink.timeline(1, &[], log.start()).unwrap();
     sink.write(log.start(), log.slice(log.start(), log.start().plus(700_000))).unwrap();
@@ -261,4 +264,35 @@ fn tails_wait_for_a_segment_that_is_nearly_full() {
     assert_eq!(sink.tick().unwrap(), log.start(), "soon full");
     std::thread::sleep(Duration::from_millis(45));
     assert_eq!(sink.tick().unwrap(), log.start().plus(700_000), "it was not");
+}
+
+#[test]
+fn a_server_that_commits_a_little_all_day_leaves_few_tails() {
+    let (store, log) = (MemoryStore::new(), log(30));
+    let count = |store: &MemoryStore| store.names().iter().filter(|name| name.contains(".tail/")).count();
+    let policy = TailPolicy { merge: 8, ..EAGER };
+    let mut at = log.start();
+    let (mut most, mut tails) = (0, 0);
+    while at < log.end() {
+        // Now and then by another process.
+        let mut sink = writer(&store).with_policy(policy);
+        sink.timeline(1, &[], at).unwrap();
+        for _ in 0..100 {
+            let bytes = log.slice(at, at.plus(1500));
+            sink.write(at, bytes).unwrap();
+            at = at.plus(bytes.len() as u64);
+            assert_eq!(sink.tick().unwrap(), at);
+            (most, tails) = (most.max(count(&store)), tails + 1);
+        }
+    }
+    assert!(tails > 500 && most < 40, "{most} of {tails}");
+    let stored = stored_log(&store, 1, &[]);
+    assert!(read_back(&stored, log.start()) == log.slice(log.start(), log.end()));
+    let events = stored
+        .pieces()
+        .unwrap()
+        .iter()
+        .map(|piece| stored.digest(piece).unwrap().events.len())
+        .sum::<usize>();
+    assert_eq!(events, log.records().len());
 }

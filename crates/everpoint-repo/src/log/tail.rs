@@ -104,6 +104,38 @@ impl LogStore {
         Ok((digest, bytes))
     }
 
+    /// Replaces the tails within `digest.span` by one that holds the same: stored and read back before those go.
+    ///
+    /// # Errors
+    /// As [`LogStore::put_tail`]; `repo.damaged` if it can't be read back: nothing was removed then.
+    pub fn merge_tails(&self, digest: &Digest, bytes: &[u8]) -> Result<(), RepoError> {
+        self.put_tail(digest, bytes)?;
+        let name = self.tail_name(digest.span);
+        let (stored, read) = self.load_tail(&name, true)?;
+        if stored.content_hash != digest.content_hash || read != bytes {
+            return Err(RepoError::damaged(
+                "replace tails by",
+                name,
+                "what was stored is not what it was given",
+            ));
+        }
+        let mut replaced = Vec::new();
+        let prefix = format!("{}.tail/", self.segment(self.names.start(digest.span.from)));
+        self.shared.store.list(&prefix, None, &mut |info| {
+            let found = info.name.strip_prefix(&prefix).and_then(names::parse_span);
+            if found.is_some_and(|span| {
+                span.from >= digest.span.from && span.to <= digest.span.to && span != digest.span
+            }) {
+                replaced.push(info.name);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for name in replaced {
+            self.shared.store.delete(&name)?;
+        }
+        Ok(())
+    }
+
     /// Removes the tails of a segment that is stored and verified.
     ///
     /// # Errors
