@@ -26,11 +26,7 @@ fn server(major: u32) -> PgCluster {
     PgCluster::builder()
         .major(major)
         .wal_segsize_mb(1)
-        .settings([
-            ("archive_mode", "on"),
-            ("wal_keep_size", "512MB"),
-            ("max_wal_size", "1GB"),
-        ])
+        .settings([("archive_mode", "on"), ("wal_keep_size", "512MB"), ("max_wal_size", "1GB")])
         .start()
         .unwrap()
 }
@@ -43,9 +39,7 @@ fn everpoint(cluster: &PgCluster) -> Everpoint {
 
 fn archive_with(cluster: &PgCluster, everpoint: &Everpoint) {
     let command = everpoint.archive_command("db");
-    cluster
-        .psql(&format!("ALTER SYSTEM SET archive_command = '{command}'"))
-        .unwrap();
+    cluster.psql(&format!("ALTER SYSTEM SET archive_command = '{command}'")).unwrap();
     cluster.psql("SELECT pg_reload_conf()").unwrap();
 }
 
@@ -61,10 +55,7 @@ fn log(everpoint: &Everpoint, timeline: u32) -> LogStore {
     let cluster = repository(everpoint).cluster("db").unwrap();
     let (identity, known) = cluster.identities().unwrap().pop().unwrap();
     let branches = cluster.branches(identity).unwrap();
-    let branch = branches
-        .into_iter()
-        .find(|branch| branch.timeline() == timeline)
-        .unwrap();
+    let branch = branches.into_iter().find(|branch| branch.timeline() == timeline).unwrap();
     cluster.log(identity, branch, known.segment_size)
 }
 
@@ -79,22 +70,10 @@ fn compare(cluster: &PgCluster, log: &LogStore) -> (LogOffset, LogOffset, usize)
         assert!(piece.has_digest);
         at = piece.span.to;
         let digest = log.digest(piece).unwrap();
-        assert!(
-            !matches!(digest.verdict, Verdict::Broken { .. }),
-            "{:?}",
-            digest.verdict
-        );
-        assert!(
-            !digest.head_unknown || piece.span.from == first,
-            "{:?}",
-            digest.span
-        );
+        assert!(!matches!(digest.verdict, Verdict::Broken { .. }), "{:?}", digest.verdict);
+        assert!(!digest.head_unknown || piece.span.from == first, "{:?}", digest.span);
         if digest.span.to.since(digest.span.from) == SEGMENT {
-            assert!(
-                piece.span.from == first || digest.previous_hash == previous,
-                "{:?}",
-                digest.span
-            );
+            assert!(piece.span.from == first || digest.previous_hash == previous, "{:?}", digest.span);
             previous = Some(digest.content_hash);
         }
         let ends = |event: &&LogEvent| matches!(event, LogEvent::Commit(_) | LogEvent::Abort(_));
@@ -119,37 +98,19 @@ fn transactions(cluster: &PgCluster, timeline: u32, from: LogOffset, to: LogOffs
         .install()
         .command("pg_waldump")
         .unwrap()
-        .args([
-            "-r",
-            "Transaction",
-            "-t",
-            &timeline.to_string(),
-            "-s",
-            &show(from),
-            "-e",
-            &show(to),
-            "-p",
-        ])
+        .args(["-r", "Transaction", "-t", &timeline.to_string(), "-s", &show(from), "-e", &show(to), "-p"])
         .arg(cluster.data_dir().join("pg_wal"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text.lines()
-        .filter(|line| line.contains("desc: COMMIT ") || line.contains("desc: ABORT "))
-        .count()
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().filter(|line| line.contains("desc: COMMIT ") || line.contains("desc: ABORT ")).count()
 }
 
 fn captured(everpoint: &Everpoint) -> Option<u64> {
     let ran = everpoint.try_run(&["--json", "status", "db"]).unwrap();
     let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-    let clusters = value["clusters"]
-        .as_array()
-        .map_or(&value, |clusters| &clusters[0]);
+    let clusters = value["clusters"].as_array().map_or(&value, |clusters| &clusters[0]);
     let (high, low) = clusters["capture"]["lsn"].as_str()?.split_once('/')?;
     Some(u64::from_str_radix(high, 16).ok()? << 32 | u64::from_str_radix(low, 16).ok()?)
 }
@@ -157,20 +118,14 @@ fn captured(everpoint: &Everpoint) -> Option<u64> {
 fn await_captured(everpoint: &Everpoint, to: u64, patience: Duration) -> Duration {
     let begun = Instant::now();
     while captured(everpoint).is_none_or(|at| at < to) {
-        assert!(
-            begun.elapsed() < patience,
-            "{:?} of {to:X} after {patience:?}",
-            captured(everpoint)
-        );
+        assert!(begun.elapsed() < patience, "{:?} of {to:X} after {patience:?}", captured(everpoint));
     }
     begun.elapsed()
 }
 
 fn write(cluster: &PgCluster, rows: u32) {
     cluster
-        .psql(&format!(
-            "INSERT INTO t SELECT repeat(md5(n::text), 20) FROM generate_series(1, {rows}) n"
-        ))
+        .psql(&format!("INSERT INTO t SELECT repeat(md5(n::text), 20) FROM generate_series(1, {rows}) n"))
         .unwrap();
 }
 
@@ -184,9 +139,7 @@ fn both_captures_at_once_survive_kill_9_and_store_what_the_server_wrote() {
         let mut capture = everpoint.spawn(&["capture", "db"]).unwrap();
         for _ in 0..3 {
             write(&cluster, 2500);
-            cluster
-                .psql("BEGIN; INSERT INTO t VALUES ('gone'); ROLLBACK")
-                .unwrap();
+            cluster.psql("BEGIN; INSERT INTO t VALUES ('gone'); ROLLBACK").unwrap();
         }
         if round == 3 {
             cluster.kill9().unwrap();
@@ -205,13 +158,7 @@ fn both_captures_at_once_survive_kill_9_and_store_what_the_server_wrote() {
     let (first, last, found) = compare(&cluster, &log(&everpoint, 1));
     assert!(last.0 >= end);
     assert_eq!(found, transactions(&cluster, 1, first, last));
-    assert_eq!(
-        cluster
-            .psql("SELECT failed_count FROM pg_stat_archiver")
-            .unwrap()
-            .trim(),
-        "0"
-    );
+    assert_eq!(cluster.psql("SELECT failed_count FROM pg_stat_archiver").unwrap().trim(), "0");
 }
 
 #[test]
@@ -225,9 +172,7 @@ fn archive_command_drains_a_burst_and_refuses_what_is_not_the_clusters_log() {
         let ready = cluster.data_dir().join("pg_wal/archive_status");
         let waiting = || {
             let entries = std::fs::read_dir(&ready).unwrap().flatten();
-            entries
-                .filter(|entry| entry.file_name().to_string_lossy().ends_with(".ready"))
-                .count()
+            entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".ready")).count()
         };
         assert!(waiting() > 10, "{}", waiting());
         archive_with(&cluster, &everpoint);
@@ -236,31 +181,18 @@ fn archive_command_drains_a_burst_and_refuses_what_is_not_the_clusters_log() {
         cluster.psql("SELECT pg_switch_wal()").unwrap();
         let begun = Instant::now();
         while waiting() > 0 {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "{} wait, {}",
-                waiting(),
-                cluster.log()
-            );
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} wait, {}", waiting(), cluster.log());
             std::thread::sleep(Duration::from_millis(20));
         }
         let (_, last, _) = compare(&cluster, &log(&everpoint, 1));
-        assert_eq!(
-            cluster
-                .psql("SELECT failed_count FROM pg_stat_archiver")
-                .unwrap()
-                .trim(),
-            "0"
-        );
+        assert_eq!(cluster.psql("SELECT failed_count FROM pg_stat_archiver").unwrap().trim(), "0");
         // The last one again is success; changed, or of another cluster, it is refused.
         let name = log(&everpoint, 1).segment_name(LogOffset(last.0 - SEGMENT));
         let bytes = std::fs::read(cluster.data_dir().join("pg_wal").join(&name)).unwrap();
         let copy = everpoint.home().path().join(&name);
         let push = |bytes: &[u8]| {
             std::fs::write(&copy, bytes).unwrap();
-            let ran = everpoint
-                .try_run(&["--json", "archive-push", "db", copy.to_str().unwrap()])
-                .unwrap();
+            let ran = everpoint.try_run(&["--json", "archive-push", "db", copy.to_str().unwrap()]).unwrap();
             (ran.status.code().unwrap(), ran.out)
         };
         assert_eq!(push(&bytes).0, 0);
@@ -272,16 +204,8 @@ fn archive_command_drains_a_burst_and_refuses_what_is_not_the_clusters_log() {
         let (code, said) = push(&changed(700_000));
         assert!(code == 4 && said.contains("archive.differs"), "{code} {said}");
         let (code, said) = push(&changed(25));
-        assert!(
-            code == 4 && said.contains("archive.wrong_cluster"),
-            "{code} {said}"
-        );
-        assert!(
-            log(&everpoint, 1)
-                .read_segment_into(LogOffset(last.0 - SEGMENT), 1)
-                .unwrap()
-                == bytes
-        );
+        assert!(code == 4 && said.contains("archive.wrong_cluster"), "{code} {said}");
+        assert!(log(&everpoint, 1).read_segment_into(LogOffset(last.0 - SEGMENT), 1).unwrap() == bytes);
     }
 }
 
@@ -299,11 +223,7 @@ fn a_failover_is_followed_and_both_branches_are_kept() {
     capture.kill9().unwrap();
     let config = everpoint.home().path().join("everpoint.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(
-        &config,
-        text.replace(&primary.port().to_string(), &standby.port().to_string()),
-    )
-    .unwrap();
+    std::fs::write(&config, text.replace(&primary.port().to_string(), &standby.port().to_string())).unwrap();
     archive_with(&standby, &everpoint);
     write(&standby, 6000);
     everpoint.run(&["capture", "db", "--once"]).unwrap();
