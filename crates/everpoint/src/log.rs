@@ -6,9 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging at the level that `-v` asks for; `$EVERPOINT_LOG` says it in more detail.
 pub(crate) fn begin(verbose: u8) {
-    let asked = std::env::var("EVERPOINT_LOG")
-        .ok()
-        .filter(|value| !value.is_empty());
+    let asked = std::env::var("EVERPOINT_LOG").ok().filter(|value| !value.is_empty());
     let default = match (verbose, &asked) {
         (0, None) => return,
         (0 | 1, _) => "info",

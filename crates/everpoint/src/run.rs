@@ -81,20 +81,9 @@ fn usage(problem: &clap::Error, json: bool) -> u8 {
         let _ = problem.print();
     } else {
         let text = problem.render().to_string();
-        let message = text
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned();
-        let failure = AppError::new(
-            "usage",
-            FailureClass::Usage,
-            "understand",
-            "the command line",
-            message,
-        )
-        .hint("see: everpoint --help");
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = AppError::new("usage", FailureClass::Usage, "understand", "the command line", message)
+            .hint("see: everpoint --help");
         show(&failure, true);
     }
     if asked { 0 } else { FailureClass::Usage.exit_code() }

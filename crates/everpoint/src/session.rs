@@ -44,10 +44,7 @@ pub(crate) struct Opened {
 
 impl Session {
     pub(crate) fn new(global: Global) -> Self {
-        Self {
-            global,
-            config: OnceCell::new(),
-        }
+        Self { global, config: OnceCell::new() }
     }
 
     pub(crate) fn style(&self) -> Style {
@@ -115,10 +112,7 @@ impl Session {
         let mut all = config.repositories.values();
         match (all.next(), all.next()) {
             (Some(only), None) => Ok(self.with_key(only.clone())),
-            (None, _) => Err(usage(format!(
-                "{} has no [repository.NAME]",
-                config.path.display()
-            ))),
+            (None, _) => Err(usage(format!("{} has no [repository.NAME]", config.path.display()))),
             (Some(_), Some(_)) => {
                 let names: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
                 Err(usage(format!("there are several: {}", names.join(", "))).hint("name the one you mean"))
@@ -130,12 +124,9 @@ impl Session {
     pub(crate) fn repository_configs(&self) -> Result<Vec<RepositoryConfig>, AppError> {
         match self.chosen()? {
             Some(chosen) => Ok(vec![self.with_key(chosen)]),
-            None => Ok(self
-                .config()?
-                .repositories
-                .values()
-                .map(|found| self.with_key(found.clone()))
-                .collect()),
+            None => {
+                Ok(self.config()?.repositories.values().map(|found| self.with_key(found.clone())).collect())
+            }
         }
     }
 
@@ -155,12 +146,7 @@ impl Session {
 
     /// Opens the repository of a cluster, and the cluster in it. With `--repo` the cluster need not be configured.
     pub(crate) fn cluster(&self, name: &str) -> Result<Opened, AppError> {
-        if self
-            .global
-            .repo
-            .as_ref()
-            .is_some_and(|repo| repo.contains('/') || repo.starts_with('.'))
-        {
+        if self.global.repo.as_ref().is_some_and(|repo| repo.contains('/') || repo.starts_with('.')) {
             let repository = self.repository_config(None)?;
             // In a disaster a broken configuration must not keep one from restoring.
             let configured = config::find(self.global.config.as_deref()).and_then(|_| self.config().ok());
@@ -187,15 +173,10 @@ impl Session {
             return Ok(repository.clusters()?);
         }
         let config = self.config()?;
-        let (ours, later): (Vec<_>, Vec<_>) = config
-            .clusters
-            .values()
-            .partition(|cluster| matches!(cluster.source, Source::Postgres(_)));
+        let (ours, later): (Vec<_>, Vec<_>) =
+            config.clusters.values().partition(|cluster| matches!(cluster.source, Source::Postgres(_)));
         for cluster in later {
-            self.warn(&format!(
-                "{} is left out: MongoDB comes in a later version",
-                cluster.name
-            ));
+            self.warn(&format!("{} is left out: MongoDB comes in a later version", cluster.name));
         }
         Ok(ours.into_iter().map(|cluster| cluster.name.clone()).collect())
     }
@@ -208,15 +189,9 @@ impl Session {
     ) -> Result<Opened, AppError> {
         let engine = engine::build(cluster, &mut |warning| self.warn(&warning))?;
         let opened = self.open(&repository)?;
-        let limits = self
-            .config
-            .get()
-            .map(|config| config.limits.clone())
-            .unwrap_or_default();
-        let workers = cluster
-            .and_then(|cluster| cluster.workers)
-            .or(limits.workers)
-            .unwrap_or_else(default_workers);
+        let limits = self.config.get().map(|config| config.limits.clone()).unwrap_or_default();
+        let workers =
+            cluster.and_then(|cluster| cluster.workers).or(limits.workers).unwrap_or_else(default_workers);
         let context = ClusterContext {
             name: name.to_owned(),
             cluster: opened.cluster(name)?,
@@ -242,21 +217,12 @@ impl Session {
 
     /// The limits of the configuration, if one was read.
     pub(crate) fn limits(&self) -> config::Limits {
-        self.config
-            .get()
-            .map(|config| config.limits.clone())
-            .unwrap_or_default()
+        self.config.get().map(|config| config.limits.clone()).unwrap_or_default()
     }
 }
 
 fn usage(message: String) -> AppError {
-    AppError::new(
-        "config.no_repository",
-        FailureClass::Usage,
-        "choose",
-        "a repository",
-        message,
-    )
+    AppError::new("config.no_repository", FailureClass::Usage, "choose", "a repository", message)
 }
 
 fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
@@ -272,11 +238,7 @@ fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
 /// A repository without a table in the configuration.
 pub(crate) fn by_hand(url: &str) -> RepositoryConfig {
     let here = std::env::current_dir().unwrap_or_default();
-    RepositoryConfig {
-        name: url.to_owned(),
-        url: config::absolute(url, &here),
-        key: KeySource::Environment,
-    }
+    RepositoryConfig { name: url.to_owned(), url: config::absolute(url, &here), key: KeySource::Environment }
 }
 
 /// Opens the place where a repository is.
@@ -285,9 +247,7 @@ fn open_store(url: &str) -> Result<Arc<dyn Store>, AppError> {
 }
 
 fn default_workers() -> usize {
-    std::thread::available_parallelism()
-        .map_or(2, std::num::NonZero::get)
-        .min(16)
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(16)
 }
 
 /// A directory for scratch files that no other user shares.

@@ -25,10 +25,7 @@ const FORMS: &str = "one of: latest, 2026-01-29 14:30:00+01, lsn:0/3000148, xid:
 pub(crate) fn parse(text: &str, zone: &TimeZone) -> Result<Parsed, AppError> {
     let text = text.trim();
     if text == "latest" {
-        return Ok(Parsed {
-            target: Target::Latest,
-            shown: "the latest moment that is stored".to_owned(),
-        });
+        return Ok(Parsed { target: Target::Latest, shown: "the latest moment that is stored".to_owned() });
     }
     if let Some((word, value)) = text.split_once(':')
         && word.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -36,21 +33,11 @@ pub(crate) fn parse(text: &str, zone: &TimeZone) -> Result<Parsed, AppError> {
         return keyword(text, word, value);
     }
     let moment = time(text, zone)?;
-    Ok(Parsed {
-        target: Target::Time(moment),
-        shown: exact(moment, zone),
-    })
+    Ok(Parsed { target: Target::Time(moment), shown: exact(moment, zone) })
 }
 
 fn wrong(text: &str, message: impl Into<String>) -> AppError {
-    AppError::new(
-        "restore.target",
-        FailureClass::Usage,
-        "understand the target",
-        text,
-        message,
-    )
-    .hint(FORMS)
+    AppError::new("restore.target", FailureClass::Usage, "understand the target", text, message).hint(FORMS)
 }
 
 fn keyword(text: &str, word: &str, value: &str) -> Result<Parsed, AppError> {
@@ -59,14 +46,8 @@ fn keyword(text: &str, word: &str, value: &str) -> Result<Parsed, AppError> {
     }
     let target = match word {
         "lsn" => Target::Position(lsn(value).ok_or_else(|| wrong(text, "an LSN looks like 0/3000148"))?),
-        "xid" => Target::Xid {
-            xid: xid(text, value)?,
-            before: false,
-        },
-        "before-xid" => Target::Xid {
-            xid: xid(text, value)?,
-            before: true,
-        },
+        "xid" => Target::Xid { xid: xid(text, value)?, before: false },
+        "before-xid" => Target::Xid { xid: xid(text, value)?, before: true },
         "name" => Target::Name(value.to_owned()),
         "backup" => Target::Backup(value.to_owned()),
         _ => return Err(wrong(text, format!("`{word}:` is no kind of target"))),
@@ -107,9 +88,8 @@ fn time(text: &str, zone: &TimeZone) -> Result<Micros, AppError> {
             "a time has at most six digits after the point: PostgreSQL counts microseconds",
         ));
     }
-    let moment: DateTime = civil
-        .parse()
-        .map_err(|error: jiff::Error| wrong(text, "it is no time").cause(error))?;
+    let moment: DateTime =
+        civil.parse().map_err(|error: jiff::Error| wrong(text, "it is no time").cause(error))?;
     let zone = match rest {
         "" => zone.clone(),
         "Z" | "z" | "UTC" | "GMT" => TimeZone::UTC,
@@ -117,11 +97,8 @@ fn time(text: &str, zone: &TimeZone) -> Result<Micros, AppError> {
             offset_zone(offset).ok_or_else(|| wrong(text, format!("{offset} is no offset from UTC")))?
         }
         name => TimeZone::get(name.trim_matches(['[', ']'])).map_err(|error| {
-            wrong(
-                text,
-                format!("{name} is no time zone known here; an offset such as +01 always works"),
-            )
-            .cause(error)
+            wrong(text, format!("{name} is no time zone known here; an offset such as +01 always works"))
+                .cause(error)
         })?,
     };
     let ambiguous = zone.to_ambiguous_timestamp(moment);
@@ -135,14 +112,11 @@ fn time(text: &str, zone: &TimeZone) -> Result<Micros, AppError> {
         AmbiguousOffset::Fold { before, after } => {
             let message =
                 format!("the clock was put from {before} to {after} then, so this time was there twice");
-            return Err(wrong(text, message).hint(format!(
-                "say which one: \"{civil}{before}\" or \"{civil}{after}\""
-            )));
+            return Err(wrong(text, message)
+                .hint(format!("say which one: \"{civil}{before}\" or \"{civil}{after}\"")));
         }
     }
-    let stamp = ambiguous
-        .unambiguous()
-        .map_err(|error| wrong(text, "it is out of range").cause(error))?;
+    let stamp = ambiguous.unambiguous().map_err(|error| wrong(text, "it is out of range").cause(error))?;
     Ok(Micros(stamp.as_microsecond()))
 }
 
@@ -156,9 +130,9 @@ fn split_zone(text: &str) -> (&str, &str) {
             dashes > 2
         }
         '0'..='9' | ':' | '.' => false,
-        'T' | 't' | ' ' => text
-            .get(at + 1..)
-            .is_none_or(|next| !next.starts_with(|c: char| c.is_ascii_digit())),
+        'T' | 't' | ' ' => {
+            text.get(at + 1..).is_none_or(|next| !next.starts_with(|c: char| c.is_ascii_digit()))
+        }
         _ => true,
     });
     let (civil, rest) = text.split_at(cut.map_or(text.len(), |(at, _)| at));
@@ -178,13 +152,7 @@ fn offset_zone(text: &str) -> Option<TimeZone> {
     };
     let plain: String = digits
         .split(':')
-        .map(|part| {
-            if part.len() == 2 || !digits.contains(':') {
-                part
-            } else {
-                "x"
-            }
-        })
+        .map(|part| if part.len() == 2 || !digits.contains(':') { part } else { "x" })
         .collect();
     if !matches!(plain.len(), 2 | 4 | 6) {
         return None;
@@ -208,10 +176,7 @@ mod tests {
 
     fn moment(text: &str) -> i64 {
         match parse(text, &berlin()) {
-            Ok(Parsed {
-                target: Target::Time(at),
-                ..
-            }) => at.0,
+            Ok(Parsed { target: Target::Time(at), .. }) => at.0,
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -253,48 +218,19 @@ mod tests {
         let twice = parse("2026-10-25 02:30:00", &berlin()).unwrap_err();
         assert!(twice.message.contains("twice"), "{twice}");
         assert!(twice.hint.unwrap().contains("2026-10-25 02:30:00+02"));
-        assert!(
-            parse("2026-03-29 02:30:00", &berlin())
-                .unwrap_err()
-                .message
-                .contains("did not exist")
-        );
-        assert_eq!(
-            moment("2026-10-25 02:30:00+02") + 3_600_000_000,
-            moment("2026-10-25 02:30:00+01")
-        );
+        assert!(parse("2026-03-29 02:30:00", &berlin()).unwrap_err().message.contains("did not exist"));
+        assert_eq!(moment("2026-10-25 02:30:00+02") + 3_600_000_000, moment("2026-10-25 02:30:00+01"));
     }
 
     #[test]
     fn other_targets() {
         let target = |text| parse(text, &berlin()).unwrap().target;
         assert_eq!(target("latest"), Target::Latest);
-        assert_eq!(
-            target("lsn:1/3000148"),
-            Target::Position(LogOffset(0x1_0300_0148))
-        );
-        assert_eq!(
-            target("xid:731"),
-            Target::Xid {
-                xid: 731,
-                before: false
-            }
-        );
-        assert_eq!(
-            target("before-xid:731"),
-            Target::Xid {
-                xid: 731,
-                before: true
-            }
-        );
-        assert_eq!(
-            target("name:before the party"),
-            Target::Name("before the party".to_owned())
-        );
-        assert_eq!(
-            target("backup:20260129-143000F"),
-            Target::Backup("20260129-143000F".to_owned())
-        );
+        assert_eq!(target("lsn:1/3000148"), Target::Position(LogOffset(0x1_0300_0148)));
+        assert_eq!(target("xid:731"), Target::Xid { xid: 731, before: false });
+        assert_eq!(target("before-xid:731"), Target::Xid { xid: 731, before: true });
+        assert_eq!(target("name:before the party"), Target::Name("before the party".to_owned()));
+        assert_eq!(target("backup:20260129-143000F"), Target::Backup("20260129-143000F".to_owned()));
     }
 
     #[test]

@@ -29,13 +29,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
     /// Print nothing but results and errors
-    #[arg(
-        short,
-        long,
-        global = true,
-        conflicts_with = "verbose",
-        help_heading = "Global options"
-    )]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     pub(crate) quiet: bool,
     /// No progress, neither bars nor lines
     #[arg(long, global = true, help_heading = "Global options")]
@@ -313,9 +307,10 @@ fn parse_map(text: &str) -> Result<(String, String), String> {
         Some((old, new)) if new.starts_with('/') && (old.starts_with('/') || is_oid(old)) => {
             Ok((old.to_owned(), new.to_owned()))
         }
-        _ => Err(
-            "write it like /old/directory=/new/directory, both absolute; or oid=/new/directory".to_owned(),
-        ),
+        _ => {
+            Err("write it like /old/directory=/new/directory, both absolute; or oid=/new/directory"
+                .to_owned())
+        }
     }
 }
 

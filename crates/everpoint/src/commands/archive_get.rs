@@ -36,11 +36,7 @@ pub(crate) fn uncertain() -> u8 {
 }
 
 fn uncertain_in(data_dir: &Path) -> u8 {
-    if data_dir.join("standby.signal").exists() {
-        NOT_THERE
-    } else {
-        UNCERTAIN
-    }
+    if data_dir.join("standby.signal").exists() { NOT_THERE } else { UNCERTAIN }
 }
 
 pub(crate) fn run(session: &Session, arguments: &ArchiveGet) -> Result<Done, AppError> {
@@ -60,12 +56,7 @@ pub(crate) fn run(session: &Session, arguments: &ArchiveGet) -> Result<Done, App
 }
 
 fn get(session: &Session, arguments: &ArchiveGet) -> Result<Got, AppError> {
-    if let Some(got) = session
-        .global
-        .fetch_via
-        .as_deref()
-        .and_then(|socket| fetch::get(socket, arguments))
-    {
+    if let Some(got) = session.global.fetch_via.as_deref().and_then(|socket| fetch::get(socket, arguments)) {
         return got;
     }
     // What lies ready costs neither configuration nor repository.

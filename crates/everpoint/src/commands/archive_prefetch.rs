@@ -46,11 +46,7 @@ pub(crate) fn start(
             command.arg("--in-place-tablespaces");
         }
         // In a group of its own, so that a signal for the server's commands does not reach it.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         command
             .spawn()
             .map_err(|error| AppError::io("start", std::path::Path::new("archive-prefetch"), error))

@@ -32,11 +32,7 @@ pub(crate) fn run(session: &Session, arguments: Backup) -> Result<Done, AppError
         let progress = session.progress();
         backup::run(&opened.context, &request, &progress)?
     };
-    let code = if report.status == "ok" {
-        0
-    } else {
-        FailureClass::Damaged.exit_code()
-    };
+    let code = if report.status == "ok" { 0 } else { FailureClass::Damaged.exit_code() };
     Ok(Done::new(&report, text(&report)).code(code))
 }
 
@@ -75,9 +71,7 @@ pub(crate) fn text(report: &BackupReport) -> String {
     );
     if !report.damaged.is_empty() {
         let number = report.damaged.len();
-        out.push_str(&format!(
-            "\n{number} damaged pages on the server; the backup is kept and marked:"
-        ));
+        out.push_str(&format!("\n{number} damaged pages on the server; the backup is kept and marked:"));
         for page in report.damaged.iter().take(SHOWN) {
             out.push_str(&format!("\n  {} block {}", page.file, page.block));
         }

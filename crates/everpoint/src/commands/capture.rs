@@ -26,10 +26,5 @@ pub(crate) fn run(session: &Session, arguments: &Capture) -> Result<Done, AppErr
 
 /// A capture's report for people.
 pub(crate) fn text(report: &CaptureReport) -> String {
-    format!(
-        "stored to {} on timeline {}: {} received",
-        report.position,
-        report.timeline,
-        size(report.bytes)
-    )
+    format!("stored to {} on timeline {}: {} received", report.position, report.timeline, size(report.bytes))
 }

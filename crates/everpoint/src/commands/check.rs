@@ -17,24 +17,14 @@ pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, A
         reports.push(report(&session.cluster(&name)?));
     }
     let text = reports.iter().map(text).collect::<Vec<_>>().join("\n");
-    let code = if reports.iter().all(|report| report.ok) {
-        0
-    } else {
-        FailureClass::Failed.exit_code()
-    };
+    let code = if reports.iter().all(|report| report.ok) { 0 } else { FailureClass::Failed.exit_code() };
     Ok(Done::new(&Clusters { clusters: reports }, text).code(code))
 }
 
 /// Checks one cluster.
 pub(crate) fn report(opened: &Opened) -> CheckReport {
     let place = key::place(&opened.repository, opened.context.repository.is_encrypted());
-    check::run(
-        &opened.context,
-        &CheckRequest {
-            slot: opened.slot.clone(),
-            key: place,
-        },
-    )
+    check::run(&opened.context, &CheckRequest { slot: opened.slot.clone(), key: place })
 }
 
 /// A check's report for people.

@@ -38,10 +38,8 @@ pub(crate) fn create(
 ) -> Result<(Repository, InitReport), AppError> {
     let store = everpoint_store::create_url(&config.url)
         .map_err(|error| store_error("create the repository", &config.url, error))?;
-    let exists = store
-        .head("config")
-        .map_err(|error| store_error("look into", &config.url, error))?
-        .is_some();
+    let exists =
+        store.head("config").map_err(|error| store_error("look into", &config.url, error))?.is_some();
     if let KeySource::File(path) = &config.key
         && !exists
         && !path.exists()
@@ -53,24 +51,14 @@ pub(crate) fn create(
 }
 
 fn line(config: &RepositoryConfig, report: &InitReport) -> String {
-    let state = if report.created {
-        "created"
-    } else {
-        "exists already"
-    };
+    let state = if report.created { "created" } else { "exists already" };
     let encryption = if report.encrypted {
         "encrypted"
     } else {
         "NOT ENCRYPTED (give it a key_file before init to have it encrypted)"
     };
-    let free = report
-        .free_bytes
-        .map(|bytes| format!(", {} free", size(bytes)))
-        .unwrap_or_default();
-    let mut out = format!(
-        "{} at {}: {state}, {encryption}{free}\n",
-        config.name, report.repository
-    );
+    let free = report.free_bytes.map(|bytes| format!(", {} free", size(bytes))).unwrap_or_default();
+    let mut out = format!("{} at {}: {state}, {encryption}{free}\n", config.name, report.repository);
     if let (KeySource::File(path), true) = (&config.key, report.created) {
         out.push_str(&format!(
             "its key is in {}; store it in a second place, then run: everpoint key confirm\n",

@@ -27,10 +27,7 @@ fn confirmation(session: &Session, arguments: &KeyConfirm) -> Result<Done, AppEr
     };
     key::confirm(path)?;
     let text = format!("noted: the key in {} is stored in a second place", path.display());
-    Ok(Done::new(
-        &json!({"repository": repository.name, "confirmed": true}),
-        text,
-    ))
+    Ok(Done::new(&json!({"repository": repository.name, "confirmed": true}), text))
 }
 
 fn no_file(repository: &RepositoryConfig) -> AppError {
@@ -56,14 +53,12 @@ fn rotation(session: &Session, arguments: &KeyRotate) -> Result<Done, AppError> 
     let new = key::generate()?;
     let waiting = beside(&destination, "new");
     key::write_new(&waiting, &new.reveal())?;
-    let done = rotate(&repository, &old, &new, arguments.keep_old, &mut || {
-        put_in_place(&waiting, &destination)
-    });
+    let done =
+        rotate(&repository, &old, &new, arguments.keep_old, &mut || put_in_place(&waiting, &destination));
     let report = done.map_err(|error| match error.hint {
-        None if waiting.exists() => error.hint(format!(
-            "the old key still works; remove {} before you try again",
-            waiting.display()
-        )),
+        None if waiting.exists() => {
+            error.hint(format!("the old key still works; remove {} before you try again", waiting.display()))
+        }
         _ => error,
     })?;
     Ok(Done::new(&report, text(&report, &destination, arguments)))

@@ -26,12 +26,8 @@ pub(crate) fn run(session: &Session, arguments: &List) -> Result<Done, AppError>
 
 fn text(listing: &ClusterListing) -> String {
     let mut out = format!("{} ({})\n", listing.name, listing.engine);
-    let mut backups = Table::new(
-        &[
-            "backup", "kind", "status", "ended", "took", "size", "stored", "stop",
-        ],
-        &[4, 5, 6],
-    );
+    let mut backups =
+        Table::new(&["backup", "kind", "status", "ended", "took", "size", "stored", "stop"], &[4, 5, 6]);
     listing.backups.iter().for_each(|backup| backups.row(row(backup)));
     if backups.is_empty() {
         out.push_str("  no backups\n");
@@ -68,11 +64,7 @@ fn text(listing: &ClusterListing) -> String {
 fn row(backup: &BackupLine) -> Vec<String> {
     let took = backup.duration_seconds.map(seconds).unwrap_or_default();
     let sizes = |bytes: u64| {
-        if backup.stopped_at.is_some() {
-            size(bytes)
-        } else {
-            String::new()
-        }
+        if backup.stopped_at.is_some() { size(bytes) } else { String::new() }
     };
     vec![
         backup.label.clone(),

@@ -18,8 +18,5 @@ pub(crate) fn run(directory: Option<&Path>) -> Result<Done, AppError> {
     let wrap = |error| AppError::io("write manual pages into", directory, error);
     std::fs::create_dir_all(directory).map_err(wrap)?;
     clap_mangen::generate_to(Cli::command(), directory).map_err(wrap)?;
-    Ok(Done::plain(format!(
-        "manual pages are in {}",
-        directory.display()
-    )))
+    Ok(Done::plain(format!("manual pages are in {}", directory.display())))
 }

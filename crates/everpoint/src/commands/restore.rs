@@ -31,9 +31,8 @@ pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppErro
     // A server started by root runs as the owner of the directory, who may not read what root may.
     let as_root = rustix::process::geteuid().is_root() && arguments.start;
     let ahead = session.limits().fetch_ahead.unwrap_or(archive_get::FETCH_AHEAD);
-    let service = as_root
-        .then(|| FetchService::begin(opened.context.clone(), directory.clone(), ahead))
-        .transpose()?;
+    let service =
+        as_root.then(|| FetchService::begin(opened.context.clone(), directory.clone(), ahead)).transpose()?;
     let socket = service.as_ref().map(FetchService::socket);
     let request = RestoreRequest {
         directory: directory.clone(),
@@ -43,10 +42,9 @@ pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppErro
         delta: arguments.delta,
         map: arguments.map,
         dry_run: arguments.dry_run,
-        start: arguments.start.then(|| StartRequest {
-            port: arguments.port,
-            programs: opened.pg_bin.clone(),
-        }),
+        start: arguments
+            .start
+            .then(|| StartRequest { port: arguments.port, programs: opened.pg_bin.clone() }),
         replace_production: arguments.replace_production,
         workers: opened.context.workers,
         fetch_program: fetch_program(session, &opened.repository, socket.as_deref())?,
@@ -59,10 +57,7 @@ pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppErro
     Ok(match &outcome {
         RestoreOutcome::Done(report) => Done::new(&outcome, done_text(report, &directory)),
         RestoreOutcome::Plan(plan) => {
-            let code = plan
-                .shortfall
-                .as_ref()
-                .map_or(0, |_| FailureClass::Shortfall.exit_code());
+            let code = plan.shortfall.as_ref().map_or(0, |_| FailureClass::Shortfall.exit_code());
             Done::new(&outcome, plan_text(plan)).code(code)
         }
     })
@@ -101,21 +96,11 @@ fn done_text(report: &RestoreReport, directory: &Path) -> String {
         (Some(time), None) => format!(", last commit {}", local(time)),
         _ => String::new(),
     };
-    let will = if report.port.is_some() {
-        "reached"
-    } else {
-        "will reach"
-    };
-    out.push_str(&format!(
-        "{will} {}{commit}, timeline {}\n",
-        report.reached.lsn, report.timeline
-    ));
+    let will = if report.port.is_some() { "reached" } else { "will reach" };
+    out.push_str(&format!("{will} {}{commit}, timeline {}\n", report.reached.lsn, report.timeline));
     match report.port {
         Some(port) => out.push_str(&format!("accepts connections on port {port}\n")),
-        None => out.push_str(&format!(
-            "start it with: pg_ctl -D {} start\n",
-            directory.display()
-        )),
+        None => out.push_str(&format!("start it with: pg_ctl -D {} start\n", directory.display())),
     }
     out
 }
@@ -124,10 +109,7 @@ fn plan_text(plan: &PlanReport) -> String {
     let mut out = String::new();
     if let Some(shortfall) = &plan.shortfall {
         out.push_str(&format!("can't be reached: {}\n", shortfall.reason));
-        let near = [
-            ("before", &shortfall.nearest_before),
-            ("after", &shortfall.nearest_after),
-        ];
+        let near = [("before", &shortfall.nearest_before), ("after", &shortfall.nearest_after)];
         for (side, place) in near {
             if let Some(place) = place {
                 out.push_str(&format!("nearest {side}: --to '{place}'\n"));
@@ -142,11 +124,8 @@ fn plan_text(plan: &PlanReport) -> String {
     out.push_str(&format!("bytes       {}\n", size(plan.bytes)));
     out.push_str(&format!("about       {}\n", seconds(plan.estimate_seconds)));
     if let Some(reached) = &plan.reached {
-        let time = reached
-            .time
-            .as_deref()
-            .map(|time| format!(", last commit {}", local(time)))
-            .unwrap_or_default();
+        let time =
+            reached.time.as_deref().map(|time| format!(", last commit {}", local(time))).unwrap_or_default();
         out.push_str(&format!("would reach {}{time}\n", reached.lsn));
     }
     for reason in &plan.reasons {

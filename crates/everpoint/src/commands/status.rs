@@ -32,28 +32,18 @@ fn text(report: &StatusReport) -> String {
             let role = if server.in_recovery { "standby" } else { "primary" };
             field(
                 "server",
-                format!(
-                    "{role}, {}, at {} on timeline {}",
-                    server.version, server.lsn, server.timeline
-                ),
+                format!("{role}, {}, at {} on timeline {}", server.version, server.lsn, server.timeline),
             );
         }
         None => field("server", "does not answer".to_owned()),
     }
     match &report.capture {
         Some(capture) => {
-            let behind = capture
-                .lag_bytes
-                .map(|bytes| format!(", {} behind", size(bytes)))
-                .unwrap_or_default();
-            let until = capture
-                .covered_until
-                .as_deref()
-                .map(|at| format!(", everything up to {}", local(at)));
-            field(
-                "capture",
-                format!("stored to {}{behind}{}", capture.lsn, until.unwrap_or_default()),
-            );
+            let behind =
+                capture.lag_bytes.map(|bytes| format!(", {} behind", size(bytes))).unwrap_or_default();
+            let until =
+                capture.covered_until.as_deref().map(|at| format!(", everything up to {}", local(at)));
+            field("capture", format!("stored to {}{behind}{}", capture.lsn, until.unwrap_or_default()));
         }
         None => field("capture", "nothing stored".to_owned()),
     }
@@ -62,10 +52,7 @@ fn text(report: &StatusReport) -> String {
         _ => field("backup", "none".to_owned()),
     }
     if let Some(window) = report.windows.last() {
-        field(
-            "window",
-            format!("{} to {}", local(&window.from), local(&window.to)),
-        );
+        field("window", format!("{} to {}", local(&window.from), local(&window.to)));
     }
     for problem in &report.problems {
         field("!", problem.clone());

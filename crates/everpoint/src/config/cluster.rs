@@ -108,15 +108,10 @@ impl ClusterConfig {
             source: source?,
             repository: section.text("repository"),
             slot: read_slot(section).unwrap_or_else(|| slot_for(name)),
-            workers: section
-                .number("workers", 1..=256)
-                .and_then(|n| usize::try_from(n).ok()),
+            workers: section.number("workers", 1..=256).and_then(|n| usize::try_from(n).ok()),
             compression: read_compression(section).unwrap_or_default(),
             checkpoint: section
-                .choice(
-                    "checkpoint",
-                    &[("fast", Checkpoint::Fast), ("spread", Checkpoint::Spread)],
-                )
+                .choice("checkpoint", &[("fast", Checkpoint::Fast), ("spread", Checkpoint::Spread)])
                 .unwrap_or_default(),
         };
         Some(cluster)
@@ -125,10 +120,7 @@ impl ClusterConfig {
 
 /// The slot of a cluster whose table names none.
 pub(crate) fn slot_for(cluster: &str) -> String {
-    let plain: String = cluster
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .collect();
+    let plain: String = cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let mut slot = format!("everpoint_{plain}");
     // PostgreSQL's names have at most 63 bytes.
     slot.truncate(63);
@@ -158,12 +150,9 @@ fn read_source(
         (None, None) => None,
     };
     match (postgres, mongodb) {
-        (Some(url), None) if looks_like_postgres(&url.value) => Some(Source::Postgres(PostgresConfig {
-            url: url.value,
-            data_dir,
-            password,
-            pg_bin,
-        })),
+        (Some(url), None) if looks_like_postgres(&url.value) => {
+            Some(Source::Postgres(PostgresConfig { url: url.value, data_dir, password, pg_bin }))
+        }
         (Some(url), None) => {
             let hint = "write it like \"postgres://user@host:5432/postgres\" or \"host=… user=… dbname=…\"";
             section.mistake(
@@ -173,10 +162,7 @@ fn read_source(
         }
         (None, Some(_)) => Some(Source::MongoDb),
         (Some(_), Some(mongodb)) => {
-            section.mistake(Mistake::new(
-                mongodb.at,
-                "`mongodb` and `postgres` can't both be given",
-            ));
+            section.mistake(Mistake::new(mongodb.at, "`mongodb` and `postgres` can't both be given"));
             None
         }
         (None, None) => {
@@ -198,10 +184,8 @@ fn looks_like_postgres(url: &str) -> bool {
 
 fn read_slot(section: &mut Section<'_>) -> Option<String> {
     let At { value, at } = section.text("slot")?;
-    let fits = value.len() <= 63
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let fits =
+        value.len() <= 63 && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !fits {
         let mistake = Mistake::new(at, format!("`{value}` can't be the name of a slot"));
         section.mistake(mistake.hint("slot names have up to 63 of a-z 0-9 _"));

@@ -16,11 +16,7 @@ pub(crate) struct Mistake {
 
 impl Mistake {
     pub(crate) fn new(at: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            at,
-            message: message.into(),
-            hint: None,
-        }
+        Self { at, message: message.into(), hint: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -51,11 +47,7 @@ pub(crate) fn render(source: &str, mistakes: &[Mistake]) -> String {
             "^".to_owned()
         };
         // Writing into a String can't fail.
-        let _ = write!(
-            out,
-            "line {}, column {}: {}",
-            place.line, place.column, mistake.message
-        );
+        let _ = write!(out, "line {}, column {}: {}", place.line, place.column, mistake.message);
         if let Some(hint) = &mistake.hint {
             let _ = write!(out, "; {hint}");
         }
@@ -168,14 +160,8 @@ mod tests {
         assert!(shown.contains("line 2, column 5: wrong"), "{shown}");
         assert!(!shown.contains("s3cret"), "{shown}");
         assert!(shown.contains("postgres://me:***@h/db"), "{shown}");
-        assert_eq!(
-            hide_secrets("host=a password=b user=c"),
-            "host=a password=*** user=c"
-        );
-        assert_eq!(
-            hide_secrets("postgres://u@h/d?password=b&x=y"),
-            "postgres://u@h/d?password=***&x=y"
-        );
+        assert_eq!(hide_secrets("host=a password=b user=c"), "host=a password=*** user=c");
+        assert_eq!(hide_secrets("postgres://u@h/d?password=b&x=y"), "postgres://u@h/d?password=***&x=y");
         assert_eq!(hide_secrets("postgres://u:p@ss@h/d"), "postgres://u:***@h/d");
     }
 

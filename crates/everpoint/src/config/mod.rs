@@ -81,10 +81,7 @@ impl Config {
 
     fn parse(source: &str, path: &Path, variables: Variables<'_>) -> Result<Self, Vec<Mistake>> {
         let root = DeTable::parse(source).map_err(|error| {
-            vec![Mistake::new(
-                error.span().unwrap_or_default(),
-                error.message().trim().replace('\n', ", "),
-            )]
+            vec![Mistake::new(error.span().unwrap_or_default(), error.message().trim().replace('\n', ", "))]
         })?;
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut top = Section::new("the file", 0..0, root.get_ref());
@@ -114,20 +111,11 @@ impl Config {
             None => Limits::default(),
         };
         mistakes.extend(top.finish());
-        let config = Self {
-            path: path.to_owned(),
-            repositories,
-            clusters,
-            limits,
-        };
+        let config = Self { path: path.to_owned(), repositories, clusters, limits };
         if mistakes.is_empty() {
             mistakes.extend(config.check_references());
         }
-        if mistakes.is_empty() {
-            Ok(config)
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
 
     fn check_references(&self) -> Vec<Mistake> {
@@ -136,26 +124,20 @@ impl Config {
             let Some(wanted) = &cluster.repository else {
                 if self.repositories.len() > 1 {
                     let names: Vec<&str> = self.repositories.keys().map(String::as_str).collect();
-                    let message = format!(
-                        "[cluster.{}] does not say which repository holds it",
-                        cluster.name
-                    );
+                    let message =
+                        format!("[cluster.{}] does not say which repository holds it", cluster.name);
                     let hint = format!("add: repository = \"…\", one of {}", names.join(", "));
                     mistakes.push(Mistake::new(cluster.at.clone(), message).hint(hint));
                 }
                 continue;
             };
             if !self.repositories.contains_key(&wanted.value) {
-                let mistake = Mistake::new(
-                    wanted.at.clone(),
-                    format!("there is no [repository.{}]", wanted.value),
-                );
-                mistakes.push(
-                    match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
-                        Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
-                        None => mistake,
-                    },
-                );
+                let mistake =
+                    Mistake::new(wanted.at.clone(), format!("there is no [repository.{}]", wanted.value));
+                mistakes.push(match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
+                    Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
+                    None => mistake,
+                });
             }
         }
         mistakes
@@ -212,14 +194,10 @@ impl Config {
 impl Limits {
     fn read(section: &mut Section<'_>, base: &Path) -> Self {
         Self {
-            workers: section
-                .number("workers", 1..=256)
-                .and_then(|n| usize::try_from(n).ok()),
+            workers: section.number("workers", 1..=256).and_then(|n| usize::try_from(n).ok()),
             read_rate: section.bytes("read_rate"),
             fetch_ahead: section.bytes("fetch_ahead"),
-            push_ahead: section
-                .number("push_ahead", 0..=1024)
-                .and_then(|n| usize::try_from(n).ok()),
+            push_ahead: section.number("push_ahead", 0..=1024).and_then(|n| usize::try_from(n).ok()),
             scratch_dir: section.path("scratch_dir", base),
         }
     }

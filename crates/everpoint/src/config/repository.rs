@@ -56,11 +56,7 @@ impl RepositoryConfig {
             );
             return None;
         };
-        Some(Self {
-            name: name.to_owned(),
-            url: absolute(&url.value, base),
-            key,
-        })
+        Some(Self { name: name.to_owned(), url: absolute(&url.value, base), key })
     }
 }
 
@@ -70,8 +66,5 @@ pub(crate) fn absolute(url: &str, base: &Path) -> String {
         return url.to_owned();
     }
     let joined = base.join(url);
-    std::path::absolute(&joined)
-        .unwrap_or(joined)
-        .display()
-        .to_string()
+    std::path::absolute(&joined).unwrap_or(joined).display().to_string()
 }

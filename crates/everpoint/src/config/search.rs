@@ -7,12 +7,7 @@ const SYSTEM: &str = "/etc/everpoint/everpoint.toml";
 
 /// The file to read; `None` if no file is named and none of the usual ones exists.
 pub(crate) fn find(named: Option<&Path>) -> Option<PathBuf> {
-    explicit(named).or_else(|| {
-        [HERE, SYSTEM]
-            .iter()
-            .map(PathBuf::from)
-            .find(|path| path.exists())
-    })
+    explicit(named).or_else(|| [HERE, SYSTEM].iter().map(PathBuf::from).find(|path| path.exists()))
 }
 
 /// The file to read, or the one to write if there is none yet.
@@ -21,9 +16,7 @@ pub(crate) fn found_or_default(named: Option<&Path>) -> PathBuf {
 }
 
 fn explicit(named: Option<&Path>) -> Option<PathBuf> {
-    named.map(Path::to_owned).or_else(|| {
-        std::env::var_os("EVERPOINT_CONFIG")
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    })
+    named
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("EVERPOINT_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from))
 }

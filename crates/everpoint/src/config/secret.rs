@@ -43,9 +43,7 @@ pub(crate) fn from_file(what: &str, path: &Path, warn: &mut dyn FnMut(String)) -
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     if mode & 0o077 != 0 {
         let path = path.display();
-        warn(format!(
-            "others on this machine can read {what} in {path}; mend it with: chmod 600 {path}"
-        ));
+        warn(format!("others on this machine can read {what} in {path}; mend it with: chmod 600 {path}"));
     }
     first_line(what, &path.display().to_string(), &text)
 }
@@ -114,16 +112,8 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_or_says_nothing_is_an_error() {
-        assert_eq!(
-            from_command("the key", "echo abc; echo def").unwrap().expose(),
-            "abc"
-        );
-        assert!(
-            from_command("the key", "exit 3")
-                .unwrap_err()
-                .to_string()
-                .contains("exit status: 3")
-        );
+        assert_eq!(from_command("the key", "echo abc; echo def").unwrap().expose(), "abc");
+        assert!(from_command("the key", "exit 3").unwrap_err().to_string().contains("exit status: 3"));
         assert!(from_command("the key", "true").is_err());
     }
 }

@@ -25,13 +25,7 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(crate) fn new(name: impl Into<String>, at: Range<usize>, table: &'a DeTable<'a>) -> Self {
-        Self {
-            name: name.into(),
-            at,
-            table,
-            known: Vec::new(),
-            mistakes: Vec::new(),
-        }
+        Self { name: name.into(), at, table, known: Vec::new(), mistakes: Vec::new() }
     }
 
     /// Where the table's header stands.
@@ -61,10 +55,7 @@ impl<'a> Section<'a> {
                 self.mistakes.push(Mistake::new(at, format!("`{key}` is empty")));
                 None
             }
-            Some(text) => Some(At {
-                value: text.to_owned(),
-                at,
-            }),
+            Some(text) => Some(At { value: text.to_owned(), at }),
             None => {
                 self.wrong_type(key, "a text in quotes", value, at);
                 None
@@ -122,8 +113,7 @@ impl<'a> Section<'a> {
         };
         if parsed.is_none_or(|bytes| bytes == 0) {
             let mistake = Mistake::new(at, format!("`{key}` is not a number of bytes"));
-            self.mistakes
-                .push(mistake.hint("write it like \"50MB\", \"64MiB\" or 1048576"));
+            self.mistakes.push(mistake.hint("write it like \"50MB\", \"64MiB\" or 1048576"));
             return None;
         }
         parsed
@@ -155,10 +145,7 @@ impl<'a> Section<'a> {
         };
         let mut found = Vec::new();
         for (name, value) in tables {
-            let named = At {
-                value: name.get_ref().to_string(),
-                at: name.span(),
-            };
+            let named = At { value: name.get_ref().to_string(), at: name.span() };
             if let Some(table) = value.get_ref().as_table() {
                 let section = Section::new(format!("[{key}.{}]", named.value), name.span(), table);
                 found.push((named, section));
@@ -194,11 +181,10 @@ impl<'a> Section<'a> {
                 continue;
             }
             let mistake = Mistake::new(key.span(), format!("unknown key `{word}` in {}", self.name));
-            self.mistakes
-                .push(match nearest(word, self.known.iter().copied()) {
-                    Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
-                    None => mistake.hint(format!("known here: {}", self.known.join(", "))),
-                });
+            self.mistakes.push(match nearest(word, self.known.iter().copied()) {
+                Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
+                None => mistake.hint(format!("known here: {}", self.known.join(", "))),
+            });
         }
         self.mistakes
     }

@@ -33,36 +33,19 @@ fn the_documented_file_is_read() {
     assert_eq!(repository.key, KeySource::File("/etc/everpoint/key".into()));
     let order = config.cluster("order-db").unwrap();
     assert_eq!(order.slot, "everpoint_order_db");
-    let Source::Postgres(postgres) = &order.source else {
-        panic!("{order:?}")
-    };
-    assert_eq!(
-        postgres.url,
-        "postgres://backup@db9:5432/postgres?sslmode=verify-full"
-    );
+    let Source::Postgres(postgres) = &order.source else { panic!("{order:?}") };
+    assert_eq!(postgres.url, "postgres://backup@db9:5432/postgres?sslmode=verify-full");
     assert!(matches!(config.cluster("shop").unwrap().source, Source::MongoDb));
     assert_eq!(config.limits.workers, Some(4));
     assert_eq!(config.limits.read_rate, Some(50_000_000));
-    assert!(
-        config
-            .cluster("order_db")
-            .unwrap_err()
-            .hint
-            .unwrap()
-            .contains("order-db")
-    );
+    assert!(config.cluster("order_db").unwrap_err().hint.unwrap().contains("order-db"));
 }
 
 /// A mistake, and what its report must say.
 const BAD: &[(&str, &[&str])] = &[
     (
         "[repository.local]\nuri = \"/x\"\n",
-        &[
-            "line 2, column 1: unknown key `uri`",
-            "did you mean `url`?",
-            "2 | uri = \"/x\"",
-            "^^^",
-        ],
+        &["line 2, column 1: unknown key `uri`", "did you mean `url`?", "2 | uri = \"/x\"", "^^^"],
     ),
     (
         "[repository.local]\nurl = 7\n",
@@ -71,36 +54,21 @@ const BAD: &[(&str, &[&str])] = &[
     ("[repository.local]\nurl = \"/x\n", &["line 2, column"]),
     (
         "[repositry.local]\nurl = \"/x\"\n",
-        &[
-            "line 1, column 2: unknown key `repositry`",
-            "did you mean `repository`?",
-        ],
+        &["line 1, column 2: unknown key `repositry`", "did you mean `repository`?"],
     ),
-    (
-        "[repository]\nurl = \"/x\"\n",
-        &["line 2, column 1", "[repository.NAME]"],
-    ),
+    ("[repository]\nurl = \"/x\"\n", &["line 2, column 1", "[repository.NAME]"]),
     (
         "[repository.a]\nurl = \"/x\"\nkey_file = \"a\"\nkey_command = \"b\"\n",
         &["line 4", "can't both be given"],
     ),
-    (
-        "[repository.\"A b\"]\nurl = \"/x\"\n",
-        &["line 1", "can't be a name"],
-    ),
+    ("[repository.\"A b\"]\nurl = \"/x\"\n", &["line 1", "can't be a name"]),
     (
         "[cluster.a]\npostgres = \"mysql://h\"\n",
         &["line 2, column 12", "not the address of a PostgreSQL server"],
     ),
     ("[cluster.a]\n", &["line 1", "has no address"]),
-    (
-        "[cluster.a]\npostgres = \"postgres://${NOPE}/x\"\n",
-        &["line 2", "NOPE is not set"],
-    ),
-    (
-        "[cluster.a]\npostgres = \"postgres://h/x\"\nslot = \"A-b\"\n",
-        &["line 3, column 8", "name of a slot"],
-    ),
+    ("[cluster.a]\npostgres = \"postgres://${NOPE}/x\"\n", &["line 2", "NOPE is not set"]),
+    ("[cluster.a]\npostgres = \"postgres://h/x\"\nslot = \"A-b\"\n", &["line 3, column 8", "name of a slot"]),
     (
         "[cluster.a]\npostgres = \"postgres://h/x\"\ncheckpoint = \"fats\"\n",
         &["line 3", "fast, spread", "did you mean \"fast\"?"],
@@ -119,20 +87,13 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "[repository.local]\nurl = \"/x\"\n[cluster.a]\npostgres = \"postgres://h/x\"\nrepository = \"locale\"\n",
-        &[
-            "line 5, column 14",
-            "there is no [repository.locale]",
-            "did you mean \"local\"?",
-        ],
+        &["line 5, column 14", "there is no [repository.locale]", "did you mean \"local\"?"],
     ),
     (
         "[repository.a]\nurl = \"/x\"\n[repository.b]\nurl = \"/y\"\n[cluster.c]\npostgres = \"postgres://h/x\"\n",
         &["line 5", "does not say which repository"],
     ),
-    (
-        "[limits]\nread_rate = \"fast\"\n",
-        &["line 2, column 13", "not a number of bytes"],
-    ),
+    ("[limits]\nread_rate = \"fast\"\n", &["line 2, column 13", "not a number of bytes"]),
     ("limits = 3\n", &["line 1, column 10", "must be a table"]),
 ];
 
@@ -149,10 +110,7 @@ fn every_mistake_names_its_place_and_what_was_meant() {
 #[test]
 fn all_mistakes_are_reported_at_once() {
     let shown = parse("[repository.local]\nurl = 1\nkeyfile = \"a\"\n[limits]\nwrokers = 1\n").unwrap_err();
-    assert!(
-        shown.contains("line 2") && shown.contains("line 3") && shown.contains("line 5"),
-        "{shown}"
-    );
+    assert!(shown.contains("line 2") && shown.contains("line 3") && shown.contains("line 5"), "{shown}");
 }
 
 #[test]

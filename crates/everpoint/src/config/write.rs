@@ -49,14 +49,8 @@ impl NewCluster {
                 field(&mut out, name, &value);
             }
         };
-        optional(
-            "password_file",
-            self.password_file.as_ref().map(|path| path.display().to_string()),
-        );
-        optional(
-            "data_dir",
-            self.data_dir.as_ref().map(|path| path.display().to_string()),
-        );
+        optional("password_file", self.password_file.as_ref().map(|path| path.display().to_string()));
+        optional("data_dir", self.data_dir.as_ref().map(|path| path.display().to_string()));
         optional("repository", self.repository.clone());
         out
     }
@@ -69,11 +63,7 @@ fn field(out: &mut String, name: &str, value: &str) {
 
 /// A name with a point must be quoted in a table's header.
 fn key(name: &str) -> String {
-    if name.contains('.') {
-        format!("\"{name}\"")
-    } else {
-        name.to_owned()
-    }
+    if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
 }
 
 /// Adds tables at the end of the file, or makes the file: it is replaced whole, so that it is never half written.
@@ -100,13 +90,8 @@ pub(crate) fn append(path: &Path, tables: &[String]) -> Result<(), AppError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&beside)
-        .map_err(wrap)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&beside).map_err(wrap)?;
     if let Ok(before) = std::fs::metadata(path) {
         file.set_permissions(before.permissions()).map_err(wrap)?;
     }

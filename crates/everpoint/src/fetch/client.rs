@@ -62,20 +62,11 @@ fn write(from: &mut impl std::io::Read, length: u64, destination: &Path) -> Resu
     beside.push(".everpoint");
     let beside = PathBuf::from(beside);
     let wrap = |error| AppError::io("write", &beside, error);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(wrap)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(wrap)?;
     let written = std::io::copy(&mut from.take(length), &mut file).map_err(wrap)?;
     if written != length {
-        return Err(AppError::io(
-            "read",
-            destination,
-            std::io::ErrorKind::UnexpectedEof.into(),
-        ));
+        return Err(AppError::io("read", destination, std::io::ErrorKind::UnexpectedEof.into()));
     }
     std::fs::rename(&beside, destination).map_err(|error| AppError::io("write", destination, error))
 }

@@ -33,29 +33,15 @@ impl FetchService {
     /// If no socket can be made.
     pub(crate) fn begin(context: ClusterContext, data_dir: PathBuf, ahead: u64) -> Result<Self, AppError> {
         let wrap = |error| AppError::io("make a socket in", &std::env::temp_dir(), error);
-        let directory = tempfile::Builder::new()
-            .prefix("everpoint-fetch-")
-            .tempdir()
-            .map_err(wrap)?;
+        let directory = tempfile::Builder::new().prefix("everpoint-fetch-").tempdir().map_err(wrap)?;
         // Others may reach the socket by its name, and see nothing else.
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).map_err(wrap)?;
-        let service = Self {
-            directory,
-            stop: StopFlag::default(),
-        };
+        let service = Self { directory, stop: StopFlag::default() };
         let listener = UnixListener::bind(service.socket()).map_err(wrap)?;
         std::fs::set_permissions(service.socket(), Permissions::from_mode(0o666)).map_err(wrap)?;
-        let spool = tempfile::Builder::new()
-            .prefix("spool-")
-            .tempdir_in(service.directory.path())
-            .map_err(wrap)?;
-        let server = Server {
-            context,
-            data_dir,
-            spool,
-            ahead,
-            stop: service.stop.clone(),
-        };
+        let spool =
+            tempfile::Builder::new().prefix("spool-").tempdir_in(service.directory.path()).map_err(wrap)?;
+        let server = Server { context, data_dir, spool, ahead, stop: service.stop.clone() };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 // The recovering server asks for one file after the other.
@@ -94,13 +80,8 @@ impl Server {
         let owner = std::fs::metadata(&self.data_dir)?.uid();
         if peer != 0 && peer != owner {
             let message = "only the owner of the directory is served";
-            let denied = AppError::new(
-                "fetch.denied",
-                FailureClass::Failed,
-                "serve",
-                format!("user {peer}"),
-                message,
-            );
+            let denied =
+                AppError::new("fetch.denied", FailureClass::Failed, "serve", format!("user {peer}"), message);
             return refuse(stream, &denied);
         }
         let mut line = String::new();
@@ -115,24 +96,12 @@ impl Server {
             look_ahead_bytes: self.ahead,
         };
         match archive_get::run(&self.context, &request, &Quiet) {
-            Ok(Got::NotThere) => answer(
-                stream,
-                &Answer {
-                    length: None,
-                    error: None,
-                },
-            ),
+            Ok(Got::NotThere) => answer(stream, &Answer { length: None, error: None }),
             Ok(Got::Found) => {
                 self.fetch_ahead(&request);
                 let mut file = std::fs::File::open(&destination)?;
                 std::fs::remove_file(&destination)?;
-                answer(
-                    stream,
-                    &Answer {
-                        length: Some(file.metadata()?.len()),
-                        error: None,
-                    },
-                )?;
+                answer(stream, &Answer { length: Some(file.metadata()?.len()), error: None })?;
                 std::io::copy(&mut file, &mut &*stream).map(|_| ())
             }
             Err(error) => refuse(stream, &error),
@@ -160,13 +129,7 @@ fn refuse(stream: &UnixStream, error: &AppError) -> std::io::Result<()> {
         message: error.message.clone(),
         damaged: error.class == FailureClass::Damaged,
     };
-    answer(
-        stream,
-        &Answer {
-            length: None,
-            error: Some(refusal),
-        },
-    )
+    answer(stream, &Answer { length: None, error: Some(refusal) })
 }
 
 fn answer(mut stream: &UnixStream, answer: &Answer) -> std::io::Result<()> {

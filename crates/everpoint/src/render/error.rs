@@ -55,15 +55,9 @@ mod tests {
     use everpoint_core::FailureClass;
 
     fn sample() -> AppError {
-        AppError::new(
-            "pg.connect",
-            FailureClass::Failed,
-            "connect to",
-            "db1:5432",
-            "it refused",
-        )
-        .cause(std::io::Error::other("connection refused"))
-        .hint("is it running?")
+        AppError::new("pg.connect", FailureClass::Failed, "connect to", "db1:5432", "it refused")
+            .cause(std::io::Error::other("connection refused"))
+            .hint("is it running?")
     }
 
     #[test]
@@ -76,21 +70,8 @@ mod tests {
     #[test]
     fn json_has_the_documented_fields() {
         let shown = json(&sample());
-        let fields: Vec<&str> = shown["error"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let mut wanted = [
-            "code",
-            "operation",
-            "object",
-            "message",
-            "cause",
-            "hint",
-            "retryable",
-        ];
+        let fields: Vec<&str> = shown["error"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut wanted = ["code", "operation", "object", "message", "cause", "hint", "retryable"];
         wanted.sort_unstable();
         assert_eq!(fields, wanted);
         assert_eq!(shown["error"]["cause"], "connection refused");

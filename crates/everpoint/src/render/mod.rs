@@ -21,20 +21,12 @@ pub(crate) struct Done {
 impl Done {
     /// A result. A report that can't become JSON would be a defect; it is shown as `null`.
     pub(crate) fn new(report: &impl Serialize, text: String) -> Self {
-        Self {
-            code: 0,
-            json: serde_json::to_value(report).unwrap_or_default(),
-            text,
-        }
+        Self { code: 0, json: serde_json::to_value(report).unwrap_or_default(), text }
     }
 
     /// A text that is the same in every mode: completions, manual pages.
     pub(crate) fn plain(text: String) -> Self {
-        Self {
-            code: 0,
-            json: serde_json::Value::Null,
-            text,
-        }
+        Self { code: 0, json: serde_json::Value::Null, text }
     }
 
     pub(crate) fn code(mut self, code: u8) -> Self {

@@ -57,13 +57,9 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (wanted, time) in [
-            ("0.3 s", 0.3),
-            ("9.9 s", 9.94),
-            ("12 s", 12.9),
-            ("3 min 5 s", 185.0),
-            ("2 h 10 min", 7800.0),
-        ] {
+        for (wanted, time) in
+            [("0.3 s", 0.3), ("9.9 s", 9.94), ("12 s", 12.9), ("3 min 5 s", 185.0), ("2 h 10 min", 7800.0)]
+        {
             assert_eq!(seconds(time), wanted);
         }
         assert_eq!(seconds(-4.0), "0.0 s");

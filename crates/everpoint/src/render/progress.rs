@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use everpoint_app::text::{lsn, time};
 use everpoint_app::{Event, Events};
+use everpoint_core::{LogOffset, Micros};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{note, number};
@@ -58,24 +59,18 @@ struct State {
     step_begun: Option<Instant>,
     last_line: Option<Instant>,
     last_capture: Option<Instant>,
+    /// When and where replay was first seen.
+    replay_begun: Option<(Instant, LogOffset)>,
 }
 
 impl Progress {
     pub(crate) fn new(style: Style) -> Self {
-        Self {
-            style,
-            prefix: String::new(),
-            state: Mutex::default(),
-        }
+        Self { style, prefix: String::new(), state: Mutex::default() }
     }
 
     /// The same, its lines beginning with `name`.
     pub(crate) fn named(style: Style, name: &str) -> Self {
-        Self {
-            style,
-            prefix: format!("{name}: "),
-            state: Mutex::default(),
-        }
+        Self { style, prefix: format!("{name}: "), state: Mutex::default() }
     }
 
     fn say(&self, state: &State, text: &str) {
@@ -108,18 +103,13 @@ impl Progress {
         if !due(&mut state.last_line, LOG_EVERY) {
             return;
         }
-        let rate = state.step_begun.map_or(0.0, |begun| {
-            done as f64 / begun.elapsed().as_secs_f64().max(0.001)
-        });
+        let rate =
+            state.step_begun.map_or(0.0, |begun| done as f64 / begun.elapsed().as_secs_f64().max(0.001));
         let rate = format!("{}/s", number::size(rate as u64));
         let text = match total.filter(|total| *total > 0) {
             Some(total) => {
                 let percent = (u128::from(done) * 100 / u128::from(total)).min(100);
-                format!(
-                    "{percent} % ({} of {}, {rate})",
-                    number::size(done),
-                    number::size(total)
-                )
+                format!("{percent} % ({} of {}, {rate})", number::size(done), number::size(total))
             }
             None => format!("{} ({rate})", number::size(done)),
         };
@@ -128,17 +118,10 @@ impl Progress {
 
     fn spin(&self, state: &mut State, text: String, every: Duration, of_capture: bool) {
         if self.style == Style::Terminal {
-            state
-                .bar
-                .get_or_insert_with(new_spinner)
-                .set_message(format!("{}{text}", self.prefix));
+            state.bar.get_or_insert_with(new_spinner).set_message(format!("{}{text}", self.prefix));
             return;
         }
-        let last = if of_capture {
-            &mut state.last_capture
-        } else {
-            &mut state.last_line
-        };
+        let last = if of_capture { &mut state.last_capture } else { &mut state.last_line };
         if due(last, every) {
             self.say(state, &text);
         }
@@ -155,14 +138,7 @@ impl Events for Progress {
             (_, Event::Step(words)) => self.step(&mut state, &words),
             (_, Event::Info(text)) => self.say(&state, &text),
             (_, Event::Progress { done, total }) => self.bytes(&mut state, done, total),
-            (
-                _,
-                Event::Captured {
-                    timeline,
-                    position,
-                    covered_until,
-                },
-            ) => {
+            (_, Event::Captured { timeline, position, covered_until }) => {
                 let until =
                     covered_until.map(|at| format!(", everything up to {}", super::time::local(&time(at))));
                 let text = format!(
@@ -172,26 +148,10 @@ impl Events for Progress {
                 );
                 self.spin(&mut state, text, CAPTURE_EVERY, true);
             }
-            (
-                _,
-                Event::Replaying {
-                    position,
-                    target,
-                    time: at,
-                },
-            ) => {
-                let of = target
-                    .map(|target| format!(" of {}", lsn(target)))
-                    .unwrap_or_default();
-                let at = at
-                    .map(|at| format!(", {}", super::time::local(&time(at))))
-                    .unwrap_or_default();
-                self.spin(
-                    &mut state,
-                    format!("replayed to {}{of}{at}", lsn(position)),
-                    LOG_EVERY,
-                    false,
-                );
+            (_, Event::Replaying { position, target, time: at }) => {
+                let begun = *state.replay_begun.get_or_insert((Instant::now(), position));
+                let text = replay_text(position, target, at, begun);
+                self.spin(&mut state, text, LOG_EVERY, false);
             }
         }
     }
@@ -204,6 +164,32 @@ impl Drop for Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Where replay is, which moment that is, how fast it goes and how long it will take.
+fn replay_text(
+    position: LogOffset,
+    target: Option<LogOffset>,
+    moment: Option<Micros>,
+    begun: (Instant, LogOffset),
+) -> String {
+    let mut text = format!("replayed to {}", lsn(position));
+    if let Some(target) = target {
+        text.push_str(&format!(" of {}", lsn(target)));
+    }
+    if let Some(moment) = moment {
+        text.push_str(&format!(", {}", super::time::local(&time(moment))));
+    }
+    let elapsed = begun.0.elapsed().as_secs_f64();
+    let rate = position.since(begun.1) as f64 / elapsed.max(0.001);
+    // The first moments say nothing about the rate.
+    if elapsed > 1.0 && rate >= 1.0 {
+        text.push_str(&format!(", {}/s", number::size(rate as u64)));
+        if let Some(left) = target.map(|target| target.since(position)).filter(|left| *left > 0) {
+            text.push_str(&format!(", {} left", number::seconds(left as f64 / rate)));
+        }
+    }
+    text
 }
 
 fn due(last: &mut Option<Instant>, every: Duration) -> bool {
@@ -228,4 +214,19 @@ fn new_spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replay_shows_rate_and_time_left() {
+        let begun = (Instant::now() - Duration::from_secs(10), LogOffset(0x100_0000));
+        let text = replay_text(LogOffset(0x200_0000), Some(LogOffset(0x300_0000)), Some(Micros(0)), begun);
+        assert!(text.starts_with("replayed to 0/2000000 of 0/3000000, 1970-01-01"), "{text}");
+        assert!(text.contains("1.6 MiB/s, 10 s left"), "{text}");
+        let arrived = replay_text(LogOffset(0x200_0000), Some(LogOffset(0x200_0000)), None, begun);
+        assert!(!arrived.contains("left"), "{arrived}");
+    }
 }

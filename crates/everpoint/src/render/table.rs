@@ -8,10 +8,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(heading: &[&str], right: &'static [usize]) -> Self {
-        Self {
-            right,
-            rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()],
-        }
+        Self { right, rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()] }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -61,9 +58,6 @@ mod tests {
         assert!(table.is_empty());
         table.row(vec!["a".into(), "1 B".into()]);
         table.row(vec!["größer".into(), "10.0 KiB".into()]);
-        assert_eq!(
-            table.render(1),
-            " name        size\n a            1 B\n größer  10.0 KiB\n"
-        );
+        assert_eq!(table.render(1), " name        size\n a            1 B\n größer  10.0 KiB\n");
     }
 }

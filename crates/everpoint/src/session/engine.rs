@@ -44,14 +44,8 @@ fn password(
 
 fn not_yet(cluster: &str) -> AppError {
     let message = "it is a MongoDB cluster, which this version can't protect yet; a later one will";
-    AppError::new(
-        "config.mongodb",
-        FailureClass::Usage,
-        "work with",
-        cluster,
-        message,
-    )
-    .hint("leave its table in the configuration if you like, and name the clusters that you mean")
+    AppError::new("config.mongodb", FailureClass::Usage, "work with", cluster, message)
+        .hint("leave its table in the configuration if you like, and name the clusters that you mean")
 }
 
 /// Where the server's programs are, if the configuration says.

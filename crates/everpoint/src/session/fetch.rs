@@ -38,14 +38,7 @@ pub(crate) fn leading_arguments(
     }
     if session.global.repo.is_some() {
         let by_name = session.has_config() && session.config()?.repositories.contains_key(&repository.name);
-        option(
-            "--repo",
-            if by_name {
-                repository.name.clone()
-            } else {
-                repository.url.clone()
-            },
-        );
+        option("--repo", if by_name { repository.name.clone() } else { repository.url.clone() });
     }
     if let (Some(_), KeySource::File(path)) = (&session.global.key_file, &repository.key) {
         option("--key-file", path.display().to_string());

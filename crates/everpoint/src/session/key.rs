@@ -27,24 +27,15 @@ pub(crate) fn read(
     let secret = match &repository.key {
         KeySource::File(path) => Some(secret::from_file("the key", path, warn)?),
         KeySource::Command(command) => Some(secret::from_command("the key", command)?),
-        KeySource::Environment => std::env::var(VARIABLE)
-            .ok()
-            .filter(|key| !key.is_empty())
-            .map(Secret::new),
+        KeySource::Environment => std::env::var(VARIABLE).ok().filter(|key| !key.is_empty()).map(Secret::new),
     };
     secret.map(|secret| parse(&secret, &repository.name)).transpose()
 }
 
 fn parse(secret: &Secret, repository: &str) -> Result<KeyText, AppError> {
     KeyText::parse(secret.expose()).map_err(|error| {
-        AppError::new(
-            "key.invalid",
-            FailureClass::Usage,
-            "use the key of",
-            repository,
-            error.to_string(),
-        )
-        .hint("a key begins with everpoint-key-1-; a passphrase has at least 12 characters")
+        AppError::new("key.invalid", FailureClass::Usage, "use the key of", repository, error.to_string())
+            .hint("a key begins with everpoint-key-1-; a passphrase has at least 12 characters")
     })
 }
 
@@ -57,14 +48,8 @@ pub(crate) fn generate() -> Result<KeyText, AppError> {
     let mut filled = 0;
     while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let got = rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
-            AppError::new(
-                "io",
-                FailureClass::Failed,
-                "make",
-                "a new key",
-                "the system gives no random bytes",
-            )
-            .cause(std::io::Error::from(error))
+            AppError::new("io", FailureClass::Failed, "make", "a new key", "the system gives no random bytes")
+                .cause(std::io::Error::from(error))
         })?;
         filled += got;
     }
@@ -80,12 +65,7 @@ pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), AppError> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(wrap)?;
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(wrap)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrap)?;
     writeln!(file, "{text}").map_err(wrap)?;
     file.sync_all().map_err(wrap)?;
     sync_parent(path)
@@ -124,10 +104,7 @@ fn marker(key_file: &Path) -> PathBuf {
 fn fingerprint(key_file: &Path) -> Option<String> {
     let key = secret::from_file("the key", key_file, &mut |_| {}).ok()?;
     // Under a context of its own the hash says nothing of the keys that are derived from the text.
-    let hash = blake3::derive_key(
-        "everpoint 2026 fingerprint of a key in a file",
-        key.expose().as_bytes(),
-    );
+    let hash = blake3::derive_key("everpoint 2026 fingerprint of a key in a file", key.expose().as_bytes());
     Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -164,20 +141,11 @@ mod tests {
     fn a_confirmation_holds_for_one_key_only() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("key");
-        let repository = RepositoryConfig {
-            name: "local".into(),
-            url: "/x".into(),
-            key: KeySource::File(file.clone()),
-        };
+        let repository =
+            RepositoryConfig { name: "local".into(), url: "/x".into(), key: KeySource::File(file.clone()) };
         write_new(&file, "a passphrase of mine").unwrap();
-        assert_eq!(
-            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert!(
-            write_new(&file, "other").is_err(),
-            "a key must never be overwritten"
-        );
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(write_new(&file, "other").is_err(), "a key must never be overwritten");
         assert_eq!(place(&repository, true), KeyPlace::OnlyHere(file.clone()));
         confirm(&file).unwrap();
         assert_eq!(place(&repository, true), KeyPlace::Confirmed);

@@ -27,11 +27,7 @@ impl Address {
         let (without, had) = without_password(text);
         Ok(Self {
             text: without,
-            password: config
-                .password
-                .as_ref()
-                .filter(|_| had)
-                .map(|password| Secret::new(password.reveal())),
+            password: config.password.as_ref().filter(|_| had).map(|password| Secret::new(password.reveal())),
             identity: config.to_string(),
             database: config.database.clone(),
             hosts: config.hosts.iter().map(|host| host.name.clone()).collect(),
@@ -51,45 +47,26 @@ impl Address {
         let lower = from.to_ascii_lowercase();
         let plain: String = lower
             .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || c == '_' {
-                    c
-                } else {
-                    '-'
-                }
-            })
+            .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
             .take(50)
             .collect();
         let plain = plain.trim_start_matches(['-', '_']);
-        if valid_name(plain) {
-            plain.to_owned()
-        } else {
-            "main".to_owned()
-        }
+        if valid_name(plain) { plain.to_owned() } else { "main".to_owned() }
     }
 }
 
 /// Takes the password out of either spelling; tells whether there was one.
 fn without_password(text: &str) -> (String, bool) {
-    if text.contains("://") {
-        url_without_password(text)
-    } else {
-        pairs_without_password(text)
-    }
+    if text.contains("://") { url_without_password(text) } else { pairs_without_password(text) }
 }
 
 fn url_without_password(url: &str) -> (String, bool) {
-    let (before, query) = url
-        .split_once('?')
-        .map_or((url, None), |(before, query)| (before, Some(query)));
+    let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
     let (scheme, rest) = before.split_once("://").unwrap_or(("postgres", before));
     let stop = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(stop);
     let mut had = false;
-    let authority = match authority
-        .rsplit_once('@')
-        .map(|(user, host)| (user.split_once(':'), host))
-    {
+    let authority = match authority.rsplit_once('@').map(|(user, host)| (user.split_once(':'), host)) {
         Some((Some((user, _)), host)) => {
             had = true;
             format!("{user}@{host}")
@@ -105,11 +82,7 @@ fn url_without_password(url: &str) -> (String, bool) {
             !pair.is_empty() && !secret
         })
         .collect();
-    let query = if kept.is_empty() {
-        String::new()
-    } else {
-        format!("?{}", kept.join("&"))
-    };
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
     (format!("{scheme}://{authority}{path}{query}"), had)
 }
 
@@ -119,11 +92,7 @@ fn pairs_without_password(pairs: &str) -> (String, bool) {
     while !rest.is_empty() {
         let end = pair_end(rest);
         let (pair, after) = rest.split_at(end);
-        if pair
-            .split('=')
-            .next()
-            .is_some_and(|name| name.trim() == "password")
-        {
+        if pair.split('=').next().is_some_and(|name| name.trim() == "password") {
             had = true;
         } else {
             kept.push(pair.trim_end());

@@ -38,12 +38,8 @@ struct ProtectReport {
 pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppError> {
     let setup = setup::run(session, arguments)?;
     // From here on the file that was written counts, as it will the next time.
-    let global = Global {
-        config: Some(setup.config.clone()),
-        repo: None,
-        key_file: None,
-        ..session.global.clone()
-    };
+    let global =
+        Global { config: Some(setup.config.clone()), repo: None, key_file: None, ..session.global.clone() };
     let session = Session::new(global);
     let opened = session.cluster(&setup.cluster)?;
     look(&session, &opened)?;
@@ -61,17 +57,12 @@ pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppErr
 /// Shows what `check` finds; errors of the server end it here, before anything is copied.
 fn look(session: &Session, opened: &Opened) -> Result<(), AppError> {
     let mut report = check_command::report(opened);
-    report
-        .lines
-        .retain(|line| line.state != CheckState::Ok && !NOT_YET.contains(&line.name.as_str()));
+    report.lines.retain(|line| line.state != CheckState::Ok && !NOT_YET.contains(&line.name.as_str()));
     if report.lines.is_empty() {
         return Ok(());
     }
     session.say(check_command::text(&report).trim_end());
-    let fatal = report
-        .lines
-        .iter()
-        .find(|line| line.state == CheckState::Error && line.name != "space");
+    let fatal = report.lines.iter().find(|line| line.state == CheckState::Error && line.name != "space");
     fatal.map_or(Ok(()), |line| {
         let error = AppError::new(
             "protect.check",
@@ -80,10 +71,7 @@ fn look(session: &Session, opened: &Opened) -> Result<(), AppError> {
             opened.context.name.clone(),
             format!("{}: {}", line.name, line.message),
         );
-        let hint = line
-            .hint
-            .clone()
-            .unwrap_or_else(|| "mend what is marked ERROR above".to_owned());
+        let hint = line.hint.clone().unwrap_or_else(|| "mend what is marked ERROR above".to_owned());
         Err(error.hint(format!("{hint}; then run the same command again")))
     })
 }
@@ -94,12 +82,8 @@ fn protect(
     opened: &Opened,
     stop: &StopFlag,
 ) -> Result<(Option<BackupReport>, CaptureReport), AppError> {
-    let request = CaptureRequest {
-        once: false,
-        slot: opened.slot.clone(),
-        create_slot: true,
-        stop: stop.clone(),
-    };
+    let request =
+        CaptureRequest { once: false, slot: opened.slot.clone(), create_slot: true, stop: stop.clone() };
     let events = CaptureEvents::new(session);
     std::thread::scope(|scope| {
         let capture = scope.spawn(|| capture::run(&opened.context, &request, &events));
@@ -133,14 +117,8 @@ fn protect(
 }
 
 fn died(cluster: &str) -> AppError {
-    AppError::new(
-        "internal",
-        FailureClass::Failed,
-        "capture",
-        cluster,
-        "the capturing thread died",
-    )
-    .hint("run the same command again: it goes on where it stopped")
+    AppError::new("internal", FailureClass::Failed, "capture", cluster, "the capturing thread died")
+        .hint("run the same command again: it goes on where it stopped")
 }
 
 /// Takes a backup unless there is a good one already.
@@ -173,11 +151,7 @@ struct CaptureEvents {
 impl CaptureEvents {
     fn new(session: &Session) -> Self {
         let progress = Progress::named(session.style(), "capture");
-        Self {
-            begun: AtomicBool::new(false),
-            loud: AtomicBool::new(false),
-            progress,
-        }
+        Self { begun: AtomicBool::new(false), loud: AtomicBool::new(false), progress }
     }
 }
 

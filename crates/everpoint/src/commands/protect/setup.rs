@@ -30,22 +30,13 @@ pub(super) struct Setup {
 pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppError> {
     let address = Address::parse(&arguments.url)?;
     let path = absolute(&config::found_or_default(session.global.config.as_deref()))?;
-    let existing = if path.exists() {
-        Some(Config::load(&path)?)
-    } else {
-        None
-    };
+    let existing = if path.exists() { Some(Config::load(&path)?) } else { None };
     let mut tables = Vec::new();
-    let known = existing
-        .as_ref()
-        .and_then(|config| known_cluster(config, &address, arguments));
+    let known = existing.as_ref().and_then(|config| known_cluster(config, &address, arguments));
     if let (Some(known), Some(config)) = (&known, &existing) {
         let cluster = config.cluster(known)?;
         prepare(session, arguments, config.repository_of(cluster)?)?;
-        return Ok(Setup {
-            config: path,
-            cluster: known.clone(),
-        });
+        return Ok(Setup { config: path, cluster: known.clone() });
     }
     let repository = choose_repository(session, arguments, existing.as_ref(), &path)?;
     prepare(session, arguments, &repository.config)?;
@@ -62,10 +53,7 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     tables.push(cluster.table());
     append(&path, &tables)?;
     session.say(&format!("wrote {}: the cluster is called {name}", path.display()));
-    Ok(Setup {
-        config: path,
-        cluster: name,
-    })
+    Ok(Setup { config: path, cluster: name })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, AppError> {
@@ -82,11 +70,7 @@ fn known_cluster(config: &Config, address: &Address, arguments: &Protect) -> Opt
         }
         Source::MongoDb => false,
     };
-    config
-        .clusters
-        .values()
-        .find(same)
-        .map(|cluster| cluster.name.clone())
+    config.clusters.values().find(same).map(|cluster| cluster.name.clone())
 }
 
 fn choose_name(
@@ -139,10 +123,7 @@ fn keep_password(
         std::fs::remove_file(&path).map_err(|error| AppError::io("replace", &path, error))?;
     }
     key::write_new(&path, password.expose())?;
-    session.say(&format!(
-        "the password is kept in {}, not in the configuration",
-        path.display()
-    ));
+    session.say(&format!("the password is kept in {}, not in the configuration", path.display()));
     Ok(Some(path))
 }
 
@@ -165,19 +146,14 @@ fn choose_repository(
             None => true,
         });
         if let Some(known) = known {
-            return Ok(Chosen {
-                config: known.clone(),
-                new: None,
-            });
+            return Ok(Chosen { config: known.clone(), new: None });
         }
     }
     let url = by_hand(asked.unwrap_or_else(|| default_repository())).url;
     let taken = |name: &str| existing.is_some_and(|config| config.repositories.contains_key(name));
     let mut candidates =
         std::iter::once("local".to_owned()).chain((2..1000).map(|number| format!("local-{number}")));
-    let name = candidates
-        .find(|name| !taken(name))
-        .unwrap_or_else(|| "local".to_owned());
+    let name = candidates.find(|name| !taken(name)).unwrap_or_else(|| "local".to_owned());
     let key_file = match &session.global.key_file {
         _ if arguments.no_encryption => None,
         Some(file) => Some(absolute(file)?),
@@ -185,34 +161,19 @@ fn choose_repository(
         None => Some(path.with_file_name(format!("everpoint-{name}.key"))),
     };
     let key = key_file.clone().map_or(KeySource::Environment, KeySource::File);
-    let config = RepositoryConfig {
-        name: name.clone(),
-        url: url.clone(),
-        key,
-    };
-    Ok(Chosen {
-        config,
-        new: Some(NewRepository { name, url, key_file }),
-    })
+    let config = RepositoryConfig { name: name.clone(), url: url.clone(), key };
+    Ok(Chosen { config, new: Some(NewRepository { name, url, key_file }) })
 }
 
 fn default_repository() -> &'static str {
-    if rustix::process::geteuid().is_root() {
-        "/var/lib/everpoint"
-    } else {
-        "./everpoint-repo"
-    }
+    if rustix::process::geteuid().is_root() { "/var/lib/everpoint" } else { "./everpoint-repo" }
 }
 
 /// Makes the repository if it is missing, and sees to a second copy of a new key.
 fn prepare(session: &Session, arguments: &Protect, config: &RepositoryConfig) -> Result<(), AppError> {
     let (_, report) = init::create(session, config)?;
     if report.created {
-        let state = if report.encrypted {
-            "encrypted"
-        } else {
-            "NOT ENCRYPTED"
-        };
+        let state = if report.encrypted { "encrypted" } else { "NOT ENCRYPTED" };
         session.say(&format!("created the repository {} ({state})", report.repository));
     }
     let KeySource::File(file) = &config.key else {
