@@ -11,6 +11,9 @@ use everpoint_repo::{BackupListing, LogStore, Piece, PieceKind};
 
 use crate::{AppError, ClusterContext, text};
 
+/// So often a branch is listed anew before its log is said to be unreadable.
+const LISTINGS: u32 = 10;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Facts {
@@ -62,10 +65,7 @@ fn load_branches(
     let mut branches = Vec::new();
     for (id, steps) in &histories {
         let store = context.cluster.log(number, id.clone(), identity.segment_size);
-        let mut pieces = Vec::new();
-        for piece in store.pieces()? {
-            pieces.extend(piece_facts(&store, &piece)?);
-        }
+        let pieces = load_pieces(&store)?;
         branches.push(BranchFacts {
             identity: number,
             id: id.clone(),
@@ -82,6 +82,19 @@ fn load_branches(
         });
     }
     Ok(branches)
+}
+
+/// Tails become segments while this reads: a piece that was replaced since it was listed is listed anew.
+fn load_pieces(store: &LogStore) -> Result<Vec<PieceFacts>, AppError> {
+    let mut tries = 0;
+    loop {
+        let pieces = store.pieces()?;
+        match pieces.iter().map(|piece| piece_facts(store, piece)).collect::<Result<Vec<_>, _>>() {
+            Ok(found) => return Ok(found.into_iter().flatten().collect()),
+            Err(error) if error.code == everpoint_repo::code::REPLACED && tries < LISTINGS => tries += 1,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A piece whose digest can't be read is no part of the log: it leaves a hole that planning names. One that was replaced

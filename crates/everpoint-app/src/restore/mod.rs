@@ -192,7 +192,7 @@ impl Job<'_> {
     }
 
     fn settings(&self, tree: &Tree) -> RecoverySettings {
-        let branch = self.plan.branch.as_str();
+        let branch = format!("{}/{}", self.plan.identity, self.plan.branch);
         let fetch_command = format!(
             "{} archive-get {} %f \"%p\" --branch {branch} --in-place-tablespaces",
             self.request.fetch_program, self.context.name
