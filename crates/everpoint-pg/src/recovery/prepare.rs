@@ -16,8 +16,9 @@ use crate::control::{CONTROL_FILE, Control};
 /// Production's files are kept under their name and this.
 const KEPT: &str = "production";
 
-/// What the old server left behind, and what would make a standby of the new one.
-const REMOVED: [&str; 4] = ["postmaster.pid", "postmaster.opts", "standby.signal", "promote"];
+/// What the old server left behind, what would make a standby of the new one, and the list from which a server makes its
+/// links to tablespaces anew: it names production's directories, while the links that are there lead where they should.
+const REMOVED: [&str; 5] = ["postmaster.pid", "postmaster.opts", "standby.signal", "promote", "tablespace_map"];
 
 /// Makes a restored directory ready to recover: links of tablespaces to come, no slots, recovery settings; unless the
 /// production's own configuration is to be kept, generated configuration that can't touch production, production's
