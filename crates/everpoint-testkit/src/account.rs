@@ -32,12 +32,7 @@ impl Account {
             let Some((name, ..)) = name else {
                 bail!("user {uid} has no line in /etc/passwd: PostgreSQL's initdb needs one");
             };
-            return Ok(Self {
-                name: name.to_owned(),
-                uid,
-                gid,
-                switch: false,
-            });
+            return Ok(Self { name: name.to_owned(), uid, gid, switch: false });
         }
         let wished = std::env::var("EVERPOINT_TEST_USER").ok();
         let candidates: Vec<&str> = match &wished {
@@ -45,23 +40,12 @@ impl Account {
             None => vec!["postgres", "nobody"],
         };
         for candidate in &candidates {
-            let found = known
-                .lines()
-                .filter_map(parse)
-                .find(|(name, uid, _)| name == candidate && *uid != 0);
+            let found = known.lines().filter_map(parse).find(|(name, uid, _)| name == candidate && *uid != 0);
             if let Some((name, uid, gid)) = found {
-                return Ok(Self {
-                    name: name.to_owned(),
-                    uid,
-                    gid,
-                    switch: true,
-                });
+                return Ok(Self { name: name.to_owned(), uid, gid, switch: true });
             }
         }
-        bail!(
-            "root cannot run PostgreSQL, and there is no account {}",
-            candidates.join(" or ")
-        )
+        bail!("root cannot run PostgreSQL, and there is no account {}", candidates.join(" or "))
     }
 
     /// Its name.
@@ -76,11 +60,7 @@ impl Account {
         let mut command = Command::new(program.as_ref());
         command.current_dir("/");
         if self.switch {
-            command
-                .gid(self.gid)
-                .uid(self.uid)
-                .env("HOME", "/nonexistent")
-                .env("USER", &self.name);
+            command.gid(self.gid).uid(self.uid).env("HOME", "/nonexistent").env("USER", &self.name);
         }
         command
     }

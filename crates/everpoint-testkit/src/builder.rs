@@ -117,13 +117,8 @@ impl PgClusterBuilder {
         let home = Scratch::new(&format!("pg{}", self.major))?;
         let data = home.path().join("data");
         let mut initdb = install.command("initdb")?;
-        initdb
-            .arg("-D")
-            .arg(&data)
-            .args(["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]);
-        initdb
-            .arg(format!("--wal-segsize={}", self.wal_segsize_mb))
-            .args(&self.initdb);
+        initdb.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]);
+        initdb.arg(format!("--wal-segsize={}", self.wal_segsize_mb)).args(&self.initdb);
         if self.checksums {
             initdb.arg("--data-checksums");
         } else if self.major >= 18 {
@@ -136,10 +131,7 @@ impl PgClusterBuilder {
             .open(data.join("postgresql.conf"))
             .context("cannot open postgresql.conf")?;
         let common = SETTINGS.iter().map(|(name, value)| (*name, *value));
-        let own = self
-            .settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in common.chain(own) {
             writeln!(conf, "{name} = '{}'", value.replace('\'', "''"))?;
         }
@@ -153,9 +145,7 @@ impl PgClusterBuilder {
 /// Runs a command to its end; an error holds what it printed.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let done = command
-        .output()
-        .with_context(|| format!("cannot run {program}"))?;
+    let done = command.output().with_context(|| format!("cannot run {program}"))?;
     let printed = String::from_utf8_lossy(&done.stdout).into_owned();
     ensure!(
         done.status.success(),

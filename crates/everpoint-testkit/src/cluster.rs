@@ -47,14 +47,7 @@ impl PgCluster {
     }
 
     pub(crate) fn new(install: PgInstall, home: Scratch, data: PathBuf, port: Port) -> Result<Self> {
-        Ok(Self {
-            install,
-            data,
-            sockets: Scratch::for_sockets()?,
-            port,
-            server: None,
-            home,
-        })
+        Ok(Self { install, data, sockets: Scratch::for_sockets()?, port, server: None, home })
     }
 
     /// Runs a server on a data directory that lies at `data` inside `home`: a copy that some tool restored there.
@@ -101,10 +94,7 @@ impl PgCluster {
         let mut command = self.install.command("postgres")?;
         command.arg("-D").arg(&self.data);
         command.arg("-c").arg(format!("port={}", self.port.number()));
-        command.arg("-c").arg(format!(
-            "unix_socket_directories={}",
-            self.sockets.path().display()
-        ));
+        command.arg("-c").arg(format!("unix_socket_directories={}", self.sockets.path().display()));
         command.args(["-c", "listen_addresses=127.0.0.1"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.server = Some(command.spawn().context("cannot start the server")?);
@@ -117,22 +107,14 @@ impl PgCluster {
                 && let Some(status) = server.try_wait().context("cannot look after the server")?
             {
                 self.server = None;
-                bail!(
-                    "PostgreSQL {} did not start ({status}):\n{}",
-                    self.install.major(),
-                    self.log_tail()
-                );
+                bail!("PostgreSQL {} did not start ({status}):\n{}", self.install.major(), self.log_tail());
             }
             let why = match self.session() {
                 Ok(_) => return Ok(()),
                 Err(why) => why,
             };
             if Instant::now() > deadline {
-                bail!(
-                    "PostgreSQL {} does not answer ({why:#}):\n{}",
-                    self.install.major(),
-                    self.log_tail()
-                );
+                bail!("PostgreSQL {} does not answer ({why:#}):\n{}", self.install.major(), self.log_tail());
             }
             sleep(Duration::from_millis(20));
         }
@@ -148,16 +130,10 @@ impl PgCluster {
             StopMode::Fast => Signal::INT,
             StopMode::Immediate => Signal::QUIT,
         };
-        let Some(server) = &mut self.server else {
-            bail!("the server does not run")
-        };
+        let Some(server) = &mut self.server else { bail!("the server does not run") };
         signal_child(server, signal)?;
         let deadline = Instant::now() + PATIENCE;
-        while server
-            .try_wait()
-            .context("cannot look after the server")?
-            .is_none()
-        {
+        while server.try_wait().context("cannot look after the server")?.is_none() {
             if Instant::now() > deadline {
                 bail!("the server does not stop:\n{}", self.log_tail());
             }
@@ -217,12 +193,8 @@ impl PgCluster {
         let home = Scratch::new(&format!("pg{}-standby", self.install.major()))?;
         let data = home.path().join("data");
         let mut copy = client(&self.install, "pg_basebackup")?;
-        copy.args(["-U", "postgres", "-c", "fast", "-X", "stream", "-R", "-h"])
-            .arg(self.sockets.path());
-        copy.arg("-p")
-            .arg(self.port.number().to_string())
-            .arg("-D")
-            .arg(&data);
+        copy.args(["-U", "postgres", "-c", "fast", "-X", "stream", "-R", "-h"]).arg(self.sockets.path());
+        copy.arg("-p").arg(self.port.number().to_string()).arg("-D").arg(&data);
         run(&mut copy)?;
         // A newer pg_basebackup writes words into the connection string that an older server does not know.
         let follow = format!(
@@ -234,9 +206,7 @@ impl PgCluster {
             .append(true)
             .open(data.join("postgresql.auto.conf"))
             .context("cannot open settings")?;
-        settings
-            .write_all(follow.as_bytes())
-            .context("cannot write settings")?;
+        settings.write_all(follow.as_bytes()).context("cannot write settings")?;
         let mut standby = Self::on_directory(self.install.clone(), home, data)?;
         standby.start()?;
         Ok(standby)
@@ -263,10 +233,7 @@ impl PgCluster {
     /// # Errors
     /// If the server refuses it.
     pub fn psql(&self, sql: &str) -> Result<String> {
-        let answer = self
-            .session()?
-            .query(sql)
-            .map_err(|why: SqlError| anyhow!("{sql}: {why}"))?;
+        let answer = self.session()?.query(sql).map_err(|why: SqlError| anyhow!("{sql}: {why}"))?;
         Ok(answer.to_string())
     }
 
@@ -323,9 +290,7 @@ impl PgCluster {
     /// # Errors
     /// If the server does not answer.
     pub fn system_identifier(&self) -> Result<u64> {
-        Ok(self
-            .session()?
-            .value("SELECT system_identifier FROM pg_control_system()")?)
+        Ok(self.session()?.value("SELECT system_identifier FROM pg_control_system()")?)
     }
 
     /// The end of its flushed log, as a number.
@@ -333,9 +298,7 @@ impl PgCluster {
     /// # Errors
     /// If the server does not answer.
     pub fn flushed(&self) -> Result<u64> {
-        Ok(self
-            .session()?
-            .value("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")?)
+        Ok(self.session()?.value("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")?)
     }
 
     /// Its log.
@@ -355,11 +318,7 @@ impl PgCluster {
 
     fn log_since(&self, from: u64) -> String {
         let log = self.log();
-        usize::try_from(from)
-            .ok()
-            .and_then(|from| log.get(from..))
-            .unwrap_or_default()
-            .to_owned()
+        usize::try_from(from).ok().and_then(|from| log.get(from..)).unwrap_or_default().to_owned()
     }
 
     fn log_tail(&self) -> String {

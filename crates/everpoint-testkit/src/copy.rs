@@ -32,22 +32,14 @@ impl RunningCopy {
         let [pid, _, _, port, socket, listen, ..] = lines.as_slice() else {
             bail!("{} holds {} lines", path.display(), lines.len());
         };
-        let pid = pid
-            .parse()
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("no process id")?;
+        let pid = pid.parse().ok().and_then(Pid::from_raw).context("no process id")?;
         let port = port.parse().context("no port")?;
         let address = if listen.is_empty() {
             Address::Socket(PathBuf::from(*socket), port)
         } else {
             Address::Loopback(port)
         };
-        let copy = Self {
-            data: data.to_owned(),
-            pid,
-            address,
-        };
+        let copy = Self { data: data.to_owned(), pid, address };
         ensure!(copy.is_there(), "no server runs on {}", data.display());
         Ok(copy)
     }
@@ -86,11 +78,7 @@ impl RunningCopy {
             kill_process(self.pid, signal).context("cannot stop a copy")?;
         }
         while self.is_there() || self.data.join("postmaster.pid").exists() {
-            ensure!(
-                Instant::now() < deadline,
-                "the server on {} does not stop",
-                self.data.display()
-            );
+            ensure!(Instant::now() < deadline, "the server on {} does not stop", self.data.display());
             sleep(Duration::from_millis(10));
         }
         Ok(())

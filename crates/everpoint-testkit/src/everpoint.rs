@@ -76,13 +76,7 @@ impl Everpoint {
         fs::write(&config, text).context("cannot write the configuration")?;
         let account = Account::of_servers()?;
         account.own(home.path())?;
-        Ok(Self {
-            account,
-            program,
-            config,
-            home,
-            runs: AtomicU32::new(0),
-        })
+        Ok(Self { account, program, config, home, runs: AtomicU32::new(0) })
     }
 
     /// Its directory: configuration, key, repository, and what its commands printed.
@@ -99,11 +93,7 @@ impl Everpoint {
     /// The `archive_command` for a cluster.
     #[must_use]
     pub fn archive_command(&self, cluster: &str) -> String {
-        format!(
-            "{} --config {} archive-push {cluster} %p",
-            self.program.display(),
-            self.config.display()
-        )
+        format!("{} --config {} archive-push {cluster} %p", self.program.display(), self.config.display())
     }
 
     /// Path of the program that is run: only this test runs it.
@@ -146,34 +136,16 @@ impl Everpoint {
     /// If it can't be started.
     pub fn spawn(&self, arguments: &[&str]) -> Result<Background> {
         let run = self.runs.fetch_add(1, Ordering::SeqCst);
-        let word = arguments
-            .iter()
-            .find(|word| !word.starts_with('-'))
-            .unwrap_or(&"run");
+        let word = arguments.iter().find(|word| !word.starts_with('-')).unwrap_or(&"run");
         let out = self.home.path().join(format!("{run:05}-{word}.out"));
         let err = self.home.path().join(format!("{run:05}-{word}.err"));
         let file =
             |path: &Path| File::create(path).with_context(|| format!("cannot make {}", path.display()));
         let mut command: Command = self.account.command(&self.program);
-        command
-            .arg("--config")
-            .arg(&self.config)
-            .arg("--no-progress")
-            .args(arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(file(&out)?)
-            .stderr(file(&err)?);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot run {}", self.program.display()))?;
-        Ok(Background {
-            child,
-            what: arguments.join(" "),
-            out,
-            err,
-            since: Instant::now(),
-        })
+        command.arg("--config").arg(&self.config).arg("--no-progress").args(arguments);
+        command.stdin(Stdio::null()).stdout(file(&out)?).stderr(file(&err)?);
+        let child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
+        Ok(Background { child, what: arguments.join(" "), out, err, since: Instant::now() })
     }
 }
 
@@ -181,13 +153,7 @@ impl Ran {
     /// How it ended, in words.
     #[must_use]
     pub fn told(&self, arguments: &[&str]) -> String {
-        format!(
-            "everpoint {}: {}\n{}{}",
-            arguments.join(" "),
-            self.status,
-            self.out,
-            self.err
-        )
+        format!("everpoint {}: {}\n{}{}", arguments.join(" "), self.status, self.out, self.err)
     }
 }
 
@@ -197,11 +163,7 @@ impl Background {
     /// # Errors
     /// If it can't be looked after.
     pub fn runs(&mut self) -> Result<bool> {
-        Ok(self
-            .child
-            .try_wait()
-            .context("cannot look after a command")?
-            .is_none())
+        Ok(self.child.try_wait().context("cannot look after a command")?.is_none())
     }
 
     /// Kills it with SIGKILL, and waits until it is gone.
@@ -243,11 +205,7 @@ impl Background {
             }
             if self.since.elapsed() > patience {
                 let said = fs::read_to_string(&self.err).unwrap_or_default();
-                bail!(
-                    "everpoint {} did not end within {} s: {said}",
-                    self.what,
-                    patience.as_secs()
-                );
+                bail!("everpoint {} did not end within {} s: {said}", self.what, patience.as_secs());
             }
             sleep(Duration::from_millis(5));
         }
@@ -282,9 +240,7 @@ pub fn field<'a>(value: &'a Value, path: &str) -> Result<&'a Value> {
 /// # Errors
 /// If it is missing, or no text.
 pub fn text<'a>(value: &'a Value, path: &str) -> Result<&'a str> {
-    field(value, path)?
-        .as_str()
-        .ok_or_else(|| anyhow!("{path} is no text in {value}"))
+    field(value, path)?.as_str().ok_or_else(|| anyhow!("{path} is no text in {value}"))
 }
 
 /// Writes a line to standard error at once: programs that run long say what they do.

@@ -53,22 +53,14 @@ impl History {
     /// first commit or abort that is later than it.
     #[must_use]
     pub fn until_time(&self, at: i64) -> &[Ended] {
-        let count = self
-            .ends
-            .iter()
-            .position(|end| end.time > at)
-            .unwrap_or(self.ends.len());
+        let count = self.ends.iter().position(|end| end.time > at).unwrap_or(self.ends.len());
         self.ends.get(..count).unwrap_or_default()
     }
 
     /// Everything whose record starts before `lsn`.
     #[must_use]
     pub fn before_lsn(&self, lsn: u64) -> &[Ended] {
-        let count = self
-            .ends
-            .iter()
-            .position(|end| end.lsn >= lsn)
-            .unwrap_or(self.ends.len());
+        let count = self.ends.iter().position(|end| end.lsn >= lsn).unwrap_or(self.ends.len());
         self.ends.get(..count).unwrap_or_default()
     }
 }
@@ -81,18 +73,9 @@ fn by_waldump(
     until: u64,
 ) -> Result<Vec<Ended>> {
     let mut command = Account::of_servers()?.command(install.tool("pg_waldump")?);
-    command
-        .env("TZ", "UTC")
-        .arg("-p")
-        .arg(directory)
-        .arg("-t")
-        .arg(timeline.to_string());
+    command.env("TZ", "UTC").arg("-p").arg(directory).arg("-t").arg(timeline.to_string());
     // The end bound is not used: pg_waldump would stop there even if the log goes on, and where it does stop is checked.
-    let done = command
-        .arg("-s")
-        .arg(print_lsn(from))
-        .output()
-        .context("cannot run pg_waldump")?;
+    let done = command.arg("-s").arg(print_lsn(from)).output().context("cannot run pg_waldump")?;
     let complaint = String::from_utf8_lossy(&done.stderr);
     let text = String::from_utf8_lossy(&done.stdout);
     let segment_size = segment_size(directory, timeline)?;
@@ -103,11 +86,7 @@ fn by_waldump(
             continue;
         };
         // The rest of a segment after a switch is empty.
-        last = if line.contains("desc: SWITCH") {
-            lsn.next_multiple_of(segment_size)
-        } else {
-            lsn
-        };
+        last = if line.contains("desc: SWITCH") { lsn.next_multiple_of(segment_size) } else { lsn };
         if line.starts_with("rmgr: Transaction")
             && let Some(end) = parse_end(line, lsn)?
         {
@@ -126,9 +105,7 @@ fn by_waldump(
 
 /// An end of a transaction in a line of pg_waldump.
 fn parse_end(line: &str, lsn: u64) -> Result<Option<Ended>> {
-    let Some((_, description)) = line.split_once("desc: ") else {
-        bail!("no description in {line:?}")
-    };
+    let Some((_, description)) = line.split_once("desc: ") else { bail!("no description in {line:?}") };
     let (word, rest) = description.split_once(' ').unwrap_or((description, ""));
     let committed = word.starts_with("COMMIT");
     if !committed && !word.starts_with("ABORT") {
@@ -136,24 +113,14 @@ fn parse_end(line: &str, lsn: u64) -> Result<Option<Ended>> {
     }
     // `COMMIT_PREPARED 731: 2026-...`: the record's own transaction id is that of no one.
     let (xid, when) = if word.ends_with("_PREPARED") {
-        let (xid, when) = rest
-            .split_once(": ")
-            .with_context(|| format!("no transaction in {line:?}"))?;
+        let (xid, when) = rest.split_once(": ").with_context(|| format!("no transaction in {line:?}"))?;
         (xid.trim().parse().ok(), when)
     } else {
-        (
-            between(line, "tx:", ",").and_then(|text| text.trim().parse().ok()),
-            rest,
-        )
+        (between(line, "tx:", ",").and_then(|text| text.trim().parse().ok()), rest)
     };
     let time = parse_time(when).with_context(|| format!("no time in {line:?}"))?;
     let xid = xid.with_context(|| format!("no transaction in {line:?}"))?;
-    Ok(Some(Ended {
-        lsn,
-        xid,
-        time,
-        committed,
-    }))
+    Ok(Some(Ended { lsn, xid, time, committed }))
 }
 
 fn between<'a>(line: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -169,11 +136,7 @@ fn parse_time(text: &str) -> Option<i64> {
     let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
     let (seconds, micros) = clock.split_once('.')?;
     let mut seconds = seconds.split(':').map(str::parse::<i64>);
-    let (hour, minute, second) = (
-        seconds.next()?.ok()?,
-        seconds.next()?.ok()?,
-        seconds.next()?.ok()?,
-    );
+    let (hour, minute, second) = (seconds.next()?.ok()?, seconds.next()?.ok()?, seconds.next()?.ok()?);
     let day = days_of(year, month, day);
     Some((((day * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micros.parse::<i64>().ok()?)
 }
@@ -181,11 +144,7 @@ fn parse_time(text: &str) -> Option<i64> {
 /// Days from 1970-01-01 to a day of the Gregorian calendar, for years from 1.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     // Years that begin in March put the leap day at their end.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468
 }
 
@@ -226,14 +185,9 @@ pub fn parse_lsn(text: &str) -> Option<u64> {
 /// Size of the log files of this timeline.
 pub(crate) fn segment_size(directory: &Path, timeline: u32) -> Result<u64> {
     let names = log_files(directory, timeline)?;
-    let first = names
-        .first()
-        .with_context(|| format!("no log in {}", directory.display()))?;
+    let first = names.first().with_context(|| format!("no log in {}", directory.display()))?;
     let size = fs::metadata(directory.join(first))?.len();
-    ensure!(
-        size.is_power_of_two() && size >= 1 << 20,
-        "{first} has an odd size, {size} bytes"
-    );
+    ensure!(size.is_power_of_two() && size >= 1 << 20, "{first} has an odd size, {size} bytes");
     Ok(size)
 }
 
@@ -277,20 +231,9 @@ mod tests {
 
     #[test]
     fn a_moment_cuts_before_the_first_later_record_even_if_an_earlier_time_follows() {
-        let end = |lsn, time, committed| Ended {
-            lsn,
-            xid: u32::try_from(lsn).unwrap(),
-            time,
-            committed,
-        };
-        let history = History {
-            ends: vec![end(1, 10, true), end(2, 30, false), end(3, 20, true)],
-        };
-        assert_eq!(
-            history.until_time(25).len(),
-            1,
-            "the abort at 30 stands before the commit at 20"
-        );
+        let end = |lsn, time, committed| Ended { lsn, xid: u32::try_from(lsn).unwrap(), time, committed };
+        let history = History { ends: vec![end(1, 10, true), end(2, 30, false), end(3, 20, true)] };
+        assert_eq!(history.until_time(25).len(), 1, "the abort at 30 stands before the commit at 20");
         assert_eq!(history.until_time(30).len(), 3);
         assert_eq!(history.until_time(9).len(), 0);
         assert_eq!(history.before_lsn(3).len(), 2);

@@ -38,11 +38,7 @@ impl PgInstall {
     /// # Errors
     /// If it is not there; the message names the script that fetches it.
     pub fn find(major: u32) -> Result<Self> {
-        Ok(Self {
-            major,
-            root: locate(major)?,
-            complete: locate(COMPLETE)?,
-        })
+        Ok(Self { major, root: locate(major)?, complete: locate(COMPLETE)? })
     }
 
     /// Finds a version; where it is missing and `EVERPOINT_SKIP_MISSING=1`, says so on standard error, adds a line to
@@ -79,12 +75,7 @@ impl PgInstall {
     /// If this version comes without it.
     pub fn tool(&self, name: &str) -> Result<PathBuf> {
         let path = self.root.join("bin").join(name);
-        ensure!(
-            path.exists(),
-            "PostgreSQL {} comes without {name} here ({})",
-            self.major,
-            path.display()
-        );
+        ensure!(path.exists(), "PostgreSQL {} comes without {name} here ({})", self.major, path.display());
         Ok(path)
     }
 
@@ -118,14 +109,8 @@ fn locate(major: u32) -> Result<PathBuf> {
             cache_dir().join("servers").display()
         );
     }
-    let path = path
-        .canonicalize()
-        .with_context(|| format!("cannot resolve {}", path.display()))?;
-    if Account::of_servers()?.reaches(&path.join("bin")) {
-        Ok(path)
-    } else {
-        reachable_copy(major, &path)
-    }
+    let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
+    if Account::of_servers()?.reaches(&path.join("bin")) { Ok(path) } else { reachable_copy(major, &path) }
 }
 
 /// Root may keep its checkout where no one else may look. The servers' account then gets a copy.
@@ -142,18 +127,8 @@ fn reachable_copy(major: u32, from: &Path) -> Result<PathBuf> {
     if to.exists() {
         fs::remove_dir_all(&to).with_context(|| format!("cannot remove {}", to.display()))?;
     }
-    let done = Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(&to)
-        .status()
-        .context("cannot run cp")?;
-    ensure!(
-        done.success(),
-        "cannot copy {} to {}",
-        from.display(),
-        to.display()
-    );
+    let done = Command::new("cp").arg("-a").arg(from).arg(&to).status().context("cannot run cp")?;
+    ensure!(done.success(), "cannot copy {} to {}", from.display(), to.display());
     Ok(to)
 }
 
@@ -162,13 +137,9 @@ fn note_skip(why: &str) -> Result<()> {
     let line = format!("SKIPPED {}: {why}\n", thread.name().unwrap_or("a test"));
     std::io::stderr().write_all(line.as_bytes())?;
     if let Some(path) = std::env::var_os("EVERPOINT_SKIP_LOG") {
-        let mut log = File::options()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .context("cannot open the log of skips")?;
-        log.write_all(line.as_bytes())
-            .context("cannot write the log of skips")?;
+        let mut log =
+            File::options().append(true).create(true).open(&path).context("cannot open the log of skips")?;
+        log.write_all(line.as_bytes()).context("cannot write the log of skips")?;
     }
     Ok(())
 }
@@ -187,17 +158,9 @@ mod tests {
     fn every_supported_version_is_there_and_runs() {
         for major in SUPPORTED {
             let install = PgInstall::find(major).unwrap();
-            let shown = install
-                .command("postgres")
-                .unwrap()
-                .arg("--version")
-                .output()
-                .unwrap();
+            let shown = install.command("postgres").unwrap().arg("--version").output().unwrap();
             let text = String::from_utf8(shown.stdout).unwrap();
-            assert!(
-                text.starts_with(&format!("postgres (PostgreSQL) {major}.")),
-                "{text}"
-            );
+            assert!(text.starts_with(&format!("postgres (PostgreSQL) {major}.")), "{text}");
             assert!(install.client_tool("psql").is_ok());
         }
     }

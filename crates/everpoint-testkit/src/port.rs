@@ -54,9 +54,8 @@ fn range() -> Result<(u16, u16)> {
     let Ok(text) = std::env::var("EVERPOINT_PORTS") else {
         return Ok((21000, 29999));
     };
-    let parsed = text
-        .split_once('-')
-        .and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+    let parsed =
+        text.split_once('-').and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
     match parsed {
         Some((from, to)) if from <= to && from > 0 => Ok((from, to)),
         _ => bail!("EVERPOINT_PORTS is {text:?}, not like 21000-29999"),

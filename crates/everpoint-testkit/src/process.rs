@@ -11,10 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// # Errors
 /// If it can't be signalled.
 pub fn signal_child(child: &Child, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .context("no such process")?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no such process")?;
     kill_process(pid, signal).context("cannot signal a process")
 }
 
@@ -30,11 +27,7 @@ pub(crate) fn children_of(parent: u32) -> Vec<Pid> {
         };
         // The second field is the name in parentheses, which may hold anything; the parent is the second after it.
         let after = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-        after
-            .split_whitespace()
-            .nth(1)
-            .and_then(|field| field.parse::<u32>().ok())
-            == Some(parent)
+        after.split_whitespace().nth(1).and_then(|field| field.parse::<u32>().ok()) == Some(parent)
     };
     ids.filter(of_parent).filter_map(Pid::from_raw).collect()
 }

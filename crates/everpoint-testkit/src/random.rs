@@ -28,9 +28,7 @@ impl Random {
 
     /// A number from `from` to `to`, both included.
     pub fn between(&mut self, from: i64, to: i64) -> i64 {
-        let width = u64::try_from(to.saturating_sub(from))
-            .unwrap_or(0)
-            .saturating_add(1);
+        let width = u64::try_from(to.saturating_sub(from)).unwrap_or(0).saturating_add(1);
         from.saturating_add(i64::try_from(self.below(width)).unwrap_or(0))
     }
 

@@ -43,10 +43,7 @@ impl Scratch {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         Account::of_servers()?.own(dir.path())?;
         dir.disable_cleanup(std::env::var("EVERPOINT_KEEP").is_ok_and(|v| v == "1"));
-        Ok(Self {
-            path: dir.path().to_owned(),
-            dir: Some(dir),
-        })
+        Ok(Self { path: dir.path().to_owned(), dir: Some(dir) })
     }
 
     /// Its path.

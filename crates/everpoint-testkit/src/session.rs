@@ -128,17 +128,10 @@ impl Session {
                 Stream::Tcp(stream)
             }
         };
-        let mut session = Self {
-            stream,
-            input: BytesMut::with_capacity(8192),
-        };
+        let mut session = Self { stream, input: BytesMut::with_capacity(8192) };
         let mut out = BytesMut::new();
-        let parameters = [
-            ("user", user),
-            ("database", database),
-            ("client_encoding", "UTF8"),
-            ("TimeZone", "UTC"),
-        ];
+        let parameters =
+            [("user", user), ("database", database), ("client_encoding", "UTF8"), ("TimeZone", "UTC")];
         frontend::startup_message(parameters, &mut out)?;
         session.send(&out)?;
         session.until_ready()?;
@@ -163,13 +156,10 @@ impl Session {
     /// As [`Session::query`]; `Refused` too if there is no value or it does not parse.
     pub fn value<T: std::str::FromStr>(&mut self, sql: &str) -> Result<T, SqlError> {
         let answer = self.query(sql)?;
-        answer
-            .value()
-            .and_then(|value| value.parse().ok())
-            .ok_or_else(|| SqlError::Refused {
-                state: "-----".to_owned(),
-                message: format!("expected one value of another kind, got {answer:?}"),
-            })
+        answer.value().and_then(|value| value.parse().ok()).ok_or_else(|| SqlError::Refused {
+            state: "-----".to_owned(),
+            message: format!("expected one value of another kind, got {answer:?}"),
+        })
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), SqlError> {
@@ -193,8 +183,7 @@ impl Session {
             if count == 0 {
                 return Err(SqlError::Lost("the server closed the connection".to_owned()));
             }
-            self.input
-                .extend_from_slice(chunk.get(..count).unwrap_or_default());
+            self.input.extend_from_slice(chunk.get(..count).unwrap_or_default());
         }
     }
 
@@ -230,10 +219,7 @@ impl Session {
                 | Message::AuthenticationMd5Password(_)
                 | Message::AuthenticationSasl(_) => {
                     let message = "the server asks for a password".to_owned();
-                    return Err(SqlError::Refused {
-                        state: "28000".to_owned(),
-                        message,
-                    });
+                    return Err(SqlError::Refused { state: "28000".to_owned(), message });
                 }
                 _ => {}
             }
@@ -252,8 +238,7 @@ impl Session {
         };
         match count {
             Ok(count) if count > 0 => {
-                self.input
-                    .extend_from_slice(chunk.get(..count).unwrap_or_default());
+                self.input.extend_from_slice(chunk.get(..count).unwrap_or_default());
                 true
             }
             _ => false,

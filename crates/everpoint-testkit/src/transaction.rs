@@ -65,22 +65,11 @@ impl Transaction {
             .effects
             .iter()
             .map(|effect| match effect {
-                Effect::Insert {
-                    id,
-                    account,
-                    delta,
-                    pieces,
-                } => format!("+{id}/{account}/{delta}/{pieces}"),
+                Effect::Insert { id, account, delta, pieces } => format!("+{id}/{account}/{delta}/{pieces}"),
                 Effect::Delete { id } => format!("-{id}"),
             })
             .collect();
-        format!(
-            "{} {} {} {told} {}",
-            self.xid,
-            self.session,
-            self.sent,
-            effects.join(",")
-        )
+        format!("{} {} {} {told} {}", self.xid, self.session, self.sent, effects.join(","))
     }
 }
 

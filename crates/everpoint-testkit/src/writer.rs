@@ -34,13 +34,7 @@ enum Ending {
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, number: u32, seed: u64) -> Self {
         let random = Random::new(seed ^ u64::from(number).wrapping_mul(0x5851_F42D_4C95_7F2D));
-        Self {
-            shared,
-            number,
-            random,
-            next: i64::from(number) * 1_000_000_000_000 + 1,
-            own: Vec::new(),
-        }
+        Self { shared, number, random, next: i64::from(number) * 1_000_000_000_000 + 1, own: Vec::new() }
     }
 
     /// Writes until told to stop; connects again whenever the connection breaks.
@@ -67,9 +61,7 @@ impl Writer {
                 }
                 Err(SqlError::Lost(_)) => self.shared.note_loss(),
             }
-            let pause = self
-                .random
-                .below(self.shared.pause_ms.saturating_mul(2).saturating_add(1));
+            let pause = self.random.below(self.shared.pause_ms.saturating_mul(2).saturating_add(1));
             sleep(Duration::from_millis(pause));
         }
     }
@@ -123,13 +115,7 @@ impl Writer {
             session.query(&format!("DELETE FROM ledger WHERE id = {id}"))?;
             effects.push(Effect::Delete { id });
         }
-        let done = Transaction {
-            xid,
-            session: self.number,
-            sent: now(),
-            told: Told::Nothing,
-            effects,
-        };
+        let done = Transaction { xid, session: self.number, sent: now(), told: Told::Nothing, effects };
         self.end(session, done, ending, deleted)
     }
 
@@ -148,15 +134,8 @@ impl Writer {
              {delta}::bigint, {pieces})) l(id, session, xid, account, delta, pieces)",
             self.number
         ))?;
-        session.query(&format!(
-            "UPDATE account SET balance = balance + {delta} WHERE id = {account}"
-        ))?;
-        Ok(Effect::Insert {
-            id,
-            account,
-            delta,
-            pieces,
-        })
+        session.query(&format!("UPDATE account SET balance = balance + {delta} WHERE id = {account}"))?;
+        Ok(Effect::Insert { id, account, delta, pieces })
     }
 
     /// Ends a transaction as wished, and records what came of it, whatever came of it.
@@ -174,12 +153,10 @@ impl Writer {
             Err(SqlError::Lost(_)) => Told::Nothing,
         };
         match done.told {
-            Told::Committed(_) => self
-                .own
-                .extend(done.effects.iter().filter_map(|effect| match effect {
-                    Effect::Insert { id, .. } => Some(*id),
-                    Effect::Delete { .. } => None,
-                })),
+            Told::Committed(_) => self.own.extend(done.effects.iter().filter_map(|effect| match effect {
+                Effect::Insert { id, .. } => Some(*id),
+                Effect::Delete { .. } => None,
+            })),
             Told::RolledBack => self.own.extend(deleted),
             // Its rows are left alone from now on: whether they exist is unknown.
             Told::Nothing => {}
@@ -198,11 +175,7 @@ impl Writer {
         match ending {
             Ending::Commit | Ending::Rollback => {
                 done.sent = now();
-                let sql = if ending == Ending::Commit {
-                    "COMMIT"
-                } else {
-                    "ROLLBACK"
-                };
+                let sql = if ending == Ending::Commit { "COMMIT" } else { "ROLLBACK" };
                 let answer = session.query(sql)?;
                 self.shared.note_warnings(&answer);
                 Ok(answer.tag)
@@ -214,11 +187,7 @@ impl Writer {
                 }
                 sleep(Duration::from_millis(self.random.below(100)));
                 done.sent = now();
-                let verb = if ending == Ending::CommitPrepared {
-                    "COMMIT"
-                } else {
-                    "ROLLBACK"
-                };
+                let verb = if ending == Ending::CommitPrepared { "COMMIT" } else { "ROLLBACK" };
                 let answer = session.query(&format!("{verb} PREPARED '{gid}'"))?;
                 self.shared.note_warnings(&answer);
                 Ok(answer.tag)

@@ -80,9 +80,7 @@ impl Shared {
     }
 
     pub(crate) fn note_refusal(&self, state: &str, message: &str) {
-        *lock(&self.refusals)
-            .entry(format!("{state} {message}"))
-            .or_insert(0) += 1;
+        *lock(&self.refusals).entry(format!("{state} {message}")).or_insert(0) += 1;
     }
 
     pub(crate) fn note_warnings(&self, answer: &Answer) {
@@ -146,10 +144,8 @@ impl Writers {
         session.query(
             "CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 60)",
         )?;
-        session.query(&format!(
-            "INSERT INTO account SELECT g, 0 FROM generate_series(0, {}) g",
-            ACCOUNTS - 1
-        ))?;
+        session
+            .query(&format!("INSERT INTO account SELECT g, 0 FROM generate_series(0, {}) g", ACCOUNTS - 1))?;
         Ok(())
     }
 
@@ -232,12 +228,7 @@ impl Drop for Writers {
 
 /// Rolls back the prepared transactions whose name is like a pattern.
 pub(crate) fn roll_back_prepared(session: &mut Session, pattern: &str) -> Result<(), SqlError> {
-    for row in session
-        .query(&format!(
-            "SELECT gid FROM pg_prepared_xacts WHERE gid LIKE '{pattern}'"
-        ))?
-        .rows
-    {
+    for row in session.query(&format!("SELECT gid FROM pg_prepared_xacts WHERE gid LIKE '{pattern}'"))?.rows {
         if let Some(Some(gid)) = row.first() {
             session.query(&format!("ROLLBACK PREPARED '{gid}'"))?;
         }

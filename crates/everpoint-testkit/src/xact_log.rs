@@ -13,6 +13,8 @@ const PAGE: u64 = 8192;
 const SHORT_HEADER: usize = 24;
 const LONG_HEADER: usize = 40;
 const RECORD_HEADER: usize = 24;
+/// Flag of a page: what the page before began is not continued, a crash cut it off.
+const OVERWRITES: u16 = 8;
 /// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 const EPOCH: i64 = 946_684_800_000_000;
 
@@ -23,28 +25,33 @@ pub(crate) fn read(directory: &Path, timeline: u32, from: u64, until: u64) -> Re
     let mut position = from;
     let mut previous: Option<u64> = None;
     loop {
-        let Some(record) = log.record(position)? else {
+        let Some((start, record)) = log.record(position)? else {
             break;
         };
         // A recycled file goes on with old records: they name another predecessor.
-        if previous.is_some_and(|start| record.previous != start) {
+        if previous.is_some_and(|last| record.previous != last) {
             break;
         }
         if record.manager == 1
-            && let Some(end) = parse_end(&record, position)?
+            && let Some(end) = parse_end(&record, start)?
         {
             ends.push(end);
         }
-        previous = Some(position);
+        previous = Some(start);
         position = record.next;
     }
-    ensure!(
-        position >= until,
-        "the log was read to {} instead of {}",
-        print_lsn(position),
-        print_lsn(until)
-    );
+    ensure!(position >= until, "the log was read to {} instead of {}", print_lsn(position), print_lsn(until));
     Ok(ends)
+}
+
+/// What lies at a position.
+enum Collected {
+    /// Bytes of records, and where they end.
+    Bytes(Vec<u8>, u64),
+    /// A record that a crash cut off; the log goes on there.
+    Overwritten(u64),
+    /// Nothing: the log ends.
+    End,
 }
 
 struct Record {
@@ -66,12 +73,7 @@ struct Log<'a> {
 impl<'a> Log<'a> {
     fn open(directory: &'a Path, timeline: u32) -> Result<Self> {
         let segment_size = segment_size(directory, timeline)?;
-        Ok(Self {
-            directory,
-            timeline,
-            segment_size,
-            segment: None,
-        })
+        Ok(Self { directory, timeline, segment_size, segment: None })
     }
 
     /// The page at `start`, if the log has it and it was written for that place.
@@ -79,12 +81,7 @@ impl<'a> Log<'a> {
         let number = start / self.segment_size;
         if self.segment.as_ref().is_none_or(|(held, _)| *held != number) {
             let per_high = (1_u64 << 32) / self.segment_size;
-            let name = format!(
-                "{:08X}{:08X}{:08X}",
-                self.timeline,
-                number / per_high,
-                number % per_high
-            );
+            let name = format!("{:08X}{:08X}{:08X}", self.timeline, number / per_high, number % per_high);
             let path = self.directory.join(&name);
             if !path.exists() {
                 return Ok(None);
@@ -106,69 +103,57 @@ impl<'a> Log<'a> {
     }
 
     /// Collects `count` bytes of records from `position` on, across pages; tells where they end.
-    fn collect(&mut self, mut position: u64, count: usize) -> Result<Option<(Vec<u8>, u64)>> {
+    fn collect(&mut self, mut position: u64, count: usize) -> Result<Collected> {
         let mut bytes = Vec::with_capacity(count);
         while bytes.len() < count {
             let start = position / PAGE * PAGE;
-            let Some(page) = self.page(start)? else {
-                return Ok(None);
-            };
+            let Some(page) = self.page(start)? else { return Ok(Collected::End) };
             let within = usize::try_from(position - start)?;
             let within = if within == 0 { self.header(start) } else { within };
+            if position == start && !bytes.is_empty() && u16_at(&page, 2).unwrap_or(0) & OVERWRITES != 0 {
+                return Ok(Collected::Overwritten(start + within as u64));
+            }
             let rest = page.get(within..).unwrap_or_default();
             let take = rest.len().min(count - bytes.len());
             bytes.extend_from_slice(rest.get(..take).unwrap_or_default());
             position = start + u64::try_from(within + take)?;
         }
-        Ok(Some((bytes, position)))
+        Ok(Collected::Bytes(bytes, position))
     }
 
     fn header(&self, page: u64) -> usize {
-        if page.is_multiple_of(self.segment_size) {
-            LONG_HEADER
-        } else {
-            SHORT_HEADER
+        if page.is_multiple_of(self.segment_size) { LONG_HEADER } else { SHORT_HEADER }
+    }
+
+    /// The record at `position`, or, if a crash cut that one off, the first behind it; and where it starts.
+    fn record(&mut self, mut position: u64) -> Result<Option<(u64, Record)>> {
+        loop {
+            match self.whole(position)? {
+                Collected::Bytes(bytes, end) => {
+                    return Ok(self.parse(&bytes, end).map(|record| (position, record)));
+                }
+                Collected::Overwritten(behind) => position = behind,
+                Collected::End => return Ok(None),
+            }
         }
     }
 
-    fn record(&mut self, position: u64) -> Result<Option<Record>> {
-        let Some((head, _)) = self.collect(position, RECORD_HEADER)? else {
-            return Ok(None);
-        };
-        let length = u32_at(&head, 0).unwrap_or(0) as usize;
-        if length < RECORD_HEADER {
-            return Ok(None);
-        }
-        let Some((bytes, end)) = self.collect(position, length)? else {
-            return Ok(None);
-        };
-        let (Some(xid), Some(previous)) = (u32_at(&head, 4), u64_at(&head, 8)) else {
-            return Ok(None);
-        };
-        let (Some(&info), Some(&manager)) = (head.get(16), head.get(17)) else {
-            return Ok(None);
-        };
+    /// All bytes of the record at `position`.
+    fn whole(&mut self, position: u64) -> Result<Collected> {
+        let head = self.collect(position, RECORD_HEADER)?;
+        let Collected::Bytes(bytes, _) = &head else { return Ok(head) };
+        let length = u32_at(bytes, 0).unwrap_or(0) as usize;
+        if length < RECORD_HEADER { Ok(Collected::End) } else { self.collect(position, length) }
+    }
+
+    fn parse(&self, bytes: &[u8], end: u64) -> Option<Record> {
+        let (info, manager) = (*bytes.get(16)?, *bytes.get(17)?);
         // A switch of segments fills the rest of its segment.
         let switched = manager == 0 && info & 0xF0 == 0x40;
-        let end = if switched {
-            end.next_multiple_of(self.segment_size)
-        } else {
-            end.next_multiple_of(8)
-        };
-        let next = if end.is_multiple_of(PAGE) {
-            end + self.header(end) as u64
-        } else {
-            end
-        };
-        let body = bytes.get(RECORD_HEADER..).unwrap_or_default().to_vec();
-        Ok(Some(Record {
-            xid,
-            previous,
-            info,
-            manager,
-            body,
-            next,
-        }))
+        let end = if switched { end.next_multiple_of(self.segment_size) } else { end.next_multiple_of(8) };
+        let next = if end.is_multiple_of(PAGE) { end + self.header(end) as u64 } else { end };
+        let body = bytes.get(RECORD_HEADER..)?.to_vec();
+        Some(Record { xid: u32_at(bytes, 4)?, previous: u64_at(bytes, 8)?, info, manager, body, next })
     }
 }
 
@@ -184,18 +169,9 @@ fn parse_end(record: &Record, position: u64) -> Result<Option<Ended>> {
     let data = main_data(&record.body).with_context(at)?;
     let time = i64::from_le_bytes(data.get(..8).with_context(at)?.try_into()?) + EPOCH;
     let has_more = record.info & 0x80 != 0;
-    let xid = if prepared && has_more {
-        twophase_xid(data, committed).with_context(at)?
-    } else {
-        record.xid
-    };
+    let xid = if prepared && has_more { twophase_xid(data, committed).with_context(at)? } else { record.xid };
     ensure!(!prepared || has_more, "{}", at());
-    Ok(Some(Ended {
-        lsn: position,
-        xid,
-        time,
-        committed,
-    }))
+    Ok(Some(Ended { lsn: position, xid, time, committed }))
 }
 
 /// The data of a record that has no blocks.
@@ -231,14 +207,14 @@ fn twophase_xid(data: &[u8], committed: bool) -> Option<u32> {
     u32_at(data, place)
 }
 
+fn u16_at(bytes: &[u8], place: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(place..place.checked_add(2)?)?.try_into().ok()?))
+}
+
 fn u32_at(bytes: &[u8], place: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        bytes.get(place..place.checked_add(4)?)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(bytes.get(place..place.checked_add(4)?)?.try_into().ok()?))
 }
 
 fn u64_at(bytes: &[u8], place: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(
-        bytes.get(place..place.checked_add(8)?)?.try_into().ok()?,
-    ))
+    Some(u64::from_le_bytes(bytes.get(place..place.checked_add(8)?)?.try_into().ok()?))
 }

@@ -7,29 +7,16 @@ use everpoint_testkit::{PgCluster, SUPPORTED, Session, SqlError, StopMode};
 #[test]
 fn every_version_starts_crashes_and_recovers() {
     for major in SUPPORTED {
-        let mut cluster = PgCluster::builder()
-            .major(major)
-            .wal_segsize_mb(1)
-            .start()
-            .unwrap();
-        let shown: u32 = cluster
-            .session()
-            .unwrap()
-            .value("SHOW server_version_num")
-            .unwrap();
+        let mut cluster = PgCluster::builder().major(major).wal_segsize_mb(1).start().unwrap();
+        let shown: u32 = cluster.session().unwrap().value("SHOW server_version_num").unwrap();
         assert_eq!(shown / 10000, major);
         assert_eq!(cluster.psql("SHOW wal_segment_size").unwrap(), "1MB");
         assert_eq!(cluster.psql("SHOW data_checksums").unwrap(), "on");
-        cluster
-            .psql("CREATE TABLE t AS SELECT g FROM generate_series(1, 1000) g")
-            .unwrap();
+        cluster.psql("CREATE TABLE t AS SELECT g FROM generate_series(1, 1000) g").unwrap();
         cluster.kill9().unwrap();
         assert!(cluster.psql("SELECT 1").is_err(), "killed, and still there");
         cluster.start().unwrap();
-        assert_eq!(
-            cluster.psql("SELECT count(*), sum(g) FROM t").unwrap(),
-            "1000|500500"
-        );
+        assert_eq!(cluster.psql("SELECT count(*), sum(g) FROM t").unwrap(), "1000|500500");
         cluster.restart(StopMode::Fast).unwrap();
         assert_eq!(cluster.psql("SELECT count(*) FROM t").unwrap(), "1000");
     }
@@ -37,11 +24,7 @@ fn every_version_starts_crashes_and_recovers() {
 
 #[test]
 fn nothing_is_left_behind() {
-    let cluster = PgCluster::builder()
-        .checksums(false)
-        .setting("work_mem", "7MB")
-        .start()
-        .unwrap();
+    let cluster = PgCluster::builder().checksums(false).setting("work_mem", "7MB").start().unwrap();
     assert_eq!(cluster.psql("SHOW data_checksums").unwrap(), "off");
     assert_eq!(cluster.psql("SHOW work_mem").unwrap(), "7MB");
     let (data, sockets) = (cluster.data_dir().to_owned(), cluster.socket_dir().to_owned());
@@ -49,10 +32,7 @@ fn nothing_is_left_behind() {
     assert!(Path::new(&format!("/proc/{pid}")).exists());
     drop(cluster);
     assert!(!data.exists() && !sockets.exists(), "files are left");
-    assert!(
-        !Path::new(&format!("/proc/{pid}")).exists(),
-        "the server still runs"
-    );
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the server still runs");
 }
 
 #[test]
@@ -72,10 +52,7 @@ fn a_standby_follows_and_is_promoted() {
         assert_eq!(standby.psql("SELECT answer FROM t").unwrap(), "42");
         standby.promote().unwrap();
         standby.psql("INSERT INTO t VALUES (43)").unwrap();
-        assert_eq!(
-            standby.system_identifier().unwrap(),
-            primary.system_identifier().unwrap()
-        );
+        assert_eq!(standby.system_identifier().unwrap(), primary.system_identifier().unwrap());
     }
 }
 
@@ -87,23 +64,13 @@ fn a_session_tells_a_refusal_from_a_loss() {
         SqlError::Refused { state, .. } => assert_eq!(state, "22012"),
         lost @ SqlError::Lost(_) => panic!("{lost}"),
     }
-    assert_eq!(
-        session.query("SELECT NULL, 'a'").unwrap().rows,
-        vec![vec![None, Some("a".to_owned())]]
-    );
+    assert_eq!(session.query("SELECT NULL, 'a'").unwrap().rows, vec![vec![None, Some("a".to_owned())]]);
     assert_eq!(session.query("BEGIN").unwrap().tag, "BEGIN");
     session.query("SELECT nonsense").unwrap_err();
-    assert_eq!(
-        session.query("COMMIT").unwrap().tag,
-        "ROLLBACK",
-        "a failed transaction does not commit"
-    );
+    assert_eq!(session.query("COMMIT").unwrap().tag, "ROLLBACK", "a failed transaction does not commit");
     cluster.kill9().unwrap();
     assert!(matches!(session.query("SELECT 1"), Err(SqlError::Lost(_))));
-    assert!(matches!(
-        Session::connect(&cluster.address(), "postgres"),
-        Err(SqlError::Lost(_))
-    ));
+    assert!(matches!(Session::connect(&cluster.address(), "postgres"), Err(SqlError::Lost(_))));
 }
 
 #[test]

@@ -12,12 +12,7 @@ use everpoint_testkit::{
 };
 
 fn options(seed: u64) -> WriterOptions {
-    WriterOptions {
-        seed,
-        sessions: 6,
-        prepared: true,
-        ..WriterOptions::default()
-    }
+    WriterOptions { seed, sessions: 6, prepared: true, ..WriterOptions::default() }
 }
 
 fn builder(major: u32) -> everpoint_testkit::PgClusterBuilder {
@@ -29,9 +24,7 @@ fn builder(major: u32) -> everpoint_testkit::PgClusterBuilder {
 }
 
 fn log_start(cluster: &PgCluster) -> u64 {
-    let lsn = cluster
-        .psql("SELECT redo_lsn FROM pg_control_checkpoint()")
-        .unwrap();
+    let lsn = cluster.psql("SELECT redo_lsn FROM pg_control_checkpoint()").unwrap();
     parse_lsn(&lsn).unwrap()
 }
 
@@ -70,12 +63,8 @@ fn the_source_itself_is_what_its_log_says_also_after_crashes() {
         assert!(verdict.is_exact(), "PostgreSQL {major}: {verdict:#?}");
 
         // A judge that finds nothing when something is wrong is worth nothing.
-        session
-            .query("UPDATE account SET balance = balance + 1 WHERE id = 3")
-            .unwrap();
-        session
-            .query("DELETE FROM ledger WHERE id = (SELECT max(id) FROM ledger)")
-            .unwrap();
+        session.query("UPDATE account SET balance = balance + 1 WHERE id = 3").unwrap();
+        session.query("DELETE FROM ledger WHERE id = (SELECT max(id) FROM ledger)").unwrap();
         let verdict = expected.compare(&mut session).unwrap();
         assert_eq!(verdict.count, 2, "{verdict:#?}");
         let before = judge.expect(judge.history().ends().split_last().unwrap().1);
@@ -90,18 +79,13 @@ fn the_small_reader_agrees_with_pg_waldump() {
     let start = log_start(&cluster);
     // A switch of segments, and a record longer than a page, lie on the way.
     cluster.psql("SELECT pg_switch_wal()").unwrap();
-    cluster
-        .psql("SELECT pg_logical_emit_message(true, 'long', repeat('x', 3000000))")
-        .unwrap();
+    cluster.psql("SELECT pg_logical_emit_message(true, 'long', repeat('x', 3000000))").unwrap();
     let record = write_for(&cluster, 11, Duration::from_secs(2));
     let until = cluster.flushed().unwrap();
     let wal = cluster.data_dir().join("pg_wal");
     let by_waldump = History::read(cluster.install(), &wal, 1, start, until).unwrap();
     let without = everpoint_testkit::PgInstall::find(13).unwrap();
-    assert!(
-        without.tool("pg_waldump").is_err(),
-        "13 has pg_waldump: its reader is not needed any more"
-    );
+    assert!(without.tool("pg_waldump").is_err(), "13 has pg_waldump: its reader is not needed any more");
     let by_reader = History::read(&without, &wal, 1, start, until).unwrap();
     assert_eq!(by_waldump.ends(), by_reader.ends());
     let aborted = by_waldump.ends().iter().filter(|end| !end.committed).count();
@@ -138,20 +122,11 @@ fn a_recovery_by_postgresql_is_exact() {
         let (first, last) = (*times.first().unwrap(), *times.last().unwrap());
         let mut random = Random::new(5);
         let exactly = judge.history().ends()[judge.history().ends().len() / 2].time;
-        for moment in [
-            random.between(first, last),
-            random.between(first, last),
-            exactly,
-            exactly - 1,
-        ] {
+        for moment in [random.between(first, last), random.between(first, last), exactly, exactly - 1] {
             let expected = judge.at_time(moment);
             let recovered = recover(&source, &base, &wal, moment);
             let verdict = expected.compare(&mut recovered.session().unwrap()).unwrap();
-            assert!(
-                verdict.is_exact(),
-                "PostgreSQL {major} at {}: {verdict:#?}",
-                print_time(moment)
-            );
+            assert!(verdict.is_exact(), "PostgreSQL {major} at {}: {verdict:#?}", print_time(moment));
         }
     }
 }
@@ -159,12 +134,7 @@ fn a_recovery_by_postgresql_is_exact() {
 fn recover(source: &PgCluster, base: &Path, wal: &Path, moment: i64) -> PgCluster {
     let home = Scratch::new("recovering").unwrap();
     let data = home.path().join("data");
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(base)
-        .arg(&data)
-        .status()
-        .unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(base).arg(&data).status().unwrap();
     assert!(copied.success());
     let settings = format!(
         "restore_command = 'cp {}/%f %p'\nrecovery_target_time = '{}'\nrecovery_target_action = promote\n",

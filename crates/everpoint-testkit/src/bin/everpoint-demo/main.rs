@@ -35,10 +35,7 @@ fn main() -> ExitCode {
     let since = Instant::now();
     match run(&Cli::parse(), &show) {
         Ok(()) => {
-            show.line(&format!(
-                "Everything is cleaned up. It took {:.0} s.",
-                since.elapsed().as_secs_f64()
-            ));
+            show.line(&format!("Everything is cleaned up. It took {:.0} s.", since.elapsed().as_secs_f64()));
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -59,10 +56,8 @@ fn run(cli: &Cli, show: &Show) -> Result<()> {
     show.line("Each notes what the server told it was committed. That record is the judge in the end.");
 
     show.chapter("One repository protects both");
-    let everpoint = Everpoint::new(
-        &cli.binary,
-        &[(orders.name, &orders.cluster), (stock.name, &stock.cluster)],
-    )?;
+    let everpoint =
+        Everpoint::new(&cli.binary, &[(orders.name, &orders.cluster), (stock.name, &stock.cluster)])?;
     command(&everpoint, show, &["init"])?;
     let mut capturing = Vec::new();
     for shop in [&orders, &stock] {
@@ -99,13 +94,7 @@ fn run(cli: &Cli, show: &Show) -> Result<()> {
     }
 
     show.chapter("Back to just before");
-    let lost = recover(
-        &everpoint,
-        show,
-        &orders,
-        &format!("before-xid:{}", dropped.xid),
-        &dropped,
-    )?;
+    let lost = recover(&everpoint, show, &orders, &format!("before-xid:{}", dropped.xid), &dropped)?;
     let ruined = recover(&everpoint, show, &stock, &print_time(wrecked.before), &wrecked)?;
 
     show.chapter("What was proven");
@@ -140,17 +129,13 @@ fn work(cli: &Cli, show: &Show, shops: &[&Shop]) -> Result<()> {
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(cli.seconds) {
         sleep(Duration::from_millis(500));
-        let counts: Vec<String> = shops
-            .iter()
-            .map(|shop| format!("{} {:>6} commits", shop.name, shop.acknowledged()))
-            .collect();
+        let counts: Vec<String> =
+            shops.iter().map(|shop| format!("{} {:>6} commits", shop.name, shop.acknowledged())).collect();
         show.pulse(&counts.join("    "));
     }
     show.pulse_end();
-    let counts: Vec<String> = shops
-        .iter()
-        .map(|shop| format!("{} for {}", shop.acknowledged(), shop.name))
-        .collect();
+    let counts: Vec<String> =
+        shops.iter().map(|shop| format!("{} for {}", shop.acknowledged(), shop.name)).collect();
     show.line(&format!("Acknowledged commits so far: {}.", counts.join(", ")));
     Ok(())
 }
@@ -160,20 +145,11 @@ fn wait_until_stored(everpoint: &Everpoint, shop: &Shop, capturing: &mut Backgro
     let end = shop.cluster.flushed()?;
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        anyhow::ensure!(
-            capturing.runs()?,
-            "capture of {} ended: {}",
-            shop.name,
-            capturing.said()
-        );
+        anyhow::ensure!(capturing.runs()?, "capture of {} ended: {}", shop.name, capturing.said());
         if shop::stored_until(everpoint, shop.name)? >= end {
             return Ok(());
         }
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "the log of {} is not stored within a minute",
-            shop.name
-        );
+        anyhow::ensure!(Instant::now() < deadline, "the log of {} is not stored within a minute", shop.name);
         sleep(Duration::from_millis(100));
     }
 }
@@ -188,21 +164,13 @@ fn recover(
 ) -> Result<usize> {
     let place = everpoint.home().path().join(format!("{}-restored", shop.name));
     let place_text = place.to_str().context("a path is not UTF-8")?;
-    show.command(&format!(
-        "everpoint restore {} /restored/{} --to '{target}' --start",
-        shop.name, shop.name
-    ));
+    show.command(&format!("everpoint restore {} /restored/{} --to '{target}' --start", shop.name, shop.name));
     let since = Instant::now();
     let arguments = ["restore", shop.name, place_text, "--to", target, "--start"];
     let report = everpoint.json(&arguments)?;
     let took = since.elapsed().as_secs_f64();
-    let reached = report
-        .pointer("/reached/time")
-        .and_then(|time| time.as_str())
-        .unwrap_or("?");
-    show.output(&format!(
-        "accepts connections after {took:.1} s; its last commit was at {reached}"
-    ));
+    let reached = report.pointer("/reached/time").and_then(|time| time.as_str()).unwrap_or("?");
+    show.output(&format!("accepts connections after {took:.1} s; its last commit was at {reached}"));
     let verdict = shop.judge(&place, damage)?;
     show.good(&format!(
         "{}: {} rows and {} balances compared, no difference",

@@ -58,20 +58,9 @@ impl Shop {
         Writers::prepare(&mut cluster.session()?)?;
         let start = cluster.psql("SELECT redo_lsn FROM pg_control_checkpoint()")?;
         let log_start = parse_lsn(&start).context("no position")?;
-        let options = WriterOptions {
-            sessions: 6,
-            seed,
-            prepared: true,
-            ..WriterOptions::default()
-        };
+        let options = WriterOptions { sessions: 6, seed, prepared: true, ..WriterOptions::default() };
         let writers = Some(Writers::start(cluster.address(), &options)?);
-        Ok(Self {
-            writers,
-            record: Record::default(),
-            name,
-            cluster,
-            log_start,
-        })
+        Ok(Self { writers, record: Record::default(), name, cluster, log_start })
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
@@ -90,12 +79,7 @@ impl Shop {
             Disaster::Wreck => "UPDATE account SET balance = 0; DELETE FROM ledger WHERE id % 3 = 0",
         })?;
         session.query("COMMIT")?;
-        Ok(Damage {
-            xid: u32::try_from(xid)?,
-            before,
-            at: session.value(CLOCK)?,
-            kind,
-        })
+        Ok(Damage { xid: u32::try_from(xid)?, before, at: session.value(CLOCK)?, kind })
     }
 
     /// Ends the applications' work.
@@ -113,14 +97,8 @@ impl Shop {
         let judge = Judge::new(&self.record, history)?;
         let ends = match damage.kind {
             Disaster::Drop => {
-                let drop = judge
-                    .history()
-                    .ends()
-                    .iter()
-                    .find(|end| end.xid == damage.xid && end.committed);
-                judge
-                    .history()
-                    .before_lsn(drop.context("the source's log does not hold the drop")?.lsn)
+                let drop = judge.history().ends().iter().find(|end| end.xid == damage.xid && end.committed);
+                judge.history().before_lsn(drop.context("the source's log does not hold the drop")?.lsn)
             }
             Disaster::Wreck => judge.history().until_time(damage.before),
         };
@@ -132,16 +110,10 @@ impl Shop {
             .map(|(done, _)| done.xid)
             .collect();
         ensure!(!told.is_empty(), "nothing was acknowledged before the disaster");
-        let held: std::collections::BTreeSet<u32> = ends
-            .iter()
-            .filter(|end| end.committed)
-            .map(|end| end.xid)
-            .collect();
+        let held: std::collections::BTreeSet<u32> =
+            ends.iter().filter(|end| end.committed).map(|end| end.xid).collect();
         let missing = told.iter().filter(|xid| !held.contains(xid)).count();
-        ensure!(
-            missing == 0,
-            "{missing} acknowledged commits lie beyond the target"
-        );
+        ensure!(missing == 0, "{missing} acknowledged commits lie beyond the target");
         let expected = judge.expect(ends);
         let copy = RunningCopy::on(place)?;
         let verdict = expected.compare(&mut copy.session()?)?;
@@ -153,29 +125,14 @@ impl Shop {
             verdict.differences
         );
         copy.stop_and_check(self.cluster.install())?;
-        ensure!(
-            self.cluster.psql("SELECT 1")? == "1",
-            "production does not answer any more"
-        );
-        Ok(Found {
-            rows: expected.rows.len(),
-            balances: expected.balances.len(),
-            acknowledged: told.len(),
-        })
+        ensure!(self.cluster.psql("SELECT 1")? == "1", "production does not answer any more");
+        Ok(Found { rows: expected.rows.len(), balances: expected.balances.len(), acknowledged: told.len() })
     }
 }
 
 /// The newest position of a cluster that a restore can reach.
 pub(crate) fn stored_until(everpoint: &Everpoint, cluster: &str) -> Result<u64> {
     let list = everpoint.json(&["list", cluster])?;
-    let windows = list
-        .pointer("/clusters/0/windows")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    Ok(windows
-        .iter()
-        .filter_map(|window| parse_lsn(window.get("to_lsn")?.as_str()?))
-        .max()
-        .unwrap_or(0))
+    let windows = list.pointer("/clusters/0/windows").and_then(Value::as_array).cloned().unwrap_or_default();
+    Ok(windows.iter().filter_map(|window| parse_lsn(window.get("to_lsn")?.as_str()?)).max().unwrap_or(0))
 }

@@ -10,18 +10,12 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn new() -> Self {
-        Self {
-            colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        }
+        Self { colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
     }
 
     pub(crate) fn chapter(&self, title: &str) {
         println!();
-        self.paint(
-            "1",
-            &format!("── {title} "),
-            &"─".repeat(70_usize.saturating_sub(title.chars().count())),
-        );
+        self.paint("1", &format!("── {title} "), &"─".repeat(70_usize.saturating_sub(title.chars().count())));
     }
 
     pub(crate) fn line(&self, text: &str) {

@@ -41,9 +41,7 @@ fn trial(world: &mut World, setting: &Setting, options: &Options) -> Result<()> 
         let expected = judge.at_time(moment);
         let place = world.place();
         let at = print_time(moment);
-        let (copy, report) = world
-            .restore(&place, &at, &[])
-            .with_context(|| format!("moment {number}"))?;
+        let (copy, report) = world.restore(&place, &at, &[]).with_context(|| format!("moment {number}"))?;
         let verdict = expected.compare(&mut copy.session()?)?;
         ensure!(
             verdict.is_exact(),
@@ -53,11 +51,7 @@ fn trial(world: &mut World, setting: &Setting, options: &Options) -> Result<()> 
         );
         world.remove(copy, &place, number % 5 == 0)?;
         exact += 1;
-        say(&format!(
-            "   {at}: exact, {} transactions, {} rows",
-            expected.transactions,
-            expected.rows.len()
-        ));
+        say(&format!("   {at}: exact, {} transactions, {} rows", expected.transactions, expected.rows.len()));
     }
     world.check_capture()?;
     say(&format!("   {exact} of {} moments exact", options.count));
@@ -78,15 +72,8 @@ fn write(world: &World, setting: &Setting, seconds: u64) -> Result<Record> {
     world.backup(false)?;
     sleep(third);
     let record = writers.stop();
-    ensure!(
-        record.refusals.is_empty(),
-        "the server refused: {:?}",
-        record.refusals
-    );
-    ensure!(
-        record.losses == 0,
-        "connections broke without anyone killing them"
-    );
+    ensure!(record.refusals.is_empty(), "the server refused: {:?}", record.refusals);
+    ensure!(record.losses == 0, "connections broke without anyone killing them");
     Ok(record)
 }
 
@@ -109,11 +96,7 @@ fn disturb(session: &mut Session) -> Result<()> {
 
 /// Half of the moments are anywhere; the others at the very microsecond of a commit or abort, and just before one.
 fn choose(random: &mut Random, number: u32, first: i64, last: i64, ends: &[Ended]) -> i64 {
-    let later: Vec<i64> = ends
-        .iter()
-        .map(|end| end.time)
-        .filter(|&time| time > first)
-        .collect();
+    let later: Vec<i64> = ends.iter().map(|end| end.time).filter(|&time| time > first).collect();
     let place = usize::try_from(random.below(later.len() as u64)).unwrap_or(0);
     match (number % 4, later.get(place)) {
         (1, Some(&time)) => time,

@@ -33,15 +33,12 @@ fn trial(world: &mut World, setting: &Setting, options: &Options) -> Result<()> 
         let victim = kill(world, &mut random).with_context(|| format!("round {round}"))?;
         sleep(Duration::from_millis(random.below(SPAN_MS / 2)));
         record.extend(writers.stop());
-        let (end, took) = world
-            .settle()
-            .with_context(|| format!("round {round}, after {victim} was killed"))?;
+        let (end, took) =
+            world.settle().with_context(|| format!("round {round}, after {victim} was killed"))?;
         let exact =
             judge(world, &record, end).with_context(|| format!("round {round}, {victim} was killed"))?;
         let settled = took.as_secs_f64();
-        say(&format!(
-            "   round {round}: {victim} killed; settled in {settled:.2} s; {exact}"
-        ));
+        say(&format!("   round {round}: {victim} killed; settled in {settled:.2} s; {exact}"));
     }
     every_backup(world, &record)
 }
@@ -76,13 +73,9 @@ fn kill(world: &mut World, random: &mut Random) -> Result<String> {
             Ok("PostgreSQL during a backup".to_owned())
         }
         _ => {
-            let kind = if random.chance(30) {
-                "--full"
-            } else {
-                "--incremental"
-            };
+            let kind = if random.chance(30) { "--full" } else { "--incremental" };
             let mut backup = world.everpoint.spawn(&["backup", CLUSTER, kind])?;
-            sleep(Duration::from_millis(random.below(SPAN_MS)));
+            sleep(Duration::from_millis(random.below(SPAN_MS / 2)));
             backup.kill9()?;
             world.backup(random.chance(30))?;
             Ok("backup".to_owned())
@@ -112,27 +105,13 @@ fn judge(world: &mut World, record: &Record, end: u64) -> Result<String> {
     let mut session = copy.session()?;
     // All writers had stopped before the log was seen to be stored up to `end`: every acknowledged commit lies before it.
     let ends = judge.history().before_lsn(end);
-    let held: std::collections::BTreeSet<u32> = ends
-        .iter()
-        .filter(|end| end.committed)
-        .map(|end| end.xid)
-        .collect();
-    let missing = record
-        .acknowledged()
-        .filter(|(done, _)| !held.contains(&done.xid))
-        .count();
-    ensure!(
-        missing == 0,
-        "the judge's log ends too early: {missing} acknowledged commits lie beyond it"
-    );
+    let held: std::collections::BTreeSet<u32> =
+        ends.iter().filter(|end| end.committed).map(|end| end.xid).collect();
+    let missing = record.acknowledged().filter(|(done, _)| !held.contains(&done.xid)).count();
+    ensure!(missing == 0, "the judge's log ends too early: {missing} acknowledged commits lie beyond it");
     let expected = judge.expect(ends);
     let verdict = expected.compare(&mut session)?;
-    ensure!(
-        verdict.is_exact(),
-        "{} differences: {:#?}\n{report}",
-        verdict.count,
-        verdict.differences
-    );
+    ensure!(verdict.is_exact(), "{} differences: {:#?}\n{report}", verdict.count, verdict.differences);
     world.remove(copy, &place, true)?;
     Ok(format!(
         "{} acknowledged commits all there, restored in {:.1} s",
@@ -160,10 +139,7 @@ fn every_backup(world: &mut World, record: &Record) -> Result<()> {
         );
         world.remove(copy, &place, true)?;
     }
-    say(&format!(
-        "   each of {} listed backups restores exactly",
-        backups.len()
-    ));
+    say(&format!("   each of {} listed backups restores exactly", backups.len()));
     Ok(())
 }
 

@@ -77,14 +77,8 @@ fn main() -> ExitCode {
     let mut failed = 0;
     for &version in &options.version {
         for &capture in &options.capture {
-            let setting = world::Setting {
-                version,
-                capture,
-                seed,
-            };
-            say(&format!(
-                "== {name}: PostgreSQL {version}, capture by {capture}, --seed {seed}"
-            ));
+            let setting = world::Setting { version, capture, seed };
+            say(&format!("== {name}: PostgreSQL {version}, capture by {capture}, --seed {seed}"));
             if let Err(why) = trial(&setting, &options) {
                 failed += 1;
                 say(&format!(
@@ -95,9 +89,5 @@ fn main() -> ExitCode {
     }
     let trials = options.version.len() * options.capture.len();
     say(&format!("{name}: {trials} trials, {failed} failed"));
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

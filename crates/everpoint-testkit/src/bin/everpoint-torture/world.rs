@@ -57,14 +57,8 @@ impl World {
         let log_start = parse_lsn(&start).context("no position")?;
         let everpoint = Everpoint::new(binary, &[(CLUSTER, &source)])?;
         everpoint.run(&["init"])?;
-        let mut world = Self {
-            capturing: None,
-            source,
-            everpoint,
-            capture: setting.capture,
-            log_start,
-            copies: 0,
-        };
+        let mut world =
+            Self { capturing: None, source, everpoint, capture: setting.capture, log_start, copies: 0 };
         world.start_capture()?;
         Ok(world)
     }
@@ -115,12 +109,7 @@ impl World {
             first_session,
             seed,
             prepared: true,
-            record: Some(
-                self.source
-                    .home()
-                    .path()
-                    .join(format!("writers-{first_session}.txt")),
-            ),
+            record: Some(self.source.home().path().join(format!("writers-{first_session}.txt"))),
             ..WriterOptions::default()
         }
     }
@@ -140,11 +129,7 @@ impl World {
             self.check_capture()?;
             if since.elapsed() > Duration::from_secs(120) {
                 let said = self.capturing.as_ref().map(Background::said).unwrap_or_default();
-                bail!(
-                    "the log is stored to {} instead of {}: {said}",
-                    print_lsn(reached),
-                    print_lsn(end)
-                );
+                bail!("the log is stored to {} instead of {}: {said}", print_lsn(reached), print_lsn(end));
             }
             sleep(Duration::from_millis(50));
         }
@@ -153,30 +138,19 @@ impl World {
     /// The newest position that a recovery window reaches.
     fn stored_until(&self) -> Result<u64> {
         let list = self.everpoint.json(&["list", CLUSTER])?;
-        let windows = list
-            .pointer("/clusters/0/windows")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        let ends = windows
-            .iter()
-            .filter_map(|window| parse_lsn(window.get("to_lsn")?.as_str()?));
+        let windows =
+            list.pointer("/clusters/0/windows").and_then(Value::as_array).cloned().unwrap_or_default();
+        let ends = windows.iter().filter_map(|window| parse_lsn(window.get("to_lsn")?.as_str()?));
         Ok(ends.max().unwrap_or(0))
     }
 
     /// Labels of the backups that are listed as good.
     pub(crate) fn backups(&self) -> Result<Vec<String>> {
         let list = self.everpoint.json(&["list", CLUSTER])?;
-        let backups = list
-            .pointer("/clusters/0/backups")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        let good = backups
-            .iter()
-            .filter(|backup| backup.get("status").and_then(Value::as_str) == Some("ok"));
-        good.map(|backup| Ok(text(backup, "/label")?.to_owned()))
-            .collect()
+        let backups =
+            list.pointer("/clusters/0/backups").and_then(Value::as_array).cloned().unwrap_or_default();
+        let good = backups.iter().filter(|backup| backup.get("status").and_then(Value::as_str) == Some("ok"));
+        good.map(|backup| Ok(text(backup, "/label")?.to_owned())).collect()
     }
 
     /// Takes a backup; waits while another run's lease still lasts.
@@ -193,10 +167,7 @@ impl World {
             }
         }
         if since.elapsed() > Duration::from_secs(5) {
-            say(&format!(
-                "   a backup took {:.1} s, with waiting",
-                since.elapsed().as_secs_f64()
-            ));
+            say(&format!("   a backup took {:.1} s, with waiting", since.elapsed().as_secs_f64()));
         }
         Ok(())
     }
@@ -204,13 +175,7 @@ impl World {
     /// The ends of all transactions in the source's own log.
     pub(crate) fn history(&self) -> Result<History> {
         let until = self.source.flushed()?;
-        History::read(
-            self.source.install(),
-            &self.source.data_dir().join("pg_wal"),
-            1,
-            self.log_start,
-            until,
-        )
+        History::read(self.source.install(), &self.source.data_dir().join("pg_wal"), 1, self.log_start, until)
     }
 
     /// A new place for a copy.
@@ -247,11 +212,7 @@ impl World {
     pub(crate) fn close(mut self, done: Result<()>) -> Result<()> {
         done.map_err(|why| {
             let (source, everpoint) = (self.source.keep(), self.everpoint.keep());
-            why.context(format!(
-                "files are kept in {} and {}",
-                source.display(),
-                everpoint.display()
-            ))
+            why.context(format!("files are kept in {} and {}", source.display(), everpoint.display()))
         })
     }
 }
@@ -262,11 +223,7 @@ pub(crate) fn kill_runs_of(program: &Path, argument: &str) -> Result<usize> {
     let mut killed = 0;
     for entry in fs::read_dir("/proc").context("cannot list processes")? {
         let Ok(entry) = entry else { continue };
-        let Some(id) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         let Ok(line) = fs::read_to_string(entry.path().join("cmdline")) else {
