@@ -81,10 +81,7 @@ fn every_command_has_help_with_an_example() {
         let output = run(directory.path(), &[command, &["--help"][..]].concat());
         assert_eq!(code(&output), 0, "{command:?}");
         let help = stdout(&output);
-        assert!(
-            help.contains("Example") && help.contains("everpoint "),
-            "{command:?}: {help}"
-        );
+        assert!(help.contains("Example") && help.contains("everpoint "), "{command:?}: {help}");
     }
 }
 
@@ -94,27 +91,15 @@ fn help_is_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let mut all = String::new();
     for command in std::iter::once(&[][..]).chain(COMMANDS.iter().copied()) {
-        let output = everpoint(directory.path())
-            .env("COLUMNS", "100")
-            .args(command)
-            .arg("-h")
-            .output()
-            .unwrap();
-        all.push_str(&format!(
-            "$ everpoint {} -h\n{}\n",
-            command.join(" "),
-            stdout(&output)
-        ));
+        let output =
+            everpoint(directory.path()).env("COLUMNS", "100").args(command).arg("-h").output().unwrap();
+        all.push_str(&format!("$ everpoint {} -h\n{}\n", command.join(" "), stdout(&output)));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/help.txt");
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&path, &all).unwrap();
     }
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap_or_default(),
-        all,
-        "see the comment of this test"
-    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), all, "see the comment of this test");
 }
 
 #[test]
@@ -140,11 +125,7 @@ fn wrong_usage_ends_with_2() {
 #[test]
 fn errors_are_one_object_with_json() {
     let directory = tempfile::tempdir().unwrap();
-    for arguments in [
-        &["frobnicate", "--json"][..],
-        &["--json", "list"],
-        &["list", "--json"],
-    ] {
+    for arguments in [&["frobnicate", "--json"][..], &["--json", "list"], &["list", "--json"]] {
         let output = run(directory.path(), arguments);
         assert_eq!(code(&output), 2, "{arguments:?}");
         let error = &json(&output)["error"];
@@ -164,14 +145,7 @@ fn archive_get_never_says_not_there_unless_it_is_certain() {
         &["archive-get"][..],
         &["archive-get", "--frobnicate"],
         &["archive-get", "order-db", segment, "x"],
-        &[
-            "--config",
-            "/nowhere.toml",
-            "archive-get",
-            "order-db",
-            segment,
-            "x",
-        ],
+        &["--config", "/nowhere.toml", "archive-get", "order-db", segment, "x"],
         &["--repo", "/nowhere", "archive-get", "order-db", segment, "x"],
     ];
     for arguments in uncertain {
@@ -189,10 +163,7 @@ fn archive_get_never_says_not_there_unless_it_is_certain() {
 fn a_repository_without_any_log_of_the_cluster_is_not_certain_either() {
     let directory = configured();
     assert_eq!(code(&run(directory.path(), &["init"])), 0);
-    let output = run(
-        directory.path(),
-        &["archive-get", "order-db", "000000010000000000000001", "x"],
-    );
+    let output = run(directory.path(), &["archive-get", "order-db", "000000010000000000000001", "x"]);
     assert_eq!(code(&output), 126, "{}", stderr(&output));
     assert!(!directory.path().join("x").exists());
 }
@@ -200,21 +171,14 @@ fn a_repository_without_any_log_of_the_cluster_is_not_certain_either() {
 #[test]
 fn a_mistake_in_the_configuration_is_shown_with_its_place() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(
-        directory.path().join("everpoint.toml"),
-        "[repository.local]\nuri = \"/x\"\n",
-    )
-    .unwrap();
+    std::fs::write(directory.path().join("everpoint.toml"), "[repository.local]\nuri = \"/x\"\n").unwrap();
     let output = run(directory.path(), &["list"]);
     assert_eq!(code(&output), 2);
     let text = stderr(&output);
     for part in ["line 2, column 1", "uri = \"/x\"", "did you mean `url`?"] {
         assert!(text.contains(part), "{text} lacks {part}");
     }
-    assert_eq!(
-        json(&run(directory.path(), &["list", "--json"]))["error"]["code"],
-        "config.invalid"
-    );
+    assert_eq!(json(&run(directory.path(), &["list", "--json"]))["error"]["code"], "config.invalid");
 }
 
 #[test]
@@ -238,29 +202,19 @@ fn init_makes_key_and_repository_once() {
     let output = run(directory.path(), &["init", "--json"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let first = json(&output)["repositories"][0].clone();
-    assert_eq!(
-        (first["created"].as_bool(), first["encrypted"].as_bool()),
-        (Some(true), Some(true))
-    );
+    assert_eq!((first["created"].as_bool(), first["encrypted"].as_bool()), (Some(true), Some(true)));
     let key = std::fs::read_to_string(directory.path().join("key")).unwrap();
     assert!(key.starts_with("everpoint-key-1-"));
     let again = json(&run(directory.path(), &["init", "--json"]))["repositories"][0].clone();
     assert_eq!(again["created"], false);
     assert_eq!(again["id"], first["id"]);
-    assert_eq!(
-        std::fs::read_to_string(directory.path().join("key")).unwrap(),
-        key
-    );
+    assert_eq!(std::fs::read_to_string(directory.path().join("key")).unwrap(), key);
 }
 
 #[test]
 fn a_repository_without_key_is_said_to_be_unencrypted() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(
-        directory.path().join("everpoint.toml"),
-        "[repository.local]\nurl = \"repo\"\n",
-    )
-    .unwrap();
+    std::fs::write(directory.path().join("everpoint.toml"), "[repository.local]\nurl = \"repo\"\n").unwrap();
     let output = run(directory.path(), &["init"]);
     assert_eq!(code(&output), 0);
     assert!(stdout(&output).contains("NOT ENCRYPTED"), "{}", stdout(&output));
@@ -284,17 +238,11 @@ fn a_repository_by_hand_needs_no_configuration() {
     assert_eq!(code(&run(directory.path(), &["init"])), 0);
     std::fs::write(directory.path().join("everpoint.toml"), "this is no TOML").unwrap();
     let by_hand = ["--repo", "./repo", "--key-file", "key"];
-    let output = run(
-        directory.path(),
-        &[&by_hand[..], &["list", "order-db", "--json"]].concat(),
-    );
+    let output = run(directory.path(), &[&by_hand[..], &["list", "order-db", "--json"]].concat());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(json(&output)["clusters"][0]["name"], "order-db");
     let target = directory.path().join("target").display().to_string();
-    let output = run(
-        directory.path(),
-        &[&by_hand[..], &["restore", "order-db", &target, "--json"]].concat(),
-    );
+    let output = run(directory.path(), &[&by_hand[..], &["restore", "order-db", &target, "--json"]].concat());
     assert_eq!(code(&output), 3, "{}{}", stdout(&output), stderr(&output));
     assert!(!Path::new(&target).exists(), "nothing may be written");
 }
@@ -308,28 +256,16 @@ fn a_key_is_rotated_and_asked_for_again() {
     let output = run(directory.path(), &["key", "rotate", "--json"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(json(&output)["retired"], serde_json::json!([1]));
-    assert!(
-        !stdout(&output).contains("everpoint-key-1-"),
-        "a key must not be printed"
-    );
+    assert!(!stdout(&output).contains("everpoint-key-1-"), "a key must not be printed");
     let new = std::fs::read_to_string(directory.path().join("key")).unwrap();
     assert_ne!(old, new);
-    assert_eq!(
-        std::fs::read_to_string(directory.path().join("key.old")).unwrap(),
-        old
-    );
+    assert_eq!(std::fs::read_to_string(directory.path().join("key.old")).unwrap(), old);
     assert_eq!(code(&run(directory.path(), &["list"])), 0);
-    assert_eq!(
-        code(&run(directory.path(), &["--key-file", "key.old", "list"])),
-        4
-    );
+    assert_eq!(code(&run(directory.path(), &["--key-file", "key.old", "list"])), 4);
     let check = json(&run(directory.path(), &["check", "--json"]));
     let lines = check["clusters"][0]["lines"].as_array().unwrap().clone();
     let escrow = lines.iter().find(|line| line["name"] == "key_escrow").unwrap();
-    assert_eq!(
-        escrow["state"], "warning",
-        "a new key has to be stored elsewhere again"
-    );
+    assert_eq!(escrow["state"], "warning", "a new key has to be stored elsewhere again");
 }
 
 #[test]
@@ -357,18 +293,13 @@ fn completions_and_manual_pages_are_made() {
     let output = run(directory.path(), &["man", "pages"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     for command in COMMANDS {
-        let page = directory
-            .path()
-            .join(format!("pages/everpoint-{}.1", command.join("-")));
+        let page = directory.path().join(format!("pages/everpoint-{}.1", command.join("-")));
         let text =
             std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
         assert!(text.contains(".TH"), "{}", page.display());
     }
     assert!(
-        !directory
-            .path()
-            .join("pages/everpoint-archive-prefetch.1")
-            .exists(),
+        !directory.path().join("pages/everpoint-archive-prefetch.1").exists(),
         "hidden commands have none"
     );
 }
