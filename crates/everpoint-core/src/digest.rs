@@ -155,11 +155,12 @@ pub enum LogEvent {
         /// The record.
         record: RecordSpan,
     },
-    /// A database's directory was removed. Replaying it deletes files, before the commit of the DROP.
+    /// A database's directory was removed. Replaying it deletes files, before the commit of the DROP. Or, without
+    /// `tablespaces`: the database was marked as unusable, which comes first and which nothing undoes.
     DatabaseDrop {
         /// The transaction that did it; 0 if the record does not say.
         xid: u64,
-        /// Oid of the database.
+        /// Oid of the database; of a mark 0 if the record does not tell.
         database: u32,
         /// Oids of the tablespaces from which it was removed.
         tablespaces: Vec<u32>,

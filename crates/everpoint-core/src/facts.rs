@@ -118,7 +118,9 @@ impl PieceFacts {
             | LogEvent::TablespaceCreate { xid, .. }
             | LogEvent::TablespaceDrop { xid, .. } => {
                 self.counts.places = self.counts.places.saturating_add(1);
-                widen(&mut self.xids, *xid);
+                if *xid > 0 {
+                    widen(&mut self.xids, *xid);
+                }
             }
             LogEvent::RestorePoint { time, .. } => {
                 self.counts.restore_points = self.counts.restore_points.saturating_add(1);

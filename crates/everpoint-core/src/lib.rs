@@ -7,6 +7,7 @@ mod choose;
 pub mod class;
 pub mod continuity;
 pub mod digest;
+mod drops;
 pub mod estimate;
 pub mod facts;
 pub mod history;

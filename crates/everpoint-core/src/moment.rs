@@ -6,6 +6,7 @@
 
 use crate::continuity::Run;
 use crate::digest::{LogEvent, TransactionEnd};
+use crate::drops::before_end;
 use crate::facts::BackupFacts;
 use crate::known::known_until;
 use crate::path::PathPiece;
@@ -68,7 +69,7 @@ pub(crate) fn moment<S: LogSource>(
         ));
         scan.tell_stragglers(&end, source, notes).map_err(Refusal::Source)?;
         tell_other_branches(log, moment, &end, notes);
-        return Ok(Found { record: end.record, inclusive: false });
+        return before_end(&run.pieces, &end, source, notes).map_err(Refusal::Source);
     }
     scan.end_of_quiet_log(log, source, notes)
 }

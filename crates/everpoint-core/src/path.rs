@@ -34,6 +34,12 @@ impl PathPiece<'_> {
     pub fn is_whole_to_the_end(&self) -> bool {
         self.to == self.piece.span.to
     }
+
+    /// Whether events of the piece may name this transaction.
+    pub(crate) fn may_name(&self, xid: u64) -> bool {
+        let range = self.piece.xids;
+        self.piece.head_unknown || range.is_some_and(|(low, high)| low <= xid && xid <= high)
+    }
 }
 
 /// The path from the root to `leaf`, the root first.

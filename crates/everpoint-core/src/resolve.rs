@@ -2,6 +2,7 @@
 
 use crate::continuity::Run;
 use crate::digest::{LogEvent, RecordSpan, TransactionEnd};
+use crate::drops::before_transaction;
 use crate::facts::BackupFacts;
 use crate::moment::moment;
 use crate::path::PathPiece;
@@ -173,14 +174,14 @@ fn transaction<S: LogSource>(
     notes: &mut Notes,
 ) -> Result<Found, Refusal<S::Error>> {
     let mut prepared = None;
-    for (index, piece) in log.pieces.iter().enumerate().rev().filter(|(_, piece)| may_name(piece, xid)) {
+    for piece in log.pieces.iter().rev().filter(|piece| piece.may_name(xid)) {
         let found = events(source, piece).map_err(Refusal::Source)?;
         for event in found.events.iter().rev() {
             match event {
                 LogEvent::Commit(end) | LogEvent::Abort(end) if is_of(end, xid) => {
                     tell_end(end, xid, matches!(event, LogEvent::Commit(_)), notes);
                     if before {
-                        return before_transaction(log, index, end, source, notes).map_err(Refusal::Source);
+                        return before_transaction(log, end, source, notes).map_err(Refusal::Source);
                     }
                     return Ok(Found { record: end.record, inclusive: true });
                 }
@@ -211,53 +212,8 @@ fn tell_end(end: &TransactionEnd, xid: u64, committed: bool, notes: &mut Notes) 
     }
 }
 
-/// Whether events of the piece may name this transaction.
-fn may_name(piece: &PathPiece<'_>, xid: u64) -> bool {
-    let range = piece.piece.xids;
-    piece.piece.head_unknown || range.is_some_and(|(low, high)| low <= xid && xid <= high)
-}
-
 fn is_of(end: &TransactionEnd, xid: u64) -> bool {
     end.xid == xid || end.subxids.contains(&xid)
-}
-
-/// Just before the transaction that ends in this piece. Files of a dropped database or tablespace go when the drop
-/// is replayed, before the commit: then it is before the first drop.
-fn before_transaction<S: LogSource>(
-    log: &PathLog<'_>,
-    index: usize,
-    end: &TransactionEnd,
-    source: &mut S,
-    notes: &mut Notes,
-) -> Result<Found, S::Error> {
-    let mut record = end.record;
-    let pieces = log.pieces.get(..=index).unwrap_or_default().iter().rev();
-    'pieces: for piece in pieces.filter(|it| may_name(it, end.xid)) {
-        for event in events(source, piece)?.events.iter().rev() {
-            match event {
-                LogEvent::DatabaseDrop { xid, record: drop, .. }
-                | LogEvent::TablespaceDrop { xid, record: drop, .. }
-                    if is_of(end, *xid) && drop.start < record.start =>
-                {
-                    record = *drop;
-                }
-                // The same id, 2^32 transactions ago.
-                LogEvent::Commit(it) | LogEvent::Abort(it)
-                    if it.xid == end.xid && it.record.start < end.record.start =>
-                {
-                    break 'pieces;
-                }
-                _ => {}
-            }
-        }
-    }
-    if record != end.record {
-        notes.reason(format!(
-            "the transaction drops a database or tablespace, whose files go before its end: stopping before that, at {}",
-            record.start
-        ));
-    }
-    Ok(Found { record, inclusive: false })
 }
 
 /// The last restore point of this name.

@@ -1,10 +1,5 @@
 //! Every record of real WAL, as this crate reads it, against what PostgreSQL's own pg_waldump says.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod wal_rig;
 
@@ -54,17 +49,10 @@ struct Line {
 
 fn dump(server: &Server, first: &str, last: &str) -> Vec<(Line, String)> {
     let mut command = wal_rig::as_server_user(programs(server.major).join("pg_waldump"));
-    command
-        .env("TZ", "UTC")
-        .arg("-p")
-        .arg(server.data.join("pg_wal"))
-        .args([first, last]);
+    command.env("TZ", "UTC").arg("-p").arg(server.data.join("pg_wal")).args([first, last]);
     // It fails at the end of the log, having printed all before.
     let output = command.output().unwrap();
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(parse)
-        .collect()
+    String::from_utf8_lossy(&output.stdout).lines().map(parse).collect()
 }
 
 fn parse(line: &str) -> (Line, String) {
@@ -97,11 +85,7 @@ fn time(micros: Micros) -> String {
 fn expected(event: &LogEvent) -> Vec<String> {
     match event {
         LogEvent::Commit(end) | LogEvent::Abort(end) => {
-            let verb = if matches!(event, LogEvent::Commit(_)) {
-                "COMMIT"
-            } else {
-                "ABORT"
-            };
+            let verb = if matches!(event, LogEvent::Commit(_)) { "COMMIT" } else { "ABORT" };
             let mut parts = vec![time(end.time)];
             parts.push(if end.prepared {
                 format!("{verb}_PREPARED {}: ", end.xid)
@@ -116,40 +100,20 @@ fn expected(event: &LogEvent) -> Vec<String> {
         }
         LogEvent::Prepare { gid, .. } => vec![format!("PREPARE gid {gid}: ")],
         LogEvent::RestorePoint { name, .. } => vec![format!("RESTORE_POINT {name}")],
-        LogEvent::Checkpoint {
-            redo,
-            shutdown,
-            timeline,
-            previous_timeline,
-            ..
-        } => vec![
-            format!(
-                "CHECKPOINT_{} redo ",
-                if *shutdown { "SHUTDOWN" } else { "ONLINE" }
-            ),
-            format!(
-                "redo {}; tli {timeline}; prev tli {previous_timeline};",
-                Lsn::from(*redo)
-            ),
+        LogEvent::Checkpoint { redo, shutdown, timeline, previous_timeline, .. } => vec![
+            format!("CHECKPOINT_{} redo ", if *shutdown { "SHUTDOWN" } else { "ONLINE" }),
+            format!("redo {}; tli {timeline}; prev tli {previous_timeline};", Lsn::from(*redo)),
         ],
         LogEvent::EndOfRecovery { timeline, .. } => vec![format!("END_OF_RECOVERY tli {timeline};")],
         LogEvent::Parameters { minimal, limits, .. } => vec![
             format!("max_connections={} max_worker_processes={}", limits[0], limits[1]),
             format!("max_wal_senders={} max_prepared_xacts={}", limits[2], limits[3]),
-            format!(
-                "max_locks_per_xact={} wal_level={}",
-                limits[4],
-                if *minimal { "minimal" } else { "" }
-            ),
+            format!("max_locks_per_xact={} wal_level={}", limits[4], if *minimal { "minimal" } else { "" }),
         ],
-        LogEvent::DatabaseCreate {
-            database, tablespace, ..
-        } => vec![format!("{tablespace}/{database}")],
-        LogEvent::DatabaseDrop {
-            database,
-            tablespaces,
-            ..
-        } => tablespaces.iter().map(|it| format!("{it}/{database}")).collect(),
+        LogEvent::DatabaseCreate { database, tablespace, .. } => vec![format!("{tablespace}/{database}")],
+        LogEvent::DatabaseDrop { database, tablespaces, .. } => {
+            tablespaces.iter().map(|it| format!("{it}/{database}")).collect()
+        }
         LogEvent::TablespaceCreate { tablespace, path, .. } => {
             vec![format!("CREATE {tablespace} \"{path}\"")]
         }
@@ -174,10 +138,7 @@ fn is_event(manager: &str, description: &str) -> bool {
                 | "END_OF_RECOVERY"
         ),
         "Transaction" => {
-            matches!(
-                first,
-                "COMMIT" | "ABORT" | "COMMIT_PREPARED" | "ABORT_PREPARED" | "PREPARE"
-            )
+            matches!(first, "COMMIT" | "ABORT" | "COMMIT_PREPARED" | "ABORT_PREPARED" | "PREPARE")
         }
         "Database" | "Tablespace" => true,
         _ => false,
@@ -197,10 +158,7 @@ fn compare(major: u32, segment_mib: u32) {
         .collect();
     let first = SegmentHead::parse(&segments[0].1).unwrap();
     assert_eq!(first.segment_size, segment_size);
-    let all: Vec<u8> = segments
-        .iter()
-        .flat_map(|(_, bytes)| bytes.iter().copied())
-        .collect();
+    let all: Vec<u8> = segments.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
 
     let ours: Vec<_> = records(&all, first.start, segment_size, None).collect();
     let events = digest_of_segment(&all, first.start, segment_size, None).events;
@@ -221,21 +179,25 @@ fn compare(major: u32, segment_mib: u32) {
         }
         assert_eq!(ours.len(), theirs.len());
         assert!(blocks > 10_000, "{blocks} blocks");
+        let marks: Vec<Lsn> = events
+            .iter()
+            .filter(|it| matches!(it, LogEvent::DatabaseDrop { tablespaces, .. } if tablespaces.is_empty()))
+            .map(|it| it.record().start.into())
+            .collect();
+        assert!(!marks.is_empty(), "no database was marked as unusable before it was dropped");
         let of_interest: Vec<_> = theirs
             .iter()
-            .filter(|(line, description)| is_event(&line.manager, description))
+            .filter(|(line, description)| {
+                is_event(&line.manager, description)
+                    || (marks.contains(&line.start)
+                        && description.starts_with("INPLACE")
+                        && description.contains("rel 1664/0/"))
+            })
             .collect();
         for (event, (line, description)) in events.iter().zip(&of_interest) {
-            assert_eq!(
-                Lsn::from(event.record().start),
-                line.start,
-                "{event:?} {description}"
-            );
+            assert_eq!(Lsn::from(event.record().start), line.start, "{event:?} {description}");
             for part in expected(event) {
-                assert!(
-                    description.contains(&part),
-                    "{event:?}: {part:?} not in {description:?}"
-                );
+                assert!(description.contains(&part), "{event:?}: {part:?} not in {description:?}");
             }
         }
         assert_eq!(events.len(), of_interest.len());
@@ -261,12 +223,7 @@ fn check_blocks(
         let until = page_end.min(record.span.end.0);
         bytes.extend_from_slice(&log[(position - from.0) as usize..(until - from.0) as usize]);
         position = if until == page_end {
-            until
-                + if until.is_multiple_of(segment_size) {
-                    40
-                } else {
-                    24
-                }
+            until + if until.is_multiple_of(segment_size) { 40 } else { 24 }
         } else {
             until
         };
@@ -278,10 +235,7 @@ fn check_blocks(
     for (ours, theirs) in parts.blocks.iter().zip(&theirs) {
         let fork = ["", " fork fsm", " fork vm", " fork init"][usize::from(ours.fork)];
         let relation = format!("{}/{}/{}", ours.tablespace, ours.database, ours.relation);
-        assert!(
-            theirs.contains(&format!("rel {relation}{fork} blk {}", ours.block)),
-            "{ours:?} {theirs}"
-        );
+        assert!(theirs.contains(&format!("rel {relation}{fork} blk {}", ours.block)), "{ours:?} {theirs}");
         assert_eq!(ours.image_bytes > 0, theirs.contains("FPW"), "{ours:?} {theirs}");
     }
     theirs.len()
@@ -291,18 +245,10 @@ fn check_blocks(
 fn compare_events_only(events: &[LogEvent]) {
     let count = |wanted: fn(&LogEvent) -> bool| events.iter().filter(|event| wanted(event)).count();
     assert!(count(|it| matches!(it, LogEvent::Commit(_))) > 800);
-    assert!(
-        events
-            .iter()
-            .any(|it| matches!(it, LogEvent::Commit(end) if end.subxids.len() >= 300))
-    );
+    assert!(events.iter().any(|it| matches!(it, LogEvent::Commit(end) if end.subxids.len() >= 300)));
     assert_eq!(count(|it| matches!(it, LogEvent::Commit(end) if end.prepared)), 1);
     assert_eq!(count(|it| matches!(it, LogEvent::Abort(end) if end.prepared)), 1);
-    assert!(
-        events
-            .iter()
-            .any(|it| matches!(it, LogEvent::Prepare { gid, .. } if gid == "it's one"))
-    );
+    assert!(events.iter().any(|it| matches!(it, LogEvent::Prepare { gid, .. } if gid == "it's one")));
     assert!(
         events
             .iter()
@@ -329,18 +275,10 @@ fn check_pieces(segments: &[(String, Vec<u8>)], segment_size: u64, events: Vec<L
         let start = SegmentHead::parse(bytes).unwrap().start;
         let digest = digest_of_segment(bytes, start, segment_size, carry.clone());
         // Small segments from before the test may be gone: then the first one begins within a record.
-        assert_eq!(
-            digest.head_unknown,
-            index == 0 && PageHeader::parse(bytes).unwrap().continues,
-            "{name}"
-        );
+        assert_eq!(digest.head_unknown, index == 0 && PageHeader::parse(bytes).unwrap().continues, "{name}");
         assert_eq!(u64::from(digest.timeline), 1);
         if index + 1 < segments.len() {
-            assert!(
-                !matches!(digest.verdict, Verdict::Broken { .. }),
-                "{name}: {:?}",
-                digest.verdict
-            );
+            assert!(!matches!(digest.verdict, Verdict::Broken { .. }), "{name}: {:?}", digest.verdict);
         }
         // Fed in odd pieces through one decoder for all segments, the same comes out.
         let decoder = flowing.get_or_insert_with(|| WalDecoder::new(segment_size, unknown_carry(start)));
@@ -353,16 +291,8 @@ fn check_pieces(segments: &[(String, Vec<u8>)], segment_size: u64, events: Vec<L
         let next = last_carry_of_segment(bytes, start, segment_size, carry.take());
         if index + 1 < segments.len() {
             let (ours, theirs) = (&next, decoder.carry());
-            assert_eq!(
-                (ours.record_start, ours.position),
-                (theirs.record_start, theirs.position),
-                "{name}"
-            );
-            assert_eq!(
-                (&ours.bytes, ours.received),
-                (&theirs.bytes, theirs.received),
-                "{name}"
-            );
+            assert_eq!((ours.record_start, ours.position), (theirs.record_start, theirs.position), "{name}");
+            assert_eq!((&ours.bytes, ours.received), (&theirs.bytes, theirs.received), "{name}");
         }
         carry = Some(next);
     }

@@ -3,6 +3,7 @@
 use everpoint_core::{LogEvent, LogOffset, Micros, RecordSpan, TransactionEnd};
 
 use super::format::WalFormat;
+use super::mark;
 use super::record::{RecordHeader, RecordParts, manager};
 use crate::fields::Fields;
 
@@ -64,6 +65,7 @@ pub(crate) fn needed_bytes(header: &RecordHeader) -> usize {
             transaction::PREPARE => PREPARE_KEPT_BYTES,
             _ => 0,
         },
+        _ if mark::may_mark(header) => usize::MAX,
         _ => 0,
     }
 }
@@ -93,6 +95,9 @@ pub(crate) fn event(
     let needed = needed_bytes(header);
     if needed == 0 {
         return Ok(None);
+    }
+    if mark::may_mark(header) {
+        return mark::mark(header, body, record, format);
     }
     let main = if needed == usize::MAX {
         RecordParts::parse(body, format)?.main

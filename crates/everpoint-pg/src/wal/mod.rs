@@ -7,6 +7,7 @@
 mod contents;
 mod decoder;
 mod format;
+mod mark;
 mod page;
 mod record;
 mod segment;

@@ -9,6 +9,7 @@ pub(crate) mod manager {
     pub(crate) const TRANSACTION: u8 = 1;
     pub(crate) const DATABASE: u8 = 4;
     pub(crate) const TABLESPACE: u8 = 5;
+    pub(crate) const HEAP: u8 = 10;
     /// The last one that comes with PostgreSQL 13 to 18.
     pub(crate) const LAST_BUILT_IN: u8 = 21;
     /// The first one that an extension may have (15 and later).
@@ -94,6 +95,10 @@ pub struct BlockReference {
     pub block: u32,
     /// Bytes of page image stored with it; 0 for none.
     pub image_bytes: u16,
+    /// Where in the page the image leaves out zeros.
+    pub image_hole: u16,
+    /// The image is compressed.
+    pub image_compressed: bool,
 }
 
 /// A record taken apart.
@@ -101,6 +106,8 @@ pub struct BlockReference {
 pub struct RecordParts<'a> {
     /// Blocks that it changes.
     pub blocks: Vec<BlockReference>,
+    /// Of each block in turn its image and what else its resource manager says of it.
+    pub data: &'a [u8],
     /// The part that only its resource manager understands.
     pub main: &'a [u8],
     /// Transaction at the top, where a subtransaction's first record says it (14 and later).
@@ -123,6 +130,7 @@ impl<'a> RecordParts<'a> {
             main_bytes: 0,
             parts: Self {
                 blocks: Vec::new(),
+                data: &[],
                 main: &[],
                 top_xid: None,
                 origin: None,
@@ -168,7 +176,7 @@ impl Parser<'_> {
         if self.fields.rest().len() != self.data_bytes.checked_add(self.main_bytes)? {
             return None;
         }
-        self.fields.take(self.data_bytes)?;
+        self.parts.data = self.fields.take(self.data_bytes)?;
         self.parts.main = self.fields.rest();
         Some(())
     }
@@ -179,7 +187,8 @@ impl Parser<'_> {
         if (flags & HAS_DATA != 0) != (data > 0) {
             return None;
         }
-        let image_bytes = if flags & HAS_IMAGE == 0 { 0 } else { self.image()? };
+        let (image_bytes, image_hole, image_compressed) =
+            if flags & HAS_IMAGE == 0 { (0, 0, false) } else { self.image()? };
         if flags & SAME_RELATION == 0 {
             self.relation = Some((self.fields.u32()?, self.fields.u32()?, self.fields.u32()?));
         }
@@ -196,15 +205,17 @@ impl Parser<'_> {
             fork,
             block,
             image_bytes,
+            image_hole,
+            image_compressed,
         });
         Some(())
     }
 
     /// The length of the hole is stored only for a compressed image (else it follows from the length). The bit
     /// that means "compressed" up to 14 means "to be applied" from 15 on, where each method has a bit of its own.
-    fn image(&mut self) -> Option<u16> {
+    fn image(&mut self) -> Option<(u16, u16, bool)> {
         let length = self.fields.u16()?;
-        let _hole_offset = self.fields.u16()?;
+        let hole = self.fields.u16()?;
         let info = self.fields.u8()?;
         let compressed = if self.format >= WalFormat::V15 {
             info & 0x1C != 0
@@ -214,6 +225,6 @@ impl Parser<'_> {
         if compressed && info & IMAGE_HAS_HOLE != 0 {
             let _hole_length = self.fields.u16()?;
         }
-        Some(length)
+        Some((length, hole, compressed))
     }
 }
