@@ -1,13 +1,7 @@
 //! A real server of a given version for the tests of the log, the files and recovery.
 //!
 //! Fault model: none of its own; it only starts, asks and stops servers, by their own process id.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub(crate) mod production;
 pub(crate) mod workload;
@@ -31,11 +25,7 @@ pub(crate) fn programs(major: u32) -> PathBuf {
         Some(root) => Path::new(&root).join(format!("pg{major}/bin")),
         None => everpoint_testkit::PgInstall::find(major).unwrap().bin(),
     };
-    assert!(
-        directory.join("postgres").exists(),
-        "no PostgreSQL {major} in {}",
-        directory.display()
-    );
+    assert!(directory.join("postgres").exists(), "no PostgreSQL {major} in {}", directory.display());
     directory
 }
 
@@ -76,10 +66,7 @@ pub(crate) fn run(command: &mut Command) -> String {
 
 /// A directory of the test's own, open to the server's user.
 pub(crate) fn scratch() -> tempfile::TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("ep-wal-")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let directory = tempfile::Builder::new().prefix("ep-wal-").tempdir_in("/tmp").unwrap();
     if let Some((uid, gid)) = server_user() {
         chown(directory.path(), Some(uid), Some(gid)).unwrap();
     }
@@ -101,17 +88,7 @@ impl Server {
         let scratch = scratch();
         let data = scratch.path().join("data");
         let mut initdb = as_server_user(programs(major).join("initdb"));
-        initdb.args([
-            "-N",
-            "-A",
-            "trust",
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "-D",
-        ]);
+        initdb.args(["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"]);
         initdb.arg(&data).arg(format!("--wal-segsize={segment_mib}"));
         if checksums {
             initdb.arg("-k");
@@ -120,14 +97,9 @@ impl Server {
         }
         run(&mut initdb);
         let mut configuration = fs::read_to_string(data.join("postgresql.conf")).unwrap();
-        for line in [
-            "fsync=off",
-            "max_wal_size=8GB",
-            "max_prepared_transactions=10",
-            "shared_buffers=32MB",
-        ]
-        .iter()
-        .chain(settings)
+        for line in ["fsync=off", "max_wal_size=8GB", "max_prepared_transactions=10", "shared_buffers=32MB"]
+            .iter()
+            .chain(settings)
         {
             configuration.push_str(&format!("{line}\n"));
         }
@@ -151,10 +123,7 @@ impl Server {
         let mut command = as_server_user(programs(self.major).join("postgres"));
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.sockets);
         command.args(["-p", &self.port.to_string(), "-c", "listen_addresses="]);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.try_sql("select 1").is_err() {
@@ -172,10 +141,7 @@ impl Server {
     pub(crate) fn psql(&self, database: &str) -> Command {
         let mut command = as_server_user(programs(18).join("psql"));
         command.args(["-XAtq", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-d", database]);
-        command
-            .arg("-h")
-            .arg(&self.sockets)
-            .args(["-p", &self.port.to_string()]);
+        command.arg("-h").arg(&self.sockets).args(["-p", &self.port.to_string()]);
         command
     }
 
@@ -193,9 +159,7 @@ impl Server {
     }
 
     pub(crate) fn segment_size(&self) -> u64 {
-        self.sql("select setting::bigint from pg_settings where name = 'wal_segment_size'")
-            .parse()
-            .unwrap()
+        self.sql("select setting::bigint from pg_settings where name = 'wal_segment_size'").parse().unwrap()
     }
 
     fn signal(&mut self, signal: rustix::process::Signal) {
@@ -222,12 +186,7 @@ impl Server {
             .unwrap()
             .map(|entry| entry.unwrap())
             .filter(|entry| entry.file_name().len() == 24)
-            .map(|entry| {
-                (
-                    entry.file_name().into_string().unwrap(),
-                    fs::read(entry.path()).unwrap(),
-                )
-            })
+            .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
             .collect();
         segments.sort();
         segments

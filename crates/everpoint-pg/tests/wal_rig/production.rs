@@ -36,11 +36,7 @@ pub(crate) fn make_directory(path: &Path) {
 
 impl Production {
     pub(crate) fn new(major: u32, settings: &[&str]) -> Self {
-        let mut all = vec![
-            "archive_mode=on",
-            "archive_command='cp %p ../archive/%f'",
-            "wal_level=logical",
-        ];
+        let mut all = vec!["archive_mode=on", "archive_command='cp %p ../archive/%f'", "wal_level=logical"];
         all.extend(settings);
         let mut server = Server::start(major, 1, true, &all);
         let archive = server.sockets.join("archive");
@@ -59,17 +55,12 @@ impl Production {
             }
         }
         server.run();
-        Self {
-            server,
-            archive,
-            base,
-        }
+        Self { server, archive, base }
     }
 
     pub(crate) fn insert(&self, row: u32) -> u64 {
-        let xid = self.server.sql(&format!(
-            "begin; insert into t values ({row}); select txid_current(); commit"
-        ));
+        let xid =
+            self.server.sql(&format!("begin; insert into t values ({row}); select txid_current(); commit"));
         xid.lines().last().unwrap().parse().unwrap()
     }
 
@@ -78,11 +69,7 @@ impl Production {
         let last = self.server.sql("select pg_walfile_name(pg_switch_wal())");
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.archive.join(&last).exists() {
-            assert!(
-                Instant::now() < deadline,
-                "{last} is not archived: {}",
-                self.server.log()
-            );
+            assert!(Instant::now() < deadline, "{last} is not archived: {}", self.server.log());
             std::thread::sleep(Duration::from_millis(50));
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -98,18 +85,10 @@ impl Production {
     /// The record that ends a transaction.
     pub(crate) fn commit_of(&self, xid: u64) -> LogOffset {
         let segments = self.archived();
-        let all: Vec<u8> = segments
-            .iter()
-            .flat_map(|(_, bytes)| bytes.iter().copied())
-            .collect();
+        let all: Vec<u8> = segments.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
         let events = digest_of_segment(&all, segments[0].0, SEGMENT, None).events;
-        let commit = events
-            .iter()
-            .find(|it| matches!(it, LogEvent::Commit(end) if end.xid == xid));
-        commit
-            .unwrap_or_else(|| panic!("no commit of {xid}"))
-            .record()
-            .start
+        let commit = events.iter().find(|it| matches!(it, LogEvent::Commit(end) if end.xid == xid));
+        commit.unwrap_or_else(|| panic!("no commit of {xid}")).record().start
     }
 
     pub(crate) fn copy(&self, name: &str) -> PathBuf {
@@ -160,11 +139,7 @@ impl Recovered {
         };
         let mut events = Vec::new();
         let reached = start(&options, &mut |event| events.push(event))?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            reached,
-            events,
-        })
+        Ok(Self { directory: directory.to_owned(), reached, events })
     }
 
     pub(crate) fn sql(&self, sql: &str) -> String {
@@ -180,11 +155,8 @@ impl Drop for Recovered {
         let Ok(text) = fs::read_to_string(self.directory.join("postmaster.pid")) else {
             return;
         };
-        let pid = text
-            .lines()
-            .next()
-            .and_then(|line| line.parse().ok())
-            .and_then(rustix::process::Pid::from_raw);
+        let pid =
+            text.lines().next().and_then(|line| line.parse().ok()).and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
             while rustix::process::test_kill_process(pid).is_ok() {

@@ -10,11 +10,7 @@ pub(crate) fn workload(server: &Server) {
     let mut mkdir = as_server_user("mkdir");
     run(mkdir.arg(&spaces));
     let strategy = |name: &str| {
-        if server.major >= 15 {
-            format!(" strategy {name}")
-        } else {
-            String::new()
-        }
+        if server.major >= 15 { format!(" strategy {name}") } else { String::new() }
     };
     let statements = [
         "create table t(id serial primary key, v text); insert into t(v) select repeat(md5(i::text), 20) from generate_series(1, 3000) i".to_owned(),
@@ -45,25 +41,16 @@ pub(crate) fn workload(server: &Server) {
     }
     for compression in ["on", "pglz", "lz4", "zstd"] {
         // Not every build has every method: those that it has are used.
-        if server
-            .try_sql(&format!("alter system set wal_compression = {compression}"))
-            .is_ok()
-        {
+        if server.try_sql(&format!("alter system set wal_compression = {compression}")).is_ok() {
             server.sql("select pg_reload_conf()");
             server.sql("checkpoint");
             server.sql("insert into t(v) select repeat('compress me', 40) from generate_series(1, 500); update t set v = v || '!'");
         }
     }
     let mut pgbench = as_server_user(programs(18).join("pgbench"));
-    pgbench
-        .args(["-iq", "-s", "1", "-U", "postgres", "-h"])
-        .arg(&server.sockets);
-    run(pgbench
-        .args(["-p", &server.port.to_string(), "postgres"])
-        .stdin(Stdio::null()));
+    pgbench.args(["-iq", "-s", "1", "-U", "postgres", "-h"]).arg(&server.sockets);
+    run(pgbench.args(["-p", &server.port.to_string(), "postgres"]).stdin(Stdio::null()));
     let mut pgbench = as_server_user(programs(18).join("pgbench"));
-    pgbench
-        .args(["-n", "-c", "4", "-t", "200", "-U", "postgres", "-h"])
-        .arg(&server.sockets);
+    pgbench.args(["-n", "-c", "4", "-t", "200", "-U", "postgres", "-h"]).arg(&server.sockets);
     run(pgbench.args(["-p", &server.port.to_string(), "postgres"]));
 }
