@@ -1,0 +1,210 @@
+//! Tables of plans: which backup, which pieces, what is refused and what is said.
+
+// Helpers of tests fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod world;
+
+use everpoint_core::{
+    LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target,
+};
+use world::{Harm, SEGMENT, World, ended, request};
+
+fn stop(record: RecordSpan, inclusive: bool) -> Stop {
+    Stop { record: record.start, inclusive }
+}
+
+/// One branch: a backup between 100 and 110, then transactions 11 to 13 at 200, 300 and 400.
+struct Simple {
+    world: World,
+    commits: [RecordSpan; 3],
+}
+
+fn simple() -> Simple {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    world.commit(main, 10, 50);
+    let start = world.filler(main, 40);
+    world.filler(main, 300);
+    world.backup(main, "b1", start, 100, 110);
+    let commits = [(11, 200), (12, 300), (13, 400)].map(|(xid, time)| {
+        world.filler(main, 300);
+        world.commit(main, xid, time)
+    });
+    world.filler(main, 30);
+    world.store(main, None);
+    Simple { world, commits }
+}
+
+#[test]
+fn the_newest_backup_that_is_consistent_is_taken() {
+    let Simple { mut world, .. } = simple();
+    world.branches[0].stored.clear();
+    let start = world.filler(0, 40);
+    world.commit(0, 14, 500);
+    world.backup(0, "b2", start, 480, 510);
+    let late = world.commit(0, 15, 600);
+    world.store(0, None);
+    let plan = world.plan_to(Target::Latest).unwrap();
+    assert_eq!((plan.backup.as_str(), plan.stop), ("b2", stop(late, true)));
+    assert_eq!(plan.pieces.first().unwrap().span.from.0, start.start.0 / SEGMENT * SEGMENT);
+    assert_eq!(plan.log_bytes, late.end.0 - start.start.0);
+    let wanted = RestoreRequest { skip: vec!["b2".to_owned()], ..request(Target::Latest) };
+    let older: RestorePlan = world.plan(&wanted).unwrap();
+    assert_eq!((older.backup.as_str(), older.stop), ("b1", plan.stop));
+    // 14 lies between b2's start and stop.
+    assert_eq!(world.plan_to(Target::Xid { xid: 14, before: false }).unwrap().backup, "b1");
+}
+
+#[test]
+fn nothing_is_offered_across_a_hole_or_a_break() {
+    for harm in [None, Some(Harm::Swapped), Some(Harm::Broken(0))] {
+        let Simple { mut world, commits, .. } = simple();
+        let place = commits[1].start.0 / SEGMENT * SEGMENT;
+        match harm {
+            None => world.lose(0, place),
+            Some(Harm::Broken(_)) => world.piece_at(0, place).harm = Harm::Broken(place),
+            Some(harm) => world.piece_at(0, place).harm = harm,
+        }
+        world.plan_to(Target::Time(Micros(150))).unwrap();
+        for target in [
+            Target::Time(Micros(350)),
+            Target::Xid { xid: 13, before: false },
+            Target::Latest,
+            Target::Position(commits[2].start),
+        ] {
+            let refused = world.plan_to(target.clone()).unwrap_err();
+            let before = refused.nearest_before.unwrap_or_else(|| panic!("{target:?}: {refused:?}"));
+            assert!(before.position.0 <= place, "{target:?} {refused:?}");
+            let again = world.plan_to(Target::Position(before.position)).unwrap();
+            assert_eq!(again.reached.position, before.position);
+            world.plan_to(Target::Time(before.time.unwrap())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_restore_must_prepare_for_is_told() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let space = |tablespace, path: &str| {
+        let path = path.to_owned();
+        move |record| Some(LogEvent::TablespaceCreate { xid: 3, tablespace, path, record })
+    };
+    let limits = |limits| move |record| Some(LogEvent::Parameters { minimal: false, limits, record });
+    world.record(main, 40, space(1, "/before"));
+    let start = world.filler(main, 40);
+    world.record(main, 40, limits([100, 8, 10, 0, 64]));
+    world.backup(main, "b", start, 1, 2);
+    world.record(main, 40, limits([50, 20, 10, 0, 64]));
+    world.record(main, 40, space(2, "/data/two"));
+    world.commit(main, 4, 10);
+    world.record(main, 40, space(3, "/after"));
+    world.record(main, 40, limits([900, 8, 10, 0, 64]));
+    world.store(main, None);
+    let plan = world.plan_to(Target::Xid { xid: 4, before: false }).unwrap();
+    assert_eq!(plan.created_tablespaces, [(2, "/data/two".to_owned())]);
+    let value = |name: &str| plan.limits.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
+    assert_eq!(value("max_connections"), Some("100"));
+    assert_eq!(value("max_worker_processes"), Some("20"));
+    assert_eq!(value("max_locks_per_transaction"), Some("64"));
+}
+
+#[test]
+fn only_the_pieces_that_matter_are_read() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let start = world.filler(main, 40);
+    world.backup(main, "b", start, 1, 2);
+    for xid in 10..200_u64 {
+        world.filler(main, 200);
+        world.commit(main, xid, i64::try_from(xid).unwrap());
+    }
+    world.store(main, None);
+    assert!(world.branches[0].stored.len() > 150);
+    for target in [Target::Time(Micros(100)), Target::Xid { xid: 100, before: true }, Target::Latest] {
+        world.digests_read = 0;
+        world.plan_to(target.clone()).unwrap();
+        assert!(world.digests_read <= 6, "{target:?} read {}", world.digests_read);
+    }
+}
+
+#[test]
+fn a_commit_that_crosses_into_a_piece_read_alone_is_found() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let start = world.filler(main, 40);
+    world.backup(main, "b", start, 1, 2);
+    world.commit(main, 10, 5);
+    let room = 2 * SEGMENT - world.end(main) - 16;
+    world.filler(main, room);
+    let crossing = world.commit(main, 11, 20);
+    world.filler(main, 400);
+    world.commit(main, 12, 30);
+    world.store(main, None);
+    world.piece_at(main, 2 * SEGMENT).harm = Harm::HeadUnknown;
+    assert_eq!(world.plan_to(Target::Time(Micros(15))).unwrap().stop, stop(crossing, false));
+    assert_eq!(world.plan_to(Target::Xid { xid: 11, before: false }).unwrap().stop, stop(crossing, true));
+}
+
+#[test]
+fn a_clock_put_back_is_told_and_never_guessed_about() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let start = world.filler(main, 40);
+    world.backup(main, "b1", start, 1, 2);
+    world.filler(main, 300);
+    world.commit(main, 10, 900);
+    world.filler(main, 300);
+    let start = world.filler(main, 40);
+    world.commit(main, 12, 950);
+    world.backup(main, "b2", start, 100, 110);
+    let next = world.commit(main, 11, 200);
+    world.store(main, None);
+    let to = || request(Target::Time(Micros(150)));
+    let plan = world.plan(&to()).unwrap();
+    assert_eq!((plan.backup.as_str(), plan.stop), ("b2", stop(next, false)));
+    // Of the transactions in the backup two are from the future.
+    assert_eq!(plan.reached.xid, Some(12));
+    assert!(plan.warnings[0].contains("clock was put back"), "{:?}", plan.warnings);
+    // Without the log of b2 nothing tells what was there at 150.
+    world.lose(main, start.start.0);
+    let refused = world.plan(&to()).unwrap_err();
+    assert!(refused.reason.contains("b2"), "{}", refused.reason);
+}
+
+#[test]
+fn latest_is_refused_where_the_newest_log_is_broken() {
+    let Simple { mut world, commits, .. } = simple();
+    world.plan_to(Target::Latest).unwrap();
+    world.piece_at(0, commits[2].start.0).harm = Harm::Broken(commits[2].start.0);
+    let refused = world.plan_to(Target::Latest).unwrap_err();
+    assert!(refused.reason.contains("broken record"), "{}", refused.reason);
+    let before = refused.nearest_before.unwrap();
+    assert!(before.position <= commits[2].start && before.xid == Some(12));
+}
+
+#[test]
+fn a_prepared_transaction_that_ended_is_not_warned_of() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let start = world.filler(main, 40);
+    world.backup(main, "b", start, 1, 2);
+    let prepare = |xid, gid: &str| {
+        let gid = gid.to_owned();
+        move |record| Some(LogEvent::Prepare { xid, gid, record })
+    };
+    world.record(main, 60, prepare(11, "ended"));
+    world.record(main, 60, prepare(12, "open"));
+    world.record(main, 40, |record| {
+        let mut end = ended(11, 10, record);
+        end.prepared = true;
+        Some(LogEvent::Commit(end))
+    });
+    world.commit(main, 13, 20);
+    world.record(main, 60, prepare(14, "later"));
+    world.store(main, None);
+    let plan = world.plan_to(Target::Xid { xid: 13, before: false }).unwrap();
+    assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
+    assert!(plan.warnings[0].contains("\"open\""));
+}
