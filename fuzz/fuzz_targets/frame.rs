@@ -10,11 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = frame_lengths(bytes);
-    let address = ObjectAddress {
-        repository: RepositoryId([7; 16]),
-        name: "a",
-        kind: ObjectKind::Pack,
-    };
+    let address = ObjectAddress { repository: RepositoryId([7; 16]), name: "a", kind: ObjectKind::Pack };
     let keys = KeyRing::clear();
     let mut sealer = FrameSealer::new(&address, &keys, [1; 32]).expect("a sealer");
     let opener = FrameOpener::new(&address, sealer.header(), &keys).expect("an opener");
@@ -30,9 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let content = &content[..content.len().min(MAX_FRAME_RAW)];
     let mut sealed = Vec::new();
-    sealer
-        .seal(&mut Compressor::new(), codec, content, &mut sealed)
-        .expect("a frame");
+    sealer.seal(&mut Compressor::new(), codec, content, &mut sealed).expect("a frame");
     opener.open(0, &sealed, &mut raw).expect("the frame again");
     assert_eq!(raw, content);
 });

@@ -11,8 +11,5 @@ fuzz_target!(|bytes: &[u8]| {
     let slot = [b"EVPTKEY\n", bytes].concat();
     let sum = blake3::hash(&slot);
     let slot = [slot.as_slice(), &sum.as_bytes()[..8]].concat();
-    assert!(
-        unwrap(&slot, &key, RepositoryId([7; 16]), 1).is_err(),
-        "nobody can guess a seal"
-    );
+    assert!(unwrap(&slot, &key, RepositoryId([7; 16]), 1).is_err(), "nobody can guess a seal");
 });

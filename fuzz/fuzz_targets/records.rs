@@ -13,14 +13,5 @@ macro_rules! again {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    again!(
-        bytes,
-        Attempt,
-        Damage,
-        Failure,
-        Gap,
-        Identity,
-        LeaseRecord,
-        RepositoryConfig
-    );
+    again!(bytes, Attempt, Damage, Failure, Gap, Identity, LeaseRecord, RepositoryConfig);
 });

@@ -5,9 +5,7 @@
 
 mod world;
 
-use everpoint_core::{
-    LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target,
-};
+use everpoint_core::{LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target};
 use world::{Harm, SEGMENT, World, ended, request};
 
 fn stop(record: RecordSpan, inclusive: bool) -> Stop {

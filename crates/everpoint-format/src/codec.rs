@@ -54,9 +54,8 @@ impl Compressor {
                 // A cursor lets the compressor write behind what is there, into memory that nobody has to zero.
                 let mut target = Cursor::new(std::mem::take(out));
                 target.set_position(start as u64);
-                let written = self
-                    .context(level)
-                    .and_then(|zstd| Ok(zstd.compress_to_buffer(raw, &mut target)?));
+                let written =
+                    self.context(level).and_then(|zstd| Ok(zstd.compress_to_buffer(raw, &mut target)?));
                 *out = target.into_inner();
                 out.truncate(start + written?);
                 1
@@ -64,10 +63,8 @@ impl Compressor {
             Codec::Lz4 => {
                 out.resize(start + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
                 let target = out.get_mut(start..).unwrap_or_default();
-                let written =
-                    lz4_flex::block::compress_into(raw, target).map_err(|_| FormatError::Engine {
-                        what: "lz4 compression",
-                    })?;
+                let written = lz4_flex::block::compress_into(raw, target)
+                    .map_err(|_| FormatError::Engine { what: "lz4 compression" })?;
                 out.truncate(start + written);
                 2
             }
@@ -90,10 +87,7 @@ impl Compressor {
             }
             self.zstd = Some((level, made));
         }
-        self.zstd
-            .as_mut()
-            .map(|(_, context)| context)
-            .ok_or(FormatError::Engine { what: "zstd" })
+        self.zstd.as_mut().map(|(_, context)| context).ok_or(FormatError::Engine { what: "zstd" })
     }
 }
 
@@ -113,9 +107,7 @@ fn expand_zstd(bytes: &[u8], out: &mut [u8]) -> Result<usize, FormatError> {
 }
 
 fn damaged() -> FormatError {
-    FormatError::Damaged {
-        what: "a compressed frame".to_owned(),
-    }
+    FormatError::Damaged { what: "a compressed frame".to_owned() }
 }
 
 /// Expands `bytes` into `out`, which ends up with exactly `raw` bytes.
@@ -135,15 +127,8 @@ pub(crate) fn expand(tag: u8, bytes: &[u8], raw: usize, out: &mut Vec<u8>) -> Re
             lz4_flex::block::decompress_into(bytes, out).map_err(|_| damaged())?
         }
         _ => {
-            return Err(FormatError::Invalid {
-                what: "a frame".to_owned(),
-                why: format!("codec {tag}"),
-            });
+            return Err(FormatError::Invalid { what: "a frame".to_owned(), why: format!("codec {tag}") });
         }
     };
-    if written == raw && out.len() == raw {
-        Ok(())
-    } else {
-        Err(damaged())
-    }
+    if written == raw && out.len() == raw { Ok(()) } else { Err(damaged()) }
 }

@@ -17,9 +17,7 @@ pub fn encode(digest: &Digest) -> Vec<u8> {
     put(&mut out, digest.span.from.0);
     put(&mut out, digest.span.to.since(digest.span.from));
     out.extend_from_slice(&digest.content_hash);
-    optional(&mut out, digest.previous_hash.as_ref(), |out, hash| {
-        out.extend_from_slice(hash)
-    });
+    optional(&mut out, digest.previous_hash.as_ref(), |out, hash| out.extend_from_slice(hash));
     match &digest.verdict {
         Verdict::Intact => out.push(0),
         Verdict::EndsAt { at } => {
@@ -33,20 +31,13 @@ pub fn encode(digest: &Digest) -> Vec<u8> {
         }
     }
     optional(&mut out, digest.first_record.as_ref(), |out, at| put(out, at.0));
-    optional(&mut out, digest.last_record.as_ref(), |out, record| {
-        put_span(out, *record, LogOffset(0))
-    });
+    optional(&mut out, digest.last_record.as_ref(), |out, record| put_span(out, *record, LogOffset(0)));
     optional(&mut out, digest.first_previous.as_ref(), |out, at| put(out, at.0));
     out.push(u8::from(digest.head_unknown));
-    optional(&mut out, digest.covered_until.as_ref(), |out, time| {
-        put_signed(out, time.0)
-    });
+    optional(&mut out, digest.covered_until.as_ref(), |out, time| put_signed(out, time.0));
     put(&mut out, digest.records);
     put(&mut out, digest.events.len() as u64);
-    let mut base = Base {
-        position: digest.span.from,
-        time: 0,
-    };
+    let mut base = Base { position: digest.span.from, time: 0 };
     for event in &digest.events {
         let mut body = Vec::new();
         let kind = put_event(&mut body, event, &mut base);
@@ -90,11 +81,7 @@ fn put_event(out: &mut Vec<u8>, event: &LogEvent, base: &mut Base) -> u8 {
         LogEvent::Commit(end) | LogEvent::Abort(end) => {
             put_end(out, end, base);
             base.time = end.time.0;
-            if matches!(event, LogEvent::Commit(_)) {
-                1
-            } else {
-                2
-            }
+            if matches!(event, LogEvent::Commit(_)) { 1 } else { 2 }
         }
         LogEvent::Prepare { xid, gid, .. } => {
             put(out, *xid);
@@ -106,14 +93,7 @@ fn put_event(out: &mut Vec<u8>, event: &LogEvent, base: &mut Base) -> u8 {
             put_signed(out, time.0);
             4
         }
-        LogEvent::Checkpoint {
-            redo,
-            shutdown,
-            time,
-            timeline,
-            previous_timeline,
-            ..
-        } => {
+        LogEvent::Checkpoint { redo, shutdown, time, timeline, previous_timeline, .. } => {
             put(out, redo.0);
             out.push(u8::from(*shutdown));
             put_signed(out, time.0);
@@ -121,12 +101,7 @@ fn put_event(out: &mut Vec<u8>, event: &LogEvent, base: &mut Base) -> u8 {
             put(out, u64::from(*previous_timeline));
             5
         }
-        LogEvent::EndOfRecovery {
-            time,
-            timeline,
-            previous_timeline,
-            ..
-        } => {
+        LogEvent::EndOfRecovery { time, timeline, previous_timeline, .. } => {
             put_signed(out, time.0);
             put(out, u64::from(*timeline));
             put(out, u64::from(*previous_timeline));
@@ -137,31 +112,16 @@ fn put_event(out: &mut Vec<u8>, event: &LogEvent, base: &mut Base) -> u8 {
             limits.iter().for_each(|limit| put_signed(out, i64::from(*limit)));
             7
         }
-        LogEvent::DatabaseCreate {
-            xid,
-            database,
-            tablespace,
-            ..
-        } => {
+        LogEvent::DatabaseCreate { xid, database, tablespace, .. } => {
             put_all(out, &[*xid, u64::from(*database), u64::from(*tablespace)]);
             8
         }
-        LogEvent::DatabaseDrop {
-            xid,
-            database,
-            tablespaces,
-            ..
-        } => {
+        LogEvent::DatabaseDrop { xid, database, tablespaces, .. } => {
             put_all(out, &[*xid, u64::from(*database), tablespaces.len() as u64]);
             tablespaces.iter().for_each(|oid| put(out, u64::from(*oid)));
             9
         }
-        LogEvent::TablespaceCreate {
-            xid,
-            tablespace,
-            path,
-            ..
-        } => {
+        LogEvent::TablespaceCreate { xid, tablespace, path, .. } => {
             put_all(out, &[*xid, u64::from(*tablespace)]);
             put_bytes(out, path.as_bytes());
             10
@@ -190,27 +150,17 @@ pub fn decode(bytes: &[u8]) -> Result<Digest, FormatError> {
     let mut fields = Fields(bytes);
     let version = fields.byte()?;
     if version != VERSION {
-        return Err(FormatError::UnknownVersion {
-            version: u16::from(version),
-        });
+        return Err(FormatError::UnknownVersion { version: u16::from(version) });
     }
     let (system, timeline, log_format) = (fields.number()?, fields.number32()?, fields.number32()?);
     let from = LogOffset(fields.number()?);
-    let span = Span {
-        from,
-        to: from.plus(fields.number()?),
-    };
+    let span = Span { from, to: from.plus(fields.number()?) };
     let content_hash = fields.array()?;
     let previous_hash = take_optional(&mut fields, |f| f.array())?;
     let verdict = match fields.byte()? {
         0 => Verdict::Intact,
-        1 => Verdict::EndsAt {
-            at: LogOffset(fields.number()?),
-        },
-        2 => Verdict::Broken {
-            at: LogOffset(fields.number()?),
-            reason: fields.text(MAX_FIELD)?,
-        },
+        1 => Verdict::EndsAt { at: LogOffset(fields.number()?) },
+        2 => Verdict::Broken { at: LogOffset(fields.number()?), reason: fields.text(MAX_FIELD)? },
         other => {
             return Err(FormatError::Invalid {
                 what: "a digest".to_owned(),
@@ -225,13 +175,7 @@ pub fn decode(bytes: &[u8]) -> Result<Digest, FormatError> {
     let covered_until = take_optional(&mut fields, |f| f.signed().map(Micros))?;
     let records = fields.number()?;
     let count = fields.number()?;
-    let (mut events, mut base) = (
-        Vec::new(),
-        Base {
-            position: from,
-            time: 0,
-        },
-    );
+    let (mut events, mut base) = (Vec::new(), Base { position: from, time: 0 });
     for _ in 0..count {
         let kind = fields.byte()?;
         let body = fields.bytes()?;
@@ -239,10 +183,7 @@ pub fn decode(bytes: &[u8]) -> Result<Digest, FormatError> {
     }
     if !fields.0.is_empty() {
         let why = "something follows its end".to_owned();
-        return Err(FormatError::Invalid {
-            what: "a digest".to_owned(),
-            why,
-        });
+        return Err(FormatError::Invalid { what: "a digest".to_owned(), why });
     }
     Ok(Digest {
         system,
@@ -268,19 +209,12 @@ fn take_optional<T>(
     fields: &mut Body<'_>,
     take: impl FnOnce(&mut Body<'_>) -> Result<T, FormatError>,
 ) -> Result<Option<T>, FormatError> {
-    if fields.byte()? == 0 {
-        Ok(None)
-    } else {
-        take(fields).map(Some)
-    }
+    if fields.byte()? == 0 { Ok(None) } else { take(fields).map(Some) }
 }
 
 fn take_span(fields: &mut Body<'_>, base: LogOffset) -> Result<RecordSpan, FormatError> {
     let start = LogOffset(base.0.wrapping_add(fields.signed()? as u64));
-    Ok(RecordSpan {
-        start,
-        end: start.plus(fields.number()?),
-    })
+    Ok(RecordSpan { start, end: start.plus(fields.number()?) })
 }
 
 fn take_end(
@@ -294,13 +228,7 @@ fn take_end(
     let prepared = fields.byte()? != 0;
     let count = fields.number()?;
     let subxids = take_many(fields, count, |f| f.number())?;
-    Ok(TransactionEnd {
-        xid,
-        time: Micros(time),
-        record,
-        subxids,
-        prepared,
-    })
+    Ok(TransactionEnd { xid, time: Micros(time), record, subxids, prepared })
 }
 
 fn take_many<T>(
@@ -309,9 +237,7 @@ fn take_many<T>(
     mut take: impl FnMut(&mut Body<'_>) -> Result<T, FormatError>,
 ) -> Result<Vec<T>, FormatError> {
     if count > fields.0.len() as u64 {
-        return Err(FormatError::Truncated {
-            what: "a list in a digest".to_owned(),
-        });
+        return Err(FormatError::Truncated { what: "a list in a digest".to_owned() });
     }
     (0..count).map(|_| take(fields)).collect()
 }
@@ -324,16 +250,8 @@ fn take_event(kind: u8, body: &[u8], base: &mut Base) -> Result<Option<LogEvent>
     Ok(Some(match kind {
         1 => LogEvent::Commit(take_end(f, record, base)?),
         2 => LogEvent::Abort(take_end(f, record, base)?),
-        3 => LogEvent::Prepare {
-            xid: f.number()?,
-            gid: f.text(MAX_FIELD)?,
-            record,
-        },
-        4 => LogEvent::RestorePoint {
-            name: f.text(MAX_FIELD)?,
-            time: Micros(f.signed()?),
-            record,
-        },
+        3 => LogEvent::Prepare { xid: f.number()?, gid: f.text(MAX_FIELD)?, record },
+        4 => LogEvent::RestorePoint { name: f.text(MAX_FIELD)?, time: Micros(f.signed()?), record },
         5 => LogEvent::Checkpoint {
             redo: LogOffset(f.number()?),
             shutdown: f.byte()? != 0,
@@ -357,11 +275,7 @@ fn take_event(kind: u8, body: &[u8], base: &mut Base) -> Result<Option<LogEvent>
                     why: "a setting of more than 32 bits".to_owned(),
                 })?;
             }
-            LogEvent::Parameters {
-                minimal,
-                limits,
-                record,
-            }
+            LogEvent::Parameters { minimal, limits, record }
         }
         8 => LogEvent::DatabaseCreate {
             xid: f.number()?,
@@ -384,16 +298,9 @@ fn take_event(kind: u8, body: &[u8], base: &mut Base) -> Result<Option<LogEvent>
             path: f.text(MAX_FIELD)?,
             record,
         },
-        11 => LogEvent::TablespaceDrop {
-            xid: f.number()?,
-            tablespace: f.number32()?,
-            record,
-        },
+        11 => LogEvent::TablespaceDrop { xid: f.number()?, tablespace: f.number32()?, record },
         12 => LogEvent::SegmentSwitch { record },
-        13 => LogEvent::BackupEnd {
-            start: LogOffset(f.number()?),
-            record,
-        },
+        13 => LogEvent::BackupEnd { start: LogOffset(f.number()?), record },
         _ => return Ok(None),
     }))
 }

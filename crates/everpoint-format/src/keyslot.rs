@@ -59,10 +59,7 @@ impl KeyText {
     /// # Errors
     /// `Invalid` if a generated key has a typing error, or a passphrase is too short.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
-        let wrong = |why: &str| FormatError::Invalid {
-            what: "the key".to_owned(),
-            why: why.to_owned(),
-        };
+        let wrong = |why: &str| FormatError::Invalid { what: "the key".to_owned(), why: why.to_owned() };
         let text = text.trim();
         let Some(digits) = text.strip_prefix(PREFIX) else {
             if text.chars().count() < MIN_PASSPHRASE {
@@ -70,20 +67,12 @@ impl KeyText {
             }
             return Ok(Self(Kind::Passphrase(text.to_owned())));
         };
-        let digits: String = digits
-            .chars()
-            .filter(|c| *c != '-')
-            .collect::<String>()
-            .to_ascii_lowercase();
-        let (body, sum) = digits
-            .split_at_checked(64)
-            .ok_or_else(|| wrong("it is cut off"))?;
+        let digits: String = digits.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+        let (body, sum) = digits.split_at_checked(64).ok_or_else(|| wrong("it is cut off"))?;
         let secret = crate::hex::decode(body).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let secret = secret.ok_or_else(|| wrong("it is not made of hex digits"))?;
         if check(&secret) != sum {
-            return Err(wrong(
-                "its checksum does not agree: a typing error, or a part is missing",
-            ));
+            return Err(wrong("its checksum does not agree: a typing error, or a part is missing"));
         }
         Ok(Self(Kind::Generated(secret)))
     }
@@ -115,27 +104,18 @@ impl KeyText {
             Kind::Generated(secret) => *secret,
             Kind::Passphrase(text) => stretch(text, salt, argon)?,
         };
-        let failed = |_| FormatError::Engine {
-            what: "key derivation",
-        };
+        let failed = |_| FormatError::Engine { what: "key derivation" };
         let slot = slot.to_le_bytes();
         let info: [&[u8]; 3] = [b"everpoint key slot v1", &repository.0, &slot];
         let mut key = [0; 32];
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&stretched);
-        extracted
-            .expand(&info, hkdf::HKDF_SHA256)
-            .and_then(|okm| okm.fill(&mut key))
-            .map_err(failed)?;
-        Ok(LessSafeKey::new(
-            UnboundKey::new(&AES_256_GCM, &key).map_err(failed)?,
-        ))
+        extracted.expand(&info, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut key)).map_err(failed)?;
+        Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).map_err(failed)?))
     }
 }
 
 fn stretch(text: &str, salt: &[u8; 32], argon: [u32; 3]) -> Result<[u8; 32], FormatError> {
-    let failed = |_| FormatError::Engine {
-        what: "stretching the passphrase",
-    };
+    let failed = |_| FormatError::Engine { what: "stretching the passphrase" };
     let [memory, passes, lanes] = argon;
     let params = argon2::Params::new(memory, passes, lanes, Some(32)).map_err(failed)?;
     let mut out = [0; 32];
@@ -184,11 +164,7 @@ pub fn wrap(
 }
 
 fn slot_check(bytes: &[u8]) -> [u8; 8] {
-    blake3::hash(bytes)
-        .as_bytes()
-        .first_chunk()
-        .copied()
-        .unwrap_or_default()
+    blake3::hash(bytes).as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 /// Opens a slot.
@@ -214,26 +190,18 @@ pub fn unwrap(
     fields.array::<8>()?;
     let version = fields.byte()?;
     if version != VERSION {
-        return Err(FormatError::UnknownVersion {
-            version: u16::from(version),
-        });
+        return Err(FormatError::UnknownVersion { version: u16::from(version) });
     }
     let kind = fields.byte()?;
     let argon = [fields.number32()?, fields.number32()?, fields.number32()?];
     if argon.iter().zip(ARGON_LIMIT).any(|(value, limit)| *value > limit) {
-        return Err(FormatError::Invalid {
-            what: what(),
-            why: "stretching beyond all measure".to_owned(),
-        });
+        return Err(FormatError::Invalid { what: what(), why: "stretching beyond all measure".to_owned() });
     }
     let salt = fields.array()?;
     let head = bytes.get(..bytes.len() - fields.0.len()).unwrap_or_default();
     let mut body = fields.bytes()?;
     if !fields.0.is_empty() {
-        return Err(FormatError::Invalid {
-            what: what(),
-            why: "something follows its end".to_owned(),
-        });
+        return Err(FormatError::Invalid { what: what(), why: "something follows its end".to_owned() });
     }
     if kind != key.kind() {
         return Err(FormatError::WrongKey);
@@ -250,10 +218,7 @@ pub fn unwrap(
     }
     // Without a key the repository would be taken for one that is not encrypted.
     if keys.is_empty() {
-        return Err(FormatError::Invalid {
-            what: what(),
-            why: "it holds no key".to_owned(),
-        });
+        return Err(FormatError::Invalid { what: what(), why: "it holds no key".to_owned() });
     }
     Ok(keys)
 }
@@ -267,22 +232,13 @@ mod tests {
     #[test]
     fn a_key_opens_its_slot_and_no_other_does() {
         let keys = vec![DataKey::new([1; 8], [2; 32]), DataKey::new([3; 8], [4; 32])];
-        for text in [
-            KeyText::generate([9; 32]),
-            KeyText::parse("correct horse battery").unwrap(),
-        ] {
+        for text in [KeyText::generate([9; 32]), KeyText::parse("correct horse battery").unwrap()] {
             let slot = wrap(&keys, &text, [5; 32], HERE, 1).unwrap();
             assert_eq!(unwrap(&slot, &text, HERE, 1).unwrap(), keys);
             let again = KeyText::parse(&text.reveal()).unwrap();
             assert_eq!(unwrap(&slot, &again, HERE, 1).unwrap(), keys);
-            assert!(matches!(
-                unwrap(&slot, &text, HERE, 2),
-                Err(FormatError::WrongKey)
-            ));
-            assert!(matches!(
-                unwrap(&slot, &text, RepositoryId([8; 16]), 1),
-                Err(FormatError::WrongKey)
-            ));
+            assert!(matches!(unwrap(&slot, &text, HERE, 2), Err(FormatError::WrongKey)));
+            assert!(matches!(unwrap(&slot, &text, RepositoryId([8; 16]), 1), Err(FormatError::WrongKey)));
             assert!(matches!(
                 unwrap(&slot, &KeyText::generate([8; 32]), HERE, 1),
                 Err(FormatError::WrongKey)

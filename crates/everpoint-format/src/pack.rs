@@ -27,14 +27,9 @@ pub fn encode_index(runs: &[PackRun]) -> Vec<u8> {
     let mut out = vec![VERSION];
     put(&mut out, runs.len() as u64);
     for run in runs {
-        for value in [
-            run.frame.number,
-            run.frame.offset,
-            run.frame.stored,
-            run.frame.raw,
-            run.skip,
-            run.length,
-        ] {
+        for value in
+            [run.frame.number, run.frame.offset, run.frame.stored, run.frame.raw, run.skip, run.length]
+        {
             put(&mut out, u64::from(value));
         }
         out.push(u8::from(run.pages));
@@ -51,14 +46,10 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackRun>, FormatError> {
     let mut fields = Fields(bytes);
     let version = fields.byte()?;
     if version != VERSION {
-        return Err(FormatError::UnknownVersion {
-            version: u16::from(version),
-        });
+        return Err(FormatError::UnknownVersion { version: u16::from(version) });
     }
-    let invalid = |why: &str| FormatError::Invalid {
-        what: "the index of a pack".to_owned(),
-        why: why.to_owned(),
-    };
+    let invalid =
+        |why: &str| FormatError::Invalid { what: "the index of a pack".to_owned(), why: why.to_owned() };
     let count = fields.number()?;
     let mut runs = Vec::new();
     for _ in 0..count {
@@ -73,17 +64,7 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<PackRun>, FormatError> {
         if u64::from(skip) + u64::from(length) > u64::from(frame.raw) {
             return Err(invalid("a run that reaches beyond its frame"));
         }
-        runs.push(PackRun {
-            frame,
-            skip,
-            length,
-            pages: f.byte()? != 0,
-            hash: f.array()?,
-        });
+        runs.push(PackRun { frame, skip, length, pages: f.byte()? != 0, hash: f.array()? });
     }
-    if fields.0.is_empty() {
-        Ok(runs)
-    } else {
-        Err(invalid("something follows its end"))
-    }
+    if fields.0.is_empty() { Ok(runs) } else { Err(invalid("something follows its end")) }
 }

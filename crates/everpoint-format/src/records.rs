@@ -11,10 +11,7 @@ use crate::error::FormatError;
 pub const FORMAT_VERSION: u32 = 1;
 
 fn to_json<T: Serialize>(record: &T) -> Vec<u8> {
-    json(&Outgoing {
-        version: FORMAT_VERSION,
-        record,
-    })
+    json(&Outgoing { version: FORMAT_VERSION, record })
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
@@ -23,15 +20,11 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
-    let invalid = |error: serde_json::Error| FormatError::Invalid {
-        what: what.to_owned(),
-        why: error.to_string(),
-    };
+    let invalid =
+        |error: serde_json::Error| FormatError::Invalid { what: what.to_owned(), why: error.to_string() };
     let Version { version } = serde_json::from_slice(bytes).map_err(invalid)?;
     if version != FORMAT_VERSION {
-        return Err(FormatError::UnknownVersion {
-            version: u16::try_from(version).unwrap_or(u16::MAX),
-        });
+        return Err(FormatError::UnknownVersion { version: u16::try_from(version).unwrap_or(u16::MAX) });
     }
     serde_json::from_slice(bytes).map_err(invalid)
 }
@@ -100,12 +93,7 @@ impl Attempt {
     /// An attempt.
     #[must_use]
     pub fn new(label: &str, kind: &str, started_at: i64, process: u32) -> Self {
-        Self {
-            label: label.to_owned(),
-            kind: kind.to_owned(),
-            started_at,
-            process,
-        }
+        Self { label: label.to_owned(), kind: kind.to_owned(), started_at, process }
     }
 }
 
@@ -125,11 +113,7 @@ impl Failure {
     /// A failure.
     #[must_use]
     pub fn new(at: i64, code: &str, message: &str) -> Self {
-        Self {
-            at,
-            code: code.to_owned(),
-            message: message.to_owned(),
-        }
+        Self { at, code: code.to_owned(), message: message.to_owned() }
     }
 }
 
@@ -211,12 +195,7 @@ impl RepositoryConfig {
     /// Of this version.
     #[must_use]
     pub const fn new(repository_id: crate::seal::RepositoryId, encrypted: bool, created: i64) -> Self {
-        Self {
-            format_version: FORMAT_VERSION,
-            repository_id,
-            encrypted,
-            created,
-        }
+        Self { format_version: FORMAT_VERSION, repository_id, encrypted, created }
     }
 
     /// Encodes it.
@@ -235,9 +214,7 @@ impl RepositoryConfig {
     /// # Errors
     /// `NotOurs` if it is none, `UnknownVersion` if it is of a later one.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let not_ours = || FormatError::NotOurs {
-            what: "config".to_owned(),
-        };
+        let not_ours = || FormatError::NotOurs { what: "config".to_owned() };
         let ConfigVersion { everpoint_format } = serde_json::from_slice(bytes).map_err(|_| not_ours())?;
         if everpoint_format != FORMAT_VERSION {
             let version = u16::try_from(everpoint_format).unwrap_or(u16::MAX);

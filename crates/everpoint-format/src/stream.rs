@@ -34,14 +34,7 @@ impl<W: Write> FrameStreamWriter<W> {
         let sealer = FrameSealer::new(address, keys, salt)?;
         inner.write_all(sealer.header())?;
         let compressor = Compressor::new();
-        Ok(Self {
-            inner,
-            sealer,
-            compressor,
-            codec,
-            pending: Vec::new(),
-            sealed: Vec::new(),
-        })
+        Ok(Self { inner, sealer, compressor, codec, pending: Vec::new(), sealed: Vec::new() })
     }
 
     /// Seals what is pending as a frame of its own.
@@ -53,13 +46,7 @@ impl<W: Write> FrameStreamWriter<W> {
             return Ok(());
         }
         self.sealed.clear();
-        self.sealer.append(
-            &mut self.compressor,
-            self.codec,
-            &self.pending,
-            false,
-            &mut self.sealed,
-        )?;
+        self.sealer.append(&mut self.compressor, self.codec, &self.pending, false, &mut self.sealed)?;
         self.pending.clear();
         self.inner.write_all(&self.sealed)?;
         Ok(())
@@ -72,13 +59,7 @@ impl<W: Write> FrameStreamWriter<W> {
     pub fn finish(mut self, trailer: &[u8]) -> Result<W, FormatError> {
         self.cut()?;
         self.sealed.clear();
-        self.sealer.append(
-            &mut self.compressor,
-            Codec::Zstd(1),
-            trailer,
-            true,
-            &mut self.sealed,
-        )?;
+        self.sealer.append(&mut self.compressor, Codec::Zstd(1), trailer, true, &mut self.sealed)?;
         self.inner.write_all(&self.sealed)?;
         self.inner.flush()?;
         Ok(self.inner)
@@ -94,8 +75,7 @@ impl<W: Write> FrameStreamWriter<W> {
 impl<W: Write> Write for FrameStreamWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let take = bytes.len().min(MAX_FRAME_RAW - self.pending.len());
-        self.pending
-            .extend_from_slice(bytes.get(..take).unwrap_or_default());
+        self.pending.extend_from_slice(bytes.get(..take).unwrap_or_default());
         if self.pending.len() == MAX_FRAME_RAW {
             self.cut()?;
         }
@@ -136,15 +116,7 @@ impl<R: Read> FrameStreamReader<R> {
         inner.by_ref().take(HEADER_LEN as u64).read_to_end(&mut header)?;
         let opener = FrameOpener::new(address, &header, keys)?;
         let (frame, raw) = (Vec::new(), Vec::new());
-        Ok(Self {
-            inner,
-            opener,
-            number: 0,
-            frame,
-            raw,
-            at: 0,
-            state: State::Reading,
-        })
+        Ok(Self { inner, opener, number: 0, frame, raw, at: 0, state: State::Reading })
     }
 
     /// The next whole frame; `None` after the last. It counts as read: [`Read`] goes on behind it.
@@ -169,9 +141,7 @@ impl<R: Read> FrameStreamReader<R> {
             State::Reading => {}
         }
         self.at = 0;
-        let opened = self
-            .fetch()
-            .and_then(|()| self.opener.open(self.number, &self.frame, &mut self.raw));
+        let opened = self.fetch().and_then(|()| self.opener.open(self.number, &self.frame, &mut self.raw));
         self.state = State::Failed;
         if opened? == FrameOpened::Data {
             self.number = self.number.saturating_add(1);
@@ -194,8 +164,7 @@ impl<R: Read> FrameStreamReader<R> {
         self.frame.clear();
         self.read_up_to(FRAME_HEADER_LEN)?;
         let (stored, _) = frame_lengths(&self.frame)?;
-        self.frame
-            .reserve_exact(stored.min(FRAME_HEADER_LEN + MAX_FRAME_RAW + TAG_LEN) - FRAME_HEADER_LEN);
+        self.frame.reserve_exact(stored.min(FRAME_HEADER_LEN + MAX_FRAME_RAW + TAG_LEN) - FRAME_HEADER_LEN);
         self.read_up_to(stored)
     }
 
@@ -203,9 +172,7 @@ impl<R: Read> FrameStreamReader<R> {
         let missing = length.saturating_sub(self.frame.len()) as u64;
         self.inner.by_ref().take(missing).read_to_end(&mut self.frame)?;
         if self.frame.len() < length {
-            return Err(FormatError::Truncated {
-                what: format!("an object at frame {}", self.number),
-            });
+            return Err(FormatError::Truncated { what: format!("an object at frame {}", self.number) });
         }
         Ok(())
     }

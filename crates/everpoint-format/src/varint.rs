@@ -28,10 +28,7 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn invalid(why: &str) -> FormatError {
-    FormatError::Invalid {
-        what: "a field".to_owned(),
-        why: why.to_owned(),
-    }
+    FormatError::Invalid { what: "a field".to_owned(), why: why.to_owned() }
 }
 
 /// Reads fields from a stream.
@@ -117,9 +114,7 @@ impl<R: Read> Fields<R> {
         if bytes.len() as u64 == length {
             Ok(bytes)
         } else {
-            Err(FormatError::Truncated {
-                what: "a field".to_owned(),
-            })
+            Err(FormatError::Truncated { what: "a field".to_owned() })
         }
     }
 
@@ -135,9 +130,7 @@ impl<R: Read> Fields<R> {
 /// An early end is a cut; other errors stay what they were.
 fn ended(error: std::io::Error) -> FormatError {
     if error.kind() == std::io::ErrorKind::UnexpectedEof {
-        return FormatError::Truncated {
-            what: "a record".to_owned(),
-        };
+        return FormatError::Truncated { what: "a record".to_owned() };
     }
     error.into()
 }

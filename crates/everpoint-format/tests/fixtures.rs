@@ -3,12 +3,7 @@
 //! `EVERPOINT_WRITE_FIXTURES=1 cargo test -p everpoint-format --test fixtures` writes those that are missing; one that
 //! exists is never changed: a change of the format makes files of a new version beside it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod samples;
 
@@ -24,17 +19,12 @@ use everpoint_format::seal::{
 use everpoint_format::{digest, pack};
 
 const HERE: RepositoryId = RepositoryId(*b"repository no. 1");
-const ADDRESS: ObjectAddress<'_> = ObjectAddress {
-    repository: HERE,
-    name: "clusters/orders/packs/ab/abcd",
-    kind: ObjectKind::Pack,
-};
+const ADDRESS: ObjectAddress<'_> =
+    ObjectAddress { repository: HERE, name: "clusters/orders/packs/ab/abcd", kind: ObjectKind::Pack };
 
 /// The stored bytes; they must be `made` unless they depend on a compressor's version.
 fn stored(name: &str, made: &[u8]) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/v1")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(name);
     if std::env::var_os("EVERPOINT_WRITE_FIXTURES").is_some() && !path.exists() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, made).unwrap();
@@ -49,10 +39,7 @@ fn same(name: &str, made: &[u8]) -> Vec<u8> {
 }
 
 fn ring() -> KeyRing {
-    KeyRing::new(vec![
-        DataKey::new(*b"older id", [1; 32]),
-        DataKey::new(*b"newer id", [2; 32]),
-    ])
+    KeyRing::new(vec![DataKey::new(*b"older id", [1; 32]), DataKey::new(*b"newer id", [2; 32])])
 }
 
 /// Text that compresses, and a second frame of something else.
@@ -82,41 +69,23 @@ fn open(bytes: &[u8], ring: &KeyRing) {
 fn sealed_objects() {
     let clear = KeyRing::clear();
     open(&same("object-clear-raw", &object(&clear, Codec::Raw)), &clear);
-    open(
-        &same("object-encrypted-raw", &object(&ring(), Codec::Raw)),
-        &ring(),
-    );
+    open(&same("object-encrypted-raw", &object(&ring(), Codec::Raw)), &ring());
     // Compressors may find other bytes for the same content in later versions: these are only read.
-    open(
-        &stored("object-clear-zstd", &object(&clear, Codec::Zstd(3))),
-        &clear,
-    );
-    open(
-        &stored("object-encrypted-zstd", &object(&ring(), Codec::Zstd(1))),
-        &ring(),
-    );
-    open(
-        &stored("object-encrypted-lz4", &object(&ring(), Codec::Lz4)),
-        &ring(),
-    );
+    open(&stored("object-clear-zstd", &object(&clear, Codec::Zstd(3))), &clear);
+    open(&stored("object-encrypted-zstd", &object(&ring(), Codec::Zstd(1))), &ring());
+    open(&stored("object-encrypted-lz4", &object(&ring(), Codec::Lz4)), &ring());
 }
 
 #[test]
 fn an_object_sealed_before_a_rotation() {
     let before = KeyRing::new(ring().keys()[..1].to_vec());
-    open(
-        &same("object-encrypted-older-key", &object(&before, Codec::Raw)),
-        &ring(),
-    );
+    open(&same("object-encrypted-older-key", &object(&before, Codec::Raw)), &ring());
 }
 
 #[test]
 fn manifest() {
     let bytes = same("manifest", &samples::manifest(&samples::entries()).unwrap());
-    assert_eq!(
-        samples::read_manifest(&bytes).unwrap(),
-        (samples::record(), samples::entries())
-    );
+    assert_eq!(samples::read_manifest(&bytes).unwrap(), (samples::record(), samples::entries()));
 }
 
 #[test]
@@ -152,10 +121,7 @@ fn key_slots() {
         assert_eq!(keyslot::unwrap(&bytes, &key, HERE, 3).unwrap(), keys);
     }
     let text = same("key-text", KeyText::generate([0x4b; 32]).reveal().as_bytes());
-    assert_eq!(
-        KeyText::parse(std::str::from_utf8(&text).unwrap()).unwrap(),
-        KeyText::generate([0x4b; 32])
-    );
+    assert_eq!(KeyText::parse(std::str::from_utf8(&text).unwrap()).unwrap(), KeyText::generate([0x4b; 32]));
 }
 
 #[test]
@@ -167,62 +133,21 @@ fn records() {
             assert_eq!($type::decode(&same($name, &value.encode())).unwrap(), value);
         };
     }
-    check!(
-        "config.json",
-        RepositoryConfig,
-        RepositoryConfig::new(HERE, true, time)
-    );
-    check!(
-        "attempt.json",
-        Attempt,
-        Attempt::new("20260129-143000F", "full", time, 4711)
-    );
-    check!(
-        "failure.json",
-        Failure,
-        Failure::new(time, "store.full", "no space is left")
-    );
-    check!(
-        "damage.json",
-        Damage,
-        Damage {
-            at: time,
-            object: "a/b".into(),
-            message: "cut off".into()
-        }
-    );
-    check!(
-        "gap.json",
-        Gap,
-        Gap {
-            from: 0x300_0000,
-            to: 0x400_0000,
-            at: time,
-            reason: "recycled".into()
-        }
-    );
+    check!("config.json", RepositoryConfig, RepositoryConfig::new(HERE, true, time));
+    check!("attempt.json", Attempt, Attempt::new("20260129-143000F", "full", time, 4711));
+    check!("failure.json", Failure, Failure::new(time, "store.full", "no space is left"));
+    check!("damage.json", Damage, Damage { at: time, object: "a/b".into(), message: "cut off".into() });
+    check!("gap.json", Gap, Gap { from: 0x300_0000, to: 0x400_0000, at: time, reason: "recycled".into() });
     let system_identifier = "7460012345678901234".to_owned();
     check!(
         "identity.json",
         Identity,
-        Identity {
-            system_identifier,
-            server_version: 160_015,
-            segment_size: 16 << 20,
-            since: time
-        }
+        Identity { system_identifier, server_version: 160_015, segment_size: 16 << 20, since: time }
     );
     let (holder, token, host) = ("backup".to_owned(), "ab".repeat(16), "db1".to_owned());
     check!(
         "lease.json",
         LeaseRecord,
-        LeaseRecord {
-            holder,
-            token,
-            ttl_millis: 60_000,
-            released: false,
-            host,
-            process: 4711
-        }
+        LeaseRecord { holder, token, ttl_millis: 60_000, released: false, host, process: 4711 }
     );
 }

@@ -1,10 +1,6 @@
 //! Decoders meet bytes that nobody of good will wrote: they may refuse them, never panic.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod samples;
 
@@ -20,11 +16,7 @@ use everpoint_format::{codec::Codec, digest, pack};
 use proptest::prelude::*;
 
 const HERE: RepositoryId = RepositoryId([7; 16]);
-const ADDRESS: ObjectAddress<'_> = ObjectAddress {
-    repository: HERE,
-    name: "a",
-    kind: ObjectKind::Tail,
-};
+const ADDRESS: ObjectAddress<'_> = ObjectAddress { repository: HERE, name: "a", kind: ObjectKind::Tail };
 
 fn sealed() -> Vec<u8> {
     let ring = KeyRing::clear();
@@ -34,14 +26,7 @@ fn sealed() -> Vec<u8> {
 }
 
 fn slot() -> Vec<u8> {
-    keyslot::wrap(
-        &[DataKey::new([1; 8], [2; 32])],
-        &KeyText::generate([9; 32]),
-        [5; 32],
-        HERE,
-        1,
-    )
-    .unwrap()
+    keyslot::wrap(&[DataKey::new([1; 8], [2; 32])], &KeyText::generate([9; 32]), [5; 32], HERE, 1).unwrap()
 }
 
 /// Every decoder, fed with the same bytes.
@@ -58,17 +43,8 @@ fn feed(bytes: &[u8]) {
     let _ = pack::decode_index(bytes);
     let _ = digest::decode(bytes);
     let _ = keyslot::unwrap(bytes, &KeyText::generate([9; 32]), HERE, 1);
-    let _ = (
-        Attempt::decode(bytes),
-        Damage::decode(bytes),
-        Failure::decode(bytes),
-        Gap::decode(bytes),
-    );
-    let _ = (
-        Identity::decode(bytes),
-        LeaseRecord::decode(bytes),
-        RepositoryConfig::decode(bytes),
-    );
+    let _ = (Attempt::decode(bytes), Damage::decode(bytes), Failure::decode(bytes), Gap::decode(bytes));
+    let _ = (Identity::decode(bytes), LeaseRecord::decode(bytes), RepositoryConfig::decode(bytes));
     let _ = KeyText::parse(&String::from_utf8_lossy(bytes));
 }
 
@@ -80,13 +56,7 @@ fn valid_bytes_with_one_byte_changed_make_nothing_panic() {
         pack::encode_index(&samples::runs()),
         digest::encode(&samples::digest()),
         slot(),
-        Gap {
-            from: 1,
-            to: 2,
-            at: 3,
-            reason: "r".into(),
-        }
-        .encode(),
+        Gap { from: 1, to: 2, at: 3, reason: "r".into() }.encode(),
         KeyText::generate([3; 32]).reveal().into_bytes(),
     ];
     for good in valid {

@@ -1,10 +1,6 @@
 //! Digests come back as they were, and a reader of this version can live with a writer of a later one.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod samples;
 
@@ -18,10 +14,7 @@ use samples::{digest, events};
 #[test]
 fn every_kind_of_event_comes_back_as_it_was() {
     assert_eq!(decode(&encode(&digest())).unwrap(), digest());
-    let record = RecordSpan {
-        start: LogOffset(5),
-        end: LogOffset(9),
-    };
+    let record = RecordSpan { start: LogOffset(5), end: LogOffset(9) };
     for digest in [
         Digest {
             verdict: Verdict::EndsAt { at: LogOffset(7) },
@@ -29,13 +22,7 @@ fn every_kind_of_event_comes_back_as_it_was() {
             first_record: None,
             ..digest()
         },
-        Digest {
-            verdict: Verdict::Broken {
-                at: LogOffset(7),
-                reason: "a checksum".into(),
-            },
-            ..digest()
-        },
+        Digest { verdict: Verdict::Broken { at: LogOffset(7), reason: "a checksum".into() }, ..digest() },
         Digest {
             last_record: None,
             first_previous: None,
@@ -43,10 +30,7 @@ fn every_kind_of_event_comes_back_as_it_was() {
             covered_until: None,
             ..digest()
         },
-        Digest {
-            events: vec![LogEvent::SegmentSwitch { record }],
-            ..digest()
-        },
+        Digest { events: vec![LogEvent::SegmentSwitch { record }], ..digest() },
     ] {
         assert_eq!(decode(&encode(&digest)).unwrap(), digest);
     }
@@ -59,27 +43,15 @@ fn a_digest_that_is_cut_or_of_another_version_is_an_error() {
         assert!(decode(&bytes[..length]).is_err(), "cut to {length}");
     }
     bytes[0] = 2;
-    assert!(matches!(
-        decode(&bytes),
-        Err(FormatError::UnknownVersion { version: 2 })
-    ));
+    assert!(matches!(decode(&bytes), Err(FormatError::UnknownVersion { version: 2 })));
 }
 
 #[test]
 fn events_of_unknown_kinds_are_skipped_and_what_follows_keeps_its_place() {
     let all = events();
-    let known = Digest {
-        events: all[..1].to_vec(),
-        ..digest()
-    };
+    let known = Digest { events: all[..1].to_vec(), ..digest() };
     let bytes = encode(&known);
-    let body = event(
-        &Digest {
-            events: Vec::new(),
-            ..digest()
-        },
-        &bytes,
-    );
+    let body = event(&Digest { events: Vec::new(), ..digest() }, &bytes);
     // A record 0x40 bytes behind the commit, of a kind that nobody knows, with contents that nobody knows.
     let mut unknown = Vec::new();
     put_signed(&mut unknown, 0x40);
@@ -88,10 +60,7 @@ fn events_of_unknown_kinds_are_skipped_and_what_follows_keeps_its_place() {
     let mut later = Vec::new();
     put_signed(&mut later, 0x40);
     put(&mut later, 24);
-    let mut both = encode(&Digest {
-        events: Vec::new(),
-        ..digest()
-    });
+    let mut both = encode(&Digest { events: Vec::new(), ..digest() });
     both.pop();
     put(&mut both, 3);
     both.extend_from_slice(body);
@@ -100,14 +69,8 @@ fn events_of_unknown_kinds_are_skipped_and_what_follows_keeps_its_place() {
     both.push(12);
     put_bytes(&mut both, &later);
     let start = all[0].record().start.plus(0x80);
-    let record = RecordSpan {
-        start,
-        end: start.plus(24),
-    };
-    assert_eq!(
-        decode(&both).unwrap().events,
-        [all[0].clone(), LogEvent::SegmentSwitch { record }]
-    );
+    let record = RecordSpan { start, end: start.plus(24) };
+    assert_eq!(decode(&both).unwrap().events, [all[0].clone(), LogEvent::SegmentSwitch { record }]);
 }
 
 /// The bytes of the only event in `with`.
@@ -124,48 +87,33 @@ fn a_commit_takes_few_bytes() {
             LogEvent::Commit(TransactionEnd {
                 xid: 1_000_000 + i,
                 time: Micros(1_769_697_000_000_000 + 900 * i.cast_signed()),
-                record: RecordSpan {
-                    start: LogOffset(position),
-                    end: LogOffset(position + 46),
-                },
+                record: RecordSpan { start: LogOffset(position), end: LogOffset(position + 46) },
                 subxids: Vec::new(),
                 prepared: false,
             })
         })
         .collect();
-    let bytes = encode(&Digest {
-        events: commits,
-        ..digest()
-    })
-    .len();
+    let bytes = encode(&Digest { events: commits, ..digest() }).len();
     assert!(bytes < 13 * 1000 + 200, "{bytes} bytes");
 }
 
 fn any_record() -> impl Strategy<Value = RecordSpan> {
     (any::<u64>(), 0_u64..1 << 30).prop_map(|(start, length)| {
         let start = LogOffset(start);
-        RecordSpan {
-            start,
-            end: start.plus(length),
-        }
+        RecordSpan { start, end: start.plus(length) }
     })
 }
 
 fn any_end() -> impl Strategy<Value = TransactionEnd> {
-    (
-        any::<u64>(),
-        any::<i64>(),
-        any_record(),
-        any::<Vec<u64>>(),
-        any::<bool>(),
-    )
-        .prop_map(|(xid, time, record, subxids, prepared)| TransactionEnd {
+    (any::<u64>(), any::<i64>(), any_record(), any::<Vec<u64>>(), any::<bool>()).prop_map(
+        |(xid, time, record, subxids, prepared)| TransactionEnd {
             xid,
             time: Micros(time),
             record,
             subxids,
             prepared,
-        })
+        },
+    )
 }
 
 fn any_event() -> impl Strategy<Value = LogEvent> {
@@ -177,21 +125,11 @@ fn any_event() -> impl Strategy<Value = LogEvent> {
             gid,
             record
         }),
-        (any::<bool>(), any::<[i32; 5]>(), any_record()).prop_map(|(minimal, limits, record)| {
-            LogEvent::Parameters {
-                minimal,
-                limits,
-                record,
-            }
-        }),
+        (any::<bool>(), any::<[i32; 5]>(), any_record())
+            .prop_map(|(minimal, limits, record)| { LogEvent::Parameters { minimal, limits, record } }),
         (any::<u64>(), any::<u32>(), any::<Vec<u32>>(), any_record()).prop_map(
             |(xid, database, tablespaces, record)| {
-                LogEvent::DatabaseDrop {
-                    xid,
-                    database,
-                    tablespaces,
-                    record,
-                }
+                LogEvent::DatabaseDrop { xid, database, tablespaces, record }
             }
         ),
     ]

@@ -1,10 +1,6 @@
 //! The image map and the index of packs come back as they were, or not at all.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod samples;
 
@@ -52,54 +48,22 @@ fn after_an_error_there_are_only_errors() {
 #[test]
 fn what_can_not_be_is_refused_when_written() {
     let good = || entry("b", vec![Extent::Zero { length: 8192 }]);
-    let stored = |skip, length| Extent::Stored {
-        length,
-        pack: PackId([1; 16]),
-        frame: frame(0, 64, 10, 100),
-        skip,
-    };
+    let stored =
+        |skip, length| Extent::Stored { length, pack: PackId([1; 16]), frame: frame(0, 64, 10, 100), skip };
     let cases = [
         ("same path", good()),
-        (
-            "earlier path",
-            FileEntry {
-                path: "a".into(),
-                ..good()
-            },
-        ),
-        (
-            "long path",
-            FileEntry {
-                path: "c".repeat(MAX_PATH + 1),
-                ..good()
-            },
-        ),
-        (
-            "size",
-            FileEntry {
-                path: "c".into(),
-                size: 8191,
-                ..good()
-            },
-        ),
+        ("earlier path", FileEntry { path: "a".into(), ..good() }),
+        ("long path", FileEntry { path: "c".repeat(MAX_PATH + 1), ..good() }),
+        ("size", FileEntry { path: "c".into(), size: 8191, ..good() }),
         ("empty extent", entry("c", vec![Extent::Zero { length: 0 }])),
         ("beyond its frame", entry("c", vec![stored(1, 100)])),
         ("overflow", entry("c", vec![Extent::Zero { length: u64::MAX }])),
-        (
-            "index",
-            FileEntry {
-                page_hashes: Some(u64::MAX),
-                ..entry("c", vec![])
-            },
-        ),
+        ("index", FileEntry { page_hashes: Some(u64::MAX), ..entry("c", vec![]) }),
     ];
     for (what, bad) in cases {
         let mut writer = ManifestWriter::new(Vec::new(), &record()).unwrap();
         writer.entry(&good()).unwrap();
-        assert!(
-            matches!(writer.entry(&bad), Err(FormatError::Invalid { .. })),
-            "{what}"
-        );
+        assert!(matches!(writer.entry(&bad), Err(FormatError::Invalid { .. })), "{what}");
     }
 }
 
@@ -138,10 +102,7 @@ fn any_extent() -> impl Strategy<Value = Extent> {
             skip: raw - length.min(raw),
         },
     );
-    prop_oneof![
-        (1_u64..1 << 40).prop_map(|length| Extent::Zero { length }),
-        stored
-    ]
+    prop_oneof![(1_u64..1 << 40).prop_map(|length| Extent::Zero { length }), stored]
 }
 
 /// Extents as a backup makes them: frames of some packs, one behind the other.
@@ -153,12 +114,7 @@ fn sequential(packs: &[u8]) -> Vec<Extent> {
             let (number, offset) = ends[*pack as usize];
             let place = frame(number, offset, 100 + number, 262_144);
             ends[*pack as usize] = (number + 1, offset + place.stored);
-            Extent::Stored {
-                length: place.raw,
-                pack: PackId([*pack; 16]),
-                frame: place,
-                skip: 0,
-            }
+            Extent::Stored { length: place.raw, pack: PackId([*pack; 16]), frame: place, skip: 0 }
         })
         .collect()
 }

@@ -1,10 +1,6 @@
 //! The map of an image of 1 TiB is written and read in bounded memory. Alone in its file: it measures its process.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod samples;
 
@@ -38,27 +34,16 @@ struct Frames {
 impl Frames {
     fn new() -> Self {
         let workers = std::array::from_fn(|worker| (worker as u32, Self::before_first()));
-        Self {
-            workers,
-            packs: WORKERS as u32,
-            noise: 0x9e37_79b9_7f4a_7c15,
-        }
+        Self { workers, packs: WORKERS as u32, noise: 0x9e37_79b9_7f4a_7c15 }
     }
 
     fn before_first() -> FrameRef {
-        FrameRef {
-            number: u32::MAX,
-            offset: HEADER_LEN as u32,
-            stored: 0,
-            raw: FRAME,
-        }
+        FrameRef { number: u32::MAX, offset: HEADER_LEN as u32, stored: 0, raw: FRAME }
     }
 
     fn next(&mut self, worker: usize) -> Extent {
-        self.noise = self
-            .noise
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.noise =
+            self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let stored = STORED.start + (self.noise >> 33) as u32 % (STORED.end - STORED.start);
         let (pack, last) = &mut self.workers[worker];
         if last.number == FRAMES_OF_A_PACK {
@@ -66,29 +51,15 @@ impl Frames {
             self.packs += 1;
         }
         let number = last.number.wrapping_add(1);
-        *last = FrameRef {
-            number,
-            offset: last.offset + last.stored,
-            stored,
-            raw: FRAME,
-        };
-        let id = blake3::hash(&pack.to_le_bytes()).as_bytes()[..16]
-            .try_into()
-            .unwrap();
-        Extent::Stored {
-            length: FRAME,
-            pack: PackId(id),
-            frame: *last,
-            skip: 0,
-        }
+        *last = FrameRef { number, offset: last.offset + last.stored, stored, raw: FRAME };
+        let id = blake3::hash(&pack.to_le_bytes()).as_bytes()[..16].try_into().unwrap();
+        Extent::Stored { length: FRAME, pack: PackId(id), frame: *last, skip: 0 }
     }
 
     fn file(&mut self, number: u64) -> everpoint_format::manifest::FileEntry {
         let parts = (FILE >> 20) as usize;
-        let extents = (0..parts)
-            .flat_map(|part| [part % WORKERS; 4])
-            .map(|worker| self.next(worker))
-            .collect();
+        let extents =
+            (0..parts).flat_map(|part| [part % WORKERS; 4]).map(|worker| self.next(worker)).collect();
         entry(&format!("base/16384/{:06}", 24_576 + number), extents)
     }
 }
@@ -104,11 +75,8 @@ fn peak() -> u64 {
 fn a_map_of_1_tib_takes_bounded_memory() {
     let before = peak();
     let ring = KeyRing::new(vec![DataKey::new([1; 8], [2; 32])]);
-    let address = ObjectAddress {
-        repository: RepositoryId([7; 16]),
-        name: "manifest",
-        kind: ObjectKind::Manifest,
-    };
+    let address =
+        ObjectAddress { repository: RepositoryId([7; 16]), name: "manifest", kind: ObjectKind::Manifest };
     let file = tempfile::tempfile().unwrap();
     let stream = FrameStreamWriter::new(file, &address, &ring, [3; 32], Codec::Zstd(3)).unwrap();
     let mut writer = ManifestWriter::new(stream, &record()).unwrap();

@@ -1,10 +1,6 @@
 //! What sealing promises: bytes come back as they were, or not at all.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
 
@@ -22,18 +18,11 @@ const SALT: [u8; 32] = [9; 32];
 const CODECS: [Codec; 4] = [Codec::Raw, Codec::Zstd(1), Codec::Zstd(19), Codec::Lz4];
 
 fn address(name: &str) -> ObjectAddress<'_> {
-    ObjectAddress {
-        repository: REPOSITORY,
-        name,
-        kind: ObjectKind::Pack,
-    }
+    ObjectAddress { repository: REPOSITORY, name, kind: ObjectKind::Pack }
 }
 
 fn rings() -> [KeyRing; 2] {
-    [
-        KeyRing::clear(),
-        KeyRing::new(vec![DataKey::new([1; 8], [2; 32])]),
-    ]
+    [KeyRing::clear(), KeyRing::new(vec![DataKey::new([1; 8], [2; 32])])]
 }
 
 /// An object of these frames, and where each frame lies; the last one is the trailer.
@@ -41,10 +30,8 @@ fn object(ring: &KeyRing, codec: Codec, frames: &[Vec<u8>], trailer: &[u8]) -> (
     let mut compressor = Compressor::new();
     let mut sealer = FrameSealer::new(&address(NAME), ring, SALT).unwrap();
     let mut out = sealer.header().to_vec();
-    let mut places: Vec<FrameRef> = frames
-        .iter()
-        .map(|raw| sealer.seal(&mut compressor, codec, raw, &mut out).unwrap())
-        .collect();
+    let mut places: Vec<FrameRef> =
+        frames.iter().map(|raw| sealer.seal(&mut compressor, codec, raw, &mut out).unwrap()).collect();
     places.push(sealer.finish(&mut compressor, trailer, &mut out).unwrap());
     (out, places)
 }
@@ -66,12 +53,7 @@ fn read(
 }
 
 fn sample() -> Vec<Vec<u8>> {
-    vec![
-        b"a page ".repeat(40),
-        vec![0; 300],
-        (0..=255).collect(),
-        Vec::new(),
-    ]
+    vec![b"a page ".repeat(40), vec![0; 300], (0..=255).collect(), Vec::new()]
 }
 
 #[test]
@@ -95,10 +77,7 @@ fn every_truncation_and_anything_behind_the_end_is_an_error() {
         let (good, _) = object(&ring, Codec::Lz4, &sample(), b"");
         for length in 0..good.len() {
             let cut = read(&good[..length], &address(NAME), &ring);
-            assert!(
-                matches!(cut, Err(FormatError::Truncated { .. })),
-                "cut to {length}: {cut:?}"
-            );
+            assert!(matches!(cut, Err(FormatError::Truncated { .. })), "cut to {length}: {cut:?}");
         }
         let longer = [good.as_slice(), b"x"].concat();
         assert!(read(&longer, &address(NAME), &ring).is_err());
@@ -136,10 +115,7 @@ fn frames_that_are_swapped_dropped_repeated_or_of_another_object_are_errors() {
         assert_eq!(opener.open(1, parts[1], &mut raw).unwrap(), FrameOpened::Data);
         assert_eq!(opener.open(3, parts[3], &mut raw).unwrap(), FrameOpened::Last);
         for (number, at) in [(0, 1), (2, 1), (257, 1), (1 << 31 | 1, 1)] {
-            assert!(matches!(
-                opener.open(number, parts[at], &mut raw),
-                Err(FormatError::Damaged { .. })
-            ));
+            assert!(matches!(opener.open(number, parts[at], &mut raw), Err(FormatError::Damaged { .. })));
         }
     }
 }
@@ -149,31 +125,17 @@ fn an_object_in_another_place_is_an_error() {
     for ring in rings() {
         let (good, _) = object(&ring, Codec::Zstd(1), &sample(), b"index");
         let elsewhere = [
-            ObjectAddress {
-                name: "clusters/b/packs/00/0011",
-                ..address(NAME)
-            },
-            ObjectAddress {
-                repository: RepositoryId([8; 16]),
-                ..address(NAME)
-            },
-            ObjectAddress {
-                kind: ObjectKind::Segment,
-                ..address(NAME)
-            },
+            ObjectAddress { name: "clusters/b/packs/00/0011", ..address(NAME) },
+            ObjectAddress { repository: RepositoryId([8; 16]), ..address(NAME) },
+            ObjectAddress { kind: ObjectKind::Segment, ..address(NAME) },
         ];
         for place in elsewhere {
-            assert!(
-                matches!(read(&good, &place, &ring), Err(error) if is_damaged(&error)),
-                "{place:?}"
-            );
+            assert!(matches!(read(&good, &place, &ring), Err(error) if is_damaged(&error)), "{place:?}");
         }
         // The same frame of a second attempt under the same name, that drew another salt.
         let mut other = FrameSealer::new(&address(NAME), &ring, [10; 32]).unwrap();
         let mut moved = other.header().to_vec();
-        other
-            .seal(&mut Compressor::new(), Codec::Zstd(1), &sample()[0], &mut moved)
-            .unwrap();
+        other.seal(&mut Compressor::new(), Codec::Zstd(1), &sample()[0], &mut moved).unwrap();
         moved.splice(..HEADER_LEN, good[..HEADER_LEN].iter().copied());
         let opener = FrameOpener::new(&address(NAME), &moved, &ring).unwrap();
         assert!(opener.open(0, &moved[HEADER_LEN..], &mut Vec::new()).is_err());
@@ -191,25 +153,13 @@ fn keys_are_told_apart() {
     let (sealed, _) = object(&ring, Codec::Raw, &sample(), b"");
     let (open, _) = object(&clear, Codec::Raw, &sample(), b"");
     let unknown = KeyRing::new(vec![DataKey::new([3; 8], [2; 32])]);
-    assert!(matches!(
-        read(&sealed, &address(NAME), &unknown),
-        Err(FormatError::KeyUnknown { .. })
-    ));
-    assert!(matches!(
-        read(&sealed, &address(NAME), &clear),
-        Err(FormatError::KeyUnknown { .. })
-    ));
+    assert!(matches!(read(&sealed, &address(NAME), &unknown), Err(FormatError::KeyUnknown { .. })));
+    assert!(matches!(read(&sealed, &address(NAME), &clear), Err(FormatError::KeyUnknown { .. })));
     let impostor = KeyRing::new(vec![DataKey::new([1; 8], [3; 32])]);
     assert!(matches!(read(&sealed, &address(NAME), &impostor), Err(error) if is_damaged(&error)));
-    assert!(
-        read(&open, &address(NAME), &ring).is_err(),
-        "a clear object must not pass for an encrypted one"
-    );
+    assert!(read(&open, &address(NAME), &ring).is_err(), "a clear object must not pass for an encrypted one");
     let rotated = KeyRing::new(vec![DataKey::new([1; 8], [2; 32]), DataKey::new([4; 8], [5; 32])]);
-    assert!(
-        read(&sealed, &address(NAME), &rotated).is_ok(),
-        "an older key still opens"
-    );
+    assert!(read(&sealed, &address(NAME), &rotated).is_ok(), "an older key still opens");
     assert!(!format!("{:?}", DataKey::new([1; 8], [0xab; 32])).contains("ab"));
     assert!(!format!("{rotated:?}").contains("5, 5"));
 }
@@ -228,37 +178,23 @@ fn frames_have_a_largest_size() {
     let mut sealer = FrameSealer::new(&address(NAME), &KeyRing::clear(), SALT).unwrap();
     let mut out = Vec::new();
     let raw = vec![1; MAX_FRAME_RAW + 1];
-    assert!(
-        sealer
-            .seal(&mut Compressor::new(), Codec::Zstd(1), &raw, &mut out)
-            .is_err()
-    );
+    assert!(sealer.seal(&mut Compressor::new(), Codec::Zstd(1), &raw, &mut out).is_err());
     assert!(out.is_empty(), "a refused frame leaves nothing behind");
-    assert!(
-        sealer
-            .seal(&mut Compressor::new(), Codec::Zstd(1), &raw[1..], &mut out)
-            .is_ok()
-    );
+    assert!(sealer.seal(&mut Compressor::new(), Codec::Zstd(1), &raw[1..], &mut out).is_ok());
 }
 
 #[test]
 fn several_threads_seal_the_same_object_as_one() {
-    let raw: Vec<u8> = (0..(5 * MAX_FRAME_RAW + 77) / 8)
-        .flat_map(|i| (i * i).to_le_bytes())
-        .collect();
+    let raw: Vec<u8> = (0..(5 * MAX_FRAME_RAW + 77) / 8).flat_map(|i| (i * i).to_le_bytes()).collect();
     let sealed = |workers: Option<usize>| {
         let mut sealer = FrameSealer::new(&address(NAME), &rings()[1], SALT).unwrap();
         let mut out = sealer.header().to_vec();
-        let first = sealer
-            .seal(&mut Compressor::new(), Codec::Raw, b"before", &mut out)
-            .unwrap();
+        let first = sealer.seal(&mut Compressor::new(), Codec::Raw, b"before", &mut out).unwrap();
         assert_eq!(first.offset as usize, HEADER_LEN);
         match workers {
             Some(workers) => sealer.seal_many(Codec::Zstd(1), &raw, workers, &mut out).unwrap(),
             None => raw.chunks(MAX_FRAME_RAW).for_each(|chunk| {
-                sealer
-                    .seal(&mut Compressor::new(), Codec::Zstd(1), chunk, &mut out)
-                    .unwrap();
+                sealer.seal(&mut Compressor::new(), Codec::Zstd(1), chunk, &mut out).unwrap();
             }),
         }
         assert_eq!(sealer.offset(), out.len() as u64);
@@ -266,15 +202,8 @@ fn several_threads_seal_the_same_object_as_one() {
         out
     };
     let one = sealed(None);
-    assert!(
-        [0, 1, 2, 3, 7, 100]
-            .into_iter()
-            .all(|workers| sealed(Some(workers)) == one)
-    );
-    assert_eq!(
-        read(&one, &address(NAME), &rings()[1]).unwrap().0,
-        [b"before", raw.as_slice()].concat()
-    );
+    assert!([0, 1, 2, 3, 7, 100].into_iter().all(|workers| sealed(Some(workers)) == one));
+    assert_eq!(read(&one, &address(NAME), &rings()[1]).unwrap().0, [b"before", raw.as_slice()].concat());
 }
 
 #[test]
@@ -286,10 +215,7 @@ fn headers_that_can_not_be_are_refused() {
     assert!(frame_lengths(&head(5, 9, [1, 0, 0, 0])).is_ok());
     assert!(frame_lengths(&head(9, 9, [0, 1, 0, 0])).is_ok());
     assert!(frame_lengths(&head(5, largest, [1, 0, 0, 0])).is_ok());
-    assert!(
-        frame_lengths(&head(5, largest + 1, [1, 1, 0, 0])).is_ok(),
-        "a last frame may be larger"
-    );
+    assert!(frame_lengths(&head(5, largest + 1, [1, 1, 0, 0])).is_ok(), "a last frame may be larger");
     for (what, bad) in [
         ("longer than what it holds", head(10, 9, [1, 0, 0, 0])),
         ("not compressed, yet shorter", head(8, 9, [0, 0, 0, 0])),
@@ -298,18 +224,14 @@ fn headers_that_can_not_be_are_refused() {
         ("an unknown flag", head(5, 9, [1, 2, 0, 0])),
         ("reserved", head(5, 9, [1, 0, 1, 0])),
     ] {
-        assert!(
-            matches!(frame_lengths(&bad), Err(FormatError::Invalid { .. })),
-            "{what}"
-        );
+        assert!(matches!(frame_lengths(&bad), Err(FormatError::Invalid { .. })), "{what}");
     }
 }
 
 #[test]
 fn incompressible_frames_are_stored_as_they_are() {
-    let noise: Vec<u8> = (0..20_000_u32)
-        .flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec())
-        .collect();
+    let noise: Vec<u8> =
+        (0..20_000_u32).flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
     for codec in CODECS {
         let (_, places) = object(&KeyRing::clear(), codec, std::slice::from_ref(&noise), b"");
         assert_eq!(places[0].stored as usize, noise.len() + 28, "{codec:?}");

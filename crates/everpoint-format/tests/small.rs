@@ -1,10 +1,6 @@
 //! Key slots and small records.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use everpoint_format::FormatError;
 use everpoint_format::keyslot::{KeyText, unwrap, wrap};
@@ -29,17 +25,11 @@ fn a_damaged_slot_is_told_from_a_wrong_key() {
     }
     for length in 0..good.len() {
         assert!(
-            !matches!(
-                unwrap(&good[..length], &key, HERE, 1),
-                Ok(_) | Err(FormatError::WrongKey)
-            ),
+            !matches!(unwrap(&good[..length], &key, HERE, 1), Ok(_) | Err(FormatError::WrongKey)),
             "cut to {length}"
         );
     }
-    assert!(matches!(
-        unwrap(&good, &KeyText::generate([8; 32]), HERE, 1),
-        Err(FormatError::WrongKey)
-    ));
+    assert!(matches!(unwrap(&good, &KeyText::generate([8; 32]), HERE, 1), Err(FormatError::WrongKey)));
 }
 
 #[test]
@@ -50,14 +40,8 @@ fn a_slot_always_holds_a_key() {
 #[test]
 fn secrets_do_not_show() {
     let key = KeyText::parse("a passphrase of mine").unwrap();
-    let slot = wrap(
-        &[DataKey::new([1; 8], *b"the secret of the data is here!!")],
-        &key,
-        [5; 32],
-        HERE,
-        1,
-    )
-    .unwrap();
+    let slot =
+        wrap(&[DataKey::new([1; 8], *b"the secret of the data is here!!")], &key, [5; 32], HERE, 1).unwrap();
     let text = String::from_utf8_lossy(&slot).into_owned() + &format!("{key:?}");
     assert!(!text.contains("passphrase") && !text.contains("secret"));
 }
@@ -65,11 +49,7 @@ fn secrets_do_not_show() {
 #[test]
 fn a_generated_key_survives_printing_and_parsing() {
     let key = KeyText::generate([0xa7; 32]);
-    for text in [
-        key.reveal(),
-        format!("\n {} \n", key.reveal()),
-        key.reveal().replace("a7", "A7"),
-    ] {
+    for text in [key.reveal(), format!("\n {} \n", key.reveal()), key.reveal().replace("a7", "A7")] {
         assert_eq!(KeyText::parse(&text).unwrap(), key);
     }
 }
@@ -82,14 +62,9 @@ fn records_come_back_as_they_were() {
             let text = String::from_utf8(value.encode()).unwrap();
             assert_eq!($type::decode(text.as_bytes()).unwrap(), value);
             let extended = text.replacen('{', "{ \"of a later version\": [1],", 1);
-            assert_eq!(
-                $type::decode(extended.as_bytes()).unwrap(),
-                value,
-                "unknown fields are skipped"
-            );
-            let later = text
-                .replace("\"version\": 1", "\"version\": 2")
-                .replace("_format\": 1", "_format\": 2");
+            assert_eq!($type::decode(extended.as_bytes()).unwrap(), value, "unknown fields are skipped");
+            let later =
+                text.replace("\"version\": 1", "\"version\": 2").replace("_format\": 1", "_format\": 2");
             assert!(matches!(
                 $type::decode(later.as_bytes()),
                 Err(FormatError::UnknownVersion { version: 2 })
@@ -98,29 +73,11 @@ fn records_come_back_as_they_were() {
             assert!($type::decode(&text.as_bytes()[..text.len() - 1]).is_err());
         };
     }
-    check!(
-        RepositoryConfig::new(HERE, true, 1_769_697_000_000_000),
-        RepositoryConfig
-    );
+    check!(RepositoryConfig::new(HERE, true, 1_769_697_000_000_000), RepositoryConfig);
     check!(Attempt::new("20260129-143000F", "full", -1, 4711), Attempt);
     check!(Failure::new(i64::MAX, "store.full", "no space: \"é\"\n"), Failure);
-    check!(
-        Damage {
-            at: 1,
-            object: "a/b".into(),
-            message: "cut off".into()
-        },
-        Damage
-    );
-    check!(
-        Gap {
-            from: u64::MAX - 1,
-            to: u64::MAX,
-            at: 0,
-            reason: String::new()
-        },
-        Gap
-    );
+    check!(Damage { at: 1, object: "a/b".into(), message: "cut off".into() }, Damage);
+    check!(Gap { from: u64::MAX - 1, to: u64::MAX, at: 0, reason: String::new() }, Gap);
     check!(
         Identity {
             system_identifier: u64::MAX.to_string(),

@@ -115,10 +115,7 @@ impl Control {
     /// If it is too short, of an unknown version, or its checksum is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlError> {
         let short = ControlError::Short(bytes.len());
-        let version = bytes
-            .get(8..)
-            .and_then(|rest| Fields::new(rest).u32())
-            .ok_or(short.clone())?;
+        let version = bytes.get(8..).and_then(|rest| Fields::new(rest).u32()).ok_or(short.clone())?;
         // 18 put one flag before the last field.
         let covered = match version {
             1300 | 1700 => 288,

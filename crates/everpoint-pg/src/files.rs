@@ -183,14 +183,7 @@ fn relation_file(name: &str) -> Option<(Pages, bool)> {
         Some((relation, "init")) => (relation, Fork::Init),
         Some(_) => return None,
     };
-    Some((
-        Pages {
-            relation: number(relation)?,
-            fork,
-            segment,
-        },
-        temporary,
-    ))
+    Some((Pages { relation: number(relation)?, fork, segment }, temporary))
 }
 
 #[cfg(test)]
@@ -206,10 +199,7 @@ mod tests {
         assert_eq!(pages("base/5/1259"), Some((1259, Fork::Main, 0)));
         assert_eq!(pages("base/5/1259_fsm.2"), Some((1259, Fork::FreeSpace, 2)));
         assert_eq!(pages("global/1262_vm"), Some((1262, Fork::Visibility, 0)));
-        assert_eq!(
-            pages("pg_tblspc/16390/PG_15_202209061/5/777_init"),
-            Some((777, Fork::Init, 0))
-        );
+        assert_eq!(pages("pg_tblspc/16390/PG_15_202209061/5/777_init"), Some((777, Fork::Init, 0)));
         let plain = [
             "base/5/PG_VERSION",
             "base/5/pg_filenode.map",
@@ -259,11 +249,7 @@ mod tests {
 
     #[test]
     fn blocks_are_counted_through_the_files_of_a_fork() {
-        let pages = Pages {
-            relation: 1,
-            fork: Fork::Main,
-            segment: 3,
-        };
+        let pages = Pages { relation: 1, fork: Fork::Main, segment: 3 };
         assert_eq!(pages.first_block(BLOCKS_PER_FILE), 393_216);
     }
 }

@@ -45,11 +45,7 @@ impl History {
         let text = String::from_utf8_lossy(content);
         let mut ancestors: Vec<Ancestor> = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let fail = |message| HistoryError {
-                timeline,
-                line: index + 1,
-                message,
-            };
+            let fail = |message| HistoryError { timeline, line: index + 1, message };
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -70,9 +66,7 @@ impl History {
     /// The timeline from which it forked, and where; `None` for a first timeline.
     #[must_use]
     pub fn fork(&self) -> Option<(u32, LogOffset)> {
-        self.ancestors
-            .last()
-            .map(|ancestor| (ancestor.timeline, ancestor.until))
+        self.ancestors.last().map(|ancestor| (ancestor.timeline, ancestor.until))
     }
 
     /// The timeline on whose log the byte at `position` lies, seen from this one.
@@ -113,11 +107,7 @@ pub fn branch_id(timeline: u32, content: &[u8]) -> BranchId {
     let hash = if content.is_empty() {
         [0; 8]
     } else {
-        blake3::hash(content)
-            .as_bytes()
-            .first_chunk::<8>()
-            .copied()
-            .unwrap_or_default()
+        blake3::hash(content).as_bytes().first_chunk::<8>().copied().unwrap_or_default()
     };
     BranchId::new(timeline, hash)
 }

@@ -41,9 +41,7 @@ impl FromStr for Lsn {
     fn from_str(text: &str) -> Result<Self, LsnError> {
         text.split_once('/')
             .and_then(|(high, low)| Some(Self(u64::from(hex32(high)?) << 32 | u64::from(hex32(low)?))))
-            .ok_or_else(|| LsnError {
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| LsnError { text: text.to_owned() })
     }
 }
 
@@ -83,11 +81,7 @@ impl SegmentName {
     pub fn containing(timeline: u32, position: LogOffset, segment_size: u64) -> Self {
         let low = position.0 & 0xFFFF_FFFF;
         let number = low.checked_div(segment_size).unwrap_or_default();
-        Self {
-            timeline,
-            high: (position.0 >> 32) as u32,
-            number: number as u32,
-        }
+        Self { timeline, high: (position.0 >> 32) as u32, number: number as u32 }
     }
 
     /// Reads a name; `None` if it is not exactly one.
@@ -95,11 +89,7 @@ impl SegmentName {
     pub fn parse(name: &str) -> Option<Self> {
         let (timeline, rest) = name.split_at_checked(8)?;
         let (high, number) = rest.split_at_checked(8)?;
-        Some(Self {
-            timeline: name_part(timeline)?,
-            high: name_part(high)?,
-            number: name_part(number)?,
-        })
+        Some(Self { timeline: name_part(timeline)?, high: name_part(high)?, number: name_part(number)? })
     }
 
     /// Position of its first byte; `None` if there is no such segment at this segment size.
@@ -200,23 +190,8 @@ mod tests {
 
     #[test]
     fn other_text_is_no_lsn() {
-        for bad in [
-            "",
-            "/",
-            "1/",
-            "/1",
-            "+1/2",
-            "1/123456789",
-            "g/1",
-            "1/2/3",
-            "0x1/2",
-            " 1/2",
-        ] {
-            assert_eq!(
-                bad.parse::<Lsn>(),
-                Err(LsnError { text: bad.to_owned() }),
-                "{bad}"
-            );
+        for bad in ["", "/", "1/", "/1", "+1/2", "1/123456789", "g/1", "1/2/3", "0x1/2", " 1/2"] {
+            assert_eq!(bad.parse::<Lsn>(), Err(LsnError { text: bad.to_owned() }), "{bad}");
         }
         assert_eq!("16/b374d848".parse(), Ok(Lsn(0x16_B374_D848)));
     }

@@ -94,9 +94,7 @@ pub fn lsn(page: &[u8]) -> Option<LogOffset> {
 }
 
 fn stored_checksum(page: &[u8]) -> Option<u16> {
-    page.get(8..)?
-        .first_chunk::<2>()
-        .map(|bytes| u16::from_le_bytes(*bytes))
+    page.get(8..)?.first_chunk::<2>().map(|bytes| u16::from_le_bytes(*bytes))
 }
 
 /// The checksum that a page at this block should have; `None` if its length is no multiple of 128 bytes or 0.

@@ -1,10 +1,5 @@
 //! The control file and the page checksums against PostgreSQL's own pg_controldata and pg_checksums.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod wal_rig;
 
@@ -33,54 +28,28 @@ fn check_control(server: &Server, state: ClusterState) {
     let control = Control::parse(&bytes).unwrap();
     let theirs = control_data(server);
     let same = |name: &str, ours: String| {
-        let value = theirs
-            .get(name)
-            .unwrap_or_else(|| panic!("no {name} in {theirs:?}"));
+        let value = theirs.get(name).unwrap_or_else(|| panic!("no {name} in {theirs:?}"));
         assert_eq!(&ours, value, "{name}");
     };
     assert_eq!(control.state, state);
     same("Database system identifier", control.system.to_string());
     same("pg_control version number", control.control_version.to_string());
     same("Catalog version number", control.catalog_version.to_string());
-    same(
-        "Latest checkpoint location",
-        Lsn::from(control.checkpoint).to_string(),
-    );
-    same(
-        "Latest checkpoint's REDO location",
-        Lsn::from(control.redo).to_string(),
-    );
+    same("Latest checkpoint location", Lsn::from(control.checkpoint).to_string());
+    same("Latest checkpoint's REDO location", Lsn::from(control.redo).to_string());
     same("Latest checkpoint's TimeLineID", control.timeline.to_string());
-    same(
-        "Minimum recovery ending location",
-        Lsn::from(control.minimum_recovery).to_string(),
-    );
-    same(
-        "Min recovery ending loc's timeline",
-        control.minimum_recovery_timeline.to_string(),
-    );
-    same(
-        "Backup start location",
-        Lsn::from(control.backup_start).to_string(),
-    );
+    same("Minimum recovery ending location", Lsn::from(control.minimum_recovery).to_string());
+    same("Min recovery ending loc's timeline", control.minimum_recovery_timeline.to_string());
+    same("Backup start location", Lsn::from(control.backup_start).to_string());
     same("Backup end location", Lsn::from(control.backup_end).to_string());
     let level = ["minimal", "replica", "logical"][control.wal_level as usize];
     same("wal_level setting", level.to_owned());
-    let limits = [
-        "connections",
-        "worker_processes",
-        "wal_senders",
-        "prepared_xacts",
-        "locks_per_xact",
-    ];
+    let limits = ["connections", "worker_processes", "wal_senders", "prepared_xacts", "locks_per_xact"];
     for (name, limit) in limits.iter().zip(control.limits) {
         same(&format!("max_{name} setting"), limit.to_string());
     }
     same("Database block size", control.page_size.to_string());
-    same(
-        "Blocks per segment of large relation",
-        control.pages_per_file.to_string(),
-    );
+    same("Blocks per segment of large relation", control.pages_per_file.to_string());
     same("WAL block size", control.log_page_size.to_string());
     same("Bytes per WAL segment", control.segment_size.to_string());
     same("Data page checksum version", control.checksum_version.to_string());
@@ -103,10 +72,7 @@ fn check_control(server: &Server, state: ClusterState) {
         damaged[bit / 8] ^= 1 << (bit % 8);
         if damaged[..292] != bytes[..292] {
             let result = Control::parse(&damaged);
-            assert!(
-                matches!(result, Err(ControlError::Checksum | ControlError::Version(_))),
-                "bit {bit}"
-            );
+            assert!(matches!(result, Err(ControlError::Checksum | ControlError::Version(_))), "bit {bit}");
         }
     }
 }
@@ -129,9 +95,7 @@ fn verify_all(server: &Server) -> (usize, Vec<(String, usize)>) {
     page_files(&server.data, "", &mut files);
     let (mut good, mut bad) = (0, Vec::new());
     for (name, bytes) in files {
-        let Class::Pages(pages) = classify(&name) else {
-            unreachable!()
-        };
+        let Class::Pages(pages) = classify(&name) else { unreachable!() };
         for (block, page) in bytes.chunks(PAGE_BYTES).enumerate() {
             match verify(page, pages.first_block(BLOCKS_PER_FILE) + block as u32) {
                 Verdict::Ok | Verdict::New => good += 1,
@@ -145,19 +109,10 @@ fn verify_all(server: &Server) -> (usize, Vec<(String, usize)>) {
 /// What pg_checksums says of a stopped cluster: pages scanned, bad ones. That of 14 reads 13's files too.
 fn pg_checksums(server: &Server) -> (usize, usize) {
     let mut command = as_server_user(programs(server.major.max(14)).join("pg_checksums"));
-    let output = command
-        .env("LC_ALL", "C")
-        .arg("--check")
-        .arg("-D")
-        .arg(&server.data)
-        .output()
-        .unwrap();
+    let output = command.env("LC_ALL", "C").arg("--check").arg("-D").arg(&server.data).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = |label: &str| {
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(label))
-            .unwrap_or_else(|| panic!("{text}"));
+        let line = text.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("{text}"));
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     };
     (number("Blocks scanned"), number("Bad checksums"))

@@ -1,10 +1,5 @@
 //! A copy that replays CREATE and DROP TABLESPACE beside production never touches production's directories.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod wal_rig;
 
@@ -37,18 +32,13 @@ fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// Everything that creates and drops tablespaces, with a production that still lives in one of them.
 fn never_touches_production(major: u32) {
     let production = Production::new(major, &["allow_in_place_tablespaces=on"]);
-    let spaces: Vec<PathBuf> = ["one", "two"]
-        .iter()
-        .map(|name| production.server.sockets.join(name))
-        .collect();
+    let spaces: Vec<PathBuf> =
+        ["one", "two"].iter().map(|name| production.server.sockets.join(name)).collect();
     let server = &production.server;
     make_directory(&spaces[0]);
     make_directory(&spaces[1]);
     let create = |name: &str, place: &Path| {
-        server.sql(&format!(
-            "create tablespace {name} location '{}'",
-            place.display()
-        ));
+        server.sql(&format!("create tablespace {name} location '{}'", place.display()));
     };
     create("gone", &spaces[0]);
     server.sql("create table g tablespace gone as select generate_series(1, 1000) i");
@@ -59,23 +49,15 @@ fn never_touches_production(major: u32) {
     // Many, so that some records cross pages and a segment's end.
     for round in 0..60 {
         let filler = "x".repeat(40 + round * 13 % 400);
-        server.sql(&format!(
-            "select pg_logical_emit_message(false, 'fill', repeat('{filler}', 90))"
-        ));
+        server.sql(&format!("select pg_logical_emit_message(false, 'fill', repeat('{filler}', 90))"));
         create("short", &spaces[1]);
         server.sql("drop tablespace short");
     }
     create("mapped", &spaces[1]);
     server.sql("create table m tablespace mapped as select generate_series(1, 700) i");
-    let mapped: u32 = server
-        .sql("select oid from pg_tablespace where spcname = 'mapped'")
-        .parse()
-        .unwrap();
+    let mapped: u32 = server.sql("select oid from pg_tablespace where spcname = 'mapped'").parse().unwrap();
     let xid = production.insert(2);
-    let stop = Some(StopAt {
-        record: production.commit_of(xid),
-        inclusive: true,
-    });
+    let stop = Some(StopAt { record: production.commit_of(xid), inclusive: true });
     server.sql("checkpoint");
 
     let segments = production.archived();
@@ -85,10 +67,7 @@ fn never_touches_production(major: u32) {
     for (start, bytes) in &segments {
         let mut bytes = bytes.clone();
         let mut neighbour = |at: LogOffset| {
-            Ok(segments
-                .iter()
-                .find(|(start, _)| *start == at)
-                .map(|(_, bytes)| bytes.clone()))
+            Ok(segments.iter().find(|(start, _)| *start == at).map(|(_, bytes)| bytes.clone()))
         };
         changed += u32::from(rewrite_for_copy(&mut bytes, *start, SEGMENT, &mut neighbour).unwrap());
         let path = safe.join(SegmentName::containing(1, *start, SEGMENT).to_string());

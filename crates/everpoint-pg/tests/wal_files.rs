@@ -1,10 +1,5 @@
 //! Backup by reading files, from real servers under load: what was read must become a server again.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod wal_rig;
 
@@ -35,20 +30,10 @@ struct PsqlSession {
 
 impl PsqlSession {
     fn new(server: &Server) -> Self {
-        let mut child = server
-            .psql("postgres")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = server.psql("postgres").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        Self {
-            child,
-            input,
-            output,
-            major: server.major,
-        }
+        Self { child, input, output, major: server.major }
     }
 
     fn ask(&mut self, sql: &str) -> String {
@@ -80,20 +65,11 @@ impl BackupSession for PsqlSession {
             format!("pg_start_backup('{label}', {fast}, false)")
         };
         let position: Lsn = self.ask(&format!("select {call}")).parse().unwrap();
-        Ok(SessionStart {
-            position: position.into(),
-            timeline: 1,
-            started_at: Micros(0),
-            expected_bytes: 0,
-        })
+        Ok(SessionStart { position: position.into(), timeline: 1, started_at: Micros(0), expected_bytes: 0 })
     }
 
     fn stop(&mut self) -> Result<SessionStop, EngineError> {
-        let call = if self.major >= 15 {
-            "pg_backup_stop(false)"
-        } else {
-            "pg_stop_backup(false, false)"
-        };
+        let call = if self.major >= 15 { "pg_backup_stop(false)" } else { "pg_stop_backup(false, false)" };
         let answer = self.ask(&format!(
             "select lsn || E'\\x01' || labelfile || E'\\x01' || coalesce(spcmapfile, '') from {call}"
         ));
@@ -160,12 +136,7 @@ impl ImageWorker for DirectoryWorker<'_> {
             return Ok(());
         }
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let target = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .unwrap();
+        let target = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).unwrap();
         target.write_all_at(part.data, part.offset).unwrap();
         Ok(())
     }
@@ -199,10 +170,7 @@ fn give_to_server(path: &Path) {
 
 fn bench(server: &Server, arguments: &[&str]) -> std::process::Command {
     let mut command = wal_rig::as_server_user(programs(18).join("pgbench"));
-    command
-        .args(arguments)
-        .args(["-U", "postgres", "-h"])
-        .arg(&server.sockets);
+    command.args(arguments).args(["-U", "postgres", "-h"]).arg(&server.sockets);
     command.args(["-p", &server.port.to_string(), "postgres"]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
@@ -213,19 +181,13 @@ fn backup_and_restore(major: u32) {
     let mut server = Server::start(major, 16, true, &["allow_in_place_tablespaces=on"]);
     let space = server.sockets.join("space");
     run(wal_rig::as_server_user("mkdir").arg(&space));
-    server.sql(&format!(
-        "create tablespace outside location '{}'",
-        space.display()
-    ));
+    server.sql(&format!("create tablespace outside location '{}'", space.display()));
     // In one psql -c a tablespace can't be made together with something else.
     let mut in_place = server.psql("postgres");
     run(in_place
         .args(["-c", "set allow_in_place_tablespaces = on"])
         .args(["-c", "create tablespace inside location ''"]));
-    run(&mut bench(
-        &server,
-        &["-iq", "-s", "3", "--unlogged-tables", "--tablespace=outside"],
-    ));
+    run(&mut bench(&server, &["-iq", "-s", "3", "--unlogged-tables", "--tablespace=outside"]));
     server.sql("alter table pgbench_accounts set logged; alter table pgbench_tellers set logged");
     server.sql("alter table pgbench_branches set logged; alter table pgbench_history set logged");
     server.sql("create unlogged table unlogged as select generate_series(1, 5000) i");
@@ -334,11 +296,7 @@ fn damaged_pages_are_told_and_maps_are_emptied() {
     server.sql("checkpoint");
     let path = server.sql("select pg_relation_filepath('t')");
     let flip = |path: &str, at: u64| {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(server.data.join(path))
-            .unwrap();
+        let file = fs::OpenOptions::new().read(true).write(true).open(server.data.join(path)).unwrap();
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).unwrap();
         file.write_all_at(&[byte[0] ^ 4], at).unwrap();
@@ -352,11 +310,7 @@ fn damaged_pages_are_told_and_maps_are_emptied() {
     let mut session = PsqlSession::new(&server);
     backup_files(&server.data, &[], &mut session, &options(2), &sink).unwrap();
     assert_eq!(*sink.damaged.lock().unwrap(), [(path.clone(), 3), (path, 200)]);
-    assert!(
-        fs::read(image.join(map)).unwrap()[8192..16384]
-            .iter()
-            .all(|byte| *byte == 0)
-    );
+    assert!(fs::read(image.join(map)).unwrap()[8192..16384].iter().all(|byte| *byte == 0));
 }
 
 #[test]

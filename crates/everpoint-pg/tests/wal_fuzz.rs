@@ -1,12 +1,7 @@
 //! Damaged and random log: never a panic, never a flipped bit unnoticed, the same result however it is cut.
 //!
 //! Fault model: single flipped bits, zeroed stretches, swapped pages and random bytes, anywhere in real log.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod wal_rig;
 
@@ -43,9 +38,7 @@ fn real_log() -> (LogOffset, Vec<u8>) {
     let mut server = Server::start(18, 1, true, &[]);
     server.sql("create table t(i int, v text)");
     for round in 0..6 {
-        server.sql(&format!(
-            "insert into t select i, repeat('{round}', i) from generate_series(1, 400) i"
-        ));
+        server.sql(&format!("insert into t select i, repeat('{round}', i) from generate_series(1, 400) i"));
         server.sql("select pg_logical_emit_message(true, 'big', repeat('0123456789', 40000))");
         server.sql(
             "begin; insert into t values (1); savepoint a; insert into t values (2); rollback to a; commit",
@@ -61,18 +54,12 @@ fn real_log() -> (LogOffset, Vec<u8>) {
         .filter(|(start, bytes)| {
             let digest = digest_of_segment(bytes, *start, SEGMENT, None);
             // Full: what follows the last record is the beginning of another.
-            digest
-                .last_record
-                .is_some_and(|last| start.plus(SEGMENT).since(last.end) < 500_000)
+            digest.last_record.is_some_and(|last| start.plus(SEGMENT).since(last.end) < 500_000)
                 && !matches!(digest.verdict, Verdict::Broken { .. })
         })
         .collect();
     let start = segments[0].0;
-    let bytes: Vec<u8> = segments
-        .iter()
-        .take(3)
-        .flat_map(|(_, bytes)| bytes.clone())
-        .collect();
+    let bytes: Vec<u8> = segments.iter().take(3).flat_map(|(_, bytes)| bytes.clone()).collect();
     assert_eq!(bytes.len() as u64, 3 * SEGMENT);
     (start, bytes)
 }
@@ -111,39 +98,18 @@ fn cuts_do_not_matter(start: LogOffset, bytes: &[u8]) {
         let pieces = decode_cut(bytes, start, &mut Random(seed * 7919));
         let events: Vec<_> = pieces.iter().flat_map(|piece| piece.events.clone()).collect();
         assert_eq!(events, whole.events, "seed {seed}");
-        assert_eq!(
-            pieces.iter().map(|piece| piece.records).sum::<u64>(),
-            whole.records,
-            "seed {seed}"
-        );
-        let broken = pieces
-            .iter()
-            .any(|piece| matches!(piece.verdict, Verdict::Broken { .. }));
-        assert!(
-            !broken,
-            "seed {seed}: {:?}",
-            pieces.iter().map(|it| &it.verdict).collect::<Vec<_>>()
-        );
-        assert_eq!(
-            pieces.iter().find_map(|piece| piece.first_record),
-            whole.first_record
-        );
-        assert_eq!(
-            pieces.iter().rev().find_map(|piece| piece.last_record),
-            whole.last_record
-        );
+        assert_eq!(pieces.iter().map(|piece| piece.records).sum::<u64>(), whole.records, "seed {seed}");
+        let broken = pieces.iter().any(|piece| matches!(piece.verdict, Verdict::Broken { .. }));
+        assert!(!broken, "seed {seed}: {:?}", pieces.iter().map(|it| &it.verdict).collect::<Vec<_>>());
+        assert_eq!(pieces.iter().find_map(|piece| piece.first_record), whole.first_record);
+        assert_eq!(pieces.iter().rev().find_map(|piece| piece.last_record), whole.last_record);
     }
 }
 
 /// The bytes that belong to whole records.
 fn covered(start: LogOffset, bytes: &[u8]) -> Vec<(usize, usize)> {
     records(bytes, start, SEGMENT, None)
-        .map(|record| {
-            (
-                record.span.start.since(start) as usize,
-                record.span.end.since(start) as usize,
-            )
-        })
+        .map(|record| (record.span.start.since(start) as usize, record.span.end.since(start) as usize))
         .collect()
 }
 
@@ -180,10 +146,7 @@ fn try_everything(bytes: &mut [u8], start: LogOffset, random: &mut Random) {
     let carry = last_carry_of_segment(bytes, start, SEGMENT, None);
     drop(digest_of_segment(bytes, start, SEGMENT, Some(carry)));
     drop(decode_cut(bytes, start, random));
-    assert_eq!(
-        records(bytes, start, SEGMENT, None).count() as u64,
-        digest.records
-    );
+    assert_eq!(records(bytes, start, SEGMENT, None).count() as u64, digest.records);
     let mut none = |_| Ok(None);
     let _ = rewrite_for_copy(bytes, start, SEGMENT, &mut none);
     let _ = Control::parse(bytes);
@@ -209,9 +172,7 @@ fn damaged_log_is_noticed_and_never_panics() {
                 0 => damaged[at] ^= 1 << random.below(8),
                 1 => damaged[at..at + length].fill(0),
                 2 => damaged.copy_within(at..at + length, random.below(10_000)),
-                _ => damaged[at..at + 64]
-                    .iter_mut()
-                    .for_each(|byte| *byte = random.next() as u8),
+                _ => damaged[at..at + 64].iter_mut().for_each(|byte| *byte = random.next() as u8),
             }
         }
         if round % 4 == 0 {
@@ -273,8 +234,5 @@ fn a_record_of_hundreds_of_megabytes_is_not_kept_in_memory() {
         assert!(decoder.carry().bytes.len() <= 24);
     }
     let found = decoder.cut();
-    assert_eq!(
-        (found.verdict, found.records, found.system),
-        (Verdict::Intact, 1, 9)
-    );
+    assert_eq!((found.verdict, found.records, found.system), (Verdict::Intact, 1, 9));
 }

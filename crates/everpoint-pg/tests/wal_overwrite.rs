@@ -1,10 +1,5 @@
 //! A record that a crash cut off, on a real server: what replaces it is read as PostgreSQL's own pg_waldump reads it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod wal_rig;
 
@@ -44,9 +39,7 @@ fn aborted_record_is_replaced(major: u32) {
         .collect();
     let start = segments[0].0;
     let all: Vec<u8> = segments.iter().flat_map(|(_, _, bytes)| bytes.clone()).collect();
-    let ours: Vec<_> = records(&all, start, SEGMENT, None)
-        .map(|it| Lsn::from(it.span.start))
-        .collect();
+    let ours: Vec<_> = records(&all, start, SEGMENT, None).map(|it| Lsn::from(it.span.start)).collect();
     let dump = as_server_user(programs(major).join("pg_waldump"))
         .arg("-p")
         .arg(server.data.join("pg_wal"))
@@ -56,16 +49,7 @@ fn aborted_record_is_replaced(major: u32) {
     let text = String::from_utf8_lossy(&dump.stdout).into_owned();
     let theirs: Vec<Lsn> = text
         .lines()
-        .map(|line| {
-            line.split_once("lsn: ")
-                .unwrap()
-                .1
-                .split(',')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        })
+        .map(|line| line.split_once("lsn: ").unwrap().1.split(',').next().unwrap().parse().unwrap())
         .collect();
     assert!(text.contains("OVERWRITE_CONTRECORD"), "{text}");
     assert_eq!(ours, theirs);
@@ -76,16 +60,8 @@ fn aborted_record_is_replaced(major: u32) {
     for segment in all.chunks(SEGMENT as usize) {
         decoder.feed(segment);
         let found = decoder.cut();
-        assert!(
-            !matches!(found.verdict, Verdict::Broken { .. }),
-            "{:?}",
-            found.verdict
-        );
-        commits += found
-            .events
-            .iter()
-            .filter(|event| matches!(event, LogEvent::Commit(_)))
-            .count();
+        assert!(!matches!(found.verdict, Verdict::Broken { .. }), "{:?}", found.verdict);
+        commits += found.events.iter().filter(|event| matches!(event, LogEvent::Commit(_))).count();
     }
     assert!(commits >= 3);
 }

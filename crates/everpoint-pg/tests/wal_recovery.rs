@@ -1,10 +1,5 @@
 //! Recovery on real servers: to the very record, never past it, and never into production's directories.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod wal_rig;
 
@@ -30,10 +25,7 @@ fn stops_at_the_record(major: u32) {
         assert_eq!(fs::read_dir(copy.join("pg_replslot")).unwrap().count(), 0);
         let port = free_port();
         let copy = Recovered::start(major, &copy, stop, Some(port)).unwrap();
-        assert_eq!(
-            copy.sql("select string_agg(i::text, ',' order by i) from t"),
-            rows
-        );
+        assert_eq!(copy.sql("select string_agg(i::text, ',' order by i) from t"), rows);
         assert_eq!(copy.reached.port, port);
         assert_eq!(copy.reached.position > record, inclusive);
         assert!(copy.reached.last_commit.is_some());
@@ -41,10 +33,7 @@ fn stops_at_the_record(major: u32) {
         assert!(copy.events.contains(&RecoveryEvent::Promoting));
         copy.sql("insert into t values (100)");
         let shown = |name: &str| copy.sql(&format!("show {name}"));
-        assert_eq!(
-            (shown("archive_mode").as_str(), shown("work_mem").as_str()),
-            ("off", "4MB")
-        );
+        assert_eq!((shown("archive_mode").as_str(), shown("work_mem").as_str()), ("off", "4MB"));
         assert_eq!(shown("max_logical_replication_workers"), "0");
         assert!(copy.directory.join("postgresql.conf.production").exists());
     }
@@ -71,31 +60,17 @@ fn a_target_that_is_not_reached_is_a_shortfall_and_leaves_no_server() {
     let xid = production.insert(2);
     let record = production.commit_of(xid);
     let copy = production.copy("copy");
-    let stop = Some(StopAt {
-        record: record.plus(64 << 20),
-        inclusive: true,
-    });
+    let stop = Some(StopAt { record: record.plus(64 << 20), inclusive: true });
     prepare_recovery(&production.settings(&copy, &production.archive, stop)).unwrap();
-    let error = Recovered::start(16, &copy, stop, Some(free_port()))
-        .err()
-        .unwrap();
-    assert_eq!(
-        (error.code, error.class),
-        ("pg.recovery_short", FailureClass::Shortfall),
-        "{error}"
-    );
+    let error = Recovered::start(16, &copy, stop, Some(free_port())).err().unwrap();
+    assert_eq!((error.code, error.class), ("pg.recovery_short", FailureClass::Shortfall), "{error}");
     assert!(!copy.join("postmaster.pid").exists());
 
     // A record that is none: the server would stop after the next one; we notice.
-    let stop = Some(StopAt {
-        record: LogOffset(record.0 - 8),
-        inclusive: true,
-    });
+    let stop = Some(StopAt { record: LogOffset(record.0 - 8), inclusive: true });
     let copy = production.copy("between");
     prepare_recovery(&production.settings(&copy, &production.archive, stop)).unwrap();
-    let error = Recovered::start(16, &copy, stop, Some(free_port()))
-        .err()
-        .unwrap();
+    let error = Recovered::start(16, &copy, stop, Some(free_port())).err().unwrap();
     assert_eq!(error.code, "pg.recovery_short", "{error}");
     assert!(!copy.join("postmaster.pid").exists());
 }
@@ -104,16 +79,11 @@ fn a_target_that_is_not_reached_is_a_shortfall_and_leaves_no_server() {
 fn kept_configuration_gains_only_recovery() {
     let production = Production::new(17, &[]);
     let xid = production.insert(2);
-    let stop = Some(StopAt {
-        record: production.commit_of(xid),
-        inclusive: true,
-    });
+    let stop = Some(StopAt { record: production.commit_of(xid), inclusive: true });
     let copy = production.copy("copy");
     let mut settings = production.settings(&copy, &production.archive, stop);
     settings.keep_configuration = true;
-    settings
-        .facts
-        .push(("max_connections".to_owned(), "333".to_owned()));
+    settings.facts.push(("max_connections".to_owned(), "333".to_owned()));
     prepare_recovery(&settings).unwrap();
     prepare_recovery(&settings).unwrap();
     let text = fs::read_to_string(copy.join("postgresql.auto.conf")).unwrap();
@@ -131,20 +101,11 @@ fn the_log_left_in_a_directory_is_found_to_its_last_record() {
     for row in 2..40 {
         let _ = production.insert(row);
     }
-    production
-        .server
-        .sql("select pg_logical_emit_message(true, 'big', repeat('0123456789', 500000))");
-    let end: Lsn = production
-        .server
-        .sql("select pg_current_wal_insert_lsn()")
-        .parse()
-        .unwrap();
+    production.server.sql("select pg_logical_emit_message(true, 'big', repeat('0123456789', 500000))");
+    let end: Lsn = production.server.sql("select pg_current_wal_insert_lsn()").parse().unwrap();
     production.server.crash();
     let found = local_log(&production.server.data, 1, SEGMENT).unwrap().unwrap();
-    assert!(
-        found.to >= LogOffset::from(end) || LogOffset::from(end).since(found.to) < 8,
-        "{found:?} {end}"
-    );
+    assert!(found.to >= LogOffset::from(end) || LogOffset::from(end).since(found.to) < 8, "{found:?} {end}");
     assert!(found.from < found.to);
     assert_eq!(local_log(&production.base, 1, SEGMENT).unwrap(), None);
     assert_eq!(local_log(&production.server.data, 2, SEGMENT).unwrap(), None);

@@ -1,12 +1,7 @@
 //! Records of CREATE TABLESPACE at every place where a record can be split by pages and segments.
 //!
 //! Fault model: made-up log, right in every header, link and checksum; the neighbour of a segment may be missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use everpoint_core::{LogEvent, LogOffset, Verdict};
 use everpoint_pg::recovery::rewrite_for_copy;
@@ -23,10 +18,7 @@ struct LogWriter {
 
 impl LogWriter {
     fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            previous: START - 64,
-        }
+        Self { bytes: Vec::new(), previous: START - 64 }
     }
 
     fn position(&self) -> u64 {
@@ -105,20 +97,12 @@ fn create(path: &str) -> Vec<u8> {
 
 fn paths(bytes: &[u8]) -> Vec<String> {
     let digest = digest_of_segment(bytes, LogOffset(START), SEGMENT, None);
-    assert!(
-        !matches!(digest.verdict, Verdict::Broken { .. }),
-        "{:?}",
-        digest.verdict
-    );
+    assert!(!matches!(digest.verdict, Verdict::Broken { .. }), "{:?}", digest.verdict);
     digest
         .events
         .into_iter()
         .filter_map(|event| match event {
-            LogEvent::TablespaceCreate {
-                path,
-                tablespace: 16_999,
-                ..
-            } => Some(path),
+            LogEvent::TablespaceCreate { path, tablespace: 16_999, .. } => Some(path),
             _ => None,
         })
         .collect()
@@ -147,9 +131,7 @@ fn a_path_is_emptied_wherever_its_record_is_split() {
                 let start = LogOffset(START + index as u64 * SEGMENT);
                 let mut neighbour = |at: LogOffset| {
                     let from = at.0.checked_sub(START).map(|from| from as usize);
-                    Ok(from
-                        .and_then(|from| whole.get(from..from + SEGMENT as usize))
-                        .map(<[u8]>::to_vec))
+                    Ok(from.and_then(|from| whole.get(from..from + SEGMENT as usize)).map(<[u8]>::to_vec))
                 };
                 changed += u32::from(rewrite_for_copy(segment, start, SEGMENT, &mut neighbour).unwrap());
             }
@@ -173,14 +155,8 @@ fn a_missing_neighbour_leaves_a_record_that_nobody_can_replay() {
     assert!(!rewrite_for_copy(first, LogOffset(START), SEGMENT, &mut none).unwrap());
     assert!(!rewrite_for_copy(second, LogOffset(START + SEGMENT), SEGMENT, &mut none).unwrap());
     // A neighbour that can't be read is another matter: the record may be replayed.
-    let mut failing = |_| {
-        Err(everpoint_engine::EngineError::new(
-            "test",
-            "read",
-            "a segment",
-            "it can't be read",
-        ))
-    };
+    let mut failing =
+        |_| Err(everpoint_engine::EngineError::new("test", "read", "a segment", "it can't be read"));
     assert!(rewrite_for_copy(first, LogOffset(START), SEGMENT, &mut failing).is_err());
     assert!(rewrite_for_copy(second, LogOffset(START + SEGMENT), SEGMENT, &mut failing).is_err());
 }

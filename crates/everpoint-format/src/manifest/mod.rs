@@ -139,10 +139,7 @@ impl Extent {
 }
 
 fn invalid(why: impl Into<String>) -> FormatError {
-    FormatError::Invalid {
-        what: "a manifest".to_owned(),
-        why: why.into(),
-    }
+    FormatError::Invalid { what: "a manifest".to_owned(), why: why.into() }
 }
 
 /// What must hold of every entry, when it is written and when it is read.
@@ -159,16 +156,12 @@ fn check(entry: &FileEntry, before: Option<&str>) -> Result<(), FormatError> {
         if extent.length() == 0 {
             return Err(invalid(format!("{path} has an empty extent")));
         }
-        if let Extent::Stored {
-            length, frame, skip, ..
-        } = extent
+        if let Extent::Stored { length, frame, skip, .. } = extent
             && u64::from(*skip) + u64::from(*length) > u64::from(frame.raw)
         {
             return Err(invalid(format!("an extent of {path} reaches beyond its frame")));
         }
-        sum = sum
-            .checked_add(extent.length())
-            .ok_or_else(|| invalid("a file beyond all measure"))?;
+        sum = sum.checked_add(extent.length()).ok_or_else(|| invalid("a file beyond all measure"))?;
     }
     if sum != entry.size {
         return Err(invalid(format!("the extents of {path} don't add up to its size")));

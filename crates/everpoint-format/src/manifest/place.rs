@@ -52,18 +52,10 @@ pub(super) struct Places {
 }
 
 /// So that the first frame of a pack is the one behind this.
-const BEFORE_FIRST: FrameRef = FrameRef {
-    number: u32::MAX,
-    offset: HEADER_LEN as u32,
-    stored: 0,
-    raw: 0,
-};
+const BEFORE_FIRST: FrameRef = FrameRef { number: u32::MAX, offset: HEADER_LEN as u32, stored: 0, raw: 0 };
 
 const fn behind(frame: &FrameRef) -> (u32, u32) {
-    (
-        frame.number.wrapping_add(1),
-        frame.offset.wrapping_add(frame.stored),
-    )
+    (frame.number.wrapping_add(1), frame.offset.wrapping_add(frame.stored))
 }
 
 impl Places {
@@ -77,20 +69,13 @@ impl Places {
     }
 
     fn last_of(&mut self, pack: usize) -> Result<&mut FrameRef, FormatError> {
-        self.last
-            .get_mut(pack)
-            .ok_or_else(|| invalid("an extent in a pack that is not named"))
+        self.last.get_mut(pack).ok_or_else(|| invalid("an extent in a pack that is not named"))
     }
 
     /// Appends an extent.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, place: Place) -> Result<(), FormatError> {
         let (pack, frame, skip, length) = match place {
-            Place::Stored {
-                pack,
-                frame,
-                skip,
-                length,
-            } => (pack, frame, skip, length),
+            Place::Stored { pack, frame, skip, length } => (pack, frame, skip, length),
             Place::Zero { length } => {
                 out.push(0);
                 put(out, length);
@@ -138,9 +123,7 @@ impl Places {
     pub(super) fn read<R: Read>(&mut self, fields: &mut Fields<R>) -> Result<Place, FormatError> {
         let bits = fields.byte()?;
         if bits == 0 {
-            return Ok(Place::Zero {
-                length: fields.number()?,
-            });
+            return Ok(Place::Zero { length: fields.number()? });
         }
         let named = bits & (NEXT_FRAME | OTHER_FRAME) != 0;
         let both = bits & (NEXT_FRAME | OTHER_FRAME) == NEXT_FRAME | OTHER_FRAME;
@@ -163,25 +146,13 @@ impl Places {
         }
         if named {
             frame.stored = fields.number32()?;
-            frame.raw = if bits & SAME_RAW != 0 {
-                raw
-            } else {
-                fields.number32()?
-            };
+            frame.raw = if bits & SAME_RAW != 0 { raw } else { fields.number32()? };
         }
         *last = frame;
         (self.pack, self.raw) = (pack, frame.raw);
-        let (skip, length) = if bits & WHOLE != 0 {
-            (0, frame.raw)
-        } else {
-            (fields.number32()?, fields.number32()?)
-        };
-        Ok(Place::Stored {
-            pack,
-            frame,
-            skip,
-            length,
-        })
+        let (skip, length) =
+            if bits & WHOLE != 0 { (0, frame.raw) } else { (fields.number32()?, fields.number32()?) };
+        Ok(Place::Stored { pack, frame, skip, length })
     }
 }
 
@@ -203,24 +174,9 @@ mod tests {
         let pack = places.name_pack().unwrap();
         let mut costs = Vec::new();
         for number in 0..5 {
-            let frame = FrameRef {
-                number,
-                offset,
-                stored: 100_000 + number,
-                raw: 262_144,
-            };
+            let frame = FrameRef { number, offset, stored: 100_000 + number, raw: 262_144 };
             let before = out.len();
-            places
-                .write(
-                    &mut out,
-                    Place::Stored {
-                        pack,
-                        frame,
-                        skip: 0,
-                        length: frame.raw,
-                    },
-                )
-                .unwrap();
+            places.write(&mut out, Place::Stored { pack, frame, skip: 0, length: frame.raw }).unwrap();
             costs.push(out.len() - before);
             offset += frame.stored;
         }
@@ -243,11 +199,7 @@ mod tests {
             let mut places = Places::default();
             places.name_pack().unwrap();
             let bytes = [bits, 2, 2, 2, 2, 2, 2];
-            assert_eq!(
-                places.read(&mut Fields(bytes.as_slice())).is_ok(),
-                good,
-                "{bits:#b}"
-            );
+            assert_eq!(places.read(&mut Fields(bytes.as_slice())).is_ok(), good, "{bits:#b}");
         }
     }
 }

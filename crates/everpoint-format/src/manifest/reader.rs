@@ -38,23 +38,12 @@ impl<R: Read> ManifestReader<R> {
         let mut fields = Fields(input);
         let version = fields.byte()?;
         if version != VERSION {
-            return Err(FormatError::UnknownVersion {
-                version: u16::from(version),
-            });
+            return Err(FormatError::UnknownVersion { version: u16::from(version) });
         }
         let json = fields.bytes()?;
         let record = serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;
         let (packs, places) = (Vec::new(), Places::default());
-        Ok(Self {
-            fields,
-            record,
-            packs,
-            places,
-            path: None,
-            files: 0,
-            bytes: 0,
-            state: State::Reading,
-        })
+        Ok(Self { fields, record, packs, places, path: None, files: 0, bytes: 0, state: State::Reading })
     }
 
     /// The record.
@@ -81,11 +70,7 @@ impl<R: Read> ManifestReader<R> {
             State::Reading => self.state = State::Failed,
         }
         let entry = self.item()?;
-        self.state = if entry.is_some() {
-            State::Reading
-        } else {
-            State::Ended
-        };
+        self.state = if entry.is_some() { State::Reading } else { State::Ended };
         Ok(entry)
     }
 
@@ -119,11 +104,7 @@ impl<R: Read> ManifestReader<R> {
         let path = self.take_path()?;
         let kind = self.fields.byte()?;
         let kind = FileKind::from_byte(kind).ok_or_else(|| invalid(format!("file kind {kind}")))?;
-        let (mode, modified, size) = (
-            self.fields.number32()?,
-            self.fields.signed()?,
-            self.fields.number()?,
-        );
+        let (mode, modified, size) = (self.fields.number32()?, self.fields.signed()?, self.fields.number()?);
         let page_hashes = self.fields.number()?.checked_sub(1);
         let content_hash = match self.fields.byte()? {
             0 => None,
@@ -132,23 +113,11 @@ impl<R: Read> ManifestReader<R> {
         };
         let damaged = self.list(|reader| reader.fields.number32())?;
         let extents = self.list(Self::extent)?;
-        let entry = FileEntry {
-            path,
-            kind,
-            mode,
-            modified,
-            size,
-            extents,
-            page_hashes,
-            content_hash,
-            damaged,
-        };
+        let entry =
+            FileEntry { path, kind, mode, modified, size, extents, page_hashes, content_hash, damaged };
         check(&entry, self.path.as_deref())?;
         self.files += 1;
-        self.bytes = self
-            .bytes
-            .checked_add(size)
-            .ok_or_else(|| invalid("an image beyond all measure"))?;
+        self.bytes = self.bytes.checked_add(size).ok_or_else(|| invalid("an image beyond all measure"))?;
         self.path = Some(entry.path.clone());
         Ok(entry)
     }
@@ -156,9 +125,7 @@ impl<R: Read> ManifestReader<R> {
     fn take_path(&mut self) -> Result<String, FormatError> {
         let shared = usize::try_from(self.fields.number()?).unwrap_or(usize::MAX);
         let before = self.path.as_deref().unwrap_or_default();
-        let head = before
-            .get(..shared)
-            .ok_or_else(|| invalid("a path that shares more than there is"))?;
+        let head = before.get(..shared).ok_or_else(|| invalid("a path that shares more than there is"))?;
         let rest = self.fields.text(MAX_PATH as u64)?;
         Ok(format!("{head}{rest}"))
     }
@@ -182,22 +149,10 @@ impl<R: Read> ManifestReader<R> {
     fn extent(&mut self) -> Result<Extent, FormatError> {
         Ok(match self.places.read(&mut self.fields)? {
             Place::Zero { length } => Extent::Zero { length },
-            Place::Stored {
-                pack,
-                frame,
-                skip,
-                length,
-            } => {
-                let pack = self
-                    .packs
-                    .get(pack)
-                    .ok_or_else(|| invalid("an extent in a pack that is not named"))?;
-                Extent::Stored {
-                    length,
-                    pack: *pack,
-                    frame,
-                    skip,
-                }
+            Place::Stored { pack, frame, skip, length } => {
+                let pack =
+                    self.packs.get(pack).ok_or_else(|| invalid("an extent in a pack that is not named"))?;
+                Extent::Stored { length, pack: *pack, frame, skip }
             }
         })
     }

@@ -31,15 +31,7 @@ impl<W: Write> ManifestWriter<W> {
         put_bytes(&mut head, &json);
         out.write_all(&head)?;
         let (packs, places) = (HashMap::new(), Places::default());
-        Ok(Self {
-            out,
-            packs,
-            places,
-            path: None,
-            item: Vec::new(),
-            files: 0,
-            bytes: 0,
-        })
+        Ok(Self { out, packs, places, path: None, item: Vec::new(), files: 0, bytes: 0 })
     }
 
     /// Adds a file; paths must ascend, byte by byte.
@@ -61,10 +53,8 @@ impl<W: Write> ManifestWriter<W> {
         self.out.write_all(&item)?;
         self.item = item;
         self.files += 1;
-        self.bytes = self
-            .bytes
-            .checked_add(entry.size)
-            .ok_or_else(|| invalid("an image beyond all measure"))?;
+        self.bytes =
+            self.bytes.checked_add(entry.size).ok_or_else(|| invalid("an image beyond all measure"))?;
         self.path = Some(entry.path.clone());
         Ok(())
     }
@@ -86,33 +76,17 @@ impl<W: Write> ManifestWriter<W> {
     fn place(&self, extent: &Extent) -> Result<Place, FormatError> {
         Ok(match *extent {
             Extent::Zero { length } => Place::Zero { length },
-            Extent::Stored {
-                length,
-                pack,
-                frame,
-                skip,
-            } => {
-                let pack = self
-                    .packs
-                    .get(&pack)
-                    .ok_or_else(|| invalid("an extent in a pack that is not named"))?;
-                Place::Stored {
-                    pack: *pack,
-                    frame,
-                    skip,
-                    length,
-                }
+            Extent::Stored { length, pack, frame, skip } => {
+                let pack =
+                    self.packs.get(&pack).ok_or_else(|| invalid("an extent in a pack that is not named"))?;
+                Place::Stored { pack: *pack, frame, skip, length }
             }
         })
     }
 
     fn head(&self, item: &mut Vec<u8>, entry: &FileEntry) -> Result<(), FormatError> {
         let before = self.path.as_deref().unwrap_or_default();
-        let mut shared = before
-            .bytes()
-            .zip(entry.path.bytes())
-            .take_while(|(a, b)| a == b)
-            .count();
+        let mut shared = before.bytes().zip(entry.path.bytes()).take_while(|(a, b)| a == b).count();
         while !entry.path.is_char_boundary(shared) {
             shared -= 1;
         }
@@ -123,10 +97,7 @@ impl<W: Write> ManifestWriter<W> {
         put_signed(item, entry.modified);
         put(item, entry.size);
         let hashes = entry.page_hashes.map_or(Some(0), |first| first.checked_add(1));
-        put(
-            item,
-            hashes.ok_or_else(|| invalid("an index of page hashes beyond all measure"))?,
-        );
+        put(item, hashes.ok_or_else(|| invalid("an index of page hashes beyond all measure"))?);
         item.push(u8::from(entry.content_hash.is_some()));
         item.extend(entry.content_hash.iter().flatten());
         put(item, entry.damaged.len() as u64);

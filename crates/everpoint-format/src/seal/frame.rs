@@ -15,19 +15,11 @@ pub(super) struct Frame<'a> {
 impl<'a> Frame<'a> {
     pub(super) fn split(number: u32, bytes: &'a [u8]) -> Result<Self, FormatError> {
         let (stored, raw) = frame_lengths(bytes)?;
-        let parts = bytes
-            .split_first_chunk::<FRAME_HEADER_LEN>()
-            .and_then(|(head, rest)| {
-                rest.split_last_chunk::<TAG_LEN>()
-                    .map(|(payload, tag)| (head, payload, tag))
-            });
+        let parts = bytes.split_first_chunk::<FRAME_HEADER_LEN>().and_then(|(head, rest)| {
+            rest.split_last_chunk::<TAG_LEN>().map(|(payload, tag)| (head, payload, tag))
+        });
         match parts {
-            Some((head, payload, tag)) if stored == bytes.len() => Ok(Self {
-                head,
-                payload,
-                tag,
-                raw,
-            }),
+            Some((head, payload, tag)) if stored == bytes.len() => Ok(Self { head, payload, tag, raw }),
             _ => Err(damaged(number)),
         }
     }
@@ -46,9 +38,7 @@ impl<'a> Frame<'a> {
 }
 
 pub(super) fn damaged(number: u32) -> FormatError {
-    FormatError::Damaged {
-        what: format!("frame {number}"),
-    }
+    FormatError::Damaged { what: format!("frame {number}") }
 }
 
 /// Stored bytes (header and tag included) and raw bytes of the frame that begins here.
@@ -57,21 +47,12 @@ pub(super) fn damaged(number: u32) -> FormatError {
 /// `Truncated` or `Invalid`.
 pub fn frame_lengths(frame: &[u8]) -> Result<(usize, usize), FormatError> {
     let Some(head) = frame.first_chunk::<FRAME_HEADER_LEN>() else {
-        return Err(FormatError::Truncated {
-            what: "the header of a frame".to_owned(),
-        });
+        return Err(FormatError::Truncated { what: "the header of a frame".to_owned() });
     };
     let payload = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
     let raw = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-    let limit = if head[9] & LAST == 0 {
-        MAX_FRAME_RAW
-    } else {
-        MAX_TRAILER_RAW
-    };
-    let wrong = |why: String| FormatError::Invalid {
-        what: "the header of a frame".to_owned(),
-        why,
-    };
+    let limit = if head[9] & LAST == 0 { MAX_FRAME_RAW } else { MAX_TRAILER_RAW };
+    let wrong = |why: String| FormatError::Invalid { what: "the header of a frame".to_owned(), why };
     if head[9] & !LAST != 0 || head[10..] != [0, 0] {
         return Err(wrong("flags that this version does not know".to_owned()));
     }

@@ -20,11 +20,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn new(kind: ObjectKind, key: Option<&DataKey>, salt: [u8; 32]) -> Self {
-        Self {
-            kind: kind as u8,
-            key: key.map(DataKey::id),
-            salt,
-        }
+        Self { kind: kind as u8, key: key.map(DataKey::id), salt }
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
@@ -43,9 +39,7 @@ impl Header {
     pub(super) fn decode(name: &str, bytes: &[u8; HEADER_LEN]) -> Result<Self, FormatError> {
         let what = || "the header of an object".to_owned();
         if !bytes.starts_with(MAGIC) {
-            return Err(FormatError::NotOurs {
-                what: name.to_owned(),
-            });
+            return Err(FormatError::NotOurs { what: name.to_owned() });
         }
         // Before the version, so that a flipped bit does not pass for a later one.
         if bytes[CHECK_AT..] != check(bytes) {
@@ -56,19 +50,12 @@ impl Header {
             return Err(FormatError::UnknownVersion { version });
         }
         if bytes[11] & !ENCRYPTED != 0 || bytes[12..16] != [0; 4] {
-            return Err(FormatError::Invalid {
-                what: what(),
-                why: "flags that are not known".to_owned(),
-            });
+            return Err(FormatError::Invalid { what: what(), why: "flags that are not known".to_owned() });
         }
         let (mut id, mut salt) = ([0; 8], [0; 32]);
         id.copy_from_slice(&bytes[16..24]);
         salt.copy_from_slice(&bytes[24..CHECK_AT]);
-        Ok(Self {
-            kind: bytes[10],
-            key: (bytes[11] == ENCRYPTED).then_some(id),
-            salt,
-        })
+        Ok(Self { kind: bytes[10], key: (bytes[11] == ENCRYPTED).then_some(id), salt })
     }
 }
 

@@ -22,13 +22,8 @@ impl Key {
         key: Option<&DataKey>,
     ) -> Result<Self, FormatError> {
         let kind = [address.kind as u8];
-        let info: [&[u8]; 5] = [
-            b"everpoint object v1",
-            &address.repository.0,
-            &kind,
-            header,
-            address.name.as_bytes(),
-        ];
+        let info: [&[u8]; 5] =
+            [b"everpoint object v1", &address.repository.0, &kind, header, address.name.as_bytes()];
         let Some(key) = key else {
             let mut hasher = blake3::Hasher::new_derive_key("everpoint clear object v1");
             hasher.update(salt);
@@ -37,18 +32,11 @@ impl Key {
             });
             return Ok(Self::Checksum(*hasher.finalize().as_bytes()));
         };
-        let failed = |_| FormatError::Engine {
-            what: "key derivation",
-        };
+        let failed = |_| FormatError::Engine { what: "key derivation" };
         let mut subkey = [0; 32];
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(key.secret());
-        extracted
-            .expand(&info, hkdf::HKDF_SHA256)
-            .and_then(|okm| okm.fill(&mut subkey))
-            .map_err(failed)?;
-        Ok(Self::Cipher(LessSafeKey::new(
-            UnboundKey::new(&AES_256_GCM, &subkey).map_err(failed)?,
-        )))
+        extracted.expand(&info, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut subkey)).map_err(failed)?;
+        Ok(Self::Cipher(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &subkey).map_err(failed)?)))
     }
 
     /// Encrypts in place; the tag.
@@ -63,9 +51,7 @@ impl Key {
                 let tag = cipher
                     .seal_in_place_separate_tag(nonce(number), Aad::from(head), payload)
                     .map_err(|_| FormatError::Engine { what: "encryption" })?;
-                tag.as_ref()
-                    .try_into()
-                    .map_err(|_| FormatError::Engine { what: "encryption" })
+                tag.as_ref().try_into().map_err(|_| FormatError::Engine { what: "encryption" })
             }
             Self::Checksum(key) => Ok(checksum(key, number, &head, payload)),
         }
@@ -77,23 +63,13 @@ impl Key {
         let cipher = match self {
             Self::Checksum(key) => {
                 let known = checksum(key, number, frame.head, frame.payload);
-                return if known == *frame.tag {
-                    frame.expand(frame.payload, out)
-                } else {
-                    Err(wrong())
-                };
+                return if known == *frame.tag { frame.expand(frame.payload, out) } else { Err(wrong()) };
             }
             Self::Cipher(cipher) => cipher,
         };
         let decrypt = |into: &mut [u8]| {
             cipher
-                .open_separate_gather(
-                    nonce(number),
-                    Aad::from(frame.head),
-                    frame.payload,
-                    frame.tag,
-                    into,
-                )
+                .open_separate_gather(nonce(number), Aad::from(frame.head), frame.payload, frame.tag, into)
                 .map_err(|_| wrong())
         };
         if frame.is_raw() {

@@ -27,30 +27,23 @@ impl FrameOpener {
     /// # Errors
     /// `NotOurs`, `UnknownVersion`, `KeyUnknown`, `Truncated`, or `Damaged` if it is another kind of object.
     pub fn new(address: &ObjectAddress<'_>, header: &[u8], keys: &KeyRing) -> Result<Self, FormatError> {
-        let wrong = || FormatError::Damaged {
-            what: "the header of an object".to_owned(),
-        };
+        let wrong = || FormatError::Damaged { what: "the header of an object".to_owned() };
         let Some(fixed) = header.first_chunk::<HEADER_LEN>() else {
-            return Err(FormatError::Truncated {
-                what: "the header of an object".to_owned(),
-            });
+            return Err(FormatError::Truncated { what: "the header of an object".to_owned() });
         };
         let parsed = Header::decode(address.name, fixed)?;
         let key = match parsed.key {
             // A clear object among encrypted ones is nothing that we wrote.
             None if keys.is_encrypted() => return Err(wrong()),
             None => None,
-            Some(id) => Some(keys.find(&id).ok_or_else(|| FormatError::KeyUnknown {
-                id: crate::hex::encode(&id),
-            })?),
+            Some(id) => {
+                Some(keys.find(&id).ok_or_else(|| FormatError::KeyUnknown { id: crate::hex::encode(&id) })?)
+            }
         };
         if parsed.kind != address.kind as u8 {
             return Err(wrong());
         }
-        Ok(Self {
-            key: Key::derive(address, fixed, &parsed.salt, key)?,
-            encrypted: key.is_some(),
-        })
+        Ok(Self { key: Key::derive(address, fixed, &parsed.salt, key)?, encrypted: key.is_some() })
     }
 
     /// Whether the object is encrypted.
@@ -66,11 +59,7 @@ impl FrameOpener {
     pub fn open(&self, number: u32, frame: &[u8], out: &mut Vec<u8>) -> Result<FrameOpened, FormatError> {
         let opened = Frame::split(number, frame).and_then(|frame| {
             self.key.open(number, &frame, out)?;
-            Ok(if frame.flags() & LAST != 0 {
-                FrameOpened::Last
-            } else {
-                FrameOpened::Data
-            })
+            Ok(if frame.flags() & LAST != 0 { FrameOpened::Last } else { FrameOpened::Data })
         });
         // What failed its check is nobody's to see.
         opened.inspect_err(|_| out.clear())

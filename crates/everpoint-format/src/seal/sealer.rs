@@ -24,12 +24,7 @@ impl FrameSealer {
     pub fn new(address: &ObjectAddress<'_>, keys: &KeyRing, salt: [u8; 32]) -> Result<Self, FormatError> {
         let header = Header::new(address.kind, keys.current(), salt).encode();
         let key = Key::derive(address, &header, &salt, keys.current())?;
-        Ok(Self {
-            header,
-            key,
-            number: 0,
-            offset: HEADER_LEN as u64,
-        })
+        Ok(Self { header, key, number: 0, offset: HEADER_LEN as u64 })
     }
 
     /// The first bytes of the object; to be written first.
@@ -82,12 +77,7 @@ impl FrameSealer {
         let offset = u32::try_from(self.offset).map_err(|_| too_large("an object"))?;
         let number = self.number;
         let stored = self.append(compressor, codec, raw, flags == LAST, out)?;
-        Ok(FrameRef {
-            number,
-            offset,
-            stored,
-            raw: length(raw.len())?,
-        })
+        Ok(FrameRef { number, offset, stored, raw: length(raw.len())? })
     }
 
     /// Appends a frame that needs no address of its own; its stored length.
@@ -125,37 +115,23 @@ impl FrameSealer {
         out: &mut Vec<u8>,
     ) -> Result<(), FormatError> {
         let frames = u32::try_from(raw.len().div_ceil(MAX_FRAME_RAW)).map_err(|_| too_large("an object"))?;
-        let next = self
-            .number
-            .checked_add(frames)
-            .ok_or_else(|| too_large("an object"))?;
+        let next = self.number.checked_add(frames).ok_or_else(|| too_large("an object"))?;
         let share = (frames as usize).div_ceil(workers.max(1)).max(1);
         let sealer = &*self;
         let seal_share = |at: usize, part: &[u8]| {
             let (mut compressor, mut sealed) = (Compressor::new(), Vec::new());
             for (i, chunk) in part.chunks(MAX_FRAME_RAW).enumerate() {
                 let number = u32::try_from(at * share + i).unwrap_or(u32::MAX);
-                sealer.frame(
-                    sealer.number + number,
-                    &mut compressor,
-                    codec,
-                    chunk,
-                    0,
-                    &mut sealed,
-                )?;
+                sealer.frame(sealer.number + number, &mut compressor, codec, chunk, 0, &mut sealed)?;
             }
             Ok(sealed)
         };
         let shares = raw.chunks(share * MAX_FRAME_RAW).enumerate();
         let sealed: Vec<Vec<u8>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = shares
-                .map(|(at, part)| scope.spawn(move || seal_share(at, part)))
-                .collect();
+            let threads: Vec<_> =
+                shares.map(|(at, part)| scope.spawn(move || seal_share(at, part))).collect();
             let died = |_| Err(FormatError::Engine { what: "compression" });
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(died))
-                .collect::<Result<_, _>>()
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect::<Result<_, _>>()
         })?;
         for part in sealed {
             self.offset += part.len() as u64;
@@ -196,8 +172,5 @@ fn length(bytes: usize) -> Result<u32, FormatError> {
 }
 
 fn too_large(what: &str) -> FormatError {
-    FormatError::Invalid {
-        what: what.to_owned(),
-        why: "it is too large".to_owned(),
-    }
+    FormatError::Invalid { what: what.to_owned(), why: "it is too large".to_owned() }
 }

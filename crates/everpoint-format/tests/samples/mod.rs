@@ -42,20 +42,11 @@ pub(crate) fn record() -> BackupRecord {
         file_count: 5,
         pages_total: 131_072,
         pages_changed: 1000,
-        damaged: vec![DamagedPage {
-            path: "base/5/16384".into(),
-            page: 7,
-        }],
+        damaged: vec![DamagedPage { path: "base/5/16384".into(), page: 7 }],
         damaged_count: 1,
         tablespaces: vec![
-            TablespaceRecord {
-                oid: 16_500,
-                path: Some("/mnt/fast".into()),
-            },
-            TablespaceRecord {
-                oid: 16_501,
-                path: None,
-            },
+            TablespaceRecord { oid: 16_500, path: Some("/mnt/fast".into()) },
+            TablespaceRecord { oid: 16_501, path: None },
         ],
         facts: vec![("wal_level".into(), "replica".into())],
         labels: [("ticket".to_owned(), "OPS-7".to_owned())].into(),
@@ -67,12 +58,7 @@ pub(crate) fn record() -> BackupRecord {
 }
 
 pub(crate) fn frame(number: u32, offset: u32, stored: u32, raw: u32) -> FrameRef {
-    FrameRef {
-        number,
-        offset,
-        stored,
-        raw,
-    }
+    FrameRef { number, offset, stored, raw }
 }
 
 pub(crate) fn entry(path: &str, extents: Vec<Extent>) -> FileEntry {
@@ -91,12 +77,7 @@ pub(crate) fn entry(path: &str, extents: Vec<Extent>) -> FileEntry {
 
 pub(crate) fn entries() -> Vec<FileEntry> {
     let (a, b) = (PackId([0xaa; 16]), PackId([0xbb; 16]));
-    let stored = |pack, frame, skip, length| Extent::Stored {
-        length,
-        pack,
-        frame,
-        skip,
-    };
+    let stored = |pack, frame, skip, length| Extent::Stored { length, pack, frame, skip };
     let (first, second) = (frame(0, 64, 90_000, 262_144), frame(1, 90_064, 80_000, 262_144));
     vec![
         FileEntry {
@@ -128,12 +109,7 @@ pub(crate) fn entries() -> Vec<FileEntry> {
         },
         FileEntry {
             page_hashes: Some(u64::MAX - 1),
-            ..entry(
-                "base/5/16384_vm",
-                vec![Extent::Zero {
-                    length: u64::MAX >> 8,
-                }],
-            )
+            ..entry("base/5/16384_vm", vec![Extent::Zero { length: u64::MAX >> 8 }])
         },
         FileEntry {
             kind: FileKind::External,
@@ -166,18 +142,11 @@ pub(crate) fn runs() -> Vec<PackRun> {
         hash: [u8::try_from(number).unwrap() + 1; 16],
         pages,
     };
-    vec![
-        run(0, 0, 65_536, true),
-        run(1, 0, 8192, true),
-        run(1, 8192, 300, false),
-    ]
+    vec![run(0, 0, 65_536, true), run(1, 0, 8192, true), run(1, 8192, 300, false)]
 }
 
 fn at(start: u64, length: u64) -> RecordSpan {
-    RecordSpan {
-        start: LogOffset(start),
-        end: LogOffset(start + length),
-    }
+    RecordSpan { start: LogOffset(start), end: LogOffset(start + length) }
 }
 
 pub(crate) fn events() -> Vec<LogEvent> {
@@ -192,16 +161,8 @@ pub(crate) fn events() -> Vec<LogEvent> {
     vec![
         LogEvent::Commit(end(0x300_0100, time.0, vec![732, 740], false)),
         LogEvent::Abort(end(0x300_0200, time.0 - 3, vec![], true)),
-        LogEvent::Prepare {
-            xid: 733,
-            gid: "two phase".into(),
-            record: at(0x300_0300, 99),
-        },
-        LogEvent::RestorePoint {
-            name: "before-deploy".into(),
-            time,
-            record: at(0x300_0400, 98),
-        },
+        LogEvent::Prepare { xid: 733, gid: "two phase".into(), record: at(0x300_0300, 99) },
+        LogEvent::RestorePoint { name: "before-deploy".into(), time, record: at(0x300_0400, 98) },
         LogEvent::Checkpoint {
             redo: LogOffset(0x300_0028),
             shutdown: false,
@@ -210,23 +171,9 @@ pub(crate) fn events() -> Vec<LogEvent> {
             previous_timeline: 1,
             record: at(0x300_0500, 114),
         },
-        LogEvent::EndOfRecovery {
-            time,
-            timeline: 2,
-            previous_timeline: 1,
-            record: at(0x300_0600, 42),
-        },
-        LogEvent::Parameters {
-            minimal: false,
-            limits: [100, 8, 10, 0, -1],
-            record: at(0x300_0700, 50),
-        },
-        LogEvent::DatabaseCreate {
-            xid: 734,
-            database: 16_385,
-            tablespace: 1663,
-            record: at(0x300_0800, 40),
-        },
+        LogEvent::EndOfRecovery { time, timeline: 2, previous_timeline: 1, record: at(0x300_0600, 42) },
+        LogEvent::Parameters { minimal: false, limits: [100, 8, 10, 0, -1], record: at(0x300_0700, 50) },
+        LogEvent::DatabaseCreate { xid: 734, database: 16_385, tablespace: 1663, record: at(0x300_0800, 40) },
         LogEvent::DatabaseDrop {
             xid: 735,
             database: 16_385,
@@ -239,18 +186,9 @@ pub(crate) fn events() -> Vec<LogEvent> {
             path: "/mnt/fast".into(),
             record: at(0x300_0a00, 48),
         },
-        LogEvent::TablespaceDrop {
-            xid: 737,
-            tablespace: 16_500,
-            record: at(0x300_0b00, 30),
-        },
-        LogEvent::BackupEnd {
-            start: LogOffset(0x200_0028),
-            record: at(0x300_0c00, 34),
-        },
-        LogEvent::SegmentSwitch {
-            record: at(0x300_0d00, 24),
-        },
+        LogEvent::TablespaceDrop { xid: 737, tablespace: 16_500, record: at(0x300_0b00, 30) },
+        LogEvent::BackupEnd { start: LogOffset(0x200_0028), record: at(0x300_0c00, 34) },
+        LogEvent::SegmentSwitch { record: at(0x300_0d00, 24) },
     ]
 }
 
@@ -259,10 +197,7 @@ pub(crate) fn digest() -> Digest {
         system: 7_460_012_345_678_901_234,
         timeline: 2,
         log_format: 0xD113,
-        span: Span {
-            from: LogOffset(0x300_0000),
-            to: LogOffset(0x400_0000),
-        },
+        span: Span { from: LogOffset(0x300_0000), to: LogOffset(0x400_0000) },
         content_hash: [0x11; 32],
         previous_hash: Some([0x22; 32]),
         verdict: Verdict::Intact,

@@ -64,23 +64,14 @@ impl PgEngine {
             Ok::<_, EngineError>(config)
         };
         let config = options.address.as_ref().map(parse).transpose()?;
-        Ok(Self {
-            config,
-            data_dir: options.data_dir,
-            programs: options.programs,
-        })
+        Ok(Self { config, data_dir: options.data_dir, programs: options.programs })
     }
 
     fn config(&self) -> Result<&Config, EngineError> {
         self.config.as_ref().ok_or_else(|| {
-            EngineError::new(
-                "pg.no_address",
-                "connect to",
-                "the server",
-                "no configuration says where it is",
-            )
-            .class(FailureClass::Usage)
-            .hint("add a table [cluster.NAME] with postgres = \"postgres://…\", or use --config")
+            EngineError::new("pg.no_address", "connect to", "the server", "no configuration says where it is")
+                .class(FailureClass::Usage)
+                .hint("add a table [cluster.NAME] with postgres = \"postgres://…\", or use --config")
         })
     }
 
@@ -94,15 +85,10 @@ impl PgEngine {
         let bytes = std::fs::read(&path).map_err(|error| format!("{shown} can't be read: {error}"))?;
         let found = Control::parse(&bytes).map_err(|error| error.to_string())?.system;
         if found != system {
-            return Err(format!(
-                "{shown} has system identifier {found}, the server {system}"
-            ));
+            return Err(format!("{shown} has system identifier {found}, the server {system}"));
         }
         if !is_running_in(sql, data_dir) {
-            return Err(format!(
-                "the server does not run in {}, but a copy of it may",
-                data_dir.display()
-            ));
+            return Err(format!("the server does not run in {}, but a copy of it may", data_dir.display()));
         }
         Ok(Some(data_dir.clone()))
     }
@@ -113,15 +99,10 @@ fn is_running_in(sql: &mut Connection, data_dir: &Path) -> bool {
     /// Between the process's start and the time that the server remembers, shared memory is made.
     const TOLERANCE: i64 = 120;
     let noted = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
-    let noted = noted
-        .lines()
-        .nth(2)
-        .and_then(|line| line.trim().parse::<i64>().ok());
+    let noted = noted.lines().nth(2).and_then(|line| line.trim().parse::<i64>().ok());
     let query = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())::bigint";
-    let remembered = sql
-        .query(query)
-        .ok()
-        .and_then(|rows| rows.single().and_then(|text| text.parse::<i64>().ok()));
+    let remembered =
+        sql.query(query).ok().and_then(|rows| rows.single().and_then(|text| text.parse::<i64>().ok()));
     matches!((noted, remembered), (Some(noted), Some(remembered)) if (remembered - noted).abs() <= TOLERANCE)
 }
 
@@ -131,9 +112,7 @@ impl Engine for PgEngine {
     }
 
     fn describe(&self) -> String {
-        self.config
-            .as_ref()
-            .map_or_else(|| "the server".to_owned(), ToString::to_string)
+        self.config.as_ref().map_or_else(|| "the server".to_owned(), ToString::to_string)
     }
 
     fn identify(&self) -> Result<ServerIdentity, EngineError> {
@@ -144,12 +123,7 @@ impl Engine for PgEngine {
         let config = match self.config() {
             Ok(config) => config,
             Err(error) => {
-                return vec![line(
-                    "connection",
-                    CheckState::Error,
-                    error.to_string(),
-                    error.hint,
-                )];
+                return vec![line("connection", CheckState::Error, error.to_string(), error.hint)];
             }
         };
         let mut lines = catalog::check(config, slot);
@@ -163,15 +137,7 @@ impl Engine for PgEngine {
         options: &CaptureOptions,
         sink: &mut dyn LogSink,
     ) -> Result<(), EngineError> {
-        replication::capture(
-            CaptureSource {
-                config: self.config()?,
-                system: None,
-            },
-            from,
-            options,
-            sink,
-        )
+        replication::capture(CaptureSource { config: self.config()?, system: None }, from, options, sink)
     }
 
     fn drop_slot(&self, slot: &str) -> Result<(), EngineError> {
@@ -183,10 +149,8 @@ impl Engine for PgEngine {
         if self.data_dir.is_some() {
             match self.local_files(config) {
                 Ok((data_dir, external)) => {
-                    let mut session = LocalBackup {
-                        session: SqlBackup::open(config)?,
-                        data_dir: data_dir.clone(),
-                    };
+                    let mut session =
+                        LocalBackup { session: SqlBackup::open(config)?, data_dir: data_dir.clone() };
                     return backup_files(&data_dir, &external, &mut session, options, sink);
                 }
                 Err(reason) => tracing::warn!(reason, "files are copied over the network"),
@@ -206,9 +170,7 @@ impl Engine for PgEngine {
     fn log_head(&self, bytes: &[u8]) -> Result<LogHead, EngineError> {
         let head = SegmentHead::parse(bytes)
             .map_err(|reason| EngineError::new("wal.head", "understand", "the log segment", reason))?;
-        let format = u16::try_from(head.log_format)
-            .ok()
-            .and_then(WalFormat::from_magic);
+        let format = u16::try_from(head.log_format).ok().and_then(WalFormat::from_magic);
         Ok(LogHead {
             system: head.system,
             version: format.map_or(0, |format| format.major() * 10_000),
@@ -232,13 +194,8 @@ impl Engine for PgEngine {
     fn history(&self, bytes: &[u8]) -> Result<Vec<HistoryEntry>, EngineError> {
         // The file does not say whose history it is; any timeline in it must be older than that one.
         let history = History::parse(u32::MAX, bytes).map_err(|error| {
-            EngineError::new(
-                "wal.history",
-                "understand",
-                "a timeline history",
-                error.to_string(),
-            )
-            .class(FailureClass::Damaged)
+            EngineError::new("wal.history", "understand", "a timeline history", error.to_string())
+                .class(FailureClass::Damaged)
         })?;
         let entry = |ancestor: &crate::history::Ancestor| HistoryEntry {
             timeline: ancestor.timeline,
@@ -255,9 +212,7 @@ impl Engine for PgEngine {
         before: Option<Carry>,
         at: LogOffset,
     ) -> Option<RecordSpan> {
-        wal::record_starts(bytes, start, segment_size, before)
-            .take_while(|record| record.start <= at)
-            .last()
+        wal::record_starts(bytes, start, segment_size, before).take_while(|record| record.start <= at).last()
     }
 
     fn carry_of(&self, segment: &[u8], start: LogOffset, segment_size: u64) -> Carry {
@@ -283,13 +238,7 @@ impl Engine for PgEngine {
         events: &mut dyn FnMut(RecoveryEvent),
     ) -> Result<RecoveryReached, EngineError> {
         let programs = options.programs.clone().or_else(|| self.programs.clone());
-        recovery::start(
-            &StartOptions {
-                programs,
-                ..options.clone()
-            },
-            events,
-        )
+        recovery::start(&StartOptions { programs, ..options.clone() }, events)
     }
 }
 
@@ -318,12 +267,7 @@ impl PgEngine {
     fn check_data_dir(&self, config: &Config) -> Option<CheckLine> {
         let data_dir = self.data_dir.as_ref()?.display().to_string();
         Some(match self.local_files(config) {
-            Ok(_) => line(
-                "data_dir",
-                CheckState::Ok,
-                format!("{data_dir} is read here, in parallel"),
-                None,
-            ),
+            Ok(_) => line("data_dir", CheckState::Ok, format!("{data_dir} is read here, in parallel"), None),
             Err(reason) => {
                 let message = format!("{data_dir} can't be used, backups come over the network: {reason}");
                 let hint = "run as a user who may read it, with a role that may execute the backup functions; or \
@@ -335,10 +279,5 @@ impl PgEngine {
 }
 
 fn line(name: &str, state: CheckState, message: String, hint: Option<String>) -> CheckLine {
-    CheckLine {
-        name: name.to_owned(),
-        state,
-        message,
-        hint,
-    }
+    CheckLine { name: name.to_owned(), state, message, hint }
 }

@@ -26,10 +26,8 @@ impl LocalBackup {
         let control = Control::parse(&bytes)
             .map_err(|error| wrong("its control file can't be understood").cause(error))?;
         if control.redo < start {
-            return Err(
-                wrong("it is not the data directory of the server to which the address leads")
-                    .hint("correct data_dir in the configuration, or leave it out to copy over the network"),
-            );
+            return Err(wrong("it is not the data directory of the server to which the address leads")
+                .hint("correct data_dir in the configuration, or leave it out to copy over the network"));
         }
         Ok(())
     }

@@ -42,10 +42,7 @@ fn gather(file: &Path, depth: usize, found: &mut BTreeSet<PathBuf>) {
                     continue;
                 };
                 for path in entries.flatten().map(|entry| entry.path()) {
-                    let name = path
-                        .file_name()
-                        .and_then(|name| name.to_str())
-                        .unwrap_or_default();
+                    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                     if name.ends_with(".conf") && !name.starts_with('.') {
                         gather(&path, depth + 1, found);
                     }

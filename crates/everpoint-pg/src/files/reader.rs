@@ -69,11 +69,7 @@ pub(super) fn failed(operation: &'static str, object: impl Into<String>, error: 
 
 impl<'a> Reader<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self {
-            shared,
-            buffer: vec![0; PART_BYTES],
-            damaged: Vec::new(),
-        }
+        Self { shared, buffer: vec![0; PART_BYTES], damaged: Vec::new() }
     }
 
     /// Hands a file or directory to the worker. One that is gone is passed over.
@@ -111,9 +107,7 @@ impl<'a> Reader<'a> {
             if self.shared.stop.is_set() {
                 return Err(stopped());
             }
-            let wanted = usize::try_from(size - offset)
-                .unwrap_or(PART_BYTES)
-                .min(PART_BYTES);
+            let wanted = usize::try_from(size - offset).unwrap_or(PART_BYTES).min(PART_BYTES);
             self.shared.throttle.wait(wanted);
             let filled = self
                 .fill(file, offset, wanted)
@@ -176,11 +170,7 @@ impl<'a> Reader<'a> {
                 Look::Good => {}
                 Look::Torn(lsn) => {
                     let mut torn = shared.torn.lock().unwrap_or_else(PoisonError::into_inner);
-                    torn.push(TornPage {
-                        path: found.meta.path.clone(),
-                        block,
-                        lsn,
-                    });
+                    torn.push(TornPage { path: found.meta.path.clone(), block, lsn });
                 }
                 // Both maps may always be empty: the server fills them again.
                 Look::Damaged if matches!(pages.fork, Fork::FreeSpace | Fork::Visibility) => page.fill(0),
@@ -220,11 +210,7 @@ fn second_look(file: &File, at: u64, page: &mut [u8], block: u32, start: LogOffs
         }
     }
     let lsn = page::lsn(page).unwrap_or_default();
-    Ok(if changed && lsn >= start {
-        Look::Torn(lsn)
-    } else {
-        Look::Damaged
-    })
+    Ok(if changed && lsn >= start { Look::Torn(lsn) } else { Look::Damaged })
 }
 
 fn give(
@@ -235,23 +221,10 @@ fn give(
     last: bool,
     damaged_pages: &[u32],
 ) -> Result<(), EngineError> {
-    worker.part(
-        &found.meta,
-        Part {
-            offset,
-            data,
-            last,
-            damaged_pages,
-        },
-    )
+    worker.part(&found.meta, Part { offset, data, last, damaged_pages })
 }
 
 /// The error of a backup that was asked to stop.
 pub(super) fn stopped() -> EngineError {
-    EngineError::new(
-        "pg.stopped",
-        "back up",
-        "the data directory",
-        "it was asked to stop",
-    )
+    EngineError::new("pg.stopped", "back up", "the data directory", "it was asked to stop")
 }

@@ -27,11 +27,7 @@ pub(super) fn has_own_checksum(path: &str) -> bool {
 /// # Errors
 /// Of the file system, or `InvalidData` when its checksum never held.
 pub(super) fn read(path: &Path, name: &str) -> io::Result<Vec<u8>> {
-    let holds = if name == CONTROL_FILE {
-        control_holds
-    } else {
-        relation_map_holds
-    };
+    let holds = if name == CONTROL_FILE { control_holds } else { relation_map_holds };
     for attempt in 0..ATTEMPTS {
         let bytes = fs::read(path)?;
         if holds(&bytes) {
@@ -41,10 +37,7 @@ pub(super) fn read(path: &Path, name: &str) -> io::Result<Vec<u8>> {
             sleep(PAUSE);
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidData,
-        "its own checksum is wrong on every reading",
-    ))
+    Err(io::Error::new(io::ErrorKind::InvalidData, "its own checksum is wrong on every reading"))
 }
 
 fn control_holds(bytes: &[u8]) -> bool {

@@ -92,9 +92,7 @@ fn copy_all<'s>(
         method: "files",
     })?;
     let shared = Shared {
-        page_size: usize::try_from(control.page_size)
-            .unwrap_or(crate::page::PAGE_BYTES)
-            .max(512),
+        page_size: usize::try_from(control.page_size).unwrap_or(crate::page::PAGE_BYTES).max(512),
         pages_per_file: control.pages_per_file,
         checksums: control.checksum_version != 0,
         start: start.position,
@@ -103,34 +101,22 @@ fn copy_all<'s>(
         torn: Mutex::new(Vec::new()),
     };
     let version_directory = version_directory(data_dir, control)?;
-    let walk = Walk {
-        data_dir,
-        version_directory: &version_directory,
-    };
+    let walk = Walk { data_dir, version_directory: &version_directory };
     copy_tree(&walk, &shared, options.workers.max(1), sink)?;
 
     let mut worker = sink.worker()?;
     let mut reader = Reader::new(&shared);
     for file in external {
         let name = file.display().to_string();
-        let metadata = file
-            .metadata()
-            .map_err(|error| failed("read", name.clone(), error))?;
+        let metadata = file.metadata().map_err(|error| failed("read", name.clone(), error))?;
         let path = name.trim_start_matches('/');
-        reader.read(
-            &Found::new(path, file.clone(), FileKind::External, &metadata),
-            &mut *worker,
-        )?;
+        reader.read(&Found::new(path, file.clone(), FileKind::External, &metadata), &mut *worker)?;
     }
     // Last of all: everything that it promises to be on disk has been read by then.
     let control_path = data_dir.join(CONTROL_FILE);
-    let metadata = control_path
-        .metadata()
-        .map_err(|error| failed("read", control_path.display().to_string(), error))?;
-    reader.read(
-        &Found::new(CONTROL_FILE, control_path, FileKind::Plain, &metadata),
-        &mut *worker,
-    )?;
+    let metadata =
+        control_path.metadata().map_err(|error| failed("read", control_path.display().to_string(), error))?;
+    reader.read(&Found::new(CONTROL_FILE, control_path, FileKind::Plain, &metadata), &mut *worker)?;
     let torn = shared.torn.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((worker, torn))
 }
@@ -204,13 +190,7 @@ fn read_queued(
     sink: &dyn ImageSink,
     failed_somewhere: &AtomicBool,
 ) -> Result<(), EngineError> {
-    let next = || {
-        receiver
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv()
-            .ok()
-    };
+    let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
     let mut result = sink.worker();
     let mut reader = Reader::new(shared);
     // The queue is emptied even after an error, or the listing thread would wait for room in it forever.
@@ -236,15 +216,7 @@ fn give_text(worker: &mut dyn ImageWorker, name: &str, text: &str) -> Result<(),
         modified: everpoint_core::Micros(0),
         size_hint: text.len() as u64,
     };
-    worker.part(
-        &meta,
-        Part {
-            offset: 0,
-            data: text.as_bytes(),
-            last: true,
-            damaged_pages: &[],
-        },
-    )
+    worker.part(&meta, Part { offset: 0, data: text.as_bytes(), last: true, damaged_pages: &[] })
 }
 
 /// Torn pages must have been written during the backup: only then does the log hold an image of them.
@@ -253,28 +225,15 @@ fn check_torn(torn: &Torn, stop: &SessionStop) -> Result<(), EngineError> {
         return Ok(());
     };
     let lsn = crate::lsn::Lsn::from(page.lsn);
-    let message = format!(
-        "page {} claims to be changed at {lsn}, after the end of the backup",
-        page.block
-    );
-    Err(
-        EngineError::new("pg.page_damaged", "read", page.path.clone(), message)
-            .class(everpoint_core::FailureClass::Damaged)
-            .hint(
-                "look at the disk and the server's log; pg_checksums on a stopped server lists all bad pages",
-            ),
-    )
+    let message = format!("page {} claims to be changed at {lsn}, after the end of the backup", page.block);
+    Err(EngineError::new("pg.page_damaged", "read", page.path.clone(), message)
+        .class(everpoint_core::FailureClass::Damaged)
+        .hint("look at the disk and the server's log; pg_checksums on a stopped server lists all bad pages"))
 }
 
 /// The position at which a backup's label says that replay begins; `None` if the text is no label.
 #[must_use]
 pub fn label_start(label_file: &str) -> Option<LogOffset> {
-    let line = label_file
-        .lines()
-        .find_map(|line| line.strip_prefix("START WAL LOCATION: "))?;
-    line.split_whitespace()
-        .next()?
-        .parse::<crate::lsn::Lsn>()
-        .ok()
-        .map(LogOffset::from)
+    let line = label_file.lines().find_map(|line| line.strip_prefix("START WAL LOCATION: "))?;
+    line.split_whitespace().next()?.parse::<crate::lsn::Lsn>().ok().map(LogOffset::from)
 }

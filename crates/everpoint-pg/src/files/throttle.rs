@@ -14,10 +14,7 @@ pub(super) struct Throttle {
 
 impl Throttle {
     pub(super) fn new(rate: Option<u64>) -> Self {
-        Self {
-            rate: rate.filter(|rate| *rate > 0),
-            due: Mutex::new(Instant::now()),
-        }
+        Self { rate: rate.filter(|rate| *rate > 0), due: Mutex::new(Instant::now()) }
     }
 
     /// Waits until `bytes` more may be read.

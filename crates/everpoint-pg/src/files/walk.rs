@@ -25,29 +25,16 @@ pub(super) struct Found {
 impl Found {
     /// What a file system says of a file, as `meta`.
     pub(super) fn new(name: &str, path: PathBuf, kind: FileKind, metadata: &Metadata) -> Self {
-        let modified = metadata
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let micros = modified
-            .and_then(|time| i64::try_from(time.as_micros()).ok())
-            .unwrap_or_default();
+        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let micros = modified.and_then(|time| i64::try_from(time.as_micros()).ok()).unwrap_or_default();
         let meta = FileMeta {
             path: name.to_owned(),
             kind,
             mode: metadata.permissions().mode() & 0o7777,
             modified: Micros(micros),
-            size_hint: if kind == FileKind::Directory {
-                0
-            } else {
-                metadata.size()
-            },
+            size_hint: if kind == FileKind::Directory { 0 } else { metadata.size() },
         };
-        Self {
-            meta,
-            path,
-            pages: None,
-        }
+        Self { meta, path, pages: None }
     }
 }
 
@@ -96,11 +83,7 @@ impl Walk<'_> {
             Ok(names) => names,
             Err(error) if !directory.is_empty() && is_gone(&error) => return Ok(()),
             Err(error) => {
-                return Err(WalkError {
-                    path: self.data_dir.join(directory),
-                    error,
-                }
-                .into());
+                return Err(WalkError { path: self.data_dir.join(directory), error }.into());
             }
         };
         let unlogged = if holds_relations(directory) {
@@ -109,18 +92,12 @@ impl Walk<'_> {
             Default::default()
         };
         for name in &names {
-            let path = if directory.is_empty() {
-                name.clone()
-            } else {
-                format!("{directory}/{name}")
-            };
+            let path = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
             let Some(item) = self.item(&path)? else { continue };
             let enter = item.meta.kind == FileKind::Directory && !is_emptied(&path);
             // A tablespace that is a link comes back as a link, its contents below it.
             let is_link = directory == "pg_tblspc" && item.path.is_symlink();
-            let skip = item
-                .pages
-                .is_some_and(|it| it.fork != Fork::Init && unlogged.contains(&it.relation));
+            let skip = item.pages.is_some_and(|it| it.fork != Fork::Init && unlogged.contains(&it.relation));
             if !skip && !is_link {
                 found(item)?;
             }
@@ -134,10 +111,7 @@ impl Walk<'_> {
     /// One entry; `None` for what is left out or gone.
     fn item(&self, path: &str) -> Result<Option<Found>, WalkError> {
         let full = self.data_dir.join(path);
-        let fail = |error| WalkError {
-            path: full.clone(),
-            error,
-        };
+        let fail = |error| WalkError { path: full.clone(), error };
         let metadata = match fs::symlink_metadata(&full) {
             Ok(metadata) if metadata.is_symlink() => match fs::metadata(&full) {
                 Ok(metadata) if self.follows(path, &metadata) => metadata,
@@ -159,10 +133,9 @@ impl Walk<'_> {
         Ok(match classify(path) {
             Class::Skip(_) => None,
             Class::Plain => Some(Found::new(path, full, FileKind::Plain, &metadata)),
-            Class::Pages(pages) => Some(Found {
-                pages: Some(pages),
-                ..Found::new(path, full, FileKind::Pages, &metadata)
-            }),
+            Class::Pages(pages) => {
+                Some(Found { pages: Some(pages), ..Found::new(path, full, FileKind::Pages, &metadata) })
+            }
         })
     }
 
@@ -186,10 +159,7 @@ pub(super) struct WalkError {
 }
 
 pub(super) fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Names in a directory, sorted. PostgreSQL's own names are all ASCII; others that are not UTF-8 can't be named in a

@@ -30,16 +30,8 @@ pub(super) fn recovery(settings: &RecoverySettings, major: u32) -> String {
     line(&mut text, "restore_command", &settings.fetch_command);
     line(&mut text, "recovery_end_command", "");
     line(&mut text, "archive_cleanup_command", "");
-    line(
-        &mut text,
-        "recovery_target_timeline",
-        settings.timeline.to_string(),
-    );
-    for other in [
-        "recovery_target_name",
-        "recovery_target_time",
-        "recovery_target_xid",
-    ] {
+    line(&mut text, "recovery_target_timeline", settings.timeline.to_string());
+    for other in ["recovery_target_name", "recovery_target_time", "recovery_target_xid"] {
         line(&mut text, other, "");
     }
     let (target, lsn) = match settings.stop {
@@ -49,16 +41,8 @@ pub(super) fn recovery(settings: &RecoverySettings, major: u32) -> String {
     line(&mut text, "recovery_target", target);
     line(&mut text, "recovery_target_lsn", lsn);
     let inclusive = settings.stop.is_none_or(|stop| stop.inclusive);
-    line(
-        &mut text,
-        "recovery_target_inclusive",
-        if inclusive { "on" } else { "off" },
-    );
-    line(
-        &mut text,
-        "recovery_target_action",
-        if settings.promote { "promote" } else { "pause" },
-    );
+    line(&mut text, "recovery_target_inclusive", if inclusive { "on" } else { "off" });
+    line(&mut text, "recovery_target_action", if settings.promote { "promote" } else { "pause" });
     line(&mut text, "recovery_min_apply_delay", "0");
     line(&mut text, "hot_standby", "on");
     line(&mut text, "primary_conninfo", "");
@@ -76,10 +60,7 @@ fn knows_in_place(settings: &RecoverySettings, major: u32) -> bool {
         .iter()
         .find(|(name, _)| name == "server_version" || name == "server_version_num")
         .and_then(|(_, value)| value.parse::<u32>().ok());
-    let since = IN_PLACE_SINCE
-        .iter()
-        .find(|(known, _)| *known == major)
-        .map(|(_, since)| *since);
+    let since = IN_PLACE_SINCE.iter().find(|(known, _)| *known == major).map(|(_, since)| *since);
     match (since, version) {
         (Some(since), Some(version)) => version >= since,
         _ => true,
@@ -96,21 +77,13 @@ pub(super) fn copy(
     let mut text = format!("{MARK}\n# Production's own configuration lies beside it as *.production.\n\n");
     line(&mut text, "listen_addresses", "localhost");
     line(&mut text, "port", port.to_string());
-    line(
-        &mut text,
-        "unix_socket_directories",
-        socket_directory(&settings.directory),
-    );
+    line(&mut text, "unix_socket_directories", socket_directory(&settings.directory));
     line(&mut text, "unix_socket_permissions", "0700");
     text.push_str("\n# Nothing of production's is archived to, waited for, consumed or run.\n");
     line(&mut text, "archive_mode", "off");
     line(&mut text, "synchronous_standby_names", "");
     line(&mut text, "max_logical_replication_workers", "0");
-    for libraries in [
-        "shared_preload_libraries",
-        "session_preload_libraries",
-        "local_preload_libraries",
-    ] {
+    for libraries in ["shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"] {
         line(&mut text, libraries, "");
     }
     text.push_str("\n# At least what the log was written with.\n");
@@ -138,9 +111,7 @@ pub(super) fn copy(
 /// long or strange for a socket, a directory of its own that only the server's user can enter.
 pub(super) fn socket_directory(data_dir: &Path) -> String {
     let path = data_dir.to_string_lossy();
-    let plain = path
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
     if plain && path.len() <= SOCKET_DIRECTORY_BYTES {
         return path.into_owned();
     }
@@ -168,15 +139,7 @@ fn is_loopback_rule(rule: &str) -> bool {
     let [kind, databases, users, address, method, options @ ..] = fields.as_slice() else {
         return false;
     };
-    let places = [
-        "127.0.0.1/32",
-        "::1/128",
-        "127.0.0.0/8",
-        "localhost",
-        "samehost",
-        "samenet",
-        "all",
-    ];
+    let places = ["127.0.0.1/32", "::1/128", "127.0.0.0/8", "localhost", "samehost", "samenet", "all"];
     let everywhere = ["0.0.0.0/0", "::/0", "::0/0"];
     matches!(*kind, "host" | "hostnossl")
         && !databases.contains('@')
@@ -199,10 +162,7 @@ mod tests {
     pub(super) fn settings() -> RecoverySettings {
         RecoverySettings {
             directory: PathBuf::from("/srv/copy"),
-            stop: Some(StopAt {
-                record: LogOffset(0x1_0300_0148),
-                inclusive: false,
-            }),
+            stop: Some(StopAt { record: LogOffset(0x1_0300_0148), inclusive: false }),
             timeline: 3,
             fetch_command: "it's \\ %f".to_owned(),
             facts: vec![("server_version".to_owned(), "130007".to_owned())],

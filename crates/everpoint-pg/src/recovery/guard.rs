@@ -51,18 +51,10 @@ impl Guard {
         owner: Option<&Owner>,
     ) -> std::io::Result<Self> {
         let mut command = Command::new("/bin/sh");
-        command
-            .arg("-c")
-            .arg(SCRIPT)
-            .arg(log)
-            .arg(program)
-            .args(arguments);
+        command.arg("-c").arg(SCRIPT).arg(log).arg(program).args(arguments);
         // A group of its own: Ctrl-C at our terminal is for us, we stop the server ourselves.
         command.current_dir(directory).process_group(0);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         if let Some(owner) = owner {
             command.uid(owner.uid).gid(owner.gid);
         }

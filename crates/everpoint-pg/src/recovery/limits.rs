@@ -10,11 +10,7 @@ const LIMITS: [(&str, &str, i64); 7] = [
     ("max_prepared_transactions", "max_prepared_xacts", 0),
     ("max_locks_per_transaction", "max_locks_per_xact", 64),
     ("max_replication_slots", "max_replication_slots", 10),
-    (
-        "max_active_replication_origins",
-        "max_active_replication_origins",
-        10,
-    ),
+    ("max_active_replication_origins", "max_active_replication_origins", 10),
 ];
 
 /// First version that knows the last of them.
@@ -36,14 +32,8 @@ pub(super) fn largest(
             .iter()
             .filter(|(name, _)| name == setting || name == in_log)
             .filter_map(|(_, value)| value.trim().parse::<i64>().ok());
-        let controlled = control
-            .and_then(|limits| limits.get(index).copied())
-            .map(i64::from);
-        let largest = stated
-            .chain(controlled)
-            .chain([*default])
-            .max()
-            .unwrap_or(*default);
+        let controlled = control.and_then(|limits| limits.get(index).copied()).map(i64::from);
+        let largest = stated.chain(controlled).chain([*default]).max().unwrap_or(*default);
         limits.insert(*setting, largest);
     }
     limits
@@ -72,18 +62,13 @@ mod tests {
     use super::*;
 
     fn facts(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
     fn the_largest_of_all_sources_counts() {
-        let facts = facts(&[
-            ("max_connections", "50"),
-            ("max_prepared_xacts", "7"),
-            ("max_connections", "300"),
-        ]);
+        let facts =
+            facts(&[("max_connections", "50"), ("max_prepared_xacts", "7"), ("max_connections", "300")]);
         let limits = largest(15, &facts, Some([20, 30, 2, 3, 64]));
         assert_eq!(limits["max_connections"], 300);
         assert_eq!(limits["max_worker_processes"], 30);

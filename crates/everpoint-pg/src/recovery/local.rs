@@ -43,11 +43,7 @@ pub fn local_log(
                 (found, decoder)
             }
             _ => (
-                LocalLog {
-                    system: head.system,
-                    from: start,
-                    to: start,
-                },
+                LocalLog { system: head.system, from: start, to: start },
                 WalDecoder::new(segment_size, unknown_carry(start)),
             ),
         };

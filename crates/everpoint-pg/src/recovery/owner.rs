@@ -32,28 +32,16 @@ pub(super) fn server_user(directory: &Path) -> Result<Option<Owner>, EngineError
     if metadata.uid() != 0 {
         let name =
             find(&users, |owner| owner.uid == metadata.uid()).map_or(String::new(), |owner| owner.name);
-        return Ok(Some(Owner {
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            name,
-        }));
+        return Ok(Some(Owner { uid: metadata.uid(), gid: metadata.gid(), name }));
     }
     let wanted = std::env::var(USER).unwrap_or_else(|_| DEFAULT_USER.to_owned());
-    find(&users, |owner| owner.name == wanted && owner.uid != 0)
-        .map(Some)
-        .ok_or_else(|| {
-            let message =
-                format!("root owns it, PostgreSQL refuses to run as root, and there is no user {wanted:?}");
-            EngineError::new(
-                "pg.user",
-                "start a server on",
-                directory.display().to_string(),
-                message,
-            )
-            .hint(format!(
-                "set {USER} to an existing user, or give the directory to the user that shall run it"
-            ))
-        })
+    find(&users, |owner| owner.name == wanted && owner.uid != 0).map(Some).ok_or_else(|| {
+        let message =
+            format!("root owns it, PostgreSQL refuses to run as root, and there is no user {wanted:?}");
+        EngineError::new("pg.user", "start a server on", directory.display().to_string(), message).hint(
+            format!("set {USER} to an existing user, or give the directory to the user that shall run it"),
+        )
+    })
 }
 
 fn find(users: &str, wanted: impl Fn(&Owner) -> bool) -> Option<Owner> {

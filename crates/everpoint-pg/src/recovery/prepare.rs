@@ -18,7 +18,8 @@ const KEPT: &str = "production";
 
 /// What the old server left behind, what would make a standby of the new one, and the list from which a server makes its
 /// links to tablespaces anew: it names production's directories, while the links that are there lead where they should.
-const REMOVED: [&str; 5] = ["postmaster.pid", "postmaster.opts", "standby.signal", "promote", "tablespace_map"];
+const REMOVED: [&str; 5] =
+    ["postmaster.pid", "postmaster.opts", "standby.signal", "promote", "tablespace_map"];
 
 /// Makes a restored directory ready to recover: links of tablespaces to come, no slots, recovery settings; unless the
 /// production's own configuration is to be kept, generated configuration that can't touch production, production's
@@ -116,16 +117,9 @@ fn write(path: &Path, text: &str) -> Result<(), EngineError> {
     name.push(".everpoint-new");
     let new = Path::new(&name);
     let fail = |error| failed("write", path, error);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(new)
-        .map_err(fail)?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(fail)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new).map_err(fail)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
     give_like_parent(new)?;
     fs::rename(new, path).map_err(fail)
 }
@@ -146,15 +140,8 @@ fn put_aside(path: &Path) -> Result<String, EngineError> {
 
 fn generate(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> {
     let directory = settings.directory.as_path();
-    let control = fs::read(directory.join(CONTROL_FILE))
-        .ok()
-        .and_then(|bytes| Control::parse(&bytes).ok());
-    let text = configuration::copy(
-        settings,
-        major,
-        control.map(|control| control.limits),
-        free_port(),
-    );
+    let control = fs::read(directory.join(CONTROL_FILE)).ok().and_then(|bytes| Control::parse(&bytes).ok());
+    let text = configuration::copy(settings, major, control.map(|control| control.limits), free_port());
     let access = put_aside(&directory.join("pg_hba.conf"))?;
     for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
         put_aside(&directory.join(name))?;

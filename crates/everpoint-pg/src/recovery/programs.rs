@@ -28,15 +28,8 @@ pub fn find_programs(major: u32) -> Result<PathBuf, EngineError> {
     found.cloned().ok_or_else(|| {
         let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         let message = format!("none of {} has them", looked.join(", "));
-        EngineError::new(
-            "pg.programs",
-            "find the programs of",
-            format!("PostgreSQL {major}"),
-            message,
-        )
-        .hint(format!(
-            "install the server package of PostgreSQL {major}, or set {ONE_DIRECTORY}"
-        ))
+        EngineError::new("pg.programs", "find the programs of", format!("PostgreSQL {major}"), message)
+            .hint(format!("install the server package of PostgreSQL {major}, or set {ONE_DIRECTORY}"))
     })
 }
 

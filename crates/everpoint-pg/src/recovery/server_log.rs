@@ -139,11 +139,7 @@ mod tests {
     fn lines_are_understood_however_they_arrive() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("log");
-        std::fs::write(
-            &path,
-            "old\nx [1] LOG:  recovery stopping after reaching consistency\n",
-        )
-        .unwrap();
+        std::fs::write(&path, "old\nx [1] LOG:  recovery stopping after reaching consistency\n").unwrap();
         let mut log = ServerLog::follow(&path);
         let text = "a [1] LOG:  restored log file \"0000000100000000000000A3\" from archive\n\
             a LOG:  recovery stopping before WAL location (LSN) \"0/3000148\"\n\

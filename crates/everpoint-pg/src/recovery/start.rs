@@ -46,9 +46,7 @@ pub fn start(
     match run.follow(events) {
         Ok(reached) => {
             let path = run.directory.clone();
-            run.guard
-                .release()
-                .map_err(|error| failed("let go of the server of", &path, error))?;
+            run.guard.release().map_err(|error| failed("let go of the server of", &path, error))?;
             Ok(reached)
         }
         Err(error) => {
@@ -95,11 +93,7 @@ impl<'a> Run<'a> {
             "lc_messages=C".to_owned(),
         ];
         settings.extend(port.map(|port| format!("port={port}")));
-        arguments.extend(
-            settings
-                .into_iter()
-                .flat_map(|setting| ["-c".to_owned(), setting]),
-        );
+        arguments.extend(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
         let follow = ServerLog::follow(&log);
         let program = programs.join("postgres");
         let guard = Guard::start(&program, &arguments, &directory, &log, owner.as_ref())
@@ -138,9 +132,7 @@ impl<'a> Run<'a> {
     }
 
     fn look_alive(&mut self) -> Result<(), EngineError> {
-        self.log
-            .read()
-            .map_err(|error| failed("read", &self.directory.join(LOG_FILE), error))?;
+        self.log.read().map_err(|error| failed("read", &self.directory.join(LOG_FILE), error))?;
         if self.options.stop_flag.is_set() {
             let message = "it was asked to stop";
             return Err(EngineError::new(
@@ -151,9 +143,7 @@ impl<'a> Run<'a> {
             ));
         }
         if self.guard.has_ended() {
-            self.log
-                .read()
-                .map_err(|error| failed("read", &self.directory.join(LOG_FILE), error))?;
+            self.log.read().map_err(|error| failed("read", &self.directory.join(LOG_FILE), error))?;
             return Err(self.died());
         }
         Ok(())
@@ -191,9 +181,7 @@ impl<'a> Run<'a> {
             Some(look) if look.in_recovery => (look.replayed, look.last_commit),
             Some(_) => return,
             None => {
-                let segment_size = self
-                    .control()
-                    .map_or(0, |control| u64::from(control.segment_size));
+                let segment_size = self.control().map_or(0, |control| u64::from(control.segment_size));
                 let fetched = self.log.fetched.and_then(|name| name.start(segment_size));
                 (fetched.unwrap_or_default(), None)
             }
@@ -201,24 +189,15 @@ impl<'a> Run<'a> {
         let older = self.told.is_some_and(|told| told.0 >= now.0);
         if now.0 != LogOffset(0) && !older {
             self.told = Some(now);
-            events(RecoveryEvent::Replaying {
-                position: now.0,
-                time: now.1,
-            });
+            events(RecoveryEvent::Replaying { position: now.0, time: now.1 });
         }
     }
 
     /// The server must say that it stopped at the very record asked for, and have replayed up to it.
     fn verify(&self, look: Option<Look>) -> Result<(), EngineError> {
         let expected = match self.options.stop {
-            Some(StopAt {
-                record,
-                inclusive: true,
-            }) => Stopped::After(record),
-            Some(StopAt {
-                record,
-                inclusive: false,
-            }) => Stopped::Before(record),
+            Some(StopAt { record, inclusive: true }) => Stopped::After(record),
+            Some(StopAt { record, inclusive: false }) => Stopped::Before(record),
             None => Stopped::Consistent,
         };
         let right_side = match (expected, look) {
@@ -264,17 +243,13 @@ impl<'a> Run<'a> {
     }
 
     fn is_in_production(&self) -> bool {
-        self.control()
-            .is_some_and(|control| control.state == ClusterState::Production)
+        self.control().is_some_and(|control| control.state == ClusterState::Production)
     }
 
     fn reached(&self, look: Option<Look>) -> RecoveryReached {
         let seen = self.promoted_at.flatten().or(look);
         RecoveryReached {
-            position: seen
-                .map(|look| look.replayed)
-                .or_else(|| self.fork())
-                .unwrap_or_default(),
+            position: seen.map(|look| look.replayed).or_else(|| self.fork()).unwrap_or_default(),
             last_commit: seen.and_then(|look| look.last_commit).or(self.log.last_commit),
             port: self.port,
         }
@@ -299,14 +274,9 @@ impl<'a> Run<'a> {
         let is_short = short.iter().any(|text| self.log.says(text));
         let code = if is_short { "pg.recovery_short" } else { "pg.start" };
         let message = format!("the server ended; its log says:\n{}", self.log.tail());
-        let error = EngineError::new(code, "recover", self.directory.display().to_string(), message).hint(
-            format!("its whole log is {}", self.directory.join(LOG_FILE).display()),
-        );
-        if is_short {
-            error.class(FailureClass::Shortfall)
-        } else {
-            error
-        }
+        let error = EngineError::new(code, "recover", self.directory.display().to_string(), message)
+            .hint(format!("its whole log is {}", self.directory.join(LOG_FILE).display()));
+        if is_short { error.class(FailureClass::Shortfall) } else { error }
     }
 }
 
@@ -321,19 +291,11 @@ fn configure_port(directory: &Path, wanted: Option<u16>) -> Result<Option<u16>, 
     let is_port = |line: &&str| line.starts_with("port = ");
     let Some(port) = wanted else {
         let line = text.lines().find(is_port);
-        return Ok(line
-            .and_then(|line| line.split('\'').nth(1))
-            .and_then(|port| port.parse().ok()));
+        return Ok(line.and_then(|line| line.split('\'').nth(1)).and_then(|port| port.parse().ok()));
     };
     let changed: Vec<String> = text
         .lines()
-        .map(|line| {
-            if is_port(&line) {
-                format!("port = '{port}'")
-            } else {
-                line.to_owned()
-            }
-        })
+        .map(|line| if is_port(&line) { format!("port = '{port}'") } else { line.to_owned() })
         .collect();
     fs::write(&path, changed.join("\n") + "\n").map_err(|error| failed("write", &path, error))?;
     Ok(Some(port))
@@ -365,12 +327,7 @@ fn make_socket_directory(directory: &Path, owner: Option<&Owner>) -> Result<(), 
                 return Ok(());
             }
             let message = "it exists and is not a private directory of the server's user";
-            Err(EngineError::new(
-                "pg.files",
-                "use",
-                sockets.display().to_string(),
-                message,
-            ))
+            Err(EngineError::new("pg.files", "use", sockets.display().to_string(), message))
         }
         Err(error) => Err(failed("make the directory", &sockets, error)),
     }

@@ -46,23 +46,12 @@ pub fn rewrite_for_copy(
     let mut after = None;
     if let Some(unfinished) = unfinished_at_end(segment, start, segment_size, carry) {
         after = neighbour(start.plus(segment_size))?;
-        let whole = after
-            .as_deref()
-            .and_then(|after| complete(&unfinished, after, segment_size));
+        let whole = after.as_deref().and_then(|after| complete(&unfinished, after, segment_size));
         found.extend(whole);
     }
     let before = found.iter().any(|(record, _)| *record < start.0);
-    let before = if before {
-        neighbour(LogOffset(start.0.saturating_sub(segment_size)))?
-    } else {
-        None
-    };
-    let pieces = Pieces {
-        before: before.as_deref(),
-        after: after.as_deref(),
-        start: start.0,
-        segment_size,
-    };
+    let before = if before { neighbour(LogOffset(start.0.saturating_sub(segment_size)))? } else { None };
+    let pieces = Pieces { before: before.as_deref(), after: after.as_deref(), start: start.0, segment_size };
     for (record, total) in &found {
         pieces
             .empty_path(segment, *record, *total, page.format)
@@ -95,9 +84,7 @@ fn complete(unfinished: &Carry, after: &[u8], segment_size: u64) -> Option<(u64,
     decoder.note_records();
     decoder.feed(after.get(..2 * WAL_PAGE_BYTES as usize).unwrap_or(after));
     let seen = decoder.take_seen();
-    let record = seen
-        .first()
-        .filter(|record| record.span.start == unfinished.record_start)?;
+    let record = seen.first().filter(|record| record.span.start == unfinished.record_start)?;
     is_tablespace_create(&record.header).then_some((record.span.start.0, u64::from(record.header.total)))
 }
 
@@ -124,9 +111,7 @@ impl Pieces<'_> {
         bytes.get_mut(path..)?.fill(0);
         let checksum = crc32c::crc32c(bytes.get(RECORD_HEADER_BYTES as usize..)?);
         let checksum = crc32c::crc32c_append(checksum, bytes.get(..checksum_at)?);
-        bytes
-            .get_mut(checksum_at..checksum_at + 4)?
-            .copy_from_slice(&checksum.to_le_bytes());
+        bytes.get_mut(checksum_at..checksum_at + 4)?.copy_from_slice(&checksum.to_le_bytes());
         let mut rest = bytes.as_slice();
         for (position, length) in ranges {
             let (piece, after) = rest.split_at_checked(length)?;

@@ -40,18 +40,8 @@ impl Watch {
     /// `user` is the system's name for the server's user, if it has one.
     pub(super) fn new(directory: &Path, major: u32, user: &str) -> Self {
         let mut users = vec!["postgres".to_owned()];
-        users.extend(
-            [user.to_owned()]
-                .into_iter()
-                .filter(|user| !user.is_empty() && user != "postgres"),
-        );
-        Self {
-            directory: directory.to_owned(),
-            users,
-            major,
-            connection: None,
-            next_attempt: Instant::now(),
-        }
+        users.extend([user.to_owned()].into_iter().filter(|user| !user.is_empty() && user != "postgres"));
+        Self { directory: directory.to_owned(), users, major, connection: None, next_attempt: Instant::now() }
     }
 
     /// How far it is; `None` if it does not let us ask.
@@ -101,11 +91,7 @@ impl Watch {
         Some(Look {
             in_recovery: rows.get(0, 0)? == "t",
             paused: rows.get(0, 1)? == "t",
-            replayed: rows
-                .get(0, 2)
-                .and_then(|lsn| lsn.parse::<Lsn>().ok())
-                .unwrap_or_default()
-                .into(),
+            replayed: rows.get(0, 2).and_then(|lsn| lsn.parse::<Lsn>().ok()).unwrap_or_default().into(),
             last_commit: rows.get(0, 3).and_then(|micros| micros.parse().ok()).map(Micros),
         })
     }

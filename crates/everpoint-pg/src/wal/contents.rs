@@ -99,11 +99,8 @@ pub(crate) fn event(
     if mark::may_mark(header) {
         return mark::mark(header, body, record, format);
     }
-    let main = if needed == usize::MAX {
-        RecordParts::parse(body, format)?.main
-    } else {
-        main_of_head(body)?
-    };
+    let main =
+        if needed == usize::MAX { RecordParts::parse(body, format)?.main } else { main_of_head(body)? };
     let mut fields = Fields::new(main);
     let event = match header.manager {
         manager::XLOG => of_xlog(header.kind(), &mut fields, record),
@@ -112,11 +109,7 @@ pub(crate) fn event(
         _ => of_tablespace(header, &mut fields, record),
     };
     event.ok_or_else(|| {
-        format!(
-            "a record of resource manager {} and kind {:02X} is too short",
-            header.manager,
-            header.kind()
-        )
+        format!("a record of resource manager {} and kind {:02X} is too short", header.manager, header.kind())
     })
 }
 
@@ -126,16 +119,10 @@ fn main_of_head(body: &[u8]) -> Result<&[u8], String> {
     loop {
         let skipped = match fields.u8() {
             Some(255) => {
-                return fields
-                    .u8()
-                    .map(|_| fields.rest())
-                    .ok_or_else(|| "too short".to_owned());
+                return fields.u8().map(|_| fields.rest()).ok_or_else(|| "too short".to_owned());
             }
             Some(254) => {
-                return fields
-                    .u32()
-                    .map(|_| fields.rest())
-                    .ok_or_else(|| "too short".to_owned());
+                return fields.u32().map(|_| fields.rest()).ok_or_else(|| "too short".to_owned());
             }
             Some(253) => fields.take(2),
             Some(252) => fields.take(4),
@@ -164,31 +151,14 @@ fn of_xlog(kind: u8, fields: &mut Fields<'_>, record: RecordSpan) -> Option<Opti
             checkpoint(fields, kind == xlog::CHECKPOINT_SHUTDOWN, record)?
         }
         xlog::SWITCH => LogEvent::SegmentSwitch { record },
-        xlog::BACKUP_END => LogEvent::BackupEnd {
-            start: LogOffset(fields.u64()?),
-            record,
-        },
+        xlog::BACKUP_END => LogEvent::BackupEnd { start: LogOffset(fields.u64()?), record },
         xlog::PARAMETER_CHANGE => {
-            let limits = [
-                fields.i32()?,
-                fields.i32()?,
-                fields.i32()?,
-                fields.i32()?,
-                fields.i32()?,
-            ];
-            LogEvent::Parameters {
-                minimal: fields.i32()? == 0,
-                limits,
-                record,
-            }
+            let limits = [fields.i32()?, fields.i32()?, fields.i32()?, fields.i32()?, fields.i32()?];
+            LogEvent::Parameters { minimal: fields.i32()? == 0, limits, record }
         }
         xlog::RESTORE_POINT => {
             let time = micros(fields)?;
-            LogEvent::RestorePoint {
-                name: text(fields.rest()),
-                time,
-                record,
-            }
+            LogEvent::RestorePoint { name: text(fields.rest()), time, record }
         }
         _ => LogEvent::EndOfRecovery {
             time: micros(fields)?,
@@ -207,14 +177,7 @@ fn checkpoint(fields: &mut Fields<'_>, shutdown: bool, record: RecordSpan) -> Op
     // Full-page writes, WAL level (17 and later, padding before), next ids and horizons.
     fields.take(48)?;
     let time = Micros(fields.i64()?.saturating_mul(1_000_000));
-    Some(LogEvent::Checkpoint {
-        redo,
-        shutdown,
-        time,
-        timeline,
-        previous_timeline,
-        record,
-    })
+    Some(LogEvent::Checkpoint { redo, shutdown, time, timeline, previous_timeline, record })
 }
 
 fn of_transaction(
@@ -230,28 +193,14 @@ fn of_transaction(
     let committed = matches!(kind, transaction::COMMIT | transaction::COMMIT_PREPARED);
     let prepared = matches!(kind, transaction::COMMIT_PREPARED | transaction::ABORT_PREPARED);
     let time = micros(fields)?;
-    let info = if header.info & transaction::HAS_INFO == 0 {
-        0
-    } else {
-        fields.u32()?
-    };
-    let mut end = TransactionEnd {
-        xid: u64::from(header.xid),
-        time,
-        record,
-        subxids: Vec::new(),
-        prepared,
-    };
+    let info = if header.info & transaction::HAS_INFO == 0 { 0 } else { fields.u32()? };
+    let mut end = TransactionEnd { xid: u64::from(header.xid), time, record, subxids: Vec::new(), prepared };
     if info & transaction::INFO_DATABASE != 0 {
         fields.take(8)?;
     }
     if info & transaction::INFO_SUBTRANSACTIONS != 0 {
         let ids = items(fields, 4)?;
-        end.subxids = ids
-            .chunks_exact(4)
-            .filter_map(|id| Fields::new(id).u32())
-            .map(u64::from)
-            .collect();
+        end.subxids = ids.chunks_exact(4).filter_map(|id| Fields::new(id).u32()).map(u64::from).collect();
     }
     if info & transaction::INFO_RELATIONS != 0 {
         items(fields, 12)?;
@@ -266,11 +215,7 @@ fn of_transaction(
     if info & transaction::INFO_TWO_PHASE != 0 {
         end.xid = u64::from(fields.u32()?);
     }
-    Some(Some(if committed {
-        LogEvent::Commit(end)
-    } else {
-        LogEvent::Abort(end)
-    }))
+    Some(Some(if committed { LogEvent::Commit(end) } else { LogEvent::Abort(end) }))
 }
 
 /// A counted list of items of this size.
@@ -290,11 +235,7 @@ fn prepared(fields: &mut Fields<'_>, record: RecordSpan, format: WalFormat) -> O
     let _cache_file_and_padding = fields.u16()?;
     let name_bytes = usize::from(fields.u16()?);
     let _origin = fields.take(16)?;
-    Some(LogEvent::Prepare {
-        xid,
-        gid: text(fields.take(name_bytes)?),
-        record,
-    })
+    Some(LogEvent::Prepare { xid, gid: text(fields.take(name_bytes)?), record })
 }
 
 fn of_database(
@@ -311,23 +252,10 @@ fn of_database(
     }
     let (database, xid) = (fields.u32()?, u64::from(header.xid));
     if kind != drop_kind {
-        return Some(Some(LogEvent::DatabaseCreate {
-            xid,
-            database,
-            tablespace: fields.u32()?,
-            record,
-        }));
+        return Some(Some(LogEvent::DatabaseCreate { xid, database, tablespace: fields.u32()?, record }));
     }
-    let tablespaces = items(fields, 4)?
-        .chunks_exact(4)
-        .filter_map(|id| Fields::new(id).u32())
-        .collect();
-    Some(Some(LogEvent::DatabaseDrop {
-        xid,
-        database,
-        tablespaces,
-        record,
-    }))
+    let tablespaces = items(fields, 4)?.chunks_exact(4).filter_map(|id| Fields::new(id).u32()).collect();
+    Some(Some(LogEvent::DatabaseDrop { xid, database, tablespaces, record }))
 }
 
 fn of_tablespace(
@@ -337,17 +265,10 @@ fn of_tablespace(
 ) -> Option<Option<LogEvent>> {
     let (tablespace, xid) = (fields.u32()?, u64::from(header.xid));
     Some(match header.kind() {
-        TABLESPACE_CREATE => Some(LogEvent::TablespaceCreate {
-            tablespace,
-            path: text(fields.rest()),
-            xid,
-            record,
-        }),
-        0x10 => Some(LogEvent::TablespaceDrop {
-            tablespace,
-            xid,
-            record,
-        }),
+        TABLESPACE_CREATE => {
+            Some(LogEvent::TablespaceCreate { tablespace, path: text(fields.rest()), xid, record })
+        }
+        0x10 => Some(LogEvent::TablespaceDrop { tablespace, xid, record }),
         _ => None,
     })
 }

@@ -83,15 +83,11 @@ impl WalDecoder {
         let position = carry.position.0;
         let in_page = position % WAL_PAGE_BYTES;
         let previous = (carry.previous.0 != 0).then_some(carry.previous.0);
-        let format = u16::try_from(carry.log_format)
-            .ok()
-            .and_then(WalFormat::from_magic);
+        let format = u16::try_from(carry.log_format).ok().and_then(WalFormat::from_magic);
         let head_unknown = carry.bytes.is_empty() && carry.received > 0;
         let state = match carry.received {
             _ if !carry.bytes.is_empty() => State::Inside(Unfinished::from_carry(carry)),
-            0 => State::Between {
-                known: previous.is_some() || in_page != 0,
-            },
+            0 => State::Between { known: previous.is_some() || in_page != 0 },
             u64::MAX => State::Between { known: false },
             remaining => State::Skipping { remaining },
         };
@@ -106,11 +102,7 @@ impl WalDecoder {
             format,
             system: 0,
             timeline: 0,
-            piece: Piece {
-                from: position,
-                head_unknown,
-                ..Piece::default()
-            },
+            piece: Piece { from: position, head_unknown, ..Piece::default() },
             seen: None,
         }
     }
@@ -138,10 +130,7 @@ impl WalDecoder {
     }
 
     fn broken(&mut self, at: u64, reason: impl Into<String>) {
-        self.state = State::Broken {
-            at,
-            reason: reason.into(),
-        };
+        self.state = State::Broken { at, reason: reason.into() };
     }
 
     /// Takes bytes that lie within one page and one part of it; returns how many were used (at least one).
@@ -245,9 +234,7 @@ impl WalDecoder {
         if self.piece.first_record == Some(start) {
             self.piece.first_previous = Some(header.previous);
         }
-        let fault = header
-            .fault(self.format)
-            .or_else(|| link_fault(&header, start, self.previous));
+        let fault = header.fault(self.format).or_else(|| link_fault(&header, start, self.previous));
         if let Some(reason) = fault {
             return self.broken(start, reason);
         }
@@ -261,10 +248,7 @@ impl WalDecoder {
         let state = std::mem::replace(&mut self.state, State::Between { known: true });
         let State::Inside(record) = state else { return };
         let Some(header) = record.header else { return };
-        let span = RecordSpan {
-            start: LogOffset(record.start),
-            end: LogOffset(end),
-        };
+        let span = RecordSpan { start: LogOffset(record.start), end: LogOffset(end) };
         if record.checksum() != header.checksum {
             return self.broken(record.start, "the record's checksum is wrong");
         }
@@ -319,19 +303,12 @@ impl LogDecoder for WalDecoder {
         let piece = std::mem::take(&mut self.piece);
         self.piece.from = self.position;
         let verdict = match &self.state {
-            State::Broken { at, reason } => Verdict::Broken {
-                at: LogOffset(*at),
-                reason: reason.clone(),
-            },
+            State::Broken { at, reason } => Verdict::Broken { at: LogOffset(*at), reason: reason.clone() },
             State::Ended { from } => Verdict::EndsAt { at: LogOffset(*from) },
-            State::Inside(record) => Verdict::EndsAt {
-                at: LogOffset(record.start),
-            },
+            State::Inside(record) => Verdict::EndsAt { at: LogOffset(record.start) },
             State::Skipping { .. } => {
                 self.piece.head_unknown = true;
-                Verdict::EndsAt {
-                    at: LogOffset(piece.from),
-                }
+                Verdict::EndsAt { at: LogOffset(piece.from) }
             }
             State::Between { .. } | State::Switched => match piece.ended {
                 Some(at) => Verdict::EndsAt { at: LogOffset(at) },
@@ -370,20 +347,11 @@ impl LogDecoder for WalDecoder {
         };
         match &self.state {
             State::Inside(record) => record.to_carry(empty),
-            State::Skipping { remaining } => Carry {
-                received: *remaining,
-                previous: LogOffset(0),
-                ..empty
-            },
-            State::Broken { .. } | State::Between { known: false } => Carry {
-                received: u64::MAX,
-                previous: LogOffset(0),
-                ..empty
-            },
-            State::Ended { .. } => Carry {
-                previous: LogOffset(0),
-                ..empty
-            },
+            State::Skipping { remaining } => Carry { received: *remaining, previous: LogOffset(0), ..empty },
+            State::Broken { .. } | State::Between { known: false } => {
+                Carry { received: u64::MAX, previous: LogOffset(0), ..empty }
+            }
+            State::Ended { .. } => Carry { previous: LogOffset(0), ..empty },
             State::Between { .. } | State::Switched => empty,
         }
     }

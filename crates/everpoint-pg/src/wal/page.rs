@@ -47,11 +47,7 @@ pub struct SegmentFields {
 /// How many bytes the header of the page has in which `position` lies.
 pub(crate) const fn header_bytes(position: u64, segment_size: u64) -> u64 {
     let page = position - position % WAL_PAGE_BYTES;
-    if page.is_multiple_of(segment_size) {
-        LONG_HEADER_BYTES
-    } else {
-        SHORT_HEADER_BYTES
-    }
+    if page.is_multiple_of(segment_size) { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES }
 }
 
 impl PageHeader {
@@ -72,9 +68,7 @@ impl PageHeader {
         let position = fields.u64()?;
         let remaining = fields.u32()?;
         let Some(format) = WalFormat::from_magic(magic) else {
-            return Some(Err(format!(
-                "page magic {magic:04X} is none of PostgreSQL 13 to 18"
-            )));
+            return Some(Err(format!("page magic {magic:04X} is none of PostgreSQL 13 to 18")));
         };
         if flags & !ALL_FLAGS != 0 {
             return Some(Err(format!("unknown page flags {flags:04X}")));

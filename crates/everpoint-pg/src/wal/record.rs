@@ -128,17 +128,9 @@ impl<'a> RecordParts<'a> {
             relation: None,
             data_bytes: 0,
             main_bytes: 0,
-            parts: Self {
-                blocks: Vec::new(),
-                data: &[],
-                main: &[],
-                top_xid: None,
-                origin: None,
-            },
+            parts: Self { blocks: Vec::new(), data: &[], main: &[], top_xid: None, origin: None },
         };
-        parser
-            .run()
-            .ok_or_else(|| "the headers within the record don't fit its length".to_owned())?;
+        parser.run().ok_or_else(|| "the headers within the record don't fit its length".to_owned())?;
         Ok(parser.parts)
     }
 }
@@ -194,9 +186,7 @@ impl Parser<'_> {
         }
         let (tablespace, database, relation) = self.relation?;
         let block = self.fields.u32()?;
-        self.data_bytes = self
-            .data_bytes
-            .checked_add(usize::from(data) + usize::from(image_bytes))?;
+        self.data_bytes = self.data_bytes.checked_add(usize::from(data) + usize::from(image_bytes))?;
         let fork = flags & FORK_MASK;
         self.parts.blocks.push(BlockReference {
             tablespace,
@@ -217,11 +207,7 @@ impl Parser<'_> {
         let length = self.fields.u16()?;
         let hole = self.fields.u16()?;
         let info = self.fields.u8()?;
-        let compressed = if self.format >= WalFormat::V15 {
-            info & 0x1C != 0
-        } else {
-            info & 0x02 != 0
-        };
+        let compressed = if self.format >= WalFormat::V15 { info & 0x1C != 0 } else { info & 0x02 != 0 };
         if compressed && info & IMAGE_HAS_HOLE != 0 {
             let _hole_length = self.fields.u16()?;
         }

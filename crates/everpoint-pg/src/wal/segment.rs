@@ -34,9 +34,7 @@ impl SegmentHead {
     /// In words, if they are not the beginning of a segment of a known version.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let header = PageHeader::parse(bytes)?;
-        let segment = header
-            .segment
-            .ok_or_else(|| "it is not the first page of a segment".to_owned())?;
+        let segment = header.segment.ok_or_else(|| "it is not the first page of a segment".to_owned())?;
         let segment_size = u64::from(segment.segment_size);
         if !crate::lsn::is_segment_size(segment_size) {
             return Err(format!("segments can't have {segment_size} bytes"));
@@ -54,11 +52,7 @@ impl SegmentHead {
 /// A carry for a segment of whose predecessor nothing is known.
 #[must_use]
 pub fn unknown_carry(start: LogOffset) -> Carry {
-    Carry {
-        record_start: start,
-        position: start,
-        ..Carry::default()
-    }
+    Carry { record_start: start, position: start, ..Carry::default() }
 }
 
 /// Decodes a piece of the log that begins at `start`: a whole segment or a part of one.
@@ -73,9 +67,7 @@ pub fn digest_of_segment(bytes: &[u8], start: LogOffset, segment_size: u64, carr
 }
 
 fn carry_at(start: LogOffset, carry: Option<Carry>) -> Carry {
-    carry
-        .filter(|carry| carry.position == start)
-        .unwrap_or_else(|| unknown_carry(start))
+    carry.filter(|carry| carry.position == start).unwrap_or_else(|| unknown_carry(start))
 }
 
 /// The unfinished record at the end of a whole segment that begins at `start`, found without decoding all of it:
@@ -117,20 +109,13 @@ fn begins_record(bytes: &[u8], page: LogOffset, segment_size: u64) -> bool {
     if header.position != page.0 {
         return false;
     }
-    let rest = if header.continues {
-        aligned(u64::from(header.remaining))
-    } else {
-        0
-    };
+    let rest = if header.continues { aligned(u64::from(header.remaining)) } else { 0 };
     let offset = head.saturating_add(rest);
     if offset.saturating_add(RECORD_ALIGNMENT) > WAL_PAGE_BYTES {
         return false;
     }
     let at = usize::try_from(offset).unwrap_or(usize::MAX);
-    bytes
-        .get(at..)
-        .and_then(|rest| rest.first_chunk::<4>())
-        .is_some_and(|length| *length != [0; 4])
+    bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).is_some_and(|length| *length != [0; 4])
 }
 
 /// The whole, intact records that end in a piece of the log, in order.
@@ -146,10 +131,7 @@ impl Iterator for Records<'_> {
 
     fn next(&mut self) -> Option<SeenRecord> {
         while self.ready.is_empty() && !self.rest.is_empty() {
-            let (piece, rest) = self
-                .rest
-                .split_at_checked(STRIDE_BYTES)
-                .unwrap_or((self.rest, &[]));
+            let (piece, rest) = self.rest.split_at_checked(STRIDE_BYTES).unwrap_or((self.rest, &[]));
             self.rest = rest;
             self.decoder.feed(piece);
             self.ready.extend(self.decoder.take_seen());
@@ -165,11 +147,7 @@ impl Iterator for Records<'_> {
 pub fn records(bytes: &[u8], start: LogOffset, segment_size: u64, carry: Option<Carry>) -> Records<'_> {
     let mut decoder = WalDecoder::new(segment_size, carry_at(start, carry));
     decoder.note_records();
-    Records {
-        decoder,
-        rest: bytes,
-        ready: VecDeque::new(),
-    }
+    Records { decoder, rest: bytes, ready: VecDeque::new() }
 }
 
 /// Where the records lie that end in `bytes`, which begin at `start`.

@@ -40,28 +40,12 @@ impl Unfinished {
             None => (carry.bytes.clone(), [].as_slice()),
         };
         let held = carry.bytes.len() as u64;
-        let received = if head.len() < HEADER_BYTES {
-            held
-        } else {
-            carry.received.max(held)
-        };
-        let body_checksum = if received == held {
-            crc32c::crc32c(body)
-        } else {
-            carry.checksum
-        };
+        let received = if head.len() < HEADER_BYTES { held } else { carry.received.max(held) };
+        let body_checksum = if received == held { crc32c::crc32c(body) } else { carry.checksum };
         let header = RecordHeader::parse(&head);
         let keep = header.as_ref().map_or(0, contents::needed_bytes);
         let kept = body.get(..keep).unwrap_or(body).to_vec();
-        Self {
-            start: carry.record_start.0,
-            header,
-            head,
-            received,
-            body_checksum,
-            kept,
-            keep,
-        }
+        Self { start: carry.record_start.0, header, head, received, body_checksum, kept, keep }
     }
 
     /// Completes `carry`, which says where the decoder stands.
@@ -80,9 +64,7 @@ impl Unfinished {
 
     /// Length of the whole record, as soon as its first four bytes are there.
     pub(super) fn total(&self) -> Option<u64> {
-        self.head
-            .first_chunk::<4>()
-            .map(|bytes| u64::from(u32::from_le_bytes(*bytes)))
+        self.head.first_chunk::<4>().map(|bytes| u64::from(u32::from_le_bytes(*bytes)))
     }
 
     /// Bytes that are still to come; `None` while not known.

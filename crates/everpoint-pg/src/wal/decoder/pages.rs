@@ -23,11 +23,7 @@ impl WalDecoder {
 
     fn begin_page(&mut self, page: u64, head: &[u8]) {
         if head.iter().all(|byte| *byte == 0) {
-            let from = if let State::Inside(record) = &self.state {
-                record.start
-            } else {
-                page
-            };
+            let from = if let State::Inside(record) = &self.state { record.start } else { page };
             self.state = State::Ended { from };
             return;
         }
@@ -55,20 +51,14 @@ impl WalDecoder {
             return Some("the page header has the wrong length for its place".to_owned());
         }
         if header.timeline < self.timeline {
-            return Some(format!(
-                "timeline {} follows timeline {}",
-                header.timeline, self.timeline
-            ));
+            return Some(format!("timeline {} follows timeline {}", header.timeline, self.timeline));
         }
         if self.format.is_some_and(|format| format != header.format) {
             return Some("the version of the log changes within it".to_owned());
         }
         let segment = header.segment?;
         if u64::from(segment.segment_size) != self.segment_size {
-            return Some(format!(
-                "the page says that segments have {} bytes",
-                segment.segment_size
-            ));
+            return Some(format!("the page says that segments have {} bytes", segment.segment_size));
         }
         if u64::from(segment.page_size) != WAL_PAGE_BYTES {
             return Some(format!("pages of {} bytes are not supported", segment.page_size));
