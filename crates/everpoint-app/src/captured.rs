@@ -2,9 +2,26 @@
 
 use everpoint_core::{LogFacts, LogOffset, Micros};
 use everpoint_engine::ServerIdentity;
+use everpoint_repo::LeaseState;
 use serde::Serialize;
 
-use crate::text;
+use crate::{ClusterContext, text};
+
+/// Capture that is silent for longer than this is pointed out.
+const LATE_SECONDS: f64 = 60.0;
+
+/// Id of the lease that a capture of the cluster holds.
+#[must_use]
+pub fn lease_id(cluster: &str) -> String {
+    format!("capture-{cluster}")
+}
+
+/// Whether a capture of the cluster runs somewhere, as far as its lease tells.
+#[must_use]
+pub fn is_running(context: &ClusterContext) -> bool {
+    let state = context.repository.lease_state(&lease_id(&context.name));
+    matches!(state, Ok(LeaseState::Held { .. }))
+}
 
 /// The durable end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +70,17 @@ pub struct CaptureState {
     pub lag_bytes: Option<u64>,
     /// Seconds since `covered_until`: at most so much would be lost now.
     pub lag_seconds: Option<f64>,
+    /// A capture runs somewhere.
+    pub running: bool,
+    /// Bytes of two segments, by which archive_command may be behind.
+    #[serde(skip)]
+    two_segments: u64,
 }
 
 impl CaptureState {
     /// Compares what is stored with the server.
     #[must_use]
-    pub fn new(captured: &Captured, server: Option<&ServerIdentity>, now: Micros) -> Self {
+    pub fn new(captured: &Captured, server: Option<&ServerIdentity>, now: Micros, running: bool) -> Self {
         let lag = server.map(|server| {
             // On another timeline positions compare only as an upper bound, which is what one wants to hear.
             server.position.since(captured.position)
@@ -69,6 +91,62 @@ impl CaptureState {
             covered_until: captured.covered_until.map(text::time),
             lag_bytes: lag,
             lag_seconds: captured.covered_until.map(|until| ((now.0 - until.0) as f64 / 1e6).max(0.0)),
+            running,
+            two_segments: server.map_or(0, |server| server.segment_size.saturating_mul(2)),
         }
+    }
+
+    /// The server has log that is not stored, and capture is silent for long.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        // Where only archive_command stores the log, it comes by whole segments, and nothing says when it is complete.
+        let expected = if self.covered_until.is_some() { 0 } else { self.two_segments };
+        self.lag_bytes.is_some_and(|bytes| bytes > expected) && self.is_silent()
+    }
+
+    /// Everything is stored, but the stream that stored it has ended: the next commit would not be.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.covered_until.is_some() && self.is_silent() && !self.running
+    }
+
+    fn is_silent(&self) -> bool {
+        self.lag_seconds.is_none_or(|seconds| seconds > LATE_SECONDS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(lag_bytes: Option<u64>, lag_seconds: Option<f64>, running: bool) -> CaptureState {
+        let covered_until = lag_seconds.map(|_| text::time(Micros(0)));
+        CaptureState {
+            timeline: 1,
+            lsn: "0/1".to_owned(),
+            covered_until,
+            lag_bytes,
+            lag_seconds,
+            running,
+            two_segments: 32 << 20,
+        }
+    }
+
+    #[test]
+    fn lateness_needs_lag_and_silence() {
+        assert!(state(Some(1), Some(61.0), true).is_late());
+        assert!(!state(Some(20 << 20), None, false).is_late(), "archive_command comes by whole segments");
+        assert!(state(Some(33 << 20), None, false).is_late(), "archive_command does not come");
+        assert!(!state(Some(1), Some(2.0), true).is_late());
+        assert!(!state(Some(0), Some(999.0), true).is_late());
+        assert!(!state(None, Some(999.0), true).is_late(), "a dead server is another problem");
+    }
+
+    #[test]
+    fn a_stream_that_ended_on_an_idle_server_shows() {
+        assert!(state(Some(0), Some(61.0), false).has_ended());
+        assert!(!state(Some(0), Some(61.0), true).has_ended());
+        assert!(!state(Some(0), Some(2.0), false).has_ended());
+        assert!(!state(Some(0), None, false).has_ended(), "archive_command has no stream");
     }
 }

@@ -6,14 +6,12 @@ use everpoint_core::{BackupStatus, Micros};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 use serde::Serialize;
 
-use crate::captured::{CaptureState, Captured};
+use crate::captured::{self, CaptureState, Captured};
 use crate::facts::{self, Facts};
 use crate::{ClusterContext, text};
 
 /// A backup older than this is pointed out: a day and some slack.
 const OLD_BACKUP: Micros = Micros(26 * 3600 * 1_000_000);
-/// Capture further behind than this is pointed out.
-const LATE_SECONDS: f64 = 60.0;
 /// Less free space than this share of the whole is an error.
 const LEAST_FREE_PERCENT: u64 = 15;
 
@@ -182,25 +180,20 @@ fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdenti
     let Some(captured) = Captured::of(&facts.log, server.map(|server| server.timeline)) else {
         return line("capture", CheckState::Warning, "no log is stored yet", start);
     };
-    let state = CaptureState::new(&captured, server, text::now());
+    let state = CaptureState::new(&captured, server, text::now(), captured::is_running(context));
     let stored = format!("stored to {} on timeline {}", state.lsn, state.timeline);
-    match (state.lag_bytes, state.lag_seconds) {
-        (None, _) => line(
-            "capture",
-            CheckState::Warning,
-            format!("{stored}; the server can't be asked how far it is"),
-            None,
-        ),
-        (Some(0), _) => line("capture", CheckState::Ok, format!("{stored}, the server's end"), None),
-        (Some(bytes), Some(seconds)) if seconds <= LATE_SECONDS => {
-            line("capture", CheckState::Ok, format!("{stored}, {bytes} bytes behind the server"), None)
-        }
-        (Some(bytes), _) => line(
-            "capture",
-            CheckState::Warning,
-            format!("{stored}, {bytes} bytes behind the server and not moving"),
-            start,
-        ),
+    let Some(bytes) = state.lag_bytes else {
+        let message = format!("{stored}; the server can't be asked how far it is");
+        return line("capture", CheckState::Warning, message, None);
+    };
+    let behind =
+        if bytes == 0 { "the server's end".to_owned() } else { format!("{bytes} bytes behind the server") };
+    if state.is_late() {
+        line("capture", CheckState::Warning, format!("{stored}, {behind} and not moving"), start)
+    } else if state.has_ended() {
+        line("capture", CheckState::Warning, format!("{stored}, {behind}, but no capture runs"), start)
+    } else {
+        line("capture", CheckState::Ok, format!("{stored}, {behind}"), None)
     }
 }
 

@@ -4,12 +4,10 @@ use everpoint_core::Micros;
 use everpoint_engine::EngineError;
 use serde::Serialize;
 
-use crate::captured::{CaptureState, Captured};
+use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
 use crate::{AppError, ClusterContext, facts, text};
 
-/// Capture further behind than this is a problem.
-const LATE_SECONDS: f64 = 60.0;
 /// A backup older than this is a problem.
 const OLD_BACKUP_SECONDS: f64 = 26.0 * 3600.0;
 
@@ -75,7 +73,9 @@ pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
     let listing = list::listing(context, &facts);
     let now = text::now();
     let captured = Captured::of(&facts.log, answer.as_ref().ok().map(|server| server.timeline));
-    let capture = captured.map(|captured| CaptureState::new(&captured, answer.as_ref().ok(), now));
+    let capture = captured.map(|captured| {
+        CaptureState::new(&captured, answer.as_ref().ok(), now, captured::is_running(context))
+    });
     let last_backup = listing.backups.iter().rev().find(|backup| backup.status == "ok").cloned();
     let age = last_backup.as_ref().and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
     let mut report = StatusReport {
@@ -128,12 +128,18 @@ impl StatusReport {
                 Health::Error,
                 format!("no log is stored; keep this running: everpoint capture {name}"),
             ),
-            (Some(capture), true) if is_late(&capture) => {
+            (Some(capture), true) if capture.is_late() => {
                 let bytes = capture.lag_bytes.unwrap_or_default();
                 let text = format!(
                     "capture is {bytes} bytes behind and not moving; keep this running: everpoint capture {name}"
                 );
                 self.problem(Health::Error, text);
+            }
+            (Some(capture), _) if capture.has_ended() => {
+                let text = format!(
+                    "no capture runs: the next commit would be lost; keep this running: everpoint capture {name}"
+                );
+                self.problem(Health::Warning, text);
             }
             _ => {}
         }
@@ -159,12 +165,6 @@ impl StatusReport {
             self.problem(Health::Warning, text);
         }
     }
-}
-
-/// Behind a server that answers, and for long.
-fn is_late(capture: &CaptureState) -> bool {
-    capture.lag_bytes.is_some_and(|bytes| bytes > 0)
-        && capture.lag_seconds.is_none_or(|seconds| seconds > LATE_SECONDS)
 }
 
 fn count(number: usize, word: &str) -> String {

@@ -135,7 +135,7 @@ pub fn capture_until(
 
 fn hold(context: &ClusterContext) -> Result<KeptLease, AppError> {
     let holder = format!("capture by process {}", std::process::id());
-    let lease = context.repository.lease(&format!("capture-{}", context.name), &holder, LEASE)?;
+    let lease = context.repository.lease(&crate::captured::lease_id(&context.name), &holder, LEASE)?;
     Ok(lease.keep())
 }
 
