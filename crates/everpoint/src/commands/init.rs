@@ -2,6 +2,7 @@
 
 use everpoint_app::AppError;
 use everpoint_app::init::{self, InitReport, store_error};
+use everpoint_core::FailureClass;
 use everpoint_repo::Repository;
 use serde::Serialize;
 
@@ -41,13 +42,22 @@ pub(crate) fn create(
     let exists =
         store.head("config").map_err(|error| store_error("look into", &config.url, error))?.is_some();
     if let KeySource::File(path) = &config.key
-        && !exists
         && !path.exists()
     {
+        if exists {
+            return Err(key_elsewhere(config, path));
+        }
         key::write_new(path, &key::generate()?.reveal())?;
     }
     let key = key::read(config, &mut |warning| session.warn(&warning))?;
     init::run(store, key.as_ref())
+}
+
+/// A new key would not open what is there.
+fn key_elsewhere(config: &RepositoryConfig, path: &std::path::Path) -> AppError {
+    let message = format!("the repository is there already, but its key is not in {}", path.display());
+    AppError::new("config.secret", FailureClass::Usage, "open the repository", config.url.clone(), message)
+        .hint("give the key it was made with: --key-file FILE, or copy it there")
 }
 
 fn line(config: &RepositoryConfig, report: &InitReport) -> String {
