@@ -120,3 +120,44 @@ fn a_password_never_shows() {
     let shown = parse("[cluster.a]\npostgres = \"postgres://me:s3cret@h/x\" oops\n").unwrap_err();
     assert!(!shown.contains("s3cret"), "{shown}");
 }
+
+/// The file that docs/CONFIG.md shows.
+fn documented() -> &'static str {
+    let page = include_str!("../../../../docs/CONFIG.md");
+    page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap()
+}
+
+#[test]
+fn the_documented_keys_are_those_that_exist() {
+    let config = parse(documented()).unwrap();
+    let order = config.cluster("order-db").unwrap();
+    let defaults = parse("[cluster.order-db]\npostgres = \"postgres://h/x\"\n").unwrap();
+    let plain = defaults.cluster("order-db").unwrap();
+    assert_eq!(
+        (&order.slot, order.compression, order.checkpoint),
+        (&plain.slot, plain.compression, plain.checkpoint)
+    );
+    // A mistake lists what is known: each of these words must stand on the page.
+    for table in ["[repository.local]\nqqqqqqqq = 1", "[cluster.a]\nqqqqqqqq = 1", "[limits]\nqqqqqqqq = 1"] {
+        let shown = parse(table).unwrap_err();
+        let known = shown.split("known here: ").nth(1).unwrap().lines().next().unwrap();
+        for key in known.split(", ") {
+            assert!(documented().contains(key), "docs/CONFIG.md lacks {key}");
+        }
+    }
+}
+
+#[test]
+fn compressions_are_read() {
+    for (text, wanted) in [
+        ("auto", Compression::Auto),
+        ("lz4", Compression::Lz4),
+        ("none", Compression::None),
+        ("zstd", Compression::Zstd(3)),
+        ("zstd:19", Compression::Zstd(19)),
+    ] {
+        let config =
+            parse(&format!("[cluster.a]\npostgres = \"postgres://h/x\"\ncompression = \"{text}\"\n"));
+        assert_eq!(config.unwrap().cluster("a").unwrap().compression, wanted);
+    }
+}
