@@ -3,6 +3,7 @@
 //! Four callers (command line, daemon, HTTP API, dashboard) share them and their one JSON shape: reports serialize as
 //! docs/CLI describes. Progress is a stream of [`Event`]s that each caller renders its own way.
 
+pub mod adopt;
 pub mod archive_get;
 pub mod archive_push;
 pub mod backup;

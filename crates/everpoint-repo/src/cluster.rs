@@ -115,7 +115,10 @@ impl ClusterRepo {
         )
         .class(FailureClass::Damaged)
         .hint(
-            "check the address of the server; a cluster that was upgraded or made anew needs a new identity",
+            format!(
+                "check the address of the server; if it was upgraded with pg_upgrade or made anew: everpoint adopt {}",
+                self.name
+            ),
         )
     }
 

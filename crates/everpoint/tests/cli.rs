@@ -25,6 +25,7 @@ const COMMANDS: &[&[&str]] = &[
     &["status"],
     &["restore"],
     &["restore-point"],
+    &["adopt"],
     &["key"],
     &["key", "rotate"],
     &["key", "confirm"],

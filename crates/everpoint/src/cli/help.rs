@@ -95,6 +95,14 @@ Examples:
   everpoint restore-point order-db before-release-42
   everpoint restore order-db /tmp/copy --to name:before-release-42";
 
+pub(super) const ADOPT: &str = "\
+After pg_upgrade or a new initdb the server has another system identifier, and its log is refused under the old one.
+This makes the server that the configuration names the next identity of the cluster. What was stored before stays and
+can be restored; nothing is ever restored across the change. Take a backup afterwards.
+
+Example:
+  everpoint adopt order-db";
+
 pub(super) const KEY: &str = "\
 Examples:
   everpoint key confirm

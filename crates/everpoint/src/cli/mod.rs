@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// Make a named restore point
     #[command(after_help = help::RESTORE_POINT)]
     RestorePoint(RestorePoint),
+    /// Begin a new identity: the server was upgraded with pg_upgrade, or made anew
+    #[command(after_help = help::ADOPT)]
+    Adopt(Adopt),
     /// Manage the key of a repository
     #[command(subcommand, after_help = help::KEY)]
     Key(Key),
@@ -128,6 +131,13 @@ pub(crate) struct Protect {
 pub(crate) struct Init {
     /// Only this repository of the configuration
     pub(crate) repository: Option<String>,
+}
+
+/// Arguments of `adopt`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Adopt {
+    /// Name of the cluster
+    pub(crate) cluster: String,
 }
 
 /// A cluster, or all.

@@ -1,5 +1,6 @@
 //! One file a command: arguments in, use-case called, result rendered.
 
+pub(crate) mod adopt;
 pub(crate) mod archive_get;
 pub(crate) mod archive_prefetch;
 pub(crate) mod archive_push;
