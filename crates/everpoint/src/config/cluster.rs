@@ -62,7 +62,7 @@ pub(crate) enum PasswordSource {
 /// How frames are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Compression {
-    /// By trial, for each relation.
+    /// What measurements found to be best.
     #[default]
     Auto,
     /// lz4.
