@@ -212,6 +212,10 @@ fn new_bar(total: Option<u64>) -> ProgressBar {
 
 fn new_spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
+    // A line that is wider than the terminal would be drawn anew below itself.
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        bar.set_style(style);
+    }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
