@@ -94,16 +94,20 @@ impl PgEngine {
     }
 }
 
-/// Whether the server was started in this directory: its start is noted there.
+/// Whether the server was started in this directory: it notes there when it started, and its port.
 fn is_running_in(sql: &mut Connection, data_dir: &Path) -> bool {
-    /// Between the process's start and the time that the server remembers, shared memory is made.
+    /// Seconds between the process's start and the moment that the server remembers: shared memory is made meanwhile.
     const TOLERANCE: i64 = 120;
-    let noted = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
-    let noted = noted.lines().nth(2).and_then(|line| line.trim().parse::<i64>().ok());
-    let query = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())::bigint";
-    let remembered =
-        sql.query(query).ok().and_then(|rows| rows.single().and_then(|text| text.parse::<i64>().ok()));
-    matches!((noted, remembered), (Some(noted), Some(remembered)) if (remembered - noted).abs() <= TOLERANCE)
+    let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+    let noted = |line: usize| text.lines().nth(line).and_then(|line| line.trim().parse::<i64>().ok());
+    let mut ask = |query: &str| {
+        let rows = sql.query(query).ok()?;
+        rows.single()?.parse::<i64>().ok()
+    };
+    let started = ask("SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())::bigint");
+    let same_start =
+        noted(2).zip(started).is_some_and(|(noted, started)| (started - noted).abs() <= TOLERANCE);
+    same_start && noted(3).is_some() && noted(3) == ask("SHOW port")
 }
 
 impl Engine for PgEngine {
