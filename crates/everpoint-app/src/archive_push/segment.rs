@@ -220,21 +220,35 @@ impl Target<'_> {
     }
 
     /// BLAKE3 of the segment before: as stored, else of its file if the server has finished it.
+    ///
+    /// # Errors
+    /// `archive.differs` if both are there and differ: the server went another way than the stored log.
     pub(super) fn previous_hash(&self, start: LogOffset) -> Result<Option<[u8; 32]>, AppError> {
-        if let Some(before) = self.lineage.predecessor(&self.log, &self.history, start)? {
-            return Ok(Some(before.hash));
+        let stored = self.lineage.predecessor(&self.log, &self.history, start)?.map(|before| before.hash);
+        let Some(before) = self.finished_before(start)? else {
+            return Ok(stored);
+        };
+        let ours = before.hash()?;
+        if stored.is_some_and(|stored| stored != ours) {
+            return Err(before.differs(ours, stored));
         }
+        Ok(Some(ours))
+    }
+
+    /// The file of the segment before, if the server has finished it. On one timeline it has when it finished the next.
+    fn finished_before(&self, start: LogOffset) -> Result<Option<Segment>, AppError> {
         let Some((before, path)) = self.file_before(start) else {
             return Ok(None);
         };
-        let name = SegmentName::at(self.timeline_at(start), before, self.lineage.segment_size);
+        let timeline = self.timeline_at(start);
+        let name = SegmentName::at(timeline, before, self.lineage.segment_size);
         let status = self.place.directory.join("archive_status");
         let is = |suffix: &str| status.join(format!("{name}.{suffix}")).exists();
-        if !is("ready") && !is("done") {
+        if timeline != self.log.branch().timeline() && !is("ready") && !is("done") {
             return Ok(None);
         }
         let file = File::open(&path).map_err(|error| AppError::io("read", &path, error))?;
         let head = self.place.head_of(&path)?;
-        Segment { name, path, file, head }.hash().map(Some)
+        Ok(Some(Segment { name, path, file, head }))
     }
 }

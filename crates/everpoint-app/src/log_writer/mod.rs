@@ -207,7 +207,7 @@ impl LogWriter {
     fn open_at(&mut self, log: LogStore, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         let mut written = self.written;
         let mut opened = open::run(&self.lineage(), &log, history, from, &mut written)?;
-        opened.system = self.system;
+        (opened.system, opened.joins) = (self.system, true);
         (self.open, self.written) = (Some(opened), written);
         Ok(())
     }

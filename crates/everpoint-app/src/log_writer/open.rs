@@ -148,5 +148,6 @@ fn begin(
         covered_waiting: VecDeque::new(),
         covered_stored,
         covered_at: None,
+        joins: false,
     })
 }

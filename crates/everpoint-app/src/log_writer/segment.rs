@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use everpoint_core::{FailureClass, LogOffset, Micros, Span};
+use everpoint_core::{FailureClass, LogOffset, Micros, Span, Verdict};
 use everpoint_engine::{Decoded, EngineError, LogDecoder};
 use everpoint_repo::{LogStore, RepoError, SegmentWriter, Stored};
 
@@ -34,6 +34,8 @@ pub(super) struct OpenBranch {
     /// The newest that is stored.
     pub(super) covered_stored: Option<(LogOffset, Micros)>,
     pub(super) covered_at: Option<Instant>,
+    /// Nothing was stored since the server began to send: what comes first must continue what is stored.
+    pub(super) joins: bool,
 }
 
 /// The segment that is not full yet.
@@ -111,6 +113,7 @@ impl OpenBranch {
     pub(super) fn finish_segment(&mut self, written: &mut Written) -> Result<(), EngineError> {
         let found = self.decoder.cut();
         self.check_system(&found)?;
+        self.check_join(&found)?;
         let next = OpenSegment::new(self.segment_end());
         let full = std::mem::replace(&mut self.segment, next);
         self.tails = Tails::default();
@@ -132,7 +135,7 @@ impl OpenBranch {
             written.bytes = written.bytes.saturating_add(span.to.since(self.durable));
         }
         count(written, stored);
-        (self.previous_hash, self.durable) = (Some(hash), span.to);
+        (self.previous_hash, self.durable, self.joins) = (Some(hash), span.to, false);
         Ok(())
     }
 
@@ -143,6 +146,7 @@ impl OpenBranch {
         }
         let found = self.cut();
         self.check_system(&found)?;
+        self.check_join(&found)?;
         let pending = std::mem::take(&mut self.segment.pending);
         self.segment.pending_since = None;
         let from = LogOffset(self.position.0.saturating_sub(pending.len() as u64));
@@ -151,7 +155,7 @@ impl OpenBranch {
         let digest = digest(self.log.branch(), span, hash, self.previous_hash, self.covered_until(), found);
         self.log.put_tail(&digest, &pending).map_err(|error| self.explain(error, from))?;
         written.bytes = written.bytes.saturating_add(pending.len() as u64);
-        self.durable = self.position;
+        (self.durable, self.joins) = (self.position, false);
         self.tails.push(span);
         self.segment.pending = pending;
         self.segment.pending.clear();
@@ -168,6 +172,17 @@ impl OpenBranch {
         Err(EngineError::new("capture.wrong_cluster", "store", object, message)
             .class(FailureClass::Damaged)
             .hint("the address leads to another cluster: check it, or give that cluster a name of its own"))
+    }
+
+    /// Refuses the log of a copy that went its own way: its first record links to another than the last one that is stored.
+    /// After a reset it links to none; that is stored, and told as a reset.
+    fn check_join(&self, found: &Decoded) -> Result<(), EngineError> {
+        let Verdict::Broken { at, .. } = &found.verdict else { return Ok(()) };
+        let is_first = found.first_record == Some(*at) && found.first_previous != Some(LogOffset(0));
+        if self.joins && is_first {
+            return Err(self.diverged(*at, "its first record does not follow the last one that is stored"));
+        }
+        Ok(())
     }
 
     /// Whether what is in no tail yet should be stored as one. A segment that will be full soon is worth waiting for:
