@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use everpoint_engine::{PART_BYTES, StopFlag};
 use everpoint_format::manifest::{Extent, FileEntry, FileKind};
-use everpoint_repo::{ClusterRepo, PagesReader};
+use everpoint_repo::{ClusterRepo, PagesReader, RepoError};
 use rustix::fs::FallocateFlags;
 
 use super::progress::Meter;
@@ -61,7 +61,7 @@ impl ImageRestore<'_> {
         }
         self.tree.begin()?;
         let mut manifest = self.cluster.open_manifest(self.label)?;
-        let hashes = if self.delta { Some(self.cluster.open_pages(self.label)?) } else { None };
+        let hashes = if self.delta { self.page_hashes()? } else { None };
         let (mut batch, mut weight, mut control) = (Vec::new(), 0, None);
         let mut known = Vec::new();
         while let Some(entry) = manifest.next_entry()? {
@@ -96,13 +96,21 @@ impl ImageRestore<'_> {
         self.flush(std::slice::from_ref(&control))
     }
 
+    /// The page hashes of the image; they only spare writing, so an image that has lost them is written whole.
+    fn page_hashes(&self) -> Result<Option<PagesReader>, AppError> {
+        known_or_lost(self.cluster.open_pages(self.label))
+    }
+
     fn item(&self, entry: FileEntry, hashes: Option<&PagesReader>) -> Result<Item, AppError> {
         let path = match entry.kind {
             FileKind::External => self.tree.place(&format!("{EXTERNAL}/{}", entry.path))?,
             _ => self.tree.place(&entry.path)?,
         };
         let hashes = match (hashes, entry.page_hashes) {
-            (Some(reader), Some(first)) => reader.read(first, entry.size.div_ceil(PAGE as u64))?,
+            (Some(reader), Some(first)) => {
+                let read = reader.read(first, entry.size.div_ceil(PAGE as u64));
+                known_or_lost(read)?.unwrap_or_default()
+            }
             _ => Vec::new(),
         };
         Ok(Item { file: PriorFile::new(entry, hashes), path })
@@ -249,6 +257,18 @@ impl ImageRestore<'_> {
             remove_unknown(place, &format!("pg_tblspc/{oid}/"), &keep)?;
         }
         Ok(())
+    }
+}
+
+/// `None` for page hashes that are damaged or gone.
+fn known_or_lost<T>(read: Result<T, RepoError>) -> Result<Option<T>, AppError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_damaged() || error.is_missing() => {
+            tracing::warn!(%error, "without page hashes whole files are written");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
