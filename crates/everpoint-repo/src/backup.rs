@@ -120,14 +120,19 @@ impl ClusterRepo {
             return Ok(None);
         }
         let mut unreadable = None;
+        let record =
+            seen.manifest.then(|| self.open_manifest(label).map(|reader| Some(reader.record().clone())));
+        let record = readable(record, &mut unreadable)?;
         let attempt = seen
             .attempt
             .then(|| self.record(&self.of(label, "attempt"), ObjectKind::Attempt, Attempt::decode));
         let failure = seen
             .failure
             .then(|| self.record(&self.of(label, "failure"), ObjectKind::Failure, Failure::decode));
-        let record =
-            seen.manifest.then(|| self.open_manifest(label).map(|reader| Some(reader.record().clone())));
+        // Of a backup that has its map, neither matters any more.
+        let mut aside = None;
+        let note = if record.is_some() { &mut aside } else { &mut unreadable };
+        let (attempt, failure) = (readable(attempt, note)?, readable(failure, note)?);
         let mut damage = Vec::new();
         for number in seen.damage {
             let name = self.of(label, &format!("damage/{number}"));
@@ -138,9 +143,9 @@ impl ClusterRepo {
         }
         Ok(Some(BackupListing {
             label: label.to_owned(),
-            attempt: readable(attempt, &mut unreadable)?,
-            record: readable(record, &mut unreadable)?,
-            failure: readable(failure, &mut unreadable)?,
+            attempt,
+            record,
+            failure,
             damage,
             unreadable,
             running: false,
