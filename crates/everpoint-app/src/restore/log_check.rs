@@ -3,12 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use everpoint_core::{FailureClass, NeededPiece, RestorePlan};
+use everpoint_core::{NeededPiece, RestorePlan};
 use everpoint_engine::StopFlag;
 
-use super::LOG_DAMAGED;
-use crate::facts::Facts;
-use crate::{AppError, ClusterContext, text};
+use crate::facts::{self, Facts};
+use crate::{AppError, ClusterContext};
 
 /// Reads every piece of the plan.
 ///
@@ -45,13 +44,6 @@ fn check(
     identity: u32,
     piece: &NeededPiece,
 ) -> Result<(), AppError> {
-    facts.read_piece(context, identity, &piece.branch, piece.span, &mut |_| {}).map_err(|error| {
-        if error.class != FailureClass::Damaged {
-            return error;
-        }
-        let object = format!("the log of {} from {}", context.name, text::lsn(piece.span.from));
-        AppError::new(LOG_DAMAGED, FailureClass::Damaged, "read", object, error.message.clone())
-            .hint("restore to a moment before it, or to one after the next backup (everpoint list shows the windows)")
-            .cause(error)
-    })
+    let read = facts.read_piece(context, identity, &piece.branch, piece.span, &mut |_| {});
+    read.map_err(|error| facts::log_damaged(context, piece.span.from, error))
 }

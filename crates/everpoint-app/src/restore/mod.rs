@@ -75,11 +75,22 @@ pub fn run(
     let mut skip: Vec<String> = Vec::new();
     loop {
         let plan = match plan(context, &facts, request, &skip)? {
-            Ok(plan) => plan,
+            Ok(mut plan) => {
+                plan.warnings.extend(facts.left_out(&plan.backup));
+                plan
+            }
             Err(shortfall) if request.dry_run => {
                 return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
             }
-            Err(shortfall) => return Err(report::shortfall_error(context, request, &shortfall, &skip)),
+            Err(shortfall) => {
+                let left_out = facts.left_out("");
+                let mut error = report::shortfall_error(context, request, &shortfall, &skip, &left_out);
+                if !left_out.is_empty() && !facts.has_usable_backup() {
+                    error.code = "restore.no_good_backup".to_owned();
+                    error.class = FailureClass::Damaged;
+                }
+                return Err(error);
+            }
         };
         let record = facts::record(&facts, &plan.backup)?;
         if request.dry_run {

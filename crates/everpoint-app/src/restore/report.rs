@@ -136,12 +136,14 @@ pub(super) fn shortfall_error(
     request: &RestoreRequest,
     shortfall: &Shortfall,
     skipped: &[String],
+    left_out: &[String],
 ) -> AppError {
     let report = shortfall_report(shortfall);
     let mut message = shortfall.reason.clone();
     if !skipped.is_empty() {
         message.push_str(&format!(" (left out, as they did not prove good: {})", skipped.join(", ")));
     }
+    left_out.iter().for_each(|what| message.push_str(&format!("; {what}")));
     let object = format!("{} to {}", context.name, describe(&request.target, request.exclusive));
     let error = AppError::new("restore.shortfall", FailureClass::Shortfall, "restore", object, message);
     match (report.nearest_before, report.nearest_after) {
