@@ -8,7 +8,9 @@ use crate::resolve::{Found, Notes, Place, Refusal};
 use crate::source::LogSource;
 use crate::target::RestoreRequest;
 
-/// The newest usable backup that is consistent at the stop, and the run that leads from its start to the stop.
+/// The newest usable backup that is consistent at the stop, and the run that leads from its start to the stop. One that
+/// holds pages which were damaged on the server only where there is none without: more log to replay costs time, a
+/// damaged page costs rows.
 pub(crate) fn choose<'l, 'a, S: LogSource>(
     log: &'l PathLog<'a>,
     found: Found,
@@ -17,27 +19,54 @@ pub(crate) fn choose<'l, 'a, S: LogSource>(
     notes: &mut Notes,
 ) -> Result<(&'a BackupFacts, &'l Run<'a>), Refusal<S::Error>> {
     let mut unconnected: Option<&BackupFacts> = None;
+    let mut with_damage: Option<(&BackupFacts, &Run<'_>)> = None;
     for backup in log.backups.iter().rev() {
         let needed = Span { from: backup.start, to: found.record.end.max(backup.stop) };
         let run = log.run(needed);
         if !is_consistent(backup, run, found, source).map_err(Refusal::Source)? {
             continue;
         }
-        if let Some(run) = run {
-            let skipped = if request.skip.is_empty() { "" } else { " that is not to be skipped" };
-            notes.reason(format!(
-                "backup {} is the newest{skipped} that is consistent before the stop, from {} on",
-                backup.label, backup.stop
-            ));
-            return Ok((backup, run));
+        match run {
+            Some(run) if backup.damaged_pages == 0 => {
+                tell(backup, with_damage.map(|(damaged, _)| damaged), request, notes);
+                return Ok((backup, run));
+            }
+            Some(run) => {
+                with_damage.get_or_insert((backup, run));
+            }
+            None => {
+                unconnected.get_or_insert(backup);
+            }
         }
-        unconnected.get_or_insert(backup);
+    }
+    if let Some((backup, run)) = with_damage {
+        tell(backup, None, request, notes);
+        notes.warn(format!(
+            "backup {} holds {} pages that were damaged on the server already; no backup without them leads there",
+            backup.label, backup.damaged_pages
+        ));
+        return Ok((backup, run));
     }
     let reason = match unconnected {
         Some(backup) => broken_between(log, backup, found),
         None => no_backup(log, found),
     };
     Err(Refusal::shortfall(Place::Position(found.record.start), reason))
+}
+
+fn tell(backup: &BackupFacts, passed: Option<&BackupFacts>, request: &RestoreRequest, notes: &mut Notes) {
+    if let Some(passed) = passed {
+        notes.reason(format!(
+            "backup {} holds {} pages that were damaged on the server already: one without is taken",
+            passed.label, passed.damaged_pages
+        ));
+    }
+    let skipped = if request.skip.is_empty() { "" } else { " that is not to be skipped" };
+    let whole = if passed.is_some() { " without damage" } else { "" };
+    notes.reason(format!(
+        "backup {} is the newest{skipped}{whole} that is consistent before the stop, from {} on",
+        backup.label, backup.stop
+    ));
 }
 
 /// Whether the backup's image is consistent when replay stops there: every record before the backup's stop position

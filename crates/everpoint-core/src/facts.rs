@@ -233,6 +233,8 @@ pub struct BackupFacts {
     pub size: u64,
     /// Whether it can be used.
     pub status: BackupStatus,
+    /// Pages that were damaged on the server already when it was taken.
+    pub damaged_pages: u64,
     /// It was taken from a standby: no record marks its end.
     pub from_standby: bool,
 }

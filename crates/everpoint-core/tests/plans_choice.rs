@@ -55,6 +55,28 @@ fn the_newest_backup_that_is_consistent_is_taken() {
 }
 
 #[test]
+fn a_backup_without_damaged_pages_is_preferred() {
+    let Simple { mut world, .. } = simple();
+    world.branches[0].stored.clear();
+    let start = world.filler(0, 40);
+    world.backup(0, "b2", start, 480, 510);
+    let start = world.filler(0, 40);
+    let end = world.backup(0, "b3", start, 520, 530);
+    world.store(0, None);
+    world.backups[1].damaged_pages = 3;
+    world.backups[2].damaged_pages = 3;
+    let plan = world.plan_to(Target::Backup("b3".to_owned())).unwrap();
+    assert_eq!((plan.backup.as_str(), plan.stop), ("b1", stop(end, true)));
+    assert!(plan.reasons.iter().any(|it| it.contains("b3 holds 3 pages")), "{:?}", plan.reasons);
+    // Where none leads there without damage, the newest that has some.
+    let first = world.branches[0].stored[0].span.from.0;
+    world.lose(0, first);
+    let plan = world.plan_to(Target::Latest).unwrap();
+    assert_eq!(plan.backup, "b3");
+    assert!(plan.warnings.iter().any(|it| it.contains("b3 holds 3 pages")), "{:?}", plan.warnings);
+}
+
+#[test]
 fn nothing_is_offered_across_a_hole_or_a_break() {
     for harm in [None, Some(Harm::Swapped), Some(Harm::Broken(0))] {
         let Simple { mut world, commits, .. } = simple();

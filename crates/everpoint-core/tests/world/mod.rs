@@ -157,6 +157,7 @@ impl World {
             stopped_at: Micros(times.1),
             size: 1000,
             status: BackupStatus::Ok,
+            damaged_pages: 0,
             from_standby,
         });
     }
