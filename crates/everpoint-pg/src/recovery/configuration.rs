@@ -6,6 +6,7 @@ use std::path::Path;
 use everpoint_engine::RecoverySettings;
 
 use super::limits;
+use crate::control::Control;
 use crate::lsn::Lsn;
 
 /// First line of every generated file: such a file is never kept as if it were production's.
@@ -71,7 +72,7 @@ fn knows_in_place(settings: &RecoverySettings, major: u32) -> bool {
 pub(super) fn copy(
     settings: &RecoverySettings,
     major: u32,
-    control_limits: Option<[i32; 5]>,
+    control: Option<&Control>,
     port: u16,
 ) -> String {
     let mut text = format!("{MARK}\n# Production's own configuration lies beside it as *.production.\n\n");
@@ -88,12 +89,16 @@ pub(super) fn copy(
     }
     text.push_str("\n# At least what the log was written with.\n");
     line(&mut text, "wal_level", "replica");
-    for (name, value) in limits::largest(major, &settings.facts, control_limits) {
+    for (name, value) in limits::largest(major, &settings.facts, control.map(|control| control.limits)) {
         line(&mut text, name, value.to_string());
     }
     text.push_str("\n# A guest on this machine.\n");
     line(&mut text, "shared_buffers", "128MB");
     line(&mut text, "huge_pages", "off");
+    // At least two segments, else it does not start; PostgreSQL's own defaults are 80 MB and 1 GB.
+    let segment = control.map_or(0, |control| u64::from(control.segment_size) >> 20);
+    line(&mut text, "min_wal_size", format!("{}MB", (2 * segment).max(80)));
+    line(&mut text, "max_wal_size", format!("{}MB", (4 * segment).max(1024)));
     line(&mut text, "logging_collector", "off");
     line(&mut text, "log_destination", "stderr");
     line(&mut text, "log_timezone", "UTC");

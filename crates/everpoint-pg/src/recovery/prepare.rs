@@ -141,7 +141,7 @@ fn put_aside(path: &Path) -> Result<String, EngineError> {
 fn generate(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> {
     let directory = settings.directory.as_path();
     let control = fs::read(directory.join(CONTROL_FILE)).ok().and_then(|bytes| Control::parse(&bytes).ok());
-    let text = configuration::copy(settings, major, control.map(|control| control.limits), free_port());
+    let text = configuration::copy(settings, major, control.as_ref(), free_port());
     let access = put_aside(&directory.join("pg_hba.conf"))?;
     for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
         put_aside(&directory.join(name))?;
