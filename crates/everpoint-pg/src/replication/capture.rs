@@ -134,7 +134,13 @@ impl Session {
     fn hold_log_for_this_session(&mut self) {
         let name = format!("everpoint_{}_{:x}", std::process::id(), self.server.position.0);
         match self.replication.create_slot(&name, true) {
-            Ok(true) => self.slot = Some(name),
+            Ok(true) => {
+                // A backup of a standby begins at its last restart point, which may lie far back: there the slot stands.
+                if self.server.in_recovery {
+                    self.slot_position = self.replication.read_slot(&name).unwrap_or_default();
+                }
+                self.slot = Some(name);
+            }
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "no temporary slot"),
         }
