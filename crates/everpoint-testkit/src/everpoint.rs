@@ -1,7 +1,7 @@
 //! The program under test, run as its users run it.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -144,7 +144,7 @@ impl Everpoint {
         let mut command: Command = self.account.command(&self.program);
         command.arg("--config").arg(&self.config).arg("--no-progress").args(arguments);
         command.stdin(Stdio::null()).stdout(file(&out)?).stderr(file(&err)?);
-        let child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
+        let child = spawn(&mut command).with_context(|| format!("cannot run {}", self.program.display()))?;
         Ok(Background { child, what: arguments.join(" "), out, err, since: Instant::now() })
     }
 }
@@ -224,6 +224,22 @@ impl Drop for Background {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Starts a program that was written just now: a process that another thread forked meanwhile holds it open for writing
+/// until it has become its own program.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let since = Instant::now();
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && since.elapsed() < Duration::from_secs(5) =>
+            {
+                sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
     }
 }
 
