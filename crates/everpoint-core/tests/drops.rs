@@ -1,5 +1,8 @@
 //! What a transaction destroys before its end is there when one restores to just before it.
 
+// Helpers of tests fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod world;
 
 use everpoint_core::{LogEvent, Micros, RecordSpan, RestoreRequest, Stop, Target};

@@ -177,6 +177,14 @@ impl Background {
         Ok(())
     }
 
+    /// Sends it a signal: SIGSTOP and SIGCONT, for what must happen while it is in the middle of something.
+    ///
+    /// # Errors
+    /// If it can't be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        signal_child(&self.child, signal)
+    }
+
     /// Asks it to stop (SIGTERM), and waits until it has.
     ///
     /// # Errors

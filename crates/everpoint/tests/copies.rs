@@ -1,6 +1,9 @@
 //! A started copy beside a living production: whatever it replays, production keeps its tablespaces, slots, subscriptions
 //! and archive.
 
+// Helpers of tests fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod support_scenarios;
 
 use std::collections::BTreeMap;
