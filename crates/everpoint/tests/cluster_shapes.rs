@@ -497,3 +497,53 @@ fn a_backup_restores_by_itself_when_the_server_has_recycled_its_log() {
     let copy = world.restore(&format!("backup:{label}"), &[]);
     assert_eq!(copy.psql(COUNT), "1000|500500");
 }
+
+#[test]
+fn where_an_idle_server_stands_is_a_target() {
+    if !found(15) {
+        return;
+    }
+    let source = quiet(15).start().unwrap();
+    source.psql("CREATE TABLE t AS SELECT n FROM generate_series(1, 1000) n").unwrap();
+    let mut world = World::new(source);
+    world.capture();
+    world.backup(&[]);
+    for rows in 1..9 {
+        // Records of many lengths: the server's position is the next multiple of 8.
+        world.source.psql(&format!("CREATE TABLE t{rows} AS SELECT repeat('x', {rows}) AS filler")).unwrap();
+        let stands = world.source.psql("SELECT pg_current_wal_lsn()").unwrap();
+        let end = world.source.flushed().unwrap();
+        world.settle_at(end, 1);
+        let place = world.place();
+        let target = format!("lsn:{stands}");
+        let arguments = ["--json", "restore", CLUSTER, place.to_str().unwrap(), "--to", &target, "--dry-run"];
+        let ran = world.everpoint.try_run(&arguments).unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{}", ran.told(&arguments));
+    }
+}
+
+#[test]
+fn a_capture_that_begins_during_a_backup_goes_on_after_it() {
+    if !found(15) {
+        return;
+    }
+    let source = quiet(15).start().unwrap();
+    source.psql("CREATE TABLE t AS SELECT n FROM generate_series(1, 200000) n").unwrap();
+    let world = World::new(source);
+    let backup = paused_backup(&world);
+    let mut capture = world.everpoint.spawn(&["-v", "capture", CLUSTER]).unwrap();
+    sleep(Duration::from_secs(1));
+    backup.signal(Signal::CONT).unwrap();
+    assert!(capture.runs().unwrap(), "capture gave up: {}", capture.said());
+    let ran = backup.wait(Duration::from_secs(60)).unwrap();
+    assert!(ran.status.success(), "{}", ran.told(&["backup"]));
+    world.source.psql("DELETE FROM t WHERE n > 10").unwrap();
+    world.settle(&world.source, 1);
+    let copy = world.restore("latest", &[]);
+    assert_eq!(copy.psql(COUNT), "10|55");
+    drop(copy);
+    // Of two that are to last, one is told at once.
+    let ran = world.everpoint.try_run(&["capture", CLUSTER]).unwrap();
+    assert_eq!(ran.status.code(), Some(6), "{}", ran.told(&["capture"]));
+    assert!(capture.stop().unwrap().status.success());
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use everpoint_core::{FailureClass, LogOffset};
 use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, ServerIdentity, StopFlag};
-use everpoint_repo::{KeptLease, code};
+use everpoint_repo::{KeptLease, LeaseState, code};
 use serde::Serialize;
 
 use crate::log_writer::LogWriter;
@@ -21,6 +21,12 @@ use watched::{GAP_REFUSED, Watched};
 const LEASE: Duration = Duration::from_secs(30);
 /// A backup takes the log from where capture stopped if no more than this has been written since; else only its own part.
 const CATCH_UP_BYTES: u64 = 256 << 20;
+
+/// What a capture calls itself in the lease, and the one that a backup has beside it.
+const LASTING: &str = "capture";
+const BESIDE_BACKUP: &str = "the log of a backup";
+/// How often the lease is asked for while a backup has it.
+const TURN: Duration = Duration::from_millis(500);
 
 /// What to capture.
 #[derive(Debug, Clone)]
@@ -51,14 +57,14 @@ pub struct CaptureReport {
 /// Captures until stopped, or until the server's current end is stored. Reconnects for ever unless `once`.
 ///
 /// # Errors
-/// `Locked` if another capture of the cluster runs. `Damaged` if the server is another cluster, or its log contradicts
+/// `Locked` if another capture of the cluster runs; one beside a backup is waited for, unless `once`. `Damaged` if the server is another cluster, or its log contradicts
 /// what is stored. Anything else only if it will not pass by itself.
 pub fn run(
     context: &ClusterContext,
     request: &CaptureRequest,
     events: &dyn Events,
 ) -> Result<CaptureReport, AppError> {
-    let lease = hold(context)?;
+    let lease = hold_after_backup(context, request, events)?;
     let mut pause = Pause::new(&request.stop);
     let server = loop {
         match context.engine.identify() {
@@ -95,14 +101,14 @@ pub fn during_backup(
     stop: &StopFlag,
     events: &dyn Events,
 ) -> Result<(), AppError> {
-    let lease = match hold(context) {
+    let lease = match hold(context, BESIDE_BACKUP) {
         Ok(lease) => lease,
         Err(error) if error.class == FailureClass::Locked => return Ok(()),
         Err(error) => return Err(error),
     };
     tracing::debug!(slot, "no capture runs: the backup takes its log by itself");
     let mut job = Job::new(context, server, stop.clone(), events)?;
-    job.lease = Some(lease);
+    (job.lease, job.holder) = (Some(lease), BESIDE_BACKUP);
     job.refuse_gaps = true;
     let resume = LogWriter::resume_point(&context.cluster, identity, server.segment_size)?;
     job.from = resume.filter(|(timeline, position)| {
@@ -133,8 +139,36 @@ pub fn capture_until(
     job.report(&server)
 }
 
-fn hold(context: &ClusterContext) -> Result<KeptLease, AppError> {
-    let holder = format!("capture by process {}", std::process::id());
+/// Takes the lease; while a backup has it for its own log, a capture that is to last waits until that has ended.
+fn hold_after_backup(
+    context: &ClusterContext,
+    request: &CaptureRequest,
+    events: &dyn Events,
+) -> Result<KeptLease, AppError> {
+    let mut told = false;
+    loop {
+        let error = match hold(context, LASTING) {
+            Err(error) if error.class == FailureClass::Locked => error,
+            result => return result,
+        };
+        let state = context.repository.lease_state(&crate::captured::lease_id(&context.name))?;
+        let passes = match &state {
+            LeaseState::Held { holder } => holder.starts_with(BESIDE_BACKUP),
+            LeaseState::Free => true,
+        };
+        if request.once || !passes || request.stop.is_set() {
+            return Err(error);
+        }
+        if !told {
+            events.emit(Event::Info("a backup captures the log; going on when it has ended".to_owned()));
+            told = true;
+        }
+        std::thread::sleep(TURN);
+    }
+}
+
+fn hold(context: &ClusterContext, who: &str) -> Result<KeptLease, AppError> {
+    let holder = format!("{who} by process {}", std::process::id());
     let lease = context.repository.lease(&crate::captured::lease_id(&context.name), &holder, LEASE)?;
     Ok(lease.keep())
 }
@@ -154,6 +188,8 @@ struct Job<'a> {
     /// Where to begin if the writer is not open.
     from: Option<(u32, LogOffset)>,
     lease: Option<KeptLease>,
+    /// What it calls itself when it takes the lease.
+    holder: &'static str,
     /// Begin where the server can, rather than record a gap.
     refuse_gaps: bool,
 }
@@ -168,7 +204,17 @@ impl<'a> Job<'a> {
         let identity = identity_of(context, server)?;
         let options = CaptureOptions { slot: None, create_slot: false, temporary: false, until: None, stop };
         let writer = LogWriter::open(context, identity, server.segment_size)?;
-        Ok(Self { context, events, identity, writer, options, from: None, lease: None, refuse_gaps: false })
+        Ok(Self {
+            context,
+            events,
+            identity,
+            writer,
+            options,
+            from: None,
+            lease: None,
+            holder: LASTING,
+            refuse_gaps: false,
+        })
     }
 
     fn run(&mut self, once: bool) -> Result<(), AppError> {
@@ -197,7 +243,7 @@ impl<'a> Job<'a> {
             }
             if self.lease.as_ref().is_some_and(|lease| !lease.is_valid()) {
                 self.lease = None;
-                self.lease = Some(hold(self.context)?);
+                self.lease = Some(hold(self.context, self.holder)?);
             }
             if let Err(error) = self.find_place() {
                 tracing::debug!(%error, "the place to go on at could not be read yet");
