@@ -4,6 +4,7 @@
 // Helpers of tests fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[allow(dead_code, reason = "shared with other scenarios")]
 mod support_scenarios;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 
-use everpoint_testkit::{PgCluster, PgInstall, Session};
-use support_scenarios::{CLUSTER, Copy, World, ask};
+use everpoint_testkit::{PgCluster, Session};
+use support_scenarios::{CLUSTER, Copy, World, ask, found};
 
 /// Production with everything that a copy could reach for.
 struct Production {
@@ -233,10 +234,6 @@ fn lives_by_itself(copy: &Copy) {
 fn locations(copy: &Copy) -> Vec<PathBuf> {
     let links = fs::read_dir(copy.place.join("pg_tblspc")).unwrap();
     links.map(|entry| fs::canonicalize(entry.unwrap().path()).unwrap()).collect()
-}
-
-fn found(major: u32) -> bool {
-    PgInstall::find_or_skip(major).unwrap().is_some()
 }
 
 /// Tablespace and databases that production creates after the backup.

@@ -1,12 +1,14 @@
 //! A protected server and its restored copies, for scenarios that run the compiled program.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use everpoint_testkit::{
-    Address, Background, Everpoint, PgCluster, RunningCopy, Session, field, parse_lsn, print_lsn, text,
+    Address, Background, Everpoint, PgCluster, PgClusterBuilder, PgInstall, RunningCopy, Session, field,
+    parse_lsn, print_lsn, text,
 };
 use serde_json::Value;
 
@@ -141,4 +143,28 @@ pub(crate) fn ask(session: &mut Session, sql: &str) -> String {
         Ok(answer) => answer.to_string(),
         Err(error) => panic!("{sql}: {error}"),
     }
+}
+
+/// Whether the programs of a version are there; if not, and that is allowed, the test is skipped.
+pub(crate) fn found(major: u32) -> bool {
+    PgInstall::find_or_skip(major).unwrap().is_some()
+}
+
+/// A server that changes nothing by itself.
+pub(crate) fn quiet(major: u32) -> PgClusterBuilder {
+    PgCluster::builder().major(major).setting("autovacuum", "off")
+}
+
+/// Changes the text of the configuration.
+pub(crate) fn configure(world: &World, change: impl FnOnce(String) -> String) {
+    let path = world.everpoint.home().path().join("everpoint.toml");
+    fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+}
+
+/// From now on backups come over the replication protocol.
+pub(crate) fn forget_files(world: &World) {
+    configure(world, |text| {
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("data_dir")).collect();
+        lines.join("\n")
+    });
 }
