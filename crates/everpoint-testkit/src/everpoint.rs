@@ -242,7 +242,8 @@ fn spawn(command: &mut Command) -> std::io::Result<Child> {
     loop {
         match command.spawn() {
             Err(error)
-                if error.kind() == ErrorKind::ExecutableFileBusy && since.elapsed() < Duration::from_secs(5) =>
+                if error.kind() == ErrorKind::ExecutableFileBusy
+                    && since.elapsed() < Duration::from_secs(5) =>
             {
                 sleep(Duration::from_millis(5));
             }

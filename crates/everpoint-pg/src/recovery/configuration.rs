@@ -69,12 +69,7 @@ fn knows_in_place(settings: &RecoverySettings, major: u32) -> bool {
 }
 
 /// All of `postgresql.conf` of a copy: enough to replay, nothing through which it could reach production.
-pub(super) fn copy(
-    settings: &RecoverySettings,
-    major: u32,
-    control: Option<&Control>,
-    port: u16,
-) -> String {
+pub(super) fn copy(settings: &RecoverySettings, major: u32, control: Option<&Control>, port: u16) -> String {
     let mut text = format!("{MARK}\n# Production's own configuration lies beside it as *.production.\n\n");
     line(&mut text, "listen_addresses", "localhost");
     line(&mut text, "port", port.to_string());
