@@ -200,7 +200,15 @@ impl World {
         } else {
             drop(copy);
         }
-        fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))
+        // A process that fetched ahead for the server may still be on its way out.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Err(why) = fs::remove_dir_all(place) {
+            if Instant::now() > deadline {
+                return Err(why).with_context(|| format!("cannot remove {}", place.display()));
+            }
+            sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Programs of the source's version.
