@@ -1,0 +1,1 @@
+//! Offsite providers: services that take one file a call, and the mock of one.
