@@ -7,7 +7,7 @@ help:
 	@echo 'make test     all tests, on real servers too'
 	@echo 'make lint     formatting, lints, shape of the repository'
 	@echo 'make demo     two clusters, a disaster, and both brought back'
-	@echo 'make torture  long trials: exactness and kill -9 (COUNT=20 VERSIONS=13,14,15,16,17,18)'
+	@echo 'make torture  long trials: exactness and kill -9 (COUNT=20 KILLS=50 VERSIONS=13,15,18)'
 	@echo 'make bench    measurements beside pgBackRest and pg_basebackup (ARGS="--scale 20 --runs 3")'
 
 build:
@@ -25,14 +25,15 @@ demo: build
 	@scripts/demo
 
 COUNT ?= 20
-VERSIONS ?= 13,14,15,16,17,18
+KILLS ?= 50
+VERSIONS ?= 13,15,18
 
 torture: build
 	@scripts/install-test-servers
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
 	  exactness --count $(COUNT) --version $(VERSIONS) --binary $(CURDIR)/target/release/everpoint
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
-	  kill9 --count $(COUNT) --version $(VERSIONS) --binary $(CURDIR)/target/release/everpoint
+	  kill9 --count $(KILLS) --version 15 --capture stream,archive,none --binary $(CURDIR)/target/release/everpoint
 
 bench: build
 	@scripts/install-test-servers 15 18

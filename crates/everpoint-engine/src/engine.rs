@@ -171,6 +171,15 @@ pub trait Engine: Send + Sync {
     /// If files can't be written.
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError>;
 
+    /// Whether a server of this version could be started here, so that this is known before an image is written.
+    ///
+    /// # Errors
+    /// If its programs are missing.
+    fn check_start(&self, programs: Option<&Path>, version: u32) -> Result<(), EngineError> {
+        let _ = (programs, version);
+        Ok(())
+    }
+
     /// Starts a server on a prepared directory, follows its replay, verifies the position reached, promotes it, and
     /// returns when it accepts connections.
     ///

@@ -1,6 +1,7 @@
 //! The files of a data directory: which are pages of relations, which are taken as they are, which are left out.
 
 mod external;
+mod queue;
 mod reader;
 mod session;
 mod settled;

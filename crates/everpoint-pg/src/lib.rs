@@ -10,6 +10,7 @@ pub mod files;
 pub mod history;
 pub mod lsn;
 pub mod page;
+mod polite;
 pub mod recovery;
 pub mod replication;
 pub mod wal;

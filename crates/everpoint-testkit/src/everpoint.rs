@@ -130,22 +130,41 @@ impl Everpoint {
         serde_json::from_str(&out).with_context(|| format!("{arguments:?} printed {out:?}"))
     }
 
+    /// Starts a shell script as an operator would type it: in the directory of this program, which is `everpoint` there
+    /// and finds its configuration, with the programs of `servers` at hand. It ends with the first command that fails.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn shell(&self, script: &str, servers: &Path) -> Result<Background> {
+        let mut command = self.account.command("/bin/sh");
+        let path = format!("{}:{}:/usr/bin:/bin", self.home.path().display(), servers.display());
+        command.current_dir(self.home.path()).args(["-e", "-c", script]);
+        command.env("PATH", path).env("EVERPOINT_CONFIG", &self.config).env("PGUSER", "postgres");
+        self.background(command, "script")
+    }
+
     /// Starts a command in the background.
     ///
     /// # Errors
     /// If it can't be started.
     pub fn spawn(&self, arguments: &[&str]) -> Result<Background> {
-        let run = self.runs.fetch_add(1, Ordering::SeqCst);
+        let mut command: Command = self.account.command(&self.program);
+        command.arg("--config").arg(&self.config).arg("--no-progress").args(arguments);
         let word = arguments.iter().find(|word| !word.starts_with('-')).unwrap_or(&"run");
+        let mut started = self.background(command, word)?;
+        started.what = format!("everpoint {}", arguments.join(" "));
+        Ok(started)
+    }
+
+    fn background(&self, mut command: Command, word: &str) -> Result<Background> {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst);
         let out = self.home.path().join(format!("{run:05}-{word}.out"));
         let err = self.home.path().join(format!("{run:05}-{word}.err"));
         let file =
             |path: &Path| File::create(path).with_context(|| format!("cannot make {}", path.display()));
-        let mut command: Command = self.account.command(&self.program);
-        command.arg("--config").arg(&self.config).arg("--no-progress").args(arguments);
         command.stdin(Stdio::null()).stdout(file(&out)?).stderr(file(&err)?);
         let child = spawn(&mut command).with_context(|| format!("cannot run {}", self.program.display()))?;
-        Ok(Background { child, what: arguments.join(" "), out, err, since: Instant::now() })
+        Ok(Background { child, what: word.to_owned(), out, err, since: Instant::now() })
     }
 }
 
@@ -213,7 +232,7 @@ impl Background {
             }
             if self.since.elapsed() > patience {
                 let said = fs::read_to_string(&self.err).unwrap_or_default();
-                bail!("everpoint {} did not end within {} s: {said}", self.what, patience.as_secs());
+                bail!("{} did not end within {} s: {said}", self.what, patience.as_secs());
             }
             sleep(Duration::from_millis(5));
         }

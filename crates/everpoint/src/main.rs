@@ -1,6 +1,7 @@
 //! Everpoint: continuous backup and point-in-time recovery. This crate is its edge: command line, configuration,
 //! rendering. What it does stands in `everpoint-app`.
 
+mod access;
 mod cli;
 mod commands;
 mod config;

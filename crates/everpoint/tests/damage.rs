@@ -195,6 +195,10 @@ fn log(encrypted: bool) {
         let ran = vault.world.everpoint.try_run(&arguments).unwrap();
         assert_eq!(ran.status.code(), Some(DAMAGED), "{}", ran.told(&arguments));
         assert!(RunningCopy::on(&place).is_err(), "no server may run on it");
+        assert!(
+            place.join(MARKER).exists(),
+            "a replay that stopped short leaves no directory that looks done"
+        );
     });
     let mut digest = last.clone().into_os_string();
     digest.push(".digest");

@@ -29,6 +29,10 @@ pub(super) fn run(
         }
         let mut open = begin(lineage, log, history, found.open_start)?;
         match found.rebuild(&mut open, written) {
+            // What follows the damage has to be sent again.
+            Ok(Rebuilt::Open) if open.position < from => {
+                return Err(unreachable_position(log, from, open.position));
+            }
             Ok(Rebuilt::Open) => return Ok(open),
             // The segment that a crash left without a digest is whole now; what follows it may be stored as well.
             Ok(Rebuilt::Finished) => {}
@@ -103,8 +107,19 @@ impl Found {
                 (Err(error), _) | (Ok(()), Some(error)) => Err(sink_error(error)),
             };
         }
-        for tail in &self.tails {
-            let (_, bytes) = open.log.read_tail(tail).map_err(sink_error)?;
+        for (at, tail) in self.tails.iter().enumerate() {
+            let bytes = match open.log.read_tail(tail) {
+                Ok((_, bytes)) => bytes,
+                Err(error) if error.is_damaged() => {
+                    tracing::warn!(%error, "a tail can't be read: the log is received again from there");
+                    let (good, unread) = self.tails.split_at_checked(at).unwrap_or_default();
+                    open.durable = open.position;
+                    open.tails.resume(good);
+                    open.damaged = unread.to_vec();
+                    return Ok(Rebuilt::Open);
+                }
+                Err(error) => return Err(sink_error(error)),
+            };
             open.feed(&bytes).map_err(sink_error)?;
             open.cut();
         }
@@ -140,6 +155,7 @@ fn begin(
         decoder: lineage.engine.decoder(log.segment_size(), carry),
         segment: OpenSegment::new(start),
         tails: Tails::default(),
+        damaged: Vec::new(),
         previous_hash: before.map(|before| before.hash),
         log: log.clone(),
         system: None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use everpoint_core::{FailureClass, LogOffset, Micros, Span, Verdict};
 use everpoint_engine::{Decoded, EngineError, LogDecoder};
-use everpoint_repo::{LogStore, RepoError, SegmentWriter, Stored};
+use everpoint_repo::{LogStore, Piece, RepoError, SegmentWriter, Stored};
 
 use super::piece::{digest, join};
 use super::tails::Tails;
@@ -23,6 +23,8 @@ pub(super) struct OpenBranch {
     pub(super) segment: OpenSegment,
     /// Its tails.
     pub(super) tails: Tails,
+    /// Tails from the first one on that can't be read: what they held is received again.
+    pub(super) damaged: Vec<Piece>,
     /// BLAKE3 of the whole segment before the open one.
     pub(super) previous_hash: Option<[u8; 32]>,
     /// Where the next byte belongs.
@@ -116,7 +118,7 @@ impl OpenBranch {
         self.check_join(&found)?;
         let next = OpenSegment::new(self.segment_end());
         let full = std::mem::replace(&mut self.segment, next);
-        self.tails = Tails::default();
+        (self.tails, self.damaged) = (Tails::default(), Vec::new());
         let span = Span { from: full.start, to: self.segment.start };
         let hash = *full.hasher.finalize().as_bytes();
         let decoded = join(full.decoded, found);
@@ -151,6 +153,7 @@ impl OpenBranch {
         self.segment.pending_since = None;
         let from = LogOffset(self.position.0.saturating_sub(pending.len() as u64));
         let span = Span { from, to: self.position };
+        self.replace_damaged()?;
         let hash = *blake3::hash(&pending).as_bytes();
         let digest = digest(self.log.branch(), span, hash, self.previous_hash, self.covered_until(), found);
         self.log.put_tail(&digest, &pending).map_err(|error| self.explain(error, from))?;
@@ -159,6 +162,16 @@ impl OpenBranch {
         self.tails.push(span);
         self.segment.pending = pending;
         self.segment.pending.clear();
+        Ok(())
+    }
+
+    /// Removes tails that can't be read, when everything that they held was received again: the next tail may need the
+    /// name, and a reader should not choose them.
+    fn replace_damaged(&mut self) -> Result<(), EngineError> {
+        let position = self.position;
+        for tail in self.damaged.extract_if(.., |tail| tail.stored.to <= position) {
+            self.log.remove_unreadable(&tail).map_err(sink_error)?;
+        }
         Ok(())
     }
 

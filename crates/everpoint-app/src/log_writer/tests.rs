@@ -230,6 +230,43 @@ fn gaps_are_recorded_where_nothing_is_stored_and_capture_goes_on_behind_them() {
 }
 
 #[test]
+fn what_a_damaged_tail_held_is_received_again() {
+    let log = log(80);
+    let begin = log.start();
+    let stop = begin.plus(600_000);
+    // Of three tails each one is damaged: in its bytes, or cut off.
+    for (number, cut) in [(0, false), (1, true), (2, false)] {
+        let store = MemoryStore::new();
+        let mut sink = writer(&store).with_policy(TailPolicy { merge: 32, ..EAGER });
+        sink.timeline(1, &[], begin).unwrap();
+        for part in 0..3 {
+            let at = begin.plus(part * 200_000);
+            sink.write(at, log.slice(at, at.plus(200_000))).unwrap();
+            sink.tick().unwrap();
+        }
+        drop(sink);
+        let tails: Vec<String> = store.names().into_iter().filter(|name| name.contains(".tail/")).collect();
+        let name = tails.get(number).unwrap();
+        assert!(if cut { store.cut(name, 300) } else { store.flip(name, 900) }, "{tails:?}");
+        let mut sink = writer(&store).with_policy(EAGER);
+        let error = sink.timeline(1, &[], stop).unwrap_err();
+        assert_eq!(error.code, "capture.position", "{number}: the server has to begin before the damage");
+        sink.timeline(1, &[], begin).unwrap();
+        let damaged_at = begin.plus(number as u64 * 200_000);
+        assert_eq!(sink.place().unwrap().position, damaged_at);
+        // As a server that has written nothing since sends it: the new tail has the name of the damaged one.
+        for at in (damaged_at.0..stop.0).step_by(200_000).map(LogOffset) {
+            sink.write(at, log.slice(at, at.plus(200_000))).unwrap();
+            sink.tick().unwrap();
+        }
+        assert!(read_back(&stored_log(&store, 1, &[]), begin) == log.slice(begin, stop), "{number}");
+        sink.write(stop, log.slice(stop, log.end())).unwrap();
+        sink.flush().unwrap();
+        assert!(read_back(&stored_log(&store, 1, &[]), begin) == log.slice(begin, log.end()), "{number}");
+    }
+}
+
+#[test]
 fn covered_until_waits_for_what_it_speaks_of() {
     let (store, log) = (MemoryStore::new(), log(10));
     let mut sink = writer(&store).with_policy(TailPolicy {

@@ -6,6 +6,7 @@ pub mod progress;
 mod report;
 pub mod salvage;
 pub mod scatter;
+pub mod stage;
 pub mod tree;
 
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ pub struct RestoreRequest {
     pub workers: usize,
     /// Beginning of the command that fetches log files: program and options that say which repository, quoted for a shell.
     pub fetch_program: String,
+    /// Put the log beside the image instead of having the server fetch it.
+    pub stage_log: bool,
     /// Asks to stop.
     pub stop: StopFlag,
 }
@@ -157,6 +160,9 @@ impl Job<'_> {
     fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
         let tree = Tree::plan(&self.request.directory, &self.record.tablespaces, &self.request.map)?;
         tree.check(self.request.delta || self.retry)?;
+        if let Some(start) = &self.request.start {
+            self.context.engine.check_start(start.programs.as_deref(), self.record.server_version)?;
+        }
         let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
         if self.request.delta && !self.retry {
             salvage::run(self.context, self.facts, tree.root(), self.events)?;
@@ -181,12 +187,21 @@ impl Job<'_> {
             self.events.emit(Event::Step("checking the log that replay will need".to_owned()));
             log_check::run(self.context, self.facts, self.plan, self.request.workers, &self.request.stop)?;
         }
+        if self.request.stage_log {
+            self.events.emit(Event::Step(format!(
+                "putting the log into {}",
+                tree.root().join(stage::DIRECTORY).display()
+            )));
+            stage::run(self.context, self.plan, &tree, self.request.workers, &self.request.stop)?;
+        }
         self.context.engine.prepare_recovery(&self.settings(&tree))?;
         if !self.request.replace_production {
             self.mark_copy(&tree)?;
         }
-        tree.finish()?;
+        tree.sync()?;
+        // A replay that stops short must not leave a directory that looks done.
         let reached = self.request.start.as_ref().map(|start| self.start(&tree, start)).transpose()?;
+        tree.finish()?;
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
     }
 
@@ -204,10 +219,15 @@ impl Job<'_> {
 
     fn settings(&self, tree: &Tree) -> RecoverySettings {
         let branch = format!("{}/{}", self.plan.identity, self.plan.branch);
-        let fetch_command = format!(
-            "{} archive-get {} %f \"%p\" --branch {branch} --in-place-tablespaces",
-            self.request.fetch_program, self.context.name
-        );
+        let (fetch_command, end_command) = if self.request.stage_log {
+            (stage::FETCH_COMMAND.to_owned(), stage::END_COMMAND.to_owned())
+        } else {
+            let program = &self.request.fetch_program;
+            let name = &self.context.name;
+            let command =
+                format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces");
+            (command, String::new())
+        };
         let mut facts = self.record.facts.clone();
         facts.push(("server_version".to_owned(), self.record.server_version.to_string()));
         facts.extend(self.plan.limits.iter().cloned());
@@ -216,6 +236,7 @@ impl Job<'_> {
             stop: Some(self.stop_at()),
             timeline: self.plan.timeline,
             fetch_command,
+            end_command,
             facts,
             links: self.new_links(),
             keep_configuration: self.request.replace_production,

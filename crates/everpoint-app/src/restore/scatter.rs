@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use everpoint_engine::StopFlag;
@@ -21,6 +22,10 @@ pub const BATCH: usize = 1 << 19;
 const SHARE: u64 = 8 << 20;
 /// Files that a worker keeps open.
 const OPEN_FILES: usize = 64;
+/// After so many bytes of a file the disk is asked to write them.
+const WRITE_BACK: u64 = 32 << 20;
+/// So many files wait for the disk at most.
+const WRITE_BACK_QUEUE: usize = 16;
 
 /// Bytes of a frame and where they go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,24 +69,39 @@ pub fn scatter(
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let failure: Mutex<Option<AppError>> = Mutex::new(None);
     let packs = Packs { cluster, open: Mutex::new(HashMap::new()) };
+    let fail = |error: AppError| {
+        failed.store(true, Ordering::Relaxed);
+        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    };
     std::thread::scope(|scope| {
+        let (written, to_disk) = std::sync::mpsc::sync_channel(WRITE_BACK_QUEUE);
+        scope.spawn(|| write_back(to_disk).unwrap_or_else(fail));
         for _ in 0..workers.clamp(1, shares.len().max(1)) {
-            scope.spawn(|| {
-                let mut hand = Hand { packs: &packs, files, handles: Vec::new(), raw: Vec::new() };
+            let written = written.clone();
+            let (packs, shares, pieces, next, failed) = (&packs, &shares, &pieces, &next, &failed);
+            scope.spawn(move || {
+                let mut hand = Hand { packs, files, handles: Vec::new(), raw: Vec::new(), written };
                 while !failed.load(Ordering::Relaxed) {
                     let Some(range) = shares.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         break;
                     };
                     let share = pieces.get(range.clone()).unwrap_or_default();
-                    if let Err(error) = hand.share(share, meter, stop) {
-                        failed.store(true, Ordering::Relaxed);
-                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
+                    hand.share(share, meter, stop).unwrap_or_else(fail);
                 }
             });
         }
+        drop(written);
     });
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Has the disk write what the workers have written while they go on, so that the end need not wait for all of it.
+fn write_back(files: Receiver<File>) -> Result<(), AppError> {
+    for file in files {
+        file.sync_data()
+            .map_err(|error| AppError::io("make durable", Path::new("a restored file"), error))?;
+    }
+    Ok(())
 }
 
 /// Ranges of pieces of about [`SHARE`] bytes that never cut a frame in two.
@@ -128,8 +148,18 @@ impl Packs<'_> {
 struct Hand<'a> {
     packs: &'a Packs<'a>,
     files: &'a [PathBuf],
-    handles: Vec<(u32, File)>,
+    handles: Vec<Handle>,
     raw: Vec<u8>,
+    /// Files of which much was written.
+    written: SyncSender<File>,
+}
+
+/// An open file.
+struct Handle {
+    number: u32,
+    file: File,
+    /// Bytes written since the disk was asked to write them.
+    waiting: u64,
 }
 
 impl Hand<'_> {
@@ -156,29 +186,42 @@ impl Hand<'_> {
                 "a frame is shorter than the map says",
             ));
         };
-        let path = self.files.get(piece.file as usize).cloned().unwrap_or_default();
-        let file = self.open(piece.file, &path)?;
-        file.write_all_at(bytes, piece.offset).map_err(|error| AppError::io("write", &path, error))
+        let at = self.open(piece.file)?;
+        let Some(handle) = self.handles.get_mut(at) else {
+            return Err(super::damaged("open", "a file", "lost handle"));
+        };
+        if let Err(error) = handle.file.write_all_at(bytes, piece.offset) {
+            return Err(AppError::io("write", self.path(piece.file), error));
+        }
+        handle.waiting += u64::from(piece.length);
+        if handle.waiting >= WRITE_BACK {
+            // If it can't be asked now, it is with the next bytes, or in the end.
+            if let Ok(file) = handle.file.try_clone()
+                && self.written.try_send(file).is_ok()
+            {
+                handle.waiting = 0;
+            }
+        }
+        Ok(())
     }
 
-    fn open(&mut self, number: u32, path: &PathBuf) -> Result<&File, AppError> {
-        if let Some(at) = self.handles.iter().position(|(known, _)| *known == number) {
-            return self
-                .handles
-                .get(at)
-                .map(|(_, file)| file)
-                .ok_or_else(|| super::damaged("open", "a file", "lost handle"));
+    fn path(&self, number: u32) -> &Path {
+        self.files.get(number as usize).map_or(Path::new(""), PathBuf::as_path)
+    }
+
+    /// Place of an open file among the handles.
+    fn open(&mut self, number: u32) -> Result<usize, AppError> {
+        if let Some(at) = self.handles.iter().position(|known| known.number == number) {
+            return Ok(at);
         }
+        let path = self.path(number);
         let file =
             File::options().write(true).open(path).map_err(|error| AppError::io("write", path, error))?;
         if self.handles.len() >= OPEN_FILES {
             self.handles.remove(0);
         }
-        self.handles.push((number, file));
-        self.handles
-            .last()
-            .map(|(_, file)| file)
-            .ok_or_else(|| super::damaged("open", "a file", "lost handle"))
+        self.handles.push(Handle { number, file, waiting: 0 });
+        Ok(self.handles.len() - 1)
     }
 }
 

@@ -226,12 +226,11 @@ impl Tree {
             .map_err(|error| AppError::io("change the owner of", path, error))
     }
 
-    /// Makes everything durable and removes the marker.
+    /// Removes the marker of a tree that is durable.
     ///
     /// # Errors
     /// If the disk reports that something could not be written.
     pub fn finish(&self) -> Result<(), AppError> {
-        self.sync()?;
         let marker = self.root.join(MARKER);
         std::fs::remove_file(&marker).map_err(|error| AppError::io("remove", &marker, error))?;
         File::open(&self.root)
@@ -289,8 +288,9 @@ fn is_empty(path: &Path) -> Result<bool, AppError> {
 }
 
 /// As root, the files belong to whom the directory belongs already, else to the user that servers run as: PostgreSQL
-/// refuses to run as root.
-fn owner_for(root: &Path) -> Option<(Uid, Gid)> {
+/// refuses to run as root. `None` for another user, or where there is no such user.
+#[must_use]
+pub fn owner_for(root: &Path) -> Option<(Uid, Gid)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

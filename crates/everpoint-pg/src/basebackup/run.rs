@@ -205,6 +205,7 @@ fn transfer(
         for worker in handles {
             let (free, jobs, failed) = (free_in.clone(), &jobs_out, &failed);
             threads.push(scope.spawn(move || {
+                crate::polite::step_back();
                 let result = work(jobs, &free, judge, worker);
                 if result.is_err() {
                     failed.store(true, Ordering::SeqCst);

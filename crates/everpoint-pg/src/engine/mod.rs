@@ -3,6 +3,7 @@
 mod session;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, RecordSpan};
 use everpoint_engine::{
@@ -42,6 +43,9 @@ pub struct PgEngine {
     config: Option<Config>,
     data_dir: Option<PathBuf>,
     programs: Option<PathBuf>,
+    /// System identifier that the server had when it was last asked; 0: it was not. With several hosts in the address the
+    /// next connection may lead to another one.
+    system: AtomicU64,
 }
 
 impl PgEngine {
@@ -64,7 +68,12 @@ impl PgEngine {
             Ok::<_, EngineError>(config)
         };
         let config = options.address.as_ref().map(parse).transpose()?;
-        Ok(Self { config, data_dir: options.data_dir, programs: options.programs })
+        let system = AtomicU64::new(0);
+        Ok(Self { config, data_dir: options.data_dir, programs: options.programs, system })
+    }
+
+    fn known_system(&self) -> Option<u64> {
+        Some(self.system.load(Ordering::Relaxed)).filter(|system| *system != 0)
     }
 
     fn config(&self) -> Result<&Config, EngineError> {
@@ -120,7 +129,9 @@ impl Engine for PgEngine {
     }
 
     fn identify(&self) -> Result<ServerIdentity, EngineError> {
-        catalog::identify(self.config()?)
+        let server = catalog::identify(self.config()?)?;
+        self.system.store(server.system, Ordering::Relaxed);
+        Ok(server)
     }
 
     fn check(&self, slot: Option<&str>) -> Vec<CheckLine> {
@@ -141,7 +152,8 @@ impl Engine for PgEngine {
         options: &CaptureOptions,
         sink: &mut dyn LogSink,
     ) -> Result<(), EngineError> {
-        replication::capture(CaptureSource { config: self.config()?, system: None }, from, options, sink)
+        let source = CaptureSource { config: self.config()?, system: self.known_system() };
+        replication::capture(source, from, options, sink)
     }
 
     fn drop_slot(&self, slot: &str) -> Result<(), EngineError> {
@@ -160,7 +172,7 @@ impl Engine for PgEngine {
                 Err(reason) => tracing::warn!(reason, "files are copied over the network"),
             }
         }
-        basebackup::base_backup(config, None, options, sink)
+        basebackup::base_backup(config, self.known_system(), options, sink)
     }
 
     fn restore_point(&self, name: &str) -> Result<LogOffset, EngineError> {
@@ -234,6 +246,13 @@ impl Engine for PgEngine {
 
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError> {
         recovery::prepare_recovery(settings)
+    }
+
+    fn check_start(&self, programs: Option<&Path>, version: u32) -> Result<(), EngineError> {
+        if programs.is_some() || self.programs.is_some() {
+            return Ok(());
+        }
+        recovery::find_programs(version / 10_000).map(|_| ())
     }
 
     fn start(

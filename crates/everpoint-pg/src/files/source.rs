@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -11,14 +10,16 @@ use everpoint_engine::{
     BackupBegin, BackupEnd, BackupOptions, EngineError, FileKind, FileMeta, ImageSink, ImageWorker, Part,
 };
 
+use super::queue::Queue;
 use super::reader::{Reader, Shared, failed, stopped};
 use super::session::{BackupSession, SessionStart, SessionStop};
 use super::throttle::Throttle;
 use super::walk::{Found, Walk, WalkError, tablespaces};
 use crate::control::{CONTROL_FILE, Control};
+use crate::polite;
 
-/// Files listed ahead of the readers.
-const QUEUE: usize = 256;
+/// Files listed ahead of the readers, about 300 bytes each.
+const QUEUE: usize = 1 << 14;
 
 impl From<WalkError> for EngineError {
     fn from(error: WalkError) -> Self {
@@ -136,14 +137,14 @@ fn copy_tree(
     workers: usize,
     sink: &dyn ImageSink,
 ) -> Result<(), EngineError> {
-    let (sender, receiver) = sync_channel(QUEUE);
-    let receiver = Mutex::new(receiver);
+    let queue = Queue::new(QUEUE);
     let failed_somewhere = AtomicBool::new(false);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..workers)
             .map(|_| {
                 scope.spawn(|| {
-                    let result = read_queued(&receiver, shared, sink, &failed_somewhere);
+                    polite::step_back();
+                    let result = read_queued(&queue, shared, sink, &failed_somewhere);
                     if result.is_err() {
                         failed_somewhere.store(true, Ordering::SeqCst);
                     }
@@ -151,8 +152,8 @@ fn copy_tree(
                 })
             })
             .collect();
-        let listed = list(walk, &sender, shared, &failed_somewhere);
-        drop(sender);
+        let listed = list(walk, &queue, shared, &failed_somewhere);
+        queue.close();
         let mut first_error = None;
         for thread in threads {
             let result = thread.join().unwrap_or_else(|_| Err(thread_died()));
@@ -169,7 +170,7 @@ fn thread_died() -> EngineError {
 
 fn list(
     walk: &Walk<'_>,
-    sender: &SyncSender<Found>,
+    queue: &Queue,
     shared: &Shared,
     failed_somewhere: &AtomicBool,
 ) -> Result<(), EngineError> {
@@ -180,21 +181,21 @@ fn list(
         if found.meta.path == CONTROL_FILE {
             return Ok(());
         }
-        sender.send(found).map_err(|_| thread_died())
+        queue.push(found);
+        Ok(())
     })
 }
 
 fn read_queued(
-    receiver: &Mutex<Receiver<Found>>,
+    queue: &Queue,
     shared: &Shared,
     sink: &dyn ImageSink,
     failed_somewhere: &AtomicBool,
 ) -> Result<(), EngineError> {
-    let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
     let mut result = sink.worker();
     let mut reader = Reader::new(shared);
     // The queue is emptied even after an error, or the listing thread would wait for room in it forever.
-    while let Some(found) = next() {
+    while let Some(found) = queue.pop() {
         if failed_somewhere.load(Ordering::SeqCst) {
             continue;
         }

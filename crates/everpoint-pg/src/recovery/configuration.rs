@@ -29,7 +29,7 @@ fn line(text: &mut String, name: &str, value: impl AsRef<str>) {
 pub(super) fn recovery(settings: &RecoverySettings, major: u32) -> String {
     let mut text = String::new();
     line(&mut text, "restore_command", &settings.fetch_command);
-    line(&mut text, "recovery_end_command", "");
+    line(&mut text, "recovery_end_command", &settings.end_command);
     line(&mut text, "archive_cleanup_command", "");
     line(&mut text, "recovery_target_timeline", settings.timeline.to_string());
     for other in ["recovery_target_name", "recovery_target_time", "recovery_target_xid"] {
@@ -165,6 +165,7 @@ mod tests {
             stop: Some(StopAt { record: LogOffset(0x1_0300_0148), inclusive: false }),
             timeline: 3,
             fetch_command: "it's \\ %f".to_owned(),
+            end_command: String::new(),
             facts: vec![("server_version".to_owned(), "130007".to_owned())],
             links: Vec::new(),
             keep_configuration: false,

@@ -136,6 +136,19 @@ impl LogStore {
         Ok(())
     }
 
+    /// Removes a tail that can't be read, after its bytes were received again. One that can be read stays.
+    ///
+    /// # Errors
+    /// If the store can't tell, or can't remove it.
+    pub fn remove_unreadable(&self, piece: &Piece) -> Result<(), RepoError> {
+        let name = self.tail_name(piece.stored);
+        match self.load_tail(&name, true) {
+            Err(error) if error.is_damaged() => Ok(self.shared.store.delete(&name)?),
+            Err(error) if !error.is_missing() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the tails of a segment that is stored and verified.
     ///
     /// # Errors

@@ -260,6 +260,10 @@ pub(crate) struct Restore {
     /// TCP port for --start [default: a free one]
     #[arg(long, value_name = "PORT", requires = "start")]
     pub(crate) port: Option<u16>,
+    /// Put the log into the directory, so that the server needs neither key nor repository [default: as root, if the
+    /// server's user can't read them]
+    #[arg(long, conflicts_with_all = ["start", "dry_run"])]
+    pub(crate) stage_log: bool,
     /// It is to replace the production server: bring its own configuration back
     #[arg(long)]
     pub(crate) replace_production: bool,

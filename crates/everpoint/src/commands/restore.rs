@@ -8,8 +8,9 @@ use everpoint_core::FailureClass;
 use jiff::tz::TimeZone;
 
 use super::archive_get;
+use crate::access;
 use crate::cli::Restore;
-use crate::config::KeySource;
+use crate::config::{self, KeySource};
 use crate::fetch::FetchService;
 use crate::render::Done;
 use crate::render::number::{seconds, size};
@@ -25,8 +26,9 @@ pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppErro
     session.say(&format!("target: {side}{}", target.shown));
     let directory = std::path::absolute(&arguments.directory)
         .map_err(|error| AppError::io("find", &arguments.directory, error))?;
-    if !arguments.dry_run && !arguments.start {
-        warn_of_access(session, &opened, &directory);
+    let stage_log = arguments.stage_log || (!arguments.start && !may_fetch(session, &opened, &directory));
+    if !arguments.dry_run && !arguments.start && !stage_log {
+        warn_of_access(session, &opened);
     }
     // A server started by root runs as the owner of the directory, who may not read what root may.
     let as_root = rustix::process::geteuid().is_root() && arguments.start;
@@ -48,6 +50,7 @@ pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppErro
         replace_production: arguments.replace_production,
         workers: opened.context.workers,
         fetch_program: fetch_program(session, &opened.repository, socket.as_deref())?,
+        stage_log,
         stop: stop_flag(),
     };
     let outcome = {
@@ -63,23 +66,33 @@ pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppErro
     })
 }
 
-/// A server that somebody else starts asks for the log as its own user, who needs the key and the repository for it.
-fn warn_of_access(session: &Session, opened: &Opened, directory: &Path) {
+/// Whether the user of the restored server can read what the log is fetched with: configuration, key and, if it is a local
+/// directory, repository.
+fn may_fetch(session: &Session, opened: &Opened, directory: &Path) -> bool {
+    let Some((uid, gid)) = restore::tree::owner_for(directory) else {
+        return true;
+    };
+    let mut needed = Vec::new();
+    if session.has_config() {
+        needed.extend(config::find(session.global.config.as_deref()));
+    }
+    if let KeySource::File(path) = &opened.repository.key {
+        needed.push(path.clone());
+    }
+    let url = Path::new(&opened.repository.url);
+    if url.is_absolute() {
+        needed.extend([url.to_owned(), url.join("config")]);
+    }
+    needed.iter().all(|path| access::readable(path, uid.as_raw(), gid.as_raw()))
+}
+
+/// The key must be at hand when the server fetches its log.
+fn warn_of_access(session: &Session, opened: &Opened) {
     let encrypted = opened.context.repository.is_encrypted();
     if opened.repository.key == KeySource::Environment && encrypted {
-        session
-            .warn("the key came from the environment: start the restored server with EVERPOINT_KEY set, too");
-    }
-    if rustix::process::geteuid().is_root() {
-        let mut needed = vec![opened.repository.url.clone()];
-        if let KeySource::File(path) = &opened.repository.key {
-            needed.push(path.display().to_string());
-        }
-        session.warn(&format!(
-            "the server in {} will fetch its log as its own user, who must be able to read {}; with --start it need not",
-            directory.display(),
-            needed.join(" and ")
-        ));
+        session.warn(
+            "the key came from the environment: start the restored server with EVERPOINT_KEY set, or add --stage-log",
+        );
     }
 }
 

@@ -55,6 +55,11 @@ impl World {
         self.wait_for("capture has begun", || self.source.psql(active).unwrap() == "1");
     }
 
+    /// Ends the capture.
+    pub(crate) fn stop_capture(&mut self) {
+        self.capturing.take().unwrap().stop().unwrap();
+    }
+
     /// What capture said so far.
     pub(crate) fn captured_said(&self) -> String {
         self.capturing.as_ref().map(Background::said).unwrap_or_default()

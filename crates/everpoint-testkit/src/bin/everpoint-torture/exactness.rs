@@ -10,6 +10,7 @@ use crate::world::{Setting, World};
 use crate::{Capture, Options};
 
 pub(crate) fn run(setting: &Setting, options: &Options) -> Result<()> {
+    ensure!(setting.capture != Capture::None, "without a log only the ends of backups can be restored");
     let mut world = World::new(setting, &options.binary)?;
     let done = trial(&mut world, setting, options);
     world.close(done)
@@ -26,7 +27,7 @@ fn trial(world: &mut World, setting: &Setting, options: &Options) -> Result<()> 
     let last = match setting.capture {
         Capture::Stream => now(),
         // An archive knows of no time after its last commit: what lies beyond may have been lost with the server.
-        Capture::Archive => ends.iter().map(|end| end.time).max().unwrap_or(first),
+        Capture::Archive | Capture::None => ends.iter().map(|end| end.time).max().unwrap_or(first),
     };
     say(&format!(
         "   {} transactions, {} acknowledged; the repository had the last {:.2} s after the end",

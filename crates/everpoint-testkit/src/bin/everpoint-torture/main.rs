@@ -1,6 +1,7 @@
 //! Long trials of the whole program on real servers. Each says at its end what was proven; the seed that it prints repeats
 //! its choices (not their timing).
 
+mod compaction;
 mod exactness;
 mod kill9;
 mod world;
@@ -35,7 +36,7 @@ struct Options {
     /// Determines all choices [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
-    /// Moments per version and kind of capture, or kills
+    /// Moments per version and kind of capture, or kills of each kind of victim
     #[arg(long, default_value_t = 20)]
     count: u32,
     /// Major versions, comma-separated
@@ -56,6 +57,8 @@ enum Capture {
     Stream,
     /// `archive_command` with `everpoint archive-push`
     Archive,
+    /// Nothing captures, and the server recycles its log: each backup has to stand alone (kill9)
+    None,
 }
 
 impl std::fmt::Display for Capture {
@@ -63,6 +66,7 @@ impl std::fmt::Display for Capture {
         f.write_str(match self {
             Self::Stream => "stream",
             Self::Archive => "archive",
+            Self::None => "nothing",
         })
     }
 }

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use everpoint_testkit::{
-    Background, Everpoint, History, PgCluster, PgInstall, RunningCopy, WriterOptions, Writers, parse_lsn,
-    print_lsn, say, text,
+    Account, Background, Everpoint, History, PgCluster, PgInstall, RunningCopy, WriterOptions, Writers,
+    parse_lsn, print_lsn, say, text,
 };
 use serde_json::Value;
 
 use crate::Capture;
 
 pub(crate) const CLUSTER: &str = "order-db";
+/// Bytes of a log segment.
+const SEGMENT: u64 = 1 << 20;
 
 /// What one trial runs on.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +26,8 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
 }
 
-/// A source server with everpoint beside it. The source keeps its whole log for the judge.
+/// A source server with everpoint beside it. The source keeps its whole log for the judge; where nothing captures, it
+/// recycles its log, and a plain copy of that is kept elsewhere.
 #[derive(Debug)]
 pub(crate) struct World {
     // Dropped first: it is a client of the server.
@@ -39,13 +42,14 @@ pub(crate) struct World {
 impl World {
     /// Makes a server with the writers' tables, and captures its log from then on.
     pub(crate) fn new(setting: &Setting, binary: &Path) -> Result<Self> {
-        let archive = setting.capture == Capture::Archive;
+        let archive = setting.capture != Capture::Stream;
+        let keeps = if setting.capture == Capture::None { "0" } else { "20GB" };
         let source = PgCluster::builder()
             .major(setting.version)
             .wal_segsize_mb(1)
             .settings([
                 ("max_prepared_transactions", "30"),
-                ("wal_keep_size", "20GB"),
+                ("wal_keep_size", keeps),
                 ("max_wal_size", "64MB"),
                 ("checkpoint_timeout", "30s"),
                 ("autovacuum_naptime", "1s"),
@@ -65,9 +69,16 @@ impl World {
 
     /// Starts (or starts again) what captures.
     pub(crate) fn start_capture(&mut self) -> Result<()> {
-        if self.capture == Capture::Archive {
+        if self.capture != Capture::Stream {
             let mut session = self.source.session()?;
-            let command = self.everpoint.archive_command(CLUSTER).replace('\'', "''");
+            let command = if self.capture == Capture::None {
+                fs::create_dir(self.aside()).context("cannot make a directory")?;
+                Account::of_servers()?.own(&self.aside())?;
+                format!("cp %p {}/%f", self.aside().display())
+            } else {
+                self.everpoint.archive_command(CLUSTER)
+            };
+            let command = command.replace('\'', "''");
             session.query(&format!("ALTER SYSTEM SET archive_command = '{command}'"))?;
             session.query("ALTER SYSTEM SET archive_timeout = '2s'")?;
             session.query("SELECT pg_reload_conf()")?;
@@ -117,7 +128,7 @@ impl World {
     /// Waits until the repository holds the log up to the source's current end; returns that end and how long it took.
     pub(crate) fn settle(&mut self) -> Result<(u64, Duration)> {
         let end = self.source.flushed()?;
-        if self.capture == Capture::Archive {
+        if self.capture != Capture::Stream {
             self.source.psql("SELECT pg_switch_wal()")?;
         }
         let since = Instant::now();
@@ -175,7 +186,28 @@ impl World {
     /// The ends of all transactions in the source's own log.
     pub(crate) fn history(&self) -> Result<History> {
         let until = self.source.flushed()?;
-        History::read(self.source.install(), &self.source.data_dir().join("pg_wal"), 1, self.log_start, until)
+        let log = match self.capture {
+            Capture::None => self.copied(until)?,
+            Capture::Stream | Capture::Archive => self.source.data_dir().join("pg_wal"),
+        };
+        History::read(self.source.install(), &log, 1, self.log_start, until)
+    }
+
+    /// Where the judge's copy of the log is, if the server does not keep it.
+    fn aside(&self) -> PathBuf {
+        self.source.home().path().join("log-aside")
+    }
+
+    /// Waits until the log before `until` was copied.
+    fn copied(&self, until: u64) -> Result<PathBuf> {
+        let last = self.source.psql(&format!("SELECT pg_walfile_name('{}')", print_lsn(until)))?;
+        self.source.psql("CREATE TABLE IF NOT EXISTS switched(); SELECT pg_switch_wal()")?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while fs::metadata(self.aside().join(&last)).map_or(0, |copy| copy.len()) < SEGMENT {
+            ensure!(Instant::now() < deadline, "{last} was not copied for 60 s");
+            sleep(Duration::from_millis(50));
+        }
+        Ok(self.aside())
     }
 
     /// A new place for a copy.

@@ -1,0 +1,117 @@
+//! Puts the log that a replay will need beside the image, for a server whose user may read neither key nor repository.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use everpoint_core::{LogOffset, RestorePlan};
+use everpoint_engine::StopFlag;
+
+use super::tree::Tree;
+use crate::archive_get::{self, ArchiveGetRequest, Got};
+use crate::lineage::Lineage;
+use crate::{AppError, ClusterContext, Quiet};
+
+/// Its directory inside of the data directory. The server removes it when its recovery ends.
+pub const DIRECTORY: &str = "everpoint-log";
+
+/// What the server runs for each file, in its data directory.
+pub const FETCH_COMMAND: &str = "cp everpoint-log/%f \"%p\"";
+
+/// What it runs when recovery has ended.
+pub const END_COMMAND: &str = "rm -r everpoint-log";
+
+/// Fetches every file that the server may ask for; returns the bytes written. Segments are as a copy may replay them.
+///
+/// # Errors
+/// `Damaged` if a part of the log can't be read. If it can't be written.
+pub fn run(
+    context: &ClusterContext,
+    plan: &RestorePlan,
+    tree: &Tree,
+    workers: usize,
+    stop: &StopFlag,
+) -> Result<u64, AppError> {
+    let place = tree.root().join(DIRECTORY);
+    tree.directory(&place, 0o700)?;
+    let names = names(context, plan)?;
+    let job = Job { context, plan, tree, place: &place };
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+    let bytes = std::thread::scope(|scope| {
+        let work = || {
+            let mut bytes = 0;
+            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match super::stopped(stop).and_then(|()| job.fetch(name)) {
+                    Ok(length) => bytes += length,
+                    Err(error) => {
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        next.store(names.len(), Ordering::Relaxed);
+                    }
+                }
+            }
+            bytes
+        };
+        let threads: Vec<_> = (0..workers.clamp(1, names.len().max(1))).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_default()).sum()
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(bytes), Err)
+}
+
+/// The history files of the path, and each segment under the name of every timeline that may have it: a server asks for
+/// the youngest first.
+fn names(context: &ClusterContext, plan: &RestorePlan) -> Result<Vec<String>, AppError> {
+    let identities = context.cluster.identities()?;
+    let size =
+        identities.iter().find(|(number, _)| *number == plan.identity).map(|(_, known)| known.segment_size);
+    let Some(segment_size) = size else {
+        let message = "its identity is not recorded";
+        return Err(super::damaged("look for the log of", &context.name, message));
+    };
+    let lineage = Lineage {
+        cluster: &context.cluster,
+        engine: context.engine.as_ref(),
+        identity: plan.identity,
+        segment_size,
+    };
+    let mut names = Vec::new();
+    for (branch, span) in &plan.path {
+        if branch.timeline() > 1 {
+            names.push(format!("{:08X}.history", branch.timeline()));
+        }
+        let log = lineage.log(branch.clone());
+        let first = plan.pieces.first().map_or(span.from, |piece| piece.span.from.max(span.from));
+        let last = plan.pieces.last().map_or(span.to, |piece| piece.span.to.min(span.to));
+        let mut at = log.segment_start(first);
+        while at < last {
+            names.push(log.segment_name(at));
+            at = LogOffset(at.0.saturating_add(segment_size));
+        }
+    }
+    Ok(names)
+}
+
+struct Job<'a> {
+    context: &'a ClusterContext,
+    plan: &'a RestorePlan,
+    tree: &'a Tree,
+    place: &'a Path,
+}
+
+impl Job<'_> {
+    fn fetch(&self, name: &str) -> Result<u64, AppError> {
+        let destination = self.place.join(name);
+        let request = ArchiveGetRequest {
+            name: name.to_owned(),
+            destination: destination.clone(),
+            branch: Some(format!("{}/{}", self.plan.identity, self.plan.branch)),
+            in_place_tablespaces: true,
+            look_ahead_bytes: 0,
+        };
+        if archive_get::run(self.context, &request, &Quiet)? == Got::NotThere {
+            return Ok(0);
+        }
+        self.tree.own(&destination)?;
+        let found = std::fs::metadata(&destination);
+        found.map(|found| found.len()).map_err(|error| AppError::io("look at", &destination, error))
+    }
+}

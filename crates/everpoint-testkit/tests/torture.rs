@@ -1,0 +1,43 @@
+//! The torture programs with small counts: `make torture` runs them with large ones.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program that the tests were built with.
+fn everpoint() -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_everpoint-torture")).with_file_name("everpoint");
+    std::env::var_os("EVERPOINT_BINARY").map_or(beside, PathBuf::from)
+}
+
+fn torture(arguments: &[&str]) {
+    let done = Command::new(env!("CARGO_BIN_EXE_everpoint-torture"))
+        .args(arguments)
+        .arg("--binary")
+        .arg(everpoint())
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{arguments:?}\n{out}\n{err}");
+}
+
+#[test]
+fn moments_of_a_stream_are_exact() {
+    torture(&["exactness", "--version", "15", "--capture", "stream", "--count", "4", "--seconds", "6"]);
+}
+
+#[test]
+fn moments_of_an_archive_are_exact() {
+    torture(&["exactness", "--version", "18", "--capture", "archive", "--count", "4", "--seconds", "6"]);
+}
+
+#[test]
+fn kills_lose_nothing() {
+    torture(&["kill9", "--version", "15", "--capture", "stream", "--count", "1"]);
+}
+
+#[test]
+fn backups_stand_alone_where_nothing_captures() {
+    torture(&["kill9", "--version", "15", "--capture", "none", "--count", "1"]);
+}

@@ -1,0 +1,219 @@
+//! Every runbook is run as it stands there, on a real server after the disaster that it is for. Only names of places,
+//! times and addresses are put in.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly"
+)]
+
+#[allow(dead_code, reason = "shared with other scenarios")]
+mod support_scenarios;
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use everpoint_testkit::{Port, RunningCopy, StopMode};
+use support_scenarios::{CLUSTER, World, found, quiet};
+
+const MAJOR: u32 = 15;
+
+/// Titles of the runbooks that this test has a disaster for.
+const TITLES: [&str; 7] = [
+    "The server crashed, its disk is whole",
+    "Somebody dropped a table",
+    "The machine is lost",
+    "Some files are corrupt",
+    "The key is lost",
+    "There is a gap in the WAL",
+    "The repository's disk is full",
+];
+
+/// Title and commands of each runbook.
+fn runbooks() -> Vec<(String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/RUNBOOKS.md");
+    let (mut found, mut inside): (Vec<(String, String)>, bool) = (Vec::new(), false);
+    for line in fs::read_to_string(path).unwrap().lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            found.push((title.to_owned(), String::new()));
+        } else if line.starts_with("```") {
+            inside = line == "```sh";
+        } else if let Some((_, script)) = found.last_mut().filter(|_| inside) {
+            script.push_str(line);
+            script.push('\n');
+        }
+    }
+    found
+}
+
+/// A protected server with a table `lost_table` of three rows, its log captured, and a good backup.
+struct Ground {
+    world: World,
+    script: String,
+}
+
+impl Ground {
+    fn new(title: &str) -> Option<Self> {
+        if !found(MAJOR) {
+            return None;
+        }
+        let script = runbooks().into_iter().find(|(known, _)| known == title).unwrap().1;
+        let small = [("max_slot_wal_keep_size", "4MB"), ("min_wal_size", "2MB"), ("max_wal_size", "4MB")];
+        let source = quiet(MAJOR).wal_segsize_mb(1).settings(small).start().unwrap();
+        let mut world = World::new(source);
+        world.capture();
+        world.backup(&[]);
+        let ground = Self { world, script };
+        ground.sql("CREATE TABLE lost_table AS SELECT 'row ' || g AS word FROM generate_series(1, 3) g");
+        ground.settle();
+        Some(ground)
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.world.source.psql(sql).unwrap()
+    }
+
+    fn settle(&self) {
+        self.world.settle(&self.world.source, 1);
+    }
+
+    /// Puts a value in the place of an example.
+    fn put(&mut self, example: &str, value: impl AsRef<str>) -> &mut Self {
+        assert!(self.script.contains(example), "{example:?} is not in\n{}", self.script);
+        self.script = self.script.replace(example, value.as_ref());
+        self
+    }
+
+    fn place(&mut self) -> PathBuf {
+        let place = self.world.place();
+        self.put("/srv/new", place.to_str().unwrap());
+        place
+    }
+
+    /// Runs the commands; returns what they printed.
+    fn run(&self) -> String {
+        let servers = self.world.source.install().bin();
+        let ran = self.world.everpoint.shell(&self.script, &servers).unwrap();
+        let ran = ran.wait(Duration::from_secs(60)).unwrap();
+        assert!(ran.status.success(), "{}\n{}{}", self.script, ran.out, ran.err);
+        ran.out
+    }
+
+    fn home(&self, name: &str) -> PathBuf {
+        self.world.everpoint.home().path().join(name)
+    }
+}
+
+fn rows(place: &Path) -> String {
+    let copy = RunningCopy::on(place).unwrap();
+    copy.session().unwrap().query("SELECT count(*) FROM lost_table").unwrap().to_string()
+}
+
+#[test]
+fn each_runbook_is_run() {
+    let titles: Vec<String> = runbooks().into_iter().map(|(title, _)| title).collect();
+    for title in &titles {
+        assert!(TITLES.contains(&title.as_str()), "no test runs {title:?}");
+    }
+    assert_eq!(titles.len(), TITLES.len());
+}
+
+#[test]
+fn after_a_crash_all_is_well_again() {
+    let Some(mut ground) = Ground::new(TITLES[0]) else { return };
+    ground.world.source.kill9().unwrap();
+    ground.world.source.start().unwrap();
+    ground.sql("INSERT INTO lost_table VALUES ('after the crash')");
+    ground.settle();
+    ground.run();
+}
+
+#[test]
+fn a_dropped_table_comes_back() {
+    let Some(mut ground) = Ground::new(TITLES[1]) else { return };
+    let before = ground.sql("SELECT clock_timestamp()");
+    ground.sql("DROP TABLE lost_table");
+    ground.settle();
+    let port = Port::free().unwrap();
+    let place = ground.place();
+    ground
+        .put("2026-01-29 14:29:59", before)
+        .put("6543", port.number().to_string())
+        .put("dbname", "postgres");
+    drop(port);
+    ground.run();
+    let dump = fs::read_to_string(ground.home("lost_table.sql")).unwrap();
+    assert!(dump.contains("row 1\nrow 2\nrow 3\n"), "{dump}");
+    drop(RunningCopy::on(&place).unwrap());
+}
+
+#[test]
+fn a_lost_machine_needs_the_repository_and_the_key_only() {
+    let Some(mut ground) = Ground::new(TITLES[2]) else { return };
+    ground.world.source.stop(StopMode::Immediate).unwrap();
+    fs::remove_dir_all(ground.world.source.data_dir()).unwrap();
+    fs::remove_file(ground.home("everpoint.toml")).unwrap();
+    let (repository, key) = (ground.home("repository"), ground.home("key"));
+    ground.put("/mnt/backup", repository.to_str().unwrap()).put("/root/key", key.to_str().unwrap());
+    let place = ground.place();
+    ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
+    ground.run();
+    assert_eq!(rows(&place), "3");
+}
+
+#[test]
+fn corrupt_files_are_written_again() {
+    let Some(mut ground) = Ground::new(TITLES[3]) else { return };
+    let table = ground.sql("CHECKPOINT; SELECT pg_relation_filepath('lost_table')");
+    let data = ground.world.source.data_dir().to_owned();
+    ground.world.source.stop(StopMode::Fast).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(data.join(table.lines().last().unwrap())).unwrap();
+    file.write_all_at(&[0x5a; 512], 4000).unwrap();
+    ground.put("/var/lib/postgresql/15/main", data.to_str().unwrap());
+    ground.run();
+    assert_eq!(rows(&data), "3");
+}
+
+#[test]
+fn without_a_key_protection_begins_anew() {
+    let Some(mut ground) = Ground::new(TITLES[4]) else { return };
+    fs::remove_file(ground.home("key")).unwrap();
+    let url = format!("{}?sslmode=disable", ground.world.source.url());
+    let (new, escrow) = (ground.home("new"), ground.home("escrow"));
+    ground
+        .put("postgres://backup@db1/postgres", url)
+        .put("/var/lib/everpoint-new", new.to_str().unwrap())
+        .put("/media/usb/everpoint.key", escrow.to_str().unwrap());
+    ground.script = format!("unset EVERPOINT_CONFIG\nmkdir anew\ncd anew\n{}", ground.script);
+    let servers = ground.world.source.install().bin();
+    let protecting = ground.world.everpoint.shell(&ground.script, &servers).unwrap();
+    ground.world.wait_for("it is protected again", || protecting.said().contains("is protected"));
+    assert!(fs::read_to_string(&escrow).unwrap().starts_with("everpoint-key-1-"));
+}
+
+#[test]
+fn a_gap_is_seen_and_a_new_backup_ends_it() {
+    let Some(mut ground) = Ground::new(TITLES[5]) else { return };
+    ground.world.stop_capture();
+    for _ in 0..5 {
+        ground
+            .sql("INSERT INTO lost_table SELECT repeat('x', 100) FROM generate_series(1, 20000); CHECKPOINT");
+        ground.sql("DELETE FROM lost_table WHERE word LIKE 'x%'");
+    }
+    ground.world.capture();
+    ground.settle();
+    let said = ground.run();
+    assert!(said.contains("gap"), "{said}");
+    ground.settle();
+    let copy = ground.world.restore("latest", &[]);
+    assert_eq!(copy.psql("SELECT count(*) FROM lost_table"), "3");
+}
+
+#[test]
+fn a_full_disk_is_looked_at() {
+    let Some(ground) = Ground::new(TITLES[6]) else { return };
+    assert!(ground.run().contains(CLUSTER));
+}
