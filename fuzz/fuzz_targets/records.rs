@@ -1,7 +1,7 @@
 //! Small records and the configuration. What is read is the same when it is written and read again.
 #![no_main]
 
-use everpoint_format::records::{Attempt, Damage, Failure, Gap, Identity, LeaseRecord, RepositoryConfig};
+use everpoint_format::records::{Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone};
 use libfuzzer_sys::fuzz_target;
 
 macro_rules! again {
@@ -13,5 +13,5 @@ macro_rules! again {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    again!(bytes, Attempt, Damage, Failure, Gap, Identity, LeaseRecord, RepositoryConfig);
+    again!(bytes, Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone);
 });

@@ -291,15 +291,22 @@ fn is_segment(piece: &PathPiece<'_>) -> bool {
         && piece.is_whole_to_the_end()
 }
 
+/// Whether retention made the hole: what lies before the last piece that it let go is kept only in parts.
+fn is_by_design(gap: &Gap, path: &[PathStep<'_>]) -> bool {
+    let until = path.iter().filter_map(|step| step.branch.expired).max();
+    matches!(gap.reason, BreakReason::Hole(_)) && until.is_some_and(|until| gap.span.to <= until)
+}
+
 /// Where the log of each branch can't be replayed, sorted by identity, branch and position. What lies before a fork is
-/// told of the branch on which it lies.
+/// told of the branch on which it lies. Holes that retention made are none.
 #[must_use]
 pub fn gaps(log: &LogFacts) -> Vec<Gap> {
     let mut gaps: Vec<Gap> = Vec::new();
     for leaf in &log.branches {
         let before = gaps.len();
-        let breaks = continuity(&path(log, leaf)).breaks.into_iter();
-        gaps.extend(breaks.filter(|gap| gap.branch == leaf.id));
+        let path = path(log, leaf);
+        let breaks = continuity(&path).breaks.into_iter();
+        gaps.extend(breaks.filter(|gap| gap.branch == leaf.id && !is_by_design(gap, &path)));
         if leaf.pieces.is_empty() && gaps.len() == before {
             gaps.extend(leaf.gaps.iter().map(|gap| Gap {
                 identity: leaf.identity,

@@ -178,6 +178,8 @@ pub struct BranchFacts {
     pub covered: Option<(LogOffset, Micros)>,
     /// What is known to be missing.
     pub gaps: Vec<KnownGap>,
+    /// What is missing before this position was let go by retention.
+    pub expired: Option<LogOffset>,
 }
 
 /// The log map in brief.

@@ -3,6 +3,7 @@
 //! Nothing in this crate reads a clock, a file, the environment or a random source: a decision is a function of the
 //! facts it is given (`fn(facts, policy, now) -> Plan`), and a plan carries its reasons and its shortfall.
 
+pub mod bundling;
 mod choose;
 pub mod class;
 pub mod continuity;
@@ -20,10 +21,12 @@ pub mod plan;
 pub mod position;
 mod reader;
 mod resolve;
+pub mod retention;
 pub mod source;
 pub mod target;
 pub mod window;
 
+pub use bundling::{BundleHour, BundlePlan, SegmentTime, plan_bundles};
 pub use class::FailureClass;
 pub use continuity::{BreakReason, Continuity, Gap, Run, continuity, gaps};
 pub use digest::{Carry, Digest, LogEvent, RecordSpan, TransactionEnd, Verdict};
@@ -33,6 +36,10 @@ pub use history::{HistoryEntry, parent_branch};
 pub use path::{PathPiece, PathStep, is_on_path, path, path_pieces};
 pub use plan::{NeededPiece, Reachable, RestorePlan, Shortfall, plan_restore};
 pub use position::{BranchId, LogOffset, Micros, Span};
+pub use retention::{
+    Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, KeptBackup, LogNeed, Reach,
+    RetentionPolicy, expire, reach,
+};
 pub use source::LogSource;
 pub use target::{RestoreRequest, Stop, Target};
 pub use window::{Window, windows};

@@ -1,5 +1,6 @@
 //! Bytes: the layout of every object of a repository, with its version. docs/FORMAT.md describes it byte by byte.
 
+pub mod bundle;
 pub mod codec;
 pub mod digest;
 pub mod error;

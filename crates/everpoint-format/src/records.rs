@@ -1,4 +1,5 @@
-//! Small records, each one JSON object with a version: identity, attempt, failure, damage, gap, lease, and `config`.
+//! Small records, each one JSON object with a version: identity, attempt, failure, damage, gap, lease, hold, tombstone,
+//! and `config`.
 //!
 //! JSON because people read them in an emergency; unknown fields are ignored, so later versions may add some.
 
@@ -142,6 +143,29 @@ pub struct Gap {
     pub reason: String,
 }
 json_record!(Gap, "a gap");
+
+/// A backup that must not expire, or no longer must.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// When it was written, microseconds since 1970 UTC.
+    pub at: i64,
+    /// Until when it lasts, microseconds since 1970 UTC; `None`: until it is released.
+    pub until: Option<i64>,
+    /// It ends what was written before.
+    #[serde(default)]
+    pub released: bool,
+}
+json_record!(Hold, "a hold");
+
+/// Packs that no map named when it was written, and that go some time later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// When it was written, microseconds since 1970 UTC: for people; its age is told by the store's own clock.
+    pub at: i64,
+    /// Their ids, 32 hex digits each.
+    pub packs: Vec<String>,
+}
+json_record!(Tombstone, "a tombstone");
 
 /// A claim on a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,11 +12,13 @@ use std::path::PathBuf;
 
 use everpoint_format::codec::Codec;
 use everpoint_format::keyslot::{self, KeyText};
-use everpoint_format::records::{Attempt, Damage, Failure, Gap, Identity, LeaseRecord, RepositoryConfig};
+use everpoint_format::records::{
+    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
+};
 use everpoint_format::seal::{
     DataKey, FrameStreamReader, FrameStreamWriter, KeyRing, ObjectAddress, ObjectKind, RepositoryId,
 };
-use everpoint_format::{digest, pack};
+use everpoint_format::{bundle, digest, pack};
 
 const HERE: RepositoryId = RepositoryId(*b"repository no. 1");
 const ADDRESS: ObjectAddress<'_> =
@@ -95,6 +97,12 @@ fn pack_index() {
 }
 
 #[test]
+fn bundle_index() {
+    let bytes = same("bundle-index", &samples::bundle_table().encode());
+    assert_eq!(bundle::BundleTable::decode(&mut &*bytes).unwrap(), samples::bundle_table());
+}
+
+#[test]
 fn log_digest() {
     let bytes = same("digest", &digest::encode(&samples::digest()));
     assert_eq!(digest::decode(&bytes).unwrap(), samples::digest());
@@ -138,6 +146,8 @@ fn records() {
     check!("failure.json", Failure, Failure::new(time, "store.full", "no space is left"));
     check!("damage.json", Damage, Damage { at: time, object: "a/b".into(), message: "cut off".into() });
     check!("gap.json", Gap, Gap { from: 0x300_0000, to: 0x400_0000, at: time, reason: "recycled".into() });
+    check!("hold.json", Hold, Hold { at: time, until: Some(time + 1), released: false });
+    check!("tombstone.json", Tombstone, Tombstone { at: time, packs: vec!["0f".repeat(16)] });
     let system_identifier = "7460012345678901234".to_owned();
     check!(
         "identity.json",

@@ -7,12 +7,14 @@ mod samples;
 use std::io::Read;
 
 use everpoint_format::keyslot::{self, KeyText};
-use everpoint_format::records::{Attempt, Damage, Failure, Gap, Identity, LeaseRecord, RepositoryConfig};
+use everpoint_format::records::{
+    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
+};
 use everpoint_format::seal::{
     DataKey, FrameOpener, FrameStreamReader, FrameStreamWriter, HEADER_LEN, KeyRing, ObjectAddress,
     ObjectKind, RepositoryId, frame_lengths,
 };
-use everpoint_format::{codec::Codec, digest, pack};
+use everpoint_format::{bundle::BundleTable, codec::Codec, digest, pack};
 use proptest::prelude::*;
 
 const HERE: RepositoryId = RepositoryId([7; 16]);
@@ -41,6 +43,8 @@ fn feed(bytes: &[u8]) {
     let _ = opener.open(0, bytes, &mut Vec::new());
     let _ = samples::read_manifest(bytes);
     let _ = pack::decode_index(bytes);
+    let _ = BundleTable::decode(&mut &*bytes).map(|table| table.parts(1));
+    let _ = (Hold::decode(bytes), Tombstone::decode(bytes));
     let _ = digest::decode(bytes);
     let _ = keyslot::unwrap(bytes, &KeyText::generate([9; 32]), HERE, 1);
     let _ = (Attempt::decode(bytes), Damage::decode(bytes), Failure::decode(bytes), Gap::decode(bytes));
@@ -54,6 +58,7 @@ fn valid_bytes_with_one_byte_changed_make_nothing_panic() {
         sealed(),
         samples::manifest(&samples::entries()).unwrap(),
         pack::encode_index(&samples::runs()),
+        samples::bundle_table().encode(),
         digest::encode(&samples::digest()),
         slot(),
         Gap { from: 1, to: 2, at: 3, reason: "r".into() }.encode(),
@@ -80,7 +85,7 @@ proptest! {
 
     #[test]
     fn random_bytes_behind_a_good_beginning_make_nothing_panic(
-        which in 0_usize..4,
+        which in 0_usize..5,
         keep in any::<prop::sample::Index>(),
         bytes in prop::collection::vec(any::<u8>(), 0..100),
     ) {
@@ -88,6 +93,7 @@ proptest! {
             0 => sealed(),
             1 => samples::manifest(&samples::entries()).unwrap(),
             2 => digest::encode(&samples::digest()),
+            3 => samples::bundle_table().encode(),
             _ => pack::encode_index(&samples::runs()),
         };
         feed(&[&good[..keep.index(good.len())], bytes.as_slice()].concat());

@@ -192,7 +192,7 @@ fn several_threads_seal_the_same_object_as_one() {
         let first = sealer.seal(&mut Compressor::new(), Codec::Raw, b"before", &mut out).unwrap();
         assert_eq!(first.offset as usize, HEADER_LEN);
         match workers {
-            Some(workers) => sealer.seal_many(Codec::Zstd(1), &raw, workers, &mut out).unwrap(),
+            Some(workers) => drop(sealer.seal_many(Codec::Zstd(1), &raw, workers, &mut out).unwrap()),
             None => raw.chunks(MAX_FRAME_RAW).for_each(|chunk| {
                 sealer.seal(&mut Compressor::new(), Codec::Zstd(1), chunk, &mut out).unwrap();
             }),

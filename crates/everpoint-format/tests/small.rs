@@ -4,7 +4,9 @@
 
 use everpoint_format::FormatError;
 use everpoint_format::keyslot::{KeyText, unwrap, wrap};
-use everpoint_format::records::{Attempt, Damage, Failure, Gap, Identity, LeaseRecord, RepositoryConfig};
+use everpoint_format::records::{
+    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
+};
 use everpoint_format::seal::{DataKey, RepositoryId};
 
 const HERE: RepositoryId = RepositoryId([7; 16]);
@@ -78,6 +80,8 @@ fn records_come_back_as_they_were() {
     check!(Failure::new(i64::MAX, "store.full", "no space: \"é\"\n"), Failure);
     check!(Damage { at: 1, object: "a/b".into(), message: "cut off".into() }, Damage);
     check!(Gap { from: u64::MAX - 1, to: u64::MAX, at: 0, reason: String::new() }, Gap);
+    check!(Hold { at: 1, until: None, released: true }, Hold);
+    check!(Tombstone { at: 1, packs: vec!["ab".repeat(16), "cd".repeat(16)] }, Tombstone);
     check!(
         Identity {
             system_identifier: u64::MAX.to_string(),

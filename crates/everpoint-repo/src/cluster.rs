@@ -133,8 +133,14 @@ impl ClusterRepo {
     /// # Errors
     /// If the store can't be listed.
     pub fn branches(&self, identity: u32) -> Result<Vec<BranchId>, RepoError> {
-        let children = self.shared.store.list_children(&format!("{}/log/{identity}/", self.base))?;
-        Ok(children.iter().filter_map(|name| BranchId::parse(name)).collect())
+        let mut found = Vec::new();
+        for part in ["log", "bundles"] {
+            let children = self.shared.store.list_children(&format!("{}/{part}/{identity}/", self.base))?;
+            found.extend(children.iter().filter_map(|name| BranchId::parse(name)));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 }
 

@@ -20,7 +20,7 @@ pub use backup::{BackupListing, BackupWriter, ImageReader};
 pub use cluster::ClusterRepo;
 pub use error::{RepoError, code};
 pub use lease::{KeptLease, Lease, LeaseState};
-pub use log::{LogStore, Piece, PieceKind, SegmentWriter, Stored};
+pub use log::{Bundle, BundleMade, LogStore, Piece, PieceKind, SegmentWriter, Stored};
 pub use pack::{PackReader, PackRunInput, PackWriter};
 pub use pages::PagesReader;
 pub use repository::Repository;

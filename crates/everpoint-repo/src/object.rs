@@ -14,6 +14,7 @@ use everpoint_store::{ObjectReader, ObjectWriter, Store, StoreError, StoreErrorK
 
 use crate::RepoError;
 use crate::error::code;
+use crate::log::BundleCache;
 
 /// Bytes that are read from the store at a time where an object is read from its beginning to its end.
 const READ_AHEAD: usize = 1 << 20;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) id: RepositoryId,
     pub(crate) ring: KeyRing,
+    pub(crate) bundles: BundleCache,
 }
 
 /// Random bytes of the operating system.

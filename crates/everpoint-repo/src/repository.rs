@@ -12,6 +12,7 @@ use everpoint_format::seal::{DataKey, KeyRing, RepositoryId};
 use everpoint_store::{Store, StoreErrorKind};
 
 use crate::error::code;
+use crate::log::BundleCache;
 use crate::object::{Shared, format_error, now, random};
 use crate::{ClusterRepo, Lease, LeaseState, RepoError, lease, names};
 
@@ -65,7 +66,8 @@ impl Repository {
             (true, None) => return Err(key_missing(&*store)),
             (false, Some(_)) => return Err(not_encrypted(&*store)),
         };
-        Ok(Self { shared: Arc::new(Shared { store, id: config.repository_id, ring }) })
+        let (id, bundles) = (config.repository_id, BundleCache::default());
+        Ok(Self { shared: Arc::new(Shared { store, id, ring, bundles }) })
     }
 
     /// The repository's id, drawn when it was made.

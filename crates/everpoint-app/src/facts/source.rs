@@ -94,6 +94,7 @@ impl Source<'_> {
             pieces: Vec::new(),
             covered: None,
             gaps: Vec::new(),
+            expired: None,
             ..branch.clone()
         })
     }

@@ -280,6 +280,7 @@ impl World {
                 .collect(),
             covered: branch.covered,
             gaps: Vec::new(),
+            expired: None,
         });
         LogFacts { branches: branches.collect() }
     }

@@ -13,8 +13,8 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    pub(super) fn split(number: u32, bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let (stored, raw) = frame_lengths(bytes)?;
+    pub(super) fn split(number: u32, bytes: &'a [u8], limit: usize) -> Result<Self, FormatError> {
+        let (stored, raw) = lengths(bytes, limit)?;
         let parts = bytes.split_first_chunk::<FRAME_HEADER_LEN>().and_then(|(head, rest)| {
             rest.split_last_chunk::<TAG_LEN>().map(|(payload, tag)| (head, payload, tag))
         });
@@ -41,17 +41,22 @@ pub(super) fn damaged(number: u32) -> FormatError {
     FormatError::Damaged { what: format!("frame {number}") }
 }
 
-/// Stored bytes (header and tag included) and raw bytes of the frame that begins here.
+/// Stored bytes (header and tag included) and raw bytes of the frame that begins here, of an object that is no bundle.
 ///
 /// # Errors
 /// `Truncated` or `Invalid`.
 pub fn frame_lengths(frame: &[u8]) -> Result<(usize, usize), FormatError> {
+    lengths(frame, MAX_FRAME_RAW)
+}
+
+/// As [`frame_lengths`], where a data frame holds at most `limit` bytes.
+fn lengths(frame: &[u8], limit: usize) -> Result<(usize, usize), FormatError> {
     let Some(head) = frame.first_chunk::<FRAME_HEADER_LEN>() else {
         return Err(FormatError::Truncated { what: "the header of a frame".to_owned() });
     };
     let payload = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
     let raw = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-    let limit = if head[9] & LAST == 0 { MAX_FRAME_RAW } else { MAX_TRAILER_RAW };
+    let limit = if head[9] & LAST == 0 { limit } else { MAX_TRAILER_RAW };
     let wrong = |why: String| FormatError::Invalid { what: "the header of a frame".to_owned(), why };
     if head[9] & !LAST != 0 || head[10..] != [0, 0] {
         return Err(wrong("flags that this version does not know".to_owned()));

@@ -23,7 +23,7 @@ pub const HEADER_LEN: usize = 64;
 pub const FRAME_HEADER_LEN: usize = 12;
 /// Bytes of a frame after its payload.
 pub const TAG_LEN: usize = 16;
-/// Raw bytes of the largest frame. A pack's index may be larger than a data frame, up to [`MAX_TRAILER_RAW`].
+/// Raw bytes of the largest frame but of bundles. A pack's index may be larger than a data frame, up to [`MAX_TRAILER_RAW`].
 pub const MAX_FRAME_RAW: usize = 1 << 20;
 /// Raw bytes of the largest last frame.
 pub const MAX_TRAILER_RAW: usize = 64 << 20;
@@ -50,6 +50,22 @@ pub enum ObjectKind {
     History = 13,
     Other = 14,
     Lease = 15,
+    Bundle = 20,
+    BundleIndex = 21,
+    Expired = 22,
+    Hold = 23,
+    Tombstone = 24,
+}
+
+impl ObjectKind {
+    /// Raw bytes of the largest data frame of such an object.
+    #[must_use]
+    pub const fn max_frame_raw(self) -> usize {
+        match self {
+            Self::Bundle => crate::bundle::BUNDLE_FRAME as usize,
+            _ => MAX_FRAME_RAW,
+        }
+    }
 }
 
 /// Where an object belongs.

@@ -19,6 +19,7 @@ pub enum FrameOpened {
 pub struct FrameOpener {
     key: Key,
     encrypted: bool,
+    limit: usize,
 }
 
 impl FrameOpener {
@@ -43,7 +44,8 @@ impl FrameOpener {
         if parsed.kind != address.kind as u8 {
             return Err(wrong());
         }
-        Ok(Self { key: Key::derive(address, fixed, &parsed.salt, key)?, encrypted: key.is_some() })
+        let (encrypted, limit) = (key.is_some(), address.kind.max_frame_raw());
+        Ok(Self { key: Key::derive(address, fixed, &parsed.salt, key)?, encrypted, limit })
     }
 
     /// Whether the object is encrypted.
@@ -57,7 +59,7 @@ impl FrameOpener {
     /// # Errors
     /// `Damaged` unless it is exactly the frame of this number of this object.
     pub fn open(&self, number: u32, frame: &[u8], out: &mut Vec<u8>) -> Result<FrameOpened, FormatError> {
-        let opened = Frame::split(number, frame).and_then(|frame| {
+        let opened = Frame::split(number, frame, self.limit).and_then(|frame| {
             self.key.open(number, &frame, out)?;
             Ok(if frame.flags() & LAST != 0 { FrameOpened::Last } else { FrameOpened::Data })
         });

@@ -2,9 +2,7 @@
 
 use super::header::Header;
 use super::key::Key;
-use super::{
-    FRAME_HEADER_LEN, FrameRef, HEADER_LEN, KeyRing, LAST, MAX_FRAME_RAW, MAX_TRAILER_RAW, ObjectAddress,
-};
+use super::{FRAME_HEADER_LEN, FrameRef, HEADER_LEN, KeyRing, LAST, MAX_TRAILER_RAW, ObjectAddress};
 use crate::codec::{Codec, Compressor};
 use crate::error::FormatError;
 
@@ -14,6 +12,7 @@ pub struct FrameSealer {
     key: Key,
     number: u32,
     offset: u64,
+    limit: usize,
 }
 
 impl FrameSealer {
@@ -24,7 +23,8 @@ impl FrameSealer {
     pub fn new(address: &ObjectAddress<'_>, keys: &KeyRing, salt: [u8; 32]) -> Result<Self, FormatError> {
         let header = Header::new(address.kind, keys.current(), salt).encode();
         let key = Key::derive(address, &header, &salt, keys.current())?;
-        Ok(Self { header, key, number: 0, offset: HEADER_LEN as u64 })
+        let limit = address.kind.max_frame_raw();
+        Ok(Self { header, key, number: 0, offset: HEADER_LEN as u64, limit })
     }
 
     /// The first bytes of the object; to be written first.
@@ -42,7 +42,7 @@ impl FrameSealer {
     /// Appends a sealed frame to `out`.
     ///
     /// # Errors
-    /// If `raw` is larger than [`MAX_FRAME_RAW`], or begins beyond 4 GiB of the object; `out` is as it was then.
+    /// If `raw` is larger than [`super::ObjectKind::max_frame_raw`], or begins beyond 4 GiB of the object; `out` is as it was then.
     pub fn seal(
         &mut self,
         compressor: &mut Compressor,
@@ -89,7 +89,7 @@ impl FrameSealer {
         last: bool,
         out: &mut Vec<u8>,
     ) -> Result<u32, FormatError> {
-        if raw.len() > if last { MAX_TRAILER_RAW } else { MAX_FRAME_RAW } {
+        if raw.len() > if last { MAX_TRAILER_RAW } else { self.limit } {
             return Err(too_large("a frame"));
         }
         let next = self.number.checked_add(1).ok_or_else(|| too_large("an object"))?;
@@ -103,7 +103,8 @@ impl FrameSealer {
         Ok(stored)
     }
 
-    /// Cuts `raw` into frames of [`MAX_FRAME_RAW`], seals them with up to `workers` threads and appends them in order.
+    /// Cuts `raw` into the largest frames that the object may have, seals them with up to `workers` threads and appends
+    /// them in order. Returns the stored bytes of each.
     ///
     /// # Errors
     /// As [`FrameSealer::seal`], except that frames may lie beyond 4 GiB: they are read one after the other.
@@ -113,32 +114,35 @@ impl FrameSealer {
         raw: &[u8],
         workers: usize,
         out: &mut Vec<u8>,
-    ) -> Result<(), FormatError> {
-        let frames = u32::try_from(raw.len().div_ceil(MAX_FRAME_RAW)).map_err(|_| too_large("an object"))?;
+    ) -> Result<Vec<u32>, FormatError> {
+        let frames = u32::try_from(raw.len().div_ceil(self.limit)).map_err(|_| too_large("an object"))?;
         let next = self.number.checked_add(frames).ok_or_else(|| too_large("an object"))?;
         let share = (frames as usize).div_ceil(workers.max(1)).max(1);
         let sealer = &*self;
         let seal_share = |at: usize, part: &[u8]| {
-            let (mut compressor, mut sealed) = (Compressor::new(), Vec::new());
-            for (i, chunk) in part.chunks(MAX_FRAME_RAW).enumerate() {
+            let (mut compressor, mut sealed, mut stored) = (Compressor::new(), Vec::new(), Vec::new());
+            for (i, chunk) in part.chunks(sealer.limit).enumerate() {
                 let number = u32::try_from(at * share + i).unwrap_or(u32::MAX);
-                sealer.frame(sealer.number + number, &mut compressor, codec, chunk, 0, &mut sealed)?;
+                let number = sealer.number + number;
+                stored.push(sealer.frame(number, &mut compressor, codec, chunk, 0, &mut sealed)?);
             }
-            Ok(sealed)
+            Ok((sealed, stored))
         };
-        let shares = raw.chunks(share * MAX_FRAME_RAW).enumerate();
-        let sealed: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let shares = raw.chunks(share * self.limit).enumerate();
+        let sealed: Vec<(Vec<u8>, Vec<u32>)> = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 shares.map(|(at, part)| scope.spawn(move || seal_share(at, part))).collect();
             let died = |_| Err(FormatError::Engine { what: "compression" });
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect::<Result<_, _>>()
         })?;
-        for part in sealed {
+        let mut lengths = Vec::with_capacity(frames as usize);
+        for (part, stored) in sealed {
             self.offset += part.len() as u64;
             out.extend_from_slice(&part);
+            lengths.extend(stored);
         }
         self.number = next;
-        Ok(())
+        Ok(lengths)
     }
 
     fn frame(

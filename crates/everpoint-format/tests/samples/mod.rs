@@ -9,6 +9,7 @@
 
 use everpoint_core::{Digest, LogEvent, LogOffset, Micros, RecordSpan, Span, TransactionEnd, Verdict};
 use everpoint_format::FormatError;
+use everpoint_format::bundle::{BundleSegment, BundleTable};
 use everpoint_format::manifest::{
     BackupRecord, DamagedPage, Extent, FileEntry, FileKind, ManifestReader, ManifestWriter, PackId,
     TablespaceRecord,
@@ -147,6 +148,19 @@ pub(crate) fn runs() -> Vec<PackRun> {
 
 fn at(start: u64, length: u64) -> RecordSpan {
     RecordSpan { start: LogOffset(start), end: LogOffset(start + length) }
+}
+
+/// Three segments of 16 MiB in frames of 8 MiB.
+pub(crate) fn bundle_table() -> BundleTable {
+    BundleTable {
+        first: 0x1_0300_0000,
+        segment_size: 16 << 20,
+        frame_size: 8 << 20,
+        frames: vec![1_234_567, 8_388_636, 28 + 77, 900_000, 900_001, 5000],
+        segments: (0..3)
+            .map(|number| BundleSegment { hash: [number; 32], digest: 300 * u32::from(number) })
+            .collect(),
+    }
 }
 
 pub(crate) fn events() -> Vec<LogEvent> {

@@ -1,5 +1,6 @@
-//! The log of one branch: segments, their digests, tails, and what is known beyond them.
+//! The log of one branch: segments, their digests, tails, bundles, and what is known beyond them.
 
+mod bundle;
 mod marks;
 mod parallel;
 mod pieces;
@@ -14,6 +15,8 @@ use everpoint_format::codec::Codec;
 use everpoint_format::digest;
 use everpoint_format::seal::ObjectKind;
 
+pub(crate) use self::bundle::BundleCache;
+pub use self::bundle::{Bundle, BundleMade};
 pub use self::pieces::{Piece, PieceKind};
 pub use self::segment::SegmentWriter;
 
@@ -39,6 +42,8 @@ pub struct LogStore {
     shared: Arc<Shared>,
     /// `clusters/<name>/log/<identity>/<branch>`.
     base: String,
+    /// `clusters/<name>/bundles/<identity>/<branch>`.
+    bundles: String,
     branch: BranchId,
     names: SegmentNames,
     codec: Codec,
@@ -53,7 +58,9 @@ impl LogStore {
         size: u64,
     ) -> Self {
         let names = SegmentNames { timeline: branch.timeline(), size };
-        Self { shared, base: format!("{cluster}/log/{identity}/{branch}"), branch, names, codec: LOG_CODEC }
+        let base = format!("{cluster}/log/{identity}/{branch}");
+        let bundles = format!("{cluster}/bundles/{identity}/{branch}");
+        Self { shared, base, bundles, branch, names, codec: LOG_CODEC }
     }
 
     /// The same log, written with another codec.
@@ -114,11 +121,14 @@ impl LogStore {
     /// # Errors
     /// If it can't be read.
     pub fn segment_digest(&self, start: LogOffset) -> Result<Option<Digest>, RepoError> {
+        self.either(start, || self.single_digest(start), |bundle| self.bundled_digest(bundle, start))
+    }
+
+    /// The digest of a segment that is an object of its own.
+    fn single_digest(&self, start: LogOffset) -> Result<Digest, RepoError> {
         let name = self.digest_name(start);
-        let Some(bytes) = self.shared.get(&name, ObjectKind::Digest)? else {
-            return Ok(None);
-        };
-        digest::decode(&bytes).map(Some).map_err(|error| format_error("read", &name, error))
+        let bytes = self.shared.need(&name, ObjectKind::Digest)?;
+        digest::decode(&bytes).map_err(|error| format_error("read", &name, error))
     }
 
     /// BLAKE3 of the segment that begins at `start`, from its digest; `None` if it is not stored whole and verified.

@@ -11,7 +11,7 @@ use crate::names::{self, SegmentNames};
 /// What kind of object holds a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PieceKind {
-    /// A whole segment.
+    /// A whole segment, of its own or in a bundle.
     Segment,
     /// Part of a segment that is not whole yet.
     Tail,
@@ -54,21 +54,44 @@ impl LogStore {
     /// # Errors
     /// If the listing failed.
     pub fn pieces_between(&self, from: LogOffset, to: LogOffset) -> Result<Vec<Piece>, RepoError> {
-        let prefix = format!("{}/", self.base);
-        let first = self.names.start(from);
-        // Everything of the segment before sorts before this: its object, its digest, its tails.
-        let after =
-            first.0.checked_sub(1).map(|before| format!("{prefix}{}.u", self.names.name(LogOffset(before))));
+        let wanted = Span { from: self.names.start(from), to };
+        // In this order: a bundle is there before the segments that it replaces go.
+        let singles = self.singles(from, to)?;
+        let known = self.with_bundled(wanted, &singles);
+        if covers(&known, wanted) {
+            return Ok(known);
+        }
+        self.bundles()?;
+        Ok(self.with_bundled(wanted, &singles))
+    }
+
+    /// The pieces and those that known bundles hold, which hide others of the same segments.
+    fn with_bundled(&self, wanted: Span, singles: &[Piece]) -> Vec<Piece> {
+        let size = self.names.size.max(1);
+        let mut bundled: Vec<Piece> = Vec::new();
+        for bundle in self.known_bundles(wanted) {
+            let first =
+                bundle.span.from.max(wanted.from).max(bundled.last().map_or(LogOffset(0), |it| it.span.to));
+            let last = bundle.span.to.min(wanted.to);
+            let starts = (0..last.since(first).div_ceil(size)).map(|number| first.plus(number * size));
+            bundled.extend(starts.map(|start| whole(start, size)));
+        }
+        let hidden = |piece: &Piece| {
+            let start = self.names.start(piece.span.from);
+            bundled.binary_search_by_key(&start, |known| known.span.from).is_ok()
+        };
+        let mut all: Vec<Piece> = singles.iter().filter(|piece| !hidden(piece)).copied().collect();
+        if !bundled.is_empty() {
+            all.append(&mut bundled);
+            all.sort_by_key(|piece| piece.span.from);
+        }
+        all
+    }
+
+    /// The pieces that are objects of their own.
+    pub(super) fn singles(&self, from: LogOffset, to: LogOffset) -> Result<Vec<Piece>, RepoError> {
         let (mut pieces, mut current) = (Vec::new(), Found::default());
-        self.shared.store.list(&prefix, after.as_deref(), &mut |info| {
-            let relative = info.name.strip_prefix(&prefix).unwrap_or_default();
-            // Segments begin with a digit or a capital letter; everything else of a branch sorts behind them.
-            if relative.starts_with(|first: char| first.is_ascii_lowercase()) {
-                return ControlFlow::Break(());
-            }
-            let Some((start, part)) = classify(self.names, relative) else {
-                return ControlFlow::Continue(());
-            };
+        self.each_single(from, &mut |start, part| {
             if start >= to {
                 return ControlFlow::Break(());
             }
@@ -86,9 +109,53 @@ impl LogStore {
         choose(&current, self.names.size, &mut pieces);
         Ok(pieces)
     }
+
+    /// Visits the objects of segments from that of `from` on, with the start of each one's segment.
+    pub(super) fn each_single(
+        &self,
+        from: LogOffset,
+        visit: &mut dyn FnMut(LogOffset, Part) -> ControlFlow<()>,
+    ) -> Result<(), RepoError> {
+        let prefix = format!("{}/", self.base);
+        let first = self.names.start(from);
+        // Everything of the segment before sorts before this: its object, its digest, its tails.
+        let after =
+            first.0.checked_sub(1).map(|before| format!("{prefix}{}.u", self.names.name(LogOffset(before))));
+        self.shared.store.list(&prefix, after.as_deref(), &mut |info| {
+            let relative = info.name.strip_prefix(&prefix).unwrap_or_default();
+            // Segments begin with a digit or a capital letter; everything else of a branch sorts behind them.
+            if relative.starts_with(|first: char| first.is_ascii_lowercase()) {
+                return ControlFlow::Break(());
+            }
+            match classify(self.names, relative) {
+                Some((start, part)) => visit(start, part),
+                None => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(())
+    }
 }
 
-enum Part {
+/// A whole segment with its digest.
+fn whole(start: LogOffset, size: u64) -> Piece {
+    let span = Span { from: start, to: start.plus(size) };
+    Piece { span, stored: span, kind: PieceKind::Segment, has_digest: true }
+}
+
+/// Whether verified pieces hold all of it.
+fn covers(pieces: &[Piece], wanted: Span) -> bool {
+    let mut end = wanted.from;
+    for piece in pieces.iter().filter(|piece| piece.has_digest) {
+        if piece.span.from > end {
+            return false;
+        }
+        end = end.max(piece.span.to);
+    }
+    end >= wanted.to
+}
+
+/// What an object of a segment is.
+pub(super) enum Part {
     Segment,
     Digest,
     Tail(Span),

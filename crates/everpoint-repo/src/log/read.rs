@@ -1,5 +1,7 @@
 //! Reading segments, whole or as far as their tails go.
 
+use std::cell::RefCell;
+
 use everpoint_core::LogOffset;
 use everpoint_format::seal::ObjectKind;
 
@@ -7,18 +9,38 @@ use super::parallel;
 use super::{LogStore, PieceKind};
 use crate::RepoError;
 use crate::error::code;
-use crate::object::format_error;
+use crate::object::{format_error, missing};
 
 /// How often a plan is made anew when tails are replaced while they are read.
 const ATTEMPTS: usize = 5;
 
 impl LogStore {
-    /// Reads a whole segment in pieces of at most 1 MiB.
+    /// Reads a whole segment in pieces, of at most 1 MiB where it is an object of its own, else 8 MiB.
     ///
     /// # Errors
     /// `repo.missing` if it is not stored whole, `repo.damaged` if it fails its checks; what was handed out by then is
     /// authentic, but not all.
     pub fn read_segment(&self, start: LogOffset, out: &mut dyn FnMut(&[u8])) -> Result<(), RepoError> {
+        // What was handed out can't be taken back: only the first place that has any of it is read.
+        let state = RefCell::new((out, false));
+        let hand_out = |bytes: &[u8]| {
+            let (out, begun) = &mut *state.borrow_mut();
+            *begun = true;
+            out(bytes);
+        };
+        let unless_begun = |result: Result<(), RepoError>| {
+            if state.borrow().1 { Ok(result) } else { result.map(Ok) }
+        };
+        let found = self.either(
+            start,
+            || unless_begun(self.read_single(start, &mut |bytes| hand_out(bytes))),
+            |bundle| unless_begun(self.read_bundled(bundle, start, &mut |bytes| hand_out(bytes))),
+        )?;
+        found.unwrap_or_else(|| Err(missing("read", &self.segment(start))))
+    }
+
+    /// As [`LogStore::read_segment`], of a segment that is an object of its own.
+    pub(super) fn read_single(&self, start: LogOffset, out: &mut dyn FnMut(&[u8])) -> Result<(), RepoError> {
         let name = self.segment(start);
         let mut reader = self.shared.read_stream(&name, ObjectKind::Segment)?;
         let mut length = 0_u64;
@@ -34,6 +56,16 @@ impl LogStore {
     /// # Errors
     /// As [`LogStore::read_segment`].
     pub fn read_segment_into(&self, start: LogOffset, workers: usize) -> Result<Vec<u8>, RepoError> {
+        let found = self.either(
+            start,
+            || self.read_single_into(start, workers),
+            |bundle| self.read_bundled_into(bundle, start, workers),
+        )?;
+        found.ok_or_else(|| missing("read", &self.segment(start)))
+    }
+
+    /// As [`LogStore::read_segment_into`], of a segment that is an object of its own.
+    pub(super) fn read_single_into(&self, start: LogOffset, workers: usize) -> Result<Vec<u8>, RepoError> {
         let name = self.segment(start);
         let bytes = parallel::read(&self.shared, &name, ObjectKind::Segment, self.names.size, workers)?;
         let length = bytes.len() as u64;

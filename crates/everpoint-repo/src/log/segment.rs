@@ -106,7 +106,8 @@ impl LogStore {
     fn is_taken(&self, start: LogOffset) -> Result<bool, RepoError> {
         let name = self.segment(start);
         if self.shared.store.head(&name)?.is_none() {
-            return Ok(false);
+            // In this order: a bundle is there before the segments that it replaces go.
+            return self.is_bundled(start);
         }
         if self.shared.store.head(&self.digest_name(start))?.is_some() {
             return Ok(true);
@@ -132,13 +133,13 @@ impl LogStore {
         Ok(())
     }
 
-    /// BLAKE3 of what is really stored.
+    /// BLAKE3 of the segment's own object, as it is really stored.
     fn stored_hash(&self, start: LogOffset, workers: usize) -> Result<[u8; 32], RepoError> {
         if workers > 1 && self.names.size <= IN_MEMORY {
-            return Ok(*blake3::hash(&self.read_segment_into(start, workers)?).as_bytes());
+            return Ok(*blake3::hash(&self.read_single_into(start, workers)?).as_bytes());
         }
         let mut hasher = blake3::Hasher::new();
-        self.read_segment(start, &mut |bytes| {
+        self.read_single(start, &mut |bytes| {
             hasher.update(bytes);
         })?;
         Ok(*hasher.finalize().as_bytes())

@@ -156,7 +156,7 @@ impl LogStore {
     pub fn remove_tails(&self, segment: LogOffset) -> Result<(), RepoError> {
         let start = self.names.start(segment);
         for name in [self.segment(start), self.digest_name(start)] {
-            if self.shared.store.head(&name)?.is_none() {
+            if self.shared.store.head(&name)?.is_none() && !self.is_bundled(start)? {
                 return Err(missing("remove the tails that are replaced by", &name));
             }
         }

@@ -1,6 +1,7 @@
 //! Tests over the public API: what is stored comes back, and a crash between any two steps harms nothing.
 
 mod backups;
+mod bundles;
 mod crash;
 mod leases;
 mod logs;
