@@ -57,13 +57,15 @@ pub fn missing(log: &LogStore, span: Span) -> Result<Vec<Span>, RepoError> {
 /// If the log can't be listed.
 pub fn resume_position(log: &LogStore) -> Result<Option<LogOffset>, RepoError> {
     let pieces = log.pieces()?;
-    let Some(first) = pieces.first() else {
+    // What retention let go is no hole that could be filled: only islands are left before it.
+    let expired = log.expired()?.unwrap_or_default();
+    let Some(first) = pieces.iter().find(|piece| piece.span.from >= expired).or(pieces.last()) else {
         return Ok(None);
     };
     let mut gaps: Vec<Span> = log.gaps()?.into_iter().map(|(span, _)| span).collect();
     gaps.sort_unstable_by_key(|gap| gap.from);
     let mut end = first.span.from;
-    for piece in &pieces {
+    for piece in pieces.iter().filter(|piece| piece.span.from >= first.span.from) {
         if piece.span.from > end {
             end = beyond(&gaps, end);
         }

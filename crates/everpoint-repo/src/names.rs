@@ -60,7 +60,8 @@ pub(crate) fn parse_pair(text: &str) -> Option<(u64, u64)> {
     Some((parse_hex16(first)?, parse_hex16(second)?))
 }
 
-fn parse_hex16(text: &str) -> Option<u64> {
+/// Reads 16 hex digits.
+pub(crate) fn parse_hex16(text: &str) -> Option<u64> {
     let canonical =
         text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if canonical { u64::from_str_radix(text, 16).ok() } else { None }

@@ -41,6 +41,7 @@ pub(super) fn load_branches(
             pieces: stored.pieces,
             covered: stored.covered,
             gaps: stored.gaps,
+            expired: stored.expired,
         });
     }
     Ok(branches)
@@ -51,6 +52,7 @@ struct Stored {
     pieces: Vec<PieceFacts>,
     covered: Option<(LogOffset, Micros)>,
     gaps: Vec<KnownGap>,
+    expired: Option<LogOffset>,
 }
 
 fn load_branch(store: &LogStore) -> Result<Stored, AppError> {
@@ -87,7 +89,8 @@ fn load_branch_once(store: &LogStore) -> Result<Stored, RepoError> {
     {
         gaps.push(KnownGap { span: Span { from, to }, reason: "it was stored once, and is gone".to_owned() });
     }
-    Ok(Stored { pieces, covered, gaps })
+    // Read last: what was let go while the pieces were listed lies before it.
+    Ok(Stored { pieces, covered, gaps, expired: store.expired()? })
 }
 
 fn unusable(piece: &Piece, error: &RepoError) -> String {

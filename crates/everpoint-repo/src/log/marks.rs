@@ -1,4 +1,4 @@
-//! What is known of a branch besides its segments: history, covered until, gaps, other files.
+//! What is known of a branch besides its segments: history, covered until, gaps, what expired, other files.
 
 use std::ops::ControlFlow;
 
@@ -113,6 +113,52 @@ impl LogStore {
             }
         }
         Err(RepoError::new(code::REPLACED, "read", prefix, "it is replaced all the time").retryable())
+    }
+
+    /// Records that retention lets log go, of which the last ends at `position`: what is missing before is no gap. Earlier
+    /// such records are removed after.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn put_expired(&self, position: LogOffset) -> Result<(), RepoError> {
+        let prefix = format!("{}/expired/", self.base);
+        let name = format!("{prefix}{:016x}", position.0);
+        match self.shared.put(&name, ObjectKind::Expired, &[]) {
+            Err(error) if error.code != code::EXISTS => return Err(error),
+            _ => {}
+        }
+        let mut older = Vec::new();
+        self.shared.store.list(&prefix, None, &mut |info| {
+            if info.name >= name {
+                return ControlFlow::Break(());
+            }
+            older.push(info.name);
+            ControlFlow::Continue(())
+        })?;
+        older.iter().try_for_each(|name| self.shared.store.delete(name)).map_err(RepoError::from)
+    }
+
+    /// The greatest such position; `None` if nothing was let go. One that fails its check is passed over: then gaps are told
+    /// that are none.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn expired(&self) -> Result<Option<LogOffset>, RepoError> {
+        let prefix = format!("{}/expired/", self.base);
+        let mut found = Vec::new();
+        self.shared.store.list(&prefix, None, &mut |info| {
+            found.extend(info.name.strip_prefix(&prefix).and_then(names::parse_hex16));
+            ControlFlow::Continue(())
+        })?;
+        for position in found.into_iter().rev() {
+            match self.shared.get(&format!("{prefix}{position:016x}"), ObjectKind::Expired) {
+                Ok(Some(_)) => return Ok(Some(LogOffset(position))),
+                Ok(None) => {}
+                Err(error) if error.is_damaged() => tracing::warn!(%error, "what expired is not known exactly"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Records that a part of the log is lost. One that is recorded already stays.
