@@ -16,6 +16,11 @@ use branch::load_branches;
 pub(crate) use source::log_damaged;
 use source::{Source, read};
 
+/// What planning asks for beyond the facts.
+pub(crate) const fn source(context: &ClusterContext) -> Source<'_> {
+    Source { context }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Facts {

@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod archive_get;
 pub mod archive_push;
 pub mod backup;
+pub mod bundle;
 pub mod capture;
 pub mod captured;
 pub mod check;
@@ -24,10 +25,12 @@ pub mod log_writer;
 pub mod prefetch;
 pub mod restore;
 pub mod restore_point;
+pub mod restore_points;
 pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod upkeep;
 
 pub use context::ClusterContext;
 pub use error::AppError;

@@ -96,6 +96,12 @@ impl PieceFacts {
         counted > 0 || self.head_unknown
     }
 
+    /// The latest moment that the piece tells of.
+    #[must_use]
+    pub fn latest(&self) -> Option<Micros> {
+        self.known_until.max(self.times.map(|(_, to)| to))
+    }
+
     fn count(&mut self, event: &LogEvent) {
         match event {
             LogEvent::Commit(end) | LogEvent::Abort(end) => {

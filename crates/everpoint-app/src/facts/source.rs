@@ -61,7 +61,7 @@ pub(crate) fn log_damaged(context: &ClusterContext, from: LogOffset, error: AppE
 }
 
 /// Gives planning digests and records.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     pub(super) context: &'a ClusterContext,
 }
 

@@ -2,15 +2,10 @@
 
 use super::keep::{self, Chosen};
 use super::{BranchLog, ExpireFacts};
-use crate::facts::{BackupFacts, BranchFacts, PieceFacts};
+use crate::facts::{BackupFacts, BranchFacts};
 use crate::path::{PathStep, path};
 use crate::position::{LogOffset, Micros, Span};
 use crate::window::Window;
-
-/// The latest moment that a piece tells of.
-pub(super) fn moment(piece: &PieceFacts) -> Option<Micros> {
-    piece.known_until.max(piece.times.map(|(_, to)| to))
-}
 
 const END: LogOffset = LogOffset(u64::MAX);
 
@@ -87,7 +82,7 @@ impl Wanted<'_> {
     fn want_since(&mut self, since: Micros) {
         let mut old = false;
         for piece in self.branch.pieces.iter().rev() {
-            old = moment(piece).map_or(old, |at| at < since);
+            old = piece.latest().map_or(old, |at| at < since);
             if !old {
                 self.closed.push(piece.span);
             }

@@ -13,7 +13,7 @@ mod reach;
 
 use jiff::tz::TimeZone;
 
-use crate::facts::{BackupFacts, BackupStatus, LogFacts};
+use crate::facts::{BackupFacts, BackupStatus, LogFacts, PieceFacts};
 use crate::position::{BranchId, LogOffset, Micros, Span};
 use crate::window::{Window, windows};
 
@@ -202,7 +202,7 @@ pub fn expire(facts: &ExpireFacts<'_>, policy: &RetentionPolicy, now: Micros) ->
 fn counted_from(facts: &ExpireFacts<'_>, now: Micros) -> Micros {
     let of_backups = facts.backups.iter().map(|backup| backup.stopped_at);
     let of_log = facts.log.branches.iter().flat_map(|branch| {
-        let of_pieces = branch.pieces.iter().filter_map(log::moment);
+        let of_pieces = branch.pieces.iter().filter_map(PieceFacts::latest);
         of_pieces.chain(branch.covered.map(|(_, until)| until))
     });
     let latest = of_backups.chain(of_log).max();

@@ -154,7 +154,9 @@ impl LogStore {
             match self.shared.get(&format!("{prefix}{position:016x}"), ObjectKind::Expired) {
                 Ok(Some(_)) => return Ok(Some(LogOffset(position))),
                 Ok(None) => {}
-                Err(error) if error.is_damaged() => tracing::warn!(%error, "what expired is not known exactly"),
+                Err(error) if error.is_damaged() => {
+                    tracing::warn!(%error, "what expired is not known exactly")
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -248,6 +248,17 @@ impl LogStore {
         self.remove_bundle(bundle)
     }
 
+    /// The whole segments, with digest, that are objects of their own, in order. Those that are in a bundle already and were
+    /// left by a crash are among them unless [`LogStore::finish_bundles`] was called.
+    ///
+    /// # Errors
+    /// If the listing failed.
+    pub fn unbundled(&self) -> Result<Vec<Piece>, RepoError> {
+        let mut pieces = self.singles(LogOffset(0), LogOffset(u64::MAX))?;
+        pieces.retain(|piece| piece.kind == PieceKind::Segment && piece.has_digest);
+        Ok(pieces)
+    }
+
     /// Finishes what a crash left: removes segments that are in a bundle already, and bundles without index.
     ///
     /// # Errors
