@@ -22,6 +22,7 @@ pub mod position;
 mod reader;
 mod resolve;
 pub mod retention;
+pub mod schedule;
 pub mod source;
 pub mod target;
 pub mod window;
@@ -40,6 +41,7 @@ pub use retention::{
     Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, KeptBackup, LogNeed, Reach,
     RetentionPolicy, expire, reach,
 };
+pub use schedule::{Due, Schedule, due};
 pub use source::LogSource;
 pub use target::{RestoreRequest, Stop, Target};
 pub use window::{Window, windows};
