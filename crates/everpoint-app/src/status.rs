@@ -68,9 +68,14 @@ pub struct StatusReport {
 /// # Errors
 /// If the repository can't be read.
 pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
+    Ok(of(context, &facts::load(context)?))
+}
+
+/// Asks the server, and judges with it what is known of the repository.
+#[must_use]
+pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
     let answer = context.engine.identify();
-    let facts = facts::load(context)?;
-    let listing = list::listing(context, &facts);
+    let listing = list::listing(context, facts);
     let now = text::now();
     let captured = Captured::of(&facts.log, answer.as_ref().ok().map(|server| server.timeline));
     let capture = captured.map(|captured| {
@@ -97,7 +102,7 @@ pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
         problems: Vec::new(),
     };
     report.judge();
-    Ok(report)
+    report
 }
 
 fn with_cause(error: &EngineError) -> String {

@@ -3,6 +3,7 @@
 //! Nothing in this crate reads a clock, a file, the environment or a random source: a decision is a function of the
 //! facts it is given (`fn(facts, policy, now) -> Plan`), and a plan carries its reasons and its shortfall.
 
+pub mod alert;
 pub mod bundling;
 mod choose;
 pub mod class;

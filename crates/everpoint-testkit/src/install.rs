@@ -132,6 +132,20 @@ fn reachable_copy(major: u32, from: &Path) -> Result<PathBuf> {
     Ok(to)
 }
 
+/// A program of others that a test needs, from `.cache/tools` (`scripts/install-test-tools`); `None` if it is not there:
+/// the test is skipped then, and that is noted.
+///
+/// # Errors
+/// If the skip can't be noted.
+pub fn test_tool(path: &str) -> Result<Option<PathBuf>> {
+    let found = cache_dir().join("tools").join(path);
+    if found.exists() {
+        return Ok(Some(found));
+    }
+    note_skip(&format!("{} is missing; run scripts/install-test-tools", found.display()))?;
+    Ok(None)
+}
+
 fn note_skip(why: &str) -> Result<()> {
     let thread = std::thread::current();
     let line = format!("SKIPPED {}: {why}\n", thread.name().unwrap_or("a test"));

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 15] = [
+const AREAS: [&str; 17] = [
+    "alerts",
+    "api",
     "archive",
     "backup",
     "capture",

@@ -1,7 +1,10 @@
 //! The configuration: one TOML file, read whole before anything is done, every mistake reported with its place.
 
+pub(crate) mod alerts;
+pub(crate) mod api;
 mod cluster;
 pub(crate) mod mistake;
+pub(crate) mod otel;
 mod repository;
 mod search;
 pub(crate) mod secret;
@@ -21,7 +24,10 @@ pub(crate) use cluster::{
 pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
 pub(crate) use search::{find, found_or_default};
 
+use alerts::AlertsConfig;
+use api::ApiConfig;
 use mistake::{Mistake, nearest};
+use otel::OtelConfig;
 use section::Section;
 
 /// All that the file says.
@@ -32,6 +38,12 @@ pub(crate) struct Config {
     pub(crate) repositories: BTreeMap<String, RepositoryConfig>,
     pub(crate) clusters: BTreeMap<String, ClusterConfig>,
     pub(crate) limits: Limits,
+    #[allow(dead_code, reason = "the daemon reads it")]
+    pub(crate) api: ApiConfig,
+    #[allow(dead_code, reason = "the daemon reads it")]
+    pub(crate) alerts: AlertsConfig,
+    #[allow(dead_code, reason = "the daemon reads it")]
+    pub(crate) otel: OtelConfig,
 }
 
 /// `[limits]`: how much of the machine bulk work may take.
@@ -110,8 +122,14 @@ impl Config {
             }
             None => Limits::default(),
         };
+        let api = read_table(&mut top, "api", &mut mistakes, |section| ApiConfig::read(section, &base));
+        let alerts = read_table(&mut top, "alerts", &mut mistakes, |section| {
+            AlertsConfig::read(section, &base, variables)
+        });
+        let otel =
+            read_table(&mut top, "otel", &mut mistakes, |section| OtelConfig::read(section, variables));
         mistakes.extend(top.finish());
-        let config = Self { path: path.to_owned(), repositories, clusters, limits };
+        let config = Self { path: path.to_owned(), repositories, clusters, limits, api, alerts, otel };
         if mistakes.is_empty() {
             mistakes.extend(config.check_references());
         }
@@ -189,6 +207,21 @@ impl Config {
             .hint("add a table: [repository.local] with url = \"/var/lib/everpoint\"")
         })
     }
+}
+
+/// A table that need not be there.
+fn read_table<T: Default>(
+    top: &mut Section<'_>,
+    key: &'static str,
+    mistakes: &mut Vec<Mistake>,
+    read: impl FnOnce(&mut Section<'_>) -> T,
+) -> T {
+    let Some(mut section) = top.table(key) else {
+        return T::default();
+    };
+    let value = read(&mut section);
+    mistakes.extend(section.finish());
+    value
 }
 
 impl Limits {

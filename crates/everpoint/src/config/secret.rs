@@ -1,11 +1,14 @@
 //! Secrets from a file, a command or the environment. They are never written to a log or a message.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use everpoint_app::AppError;
 use everpoint_core::FailureClass;
+
+use super::mistake::Mistake;
+use super::section::Section;
 
 /// A text that must not be shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,6 +28,57 @@ impl Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretSource {
+    /// First line of a file.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
+    /// First line of what a shell command prints.
+    Command(String),
+}
+
+impl SecretSource {
+    /// Reads the three keys that can name a source (file, variable, command); at most one of them may be given.
+    pub(crate) fn of(section: &mut Section<'_>, keys: [&'static str; 3], base: &Path) -> Option<Self> {
+        let [file, variable, command] = keys;
+        let at = section.at();
+        let given = [
+            section.path(file, base).map(Self::File),
+            section.text(variable).map(|text| Self::Variable(text.value)),
+            section.text(command).map(|text| Self::Command(text.value)),
+        ];
+        let mut given = given.into_iter().flatten();
+        let first = given.next();
+        if given.next().is_some() {
+            let message = format!("only one of `{file}`, `{variable}` and `{command}` can be given");
+            section.mistake(Mistake::new(at, message).hint("keep one of them"));
+        }
+        first
+    }
+
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// Class `Usage`: the source gives nothing.
+    pub(crate) fn read(&self, what: &str, warn: &mut dyn FnMut(String)) -> Result<Secret, AppError> {
+        match self {
+            Self::File(path) => from_file(what, path, warn),
+            Self::Command(command) => from_command(what, command),
+            Self::Variable(name) => {
+                let value = std::env::var(name).unwrap_or_default();
+                let unset = || {
+                    let message = "the environment variable is not set";
+                    let operation = format!("read {what} from");
+                    AppError::new("config.secret", FailureClass::Usage, &operation, name, message)
+                };
+                if value.is_empty() { Err(unset()) } else { Ok(Secret::new(value)) }
+            }
+        }
     }
 }
 

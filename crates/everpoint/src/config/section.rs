@@ -134,6 +134,65 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// `true` or `false`.
+    pub(crate) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let (value, at) = self.get(key)?;
+        let flag = value.as_bool();
+        if flag.is_none() {
+            self.wrong_type(key, "true or false", value, at);
+        }
+        flag
+    }
+
+    /// A span of time in seconds: a whole number with a unit, `"90s"`, `"5min"`, `"26h"`, `"7d"`.
+    pub(crate) fn seconds(&mut self, key: &'static str) -> Option<u64> {
+        let At { value, at } = self.text(key)?;
+        let parsed = parse_seconds(&value);
+        if parsed.is_none() {
+            let mistake = Mistake::new(at, format!("`{key}` is not a span of time"));
+            self.mistakes.push(mistake.hint("write it like \"90s\", \"5min\", \"26h\" or \"7d\""));
+        }
+        parsed
+    }
+
+    /// A list of texts; empty if it is not there.
+    pub(crate) fn texts(&mut self, key: &'static str) -> Vec<At<String>> {
+        let Some((value, at)) = self.get(key) else {
+            return Vec::new();
+        };
+        let Some(list) = value.as_array() else {
+            self.wrong_type(key, "a list of texts", value, at);
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for item in list {
+            match item.get_ref().as_str() {
+                Some(text) => found.push(At { value: text.to_owned(), at: item.span() }),
+                None => self.wrong_type(key, "a list of texts", item.get_ref(), item.span()),
+            }
+        }
+        found
+    }
+
+    /// The tables of a list in the table `parent`: `[[parent.key]]`, or `key = [{…}]`.
+    pub(crate) fn tables(&mut self, key: &'static str, parent: &str) -> Vec<Section<'a>> {
+        let Some((value, at)) = self.get(key) else {
+            return Vec::new();
+        };
+        let Some(list) = value.as_array() else {
+            self.wrong_type(key, &format!("a list of tables: [[{parent}.{key}]]"), value, at);
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for item in list {
+            match item.get_ref().as_table() {
+                Some(table) => found.push(Section::new(format!("[[{parent}.{key}]]"), item.span(), table)),
+                None => self.wrong_type(key, "a list of tables", item.get_ref(), item.span()),
+            }
+        }
+        found
+    }
+
     /// The tables below `key`: `[key.NAME]`.
     pub(crate) fn named_tables(&mut self, key: &'static str) -> Vec<(At<String>, Section<'a>)> {
         let Some((value, at)) = self.get(key) else {
@@ -248,9 +307,35 @@ pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// `"90s"`, `"5min"`, `"26h"`, `"7d"`.
+pub(crate) fn parse_seconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "s" => 1,
+        "min" | "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_of_time_with_units() {
+        assert_eq!(parse_seconds("90s"), Some(90));
+        assert_eq!(parse_seconds("5 min"), Some(300));
+        assert_eq!(parse_seconds("26h"), Some(93_600));
+        assert_eq!(parse_seconds("7d"), Some(604_800));
+        for bad in ["", "h", "90", "-1s", "1.5h", "3 fortnights", "99999999999999999d"] {
+            assert_eq!(parse_seconds(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_with_units() {

@@ -1,0 +1,98 @@
+//! One cluster: server, log, backups.
+
+use everpoint_app::facts::{self, Facts};
+use everpoint_app::status::{self, StatusReport};
+use everpoint_app::{AppError, list};
+use everpoint_core::alert::{self, AlertKey, AlertKind, CaptureHealth, ClusterHealth, Observation};
+use everpoint_core::{BackupStatus, gaps};
+
+use super::{Look, seconds_of};
+use crate::metrics::{Measure, Metrics};
+use crate::session::Opened;
+
+impl Look {
+    pub(super) fn cluster(&mut self, opened: &Opened) -> Result<(), AppError> {
+        let context = &opened.context;
+        let name = context.name.as_str();
+        let facts = facts::load(context)?;
+        let report = status::of(context, &facts);
+        let good = facts.listings.iter().filter(|listing| facts::status(listing) == BackupStatus::Ok).count();
+        let (failures, last_failure) = self.failures(name, &report);
+        measure(&self.metrics, &report, good, failures);
+        let health = ClusterHealth {
+            server_error: report.server_error.clone(),
+            capture: report.capture.as_ref().map(|capture| CaptureHealth {
+                running: capture.running,
+                lag_bytes: capture.lag_bytes,
+                lag_seconds: capture.lag_seconds,
+            }),
+            capture_error: self.daemon.capture_error(name),
+            failures,
+            last_failure,
+            backup_age_seconds: report.last_backup_age_seconds,
+            gap: open_gap(&facts),
+            slot_given_up: self.daemon.slot_given_up(name),
+        };
+        self.outbox.tell(alert::cluster(name, &health, &self.outbox.config().thresholds));
+        self.tell_new_backup(name, &report);
+        Ok(())
+    }
+
+    /// A good backup that was not there at the last look.
+    fn tell_new_backup(&mut self, name: &str, report: &StatusReport) {
+        let newest = report.last_backup.as_ref();
+        let label = newest.map(|backup| backup.label.clone());
+        let before = self.newest.insert(name.to_owned(), label.clone());
+        if let (Some(before), Some(backup)) = (before, newest)
+            && before != label
+        {
+            let message = told(backup);
+            let key = AlertKey::new(AlertKind::BackupDone, name);
+            self.outbox.tell([Observation::Happened(key, message)]);
+        }
+    }
+}
+
+fn told(backup: &list::BackupLine) -> String {
+    let took = backup.duration_seconds.unwrap_or_default();
+    format!(
+        "{} backup {}: {} bytes, {} stored, in {took:.0} s",
+        backup.kind, backup.label, backup.size_bytes, backup.stored_bytes
+    )
+}
+
+/// Log that is missing, unless a good backup was begun after it: from there on everything is whole again.
+fn open_gap(facts: &Facts) -> Option<String> {
+    let healed = facts
+        .backups
+        .iter()
+        .filter(|backup| backup.status == BackupStatus::Ok)
+        .map(|backup| backup.start)
+        .max();
+    let gap = gaps(&facts.log).into_iter().rfind(|gap| healed.is_none_or(|healed| healed < gap.span.to))?;
+    Some(format!("log is missing on timeline {}: {}", gap.branch.timeline(), gap.reason))
+}
+
+fn measure(metrics: &Metrics, report: &StatusReport, good: usize, failures: u32) {
+    let labels = [report.name.as_str()];
+    let set = |measure, value: Option<f64>| metrics.set_known(measure, &labels, value);
+    let yes = |is: bool| Some(f64::from(u8::from(is)));
+    let capture = report.capture.as_ref();
+    set(Measure::ServerUp, yes(report.server.is_some()));
+    set(Measure::CaptureRunning, yes(capture.is_some_and(|capture| capture.running)));
+    set(Measure::LagSeconds, capture.and_then(|capture| capture.lag_seconds));
+    set(Measure::LagBytes, capture.and_then(|capture| capture.lag_bytes).map(|bytes| bytes as f64));
+    set(Measure::Gaps, Some(report.gaps.len() as f64));
+    let window = report.windows.last();
+    set(Measure::WindowStart, window.and_then(|window| seconds_of(&window.from)));
+    set(Measure::WindowEnd, window.and_then(|window| seconds_of(&window.to)));
+    let backup = report.last_backup.as_ref();
+    set(Measure::BackupsKept, Some(good as f64));
+    set(Measure::BackupLastSuccess, backup.and_then(|backup| seconds_of(backup.stopped_at.as_deref()?)));
+    set(Measure::BackupDuration, backup.and_then(|backup| backup.duration_seconds));
+    set(Measure::BackupSize, backup.map(|backup| backup.size_bytes as f64));
+    set(Measure::BackupStored, backup.map(|backup| backup.stored_bytes as f64));
+    set(Measure::BackupFailures, Some(f64::from(failures)));
+    let proof = backup.and_then(|backup| seconds_of(backup.proof.at.as_deref()?));
+    set(Measure::ProofAge, proof.map(|at| super::seconds_now() - at));
+}

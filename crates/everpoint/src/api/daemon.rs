@@ -1,0 +1,78 @@
+//! What the endpoints ask of the process that they run in.
+
+use std::collections::BTreeMap;
+
+use everpoint_app::AppError;
+use everpoint_app::backup::BackupMode;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::session::Session;
+
+/// Work that takes long and runs as a job.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Ask {
+    /// A backup of one cluster.
+    Backup { cluster: String, mode: BackupMode, labels: BTreeMap<String, String> },
+}
+
+/// Which jobs are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct JobFilter {
+    pub(crate) cluster: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) state: Option<String>,
+    /// At most so many, the newest first.
+    pub(crate) limit: u64,
+}
+
+/// A job, as it is shown.
+#[derive(Debug, Clone, Serialize, PartialEq)]
+pub(crate) struct Job {
+    pub(crate) id: u64,
+    /// `backup`, ...
+    pub(crate) kind: String,
+    pub(crate) cluster: Option<String>,
+    /// `running`, `ok`, `failed`, ...
+    pub(crate) state: String,
+    /// RFC 3339, as all times.
+    pub(crate) started_at: String,
+    pub(crate) ended_at: Option<String>,
+    /// What it said at its end: the report of the command of the same name.
+    pub(crate) report: Option<Value>,
+    /// Why it failed, as the command line says it.
+    pub(crate) error: Option<Value>,
+}
+
+/// The process.
+pub(crate) trait Daemon: Send + Sync {
+    /// A session with the configuration of the process.
+    fn session(&self) -> Session;
+
+    /// Starts jobs; returns at once.
+    ///
+    /// # Errors
+    /// Class `Locked`: one of that kind runs already.
+    fn ask(&self, ask: Ask, who: &str) -> Result<Job, AppError>;
+
+    /// The job of this number.
+    ///
+    /// # Errors
+    /// If the history can't be read.
+    fn job(&self, id: u64) -> Result<Option<Job>, AppError>;
+
+    /// Jobs, the newest first.
+    ///
+    /// # Errors
+    /// If the history can't be read.
+    fn jobs(&self, filter: &JobFilter) -> Result<Vec<Job>, AppError>;
+
+    /// Why storing the log of a cluster fails now.
+    fn capture_error(&self, cluster: &str) -> Option<String>;
+
+    /// The slot of a cluster was given up and no backup was taken since, in words.
+    fn slot_given_up(&self, cluster: &str) -> Option<String>;
+
+    /// Why it is not ready to protect anything; empty: it is.
+    fn not_ready(&self) -> Vec<String>;
+}

@@ -1,0 +1,38 @@
+//! Backups that are asked for, and what is promised.
+
+use std::collections::BTreeMap;
+
+use everpoint_app::backup::BackupMode;
+
+use crate::api::answer::{Answer, Refusal};
+use crate::api::call::Call;
+use crate::api::daemon::Ask;
+use crate::api::handlers::NAME;
+use crate::api::{Api, strategy as words};
+
+const MODES: [(&str, BackupMode); 3] =
+    [("auto", BackupMode::Auto), ("full", BackupMode::Full), ("incremental", BackupMode::Incremental)];
+
+pub(crate) fn snapshot(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
+    let cluster = call.body.text("cluster", &NAME);
+    let mode = call.body.choice("mode", &MODES).unwrap_or(BackupMode::Auto);
+    let labels: BTreeMap<String, String> = call.body.texts("labels");
+    let who = call.who.clone();
+    call.finish()?;
+    let session = api.daemon.session();
+    let names = match cluster {
+        Some(name) => vec![session.config()?.cluster(&name)?.name.clone()],
+        None => session.cluster_names(None)?,
+    };
+    let jobs = names
+        .into_iter()
+        .map(|cluster| api.daemon.ask(Ask::Backup { cluster, mode, labels: labels.clone() }, &who))
+        .collect::<Result<Vec<_>, _>>()?;
+    Answer::with(202, &super::jobs::Jobs { jobs })
+}
+
+pub(crate) fn strategy(api: &Api, call: Call) -> Result<Answer, Refusal> {
+    call.finish()?;
+    let session = api.daemon.session();
+    Answer::ok(&words::strategy(session.config()?))
+}

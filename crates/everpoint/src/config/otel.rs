@@ -1,0 +1,29 @@
+//! `[otel]`: where traces go.
+
+use super::Variables;
+use super::section::Section;
+
+/// `[otel]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OtelConfig {
+    /// Address of a collector that speaks OTLP over HTTP; `None`: `$OTEL_EXPORTER_OTLP_ENDPOINT`, else no traces.
+    pub(crate) endpoint: Option<String>,
+    /// Name under which the traces appear.
+    pub(crate) service_name: String,
+}
+
+impl Default for OtelConfig {
+    fn default() -> Self {
+        Self { endpoint: None, service_name: "everpoint".to_owned() }
+    }
+}
+
+impl OtelConfig {
+    pub(super) fn read(section: &mut Section<'_>, variables: Variables<'_>) -> Self {
+        let default = Self::default();
+        Self {
+            endpoint: section.expanded("endpoint", variables).map(|text| text.value),
+            service_name: section.text("service_name").map_or(default.service_name, |text| text.value),
+        }
+    }
+}
