@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use everpoint_format::keyslot::KeyText;
+use everpoint_core::FailureClass;
+use everpoint_format::keyslot::{AgeIdentity, KeyText};
 use everpoint_repo::Repository;
 use serde::Serialize;
 
@@ -17,6 +18,20 @@ pub struct RotateReport {
     pub slot: u32,
     /// Numbers of the slots that were removed: their keys no longer open the repository.
     pub retired: Vec<u32>,
+}
+
+/// The age identity of a key and the recipient that belongs to it (`age1…`).
+///
+/// # Errors
+/// If it can't be made of this key.
+pub fn age_identity(key: &KeyText) -> Result<(AgeIdentity, String), AppError> {
+    let failed = |message: String| {
+        AppError::new("key.age", FailureClass::Failed, "make the age identity of", "the key", message)
+    };
+    let identity = key.age_identity().map_err(|error| failed(error.to_string()))?;
+    let parsed: age::x25519::Identity =
+        identity.reveal().parse().map_err(|why: &str| failed(why.to_owned()))?;
+    Ok((identity, parsed.to_public().to_string()))
 }
 
 /// Adds a slot for `new` and proves that it opens the repository. `stored` is called then, to put the new key where

@@ -4,6 +4,8 @@
 //! (AES-256-GCM under a key derived from the repository key, bound to repository and slot number), checksum. The checksum
 //! tells a damaged slot from a wrong key, so that nobody doubts a good key or throws it away.
 
+mod age;
+
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -12,6 +14,8 @@ use aws_lc_rs::hkdf;
 use crate::error::FormatError;
 use crate::seal::{DataKey, RepositoryId};
 use crate::varint::{Fields, put, put_bytes};
+
+pub use self::age::AgeIdentity;
 
 const MAGIC: &[u8; 8] = b"EVPTKEY\n";
 const VERSION: u8 = 1;

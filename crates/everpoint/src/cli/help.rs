@@ -123,6 +123,15 @@ another machine), then run this.
 Example:
   everpoint key confirm";
 
+pub(super) const KEY_AGE: &str = "\
+Daily packages are encrypted to this identity unless the configuration names other recipients. Whoever has it can read
+them: keep it as you keep the key. It stays the same as long as the key does.
+
+Examples:
+  everpoint --key-file /etc/everpoint/key key age > identity.txt
+  age --decrypt --identity identity.txt PACKAGE | tar -x
+  everpoint key age --recipient";
+
 pub(super) const COMPLETION: &str = "\
 Examples:
   everpoint completion bash > /etc/bash_completion.d/everpoint

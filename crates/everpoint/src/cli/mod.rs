@@ -287,6 +287,19 @@ pub(crate) enum Key {
     /// Say that the key is stored in a second place: `check` then stops asking
     #[command(after_help = help::KEY_CONFIRM)]
     Confirm(KeyConfirm),
+    /// Print the age identity of the key, with which `age` opens daily packages
+    #[command(after_help = help::KEY_AGE)]
+    Age(KeyAge),
+}
+
+/// Arguments of `key age`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeyAge {
+    /// Name of the repository [default: the only one; none is needed with --key-file]
+    pub(crate) repository: Option<String>,
+    /// Print only the recipient, which is no secret
+    #[arg(long)]
+    pub(crate) recipient: bool,
 }
 
 /// Arguments of `key rotate`.

@@ -3,20 +3,39 @@
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
-use everpoint_app::key::{RotateReport, rotate};
+use everpoint_app::key::{RotateReport, age_identity, rotate};
 use everpoint_core::FailureClass;
 use serde_json::json;
 
-use crate::cli::{Key, KeyConfirm, KeyRotate};
+use crate::cli::{Key, KeyAge, KeyConfirm, KeyRotate};
 use crate::config::{KeySource, RepositoryConfig};
 use crate::render::Done;
-use crate::session::{Session, key};
+use crate::session::{Session, by_hand, key};
 
 pub(crate) fn run(session: &Session, command: &Key) -> Result<Done, AppError> {
     match command {
         Key::Rotate(arguments) => rotation(session, arguments),
         Key::Confirm(arguments) => confirmation(session, arguments),
+        Key::Age(arguments) => age(session, arguments),
     }
+}
+
+/// On an empty host the key file is all that there is: then no repository is asked for.
+fn age(session: &Session, arguments: &KeyAge) -> Result<Done, AppError> {
+    let config = match (&session.global.key_file, &arguments.repository, &session.global.repo) {
+        (Some(file), None, None) => {
+            RepositoryConfig { key: KeySource::File(file.clone()), ..by_hand("the key file") }
+        }
+        _ => session.repository_config(arguments.repository.as_deref())?,
+    };
+    let key = key::read(&config, &mut |warning| session.warn(&warning))?;
+    let key = key.ok_or_else(|| not_encrypted("make the age identity of", &config))?;
+    let (identity, recipient) = age_identity(&key)?;
+    if arguments.recipient {
+        return Ok(Done::new(&json!({"recipient": recipient}), format!("{recipient}\n")));
+    }
+    let text = format!("# public key: {recipient}\n{}\n", identity.reveal());
+    Ok(Done::new(&json!({"recipient": recipient, "identity": identity.reveal()}), text))
 }
 
 fn confirmation(session: &Session, arguments: &KeyConfirm) -> Result<Done, AppError> {
@@ -49,7 +68,7 @@ fn rotation(session: &Session, arguments: &KeyRotate) -> Result<Done, AppError> 
         (None, _) => return Err(no_file(&config).hint("say where the new key goes: --new-key-file FILE")),
     };
     let repository = session.open(&config)?;
-    let old = key::read(&config, &mut |_| {})?.ok_or_else(|| not_encrypted(&config))?;
+    let old = key::read(&config, &mut |_| {})?.ok_or_else(|| not_encrypted("rotate the key of", &config))?;
     let new = key::generate()?;
     let waiting = beside(&destination, "new");
     key::write_new(&waiting, &new.reveal())?;
@@ -64,11 +83,11 @@ fn rotation(session: &Session, arguments: &KeyRotate) -> Result<Done, AppError> 
     Ok(Done::new(&report, text(&report, &destination, arguments)))
 }
 
-fn not_encrypted(config: &RepositoryConfig) -> AppError {
+fn not_encrypted(operation: &str, config: &RepositoryConfig) -> AppError {
     AppError::new(
         "key.not_encrypted",
         FailureClass::Usage,
-        "rotate the key of",
+        operation,
         config.name.clone(),
         "it is not encrypted",
     )
