@@ -17,6 +17,7 @@ mod known;
 mod leaf;
 mod moment;
 mod nearest;
+pub mod package;
 pub mod path;
 pub mod plan;
 pub mod position;

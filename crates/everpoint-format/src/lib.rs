@@ -9,6 +9,7 @@ pub mod keys;
 pub mod keyslot;
 pub mod manifest;
 pub mod pack;
+pub mod package;
 pub mod records;
 pub mod seal;
 pub mod stream;

@@ -1,0 +1,159 @@
+//! What goes into a daily package: so much log that the packages which arrived hold every second together, and under a
+//! provider's limit as much of the rest as fits.
+
+use crate::position::{LogOffset, Span};
+
+/// The stored log of one branch, as a package sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BranchLog {
+    /// What is stored of it, first to last.
+    pub stored: Span,
+    /// Up to where packages that arrived hold it; `None`: none has anything of it.
+    pub arrived: Option<LogOffset>,
+    /// From where a replay from the base image to the newest moment reads it; `None`: that replay does not.
+    pub replayed_from: Option<LogOffset>,
+}
+
+/// The log of a branch that has to go into the next package; `None`: nothing of it. `first_package`: none of this cluster
+/// has arrived, so what happened on branches that were left before the base image can't be asked of any package.
+#[must_use]
+pub fn log_needed(branch: BranchLog, first_package: bool) -> Option<Span> {
+    let new_from = match branch.arrived {
+        Some(arrived) => Some(arrived),
+        None if first_package => branch.replayed_from,
+        None => Some(branch.stored.from),
+    };
+    let from = match (new_from, branch.replayed_from) {
+        (Some(new), Some(replayed)) => new.min(replayed),
+        (one, other) => one.or(other)?,
+    };
+    let from = from.max(branch.stored.from);
+    (from < branch.stored.to).then_some(Span { from, to: branch.stored.to })
+}
+
+/// Bytes that a cluster would take in the package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSize {
+    /// Its base image; 0: it has none.
+    pub base: u64,
+    /// Its log, in files that follow each other, the oldest first.
+    pub log: Vec<u64>,
+}
+
+/// What of a cluster goes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterShare {
+    /// Its base image.
+    pub base: bool,
+    /// So many files of its log, from the oldest on: what is left out then follows in the next package.
+    pub log: usize,
+}
+
+/// Chooses what goes in, so that all of it has at most `limit` bytes. Clusters stand by priority, the first is the most
+/// important. Log goes before images, as nothing else can replace it; when not even all log fits, that of the first
+/// clusters goes in, and of the first that does not fit its oldest part: a day is only empty if the limit is less than one
+/// file.
+#[must_use]
+pub fn fit(clusters: &[ClusterSize], limit: Option<u64>) -> Vec<ClusterShare> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut shares: Vec<ClusterShare> = Vec::new();
+    let mut cut = false;
+    for cluster in clusters {
+        let mut log = 0;
+        for bytes in &cluster.log {
+            cut |= *bytes > left;
+            if cut {
+                break;
+            }
+            left -= bytes;
+            log += 1;
+        }
+        shares.push(ClusterShare { base: false, log });
+    }
+    for (cluster, share) in clusters.iter().zip(&mut shares) {
+        // Without all of its log an image could not be brought to now.
+        let whole = share.log == cluster.log.len();
+        if whole && cluster.base > 0 && cluster.base <= left {
+            left -= cluster.base;
+            share.base = true;
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn span(from: u64, to: u64) -> Span {
+        Span { from: LogOffset(from), to: LogOffset(to) }
+    }
+
+    #[test]
+    fn log_goes_on_where_the_last_package_that_arrived_ended_and_reaches_back_to_the_base() {
+        let at = |arrived: Option<u64>, replayed: Option<u64>| BranchLog {
+            stored: span(10, 90),
+            arrived: arrived.map(LogOffset),
+            replayed_from: replayed.map(LogOffset),
+        };
+        assert_eq!(log_needed(at(None, Some(50)), true), Some(span(50, 90)));
+        assert_eq!(log_needed(at(Some(40), Some(50)), false), Some(span(40, 90)));
+        assert_eq!(log_needed(at(Some(70), Some(50)), false), Some(span(50, 90)));
+        assert_eq!(log_needed(at(Some(90), None), false), None);
+        assert_eq!(log_needed(at(None, None), true), None, "left before the first package");
+        assert_eq!(log_needed(at(None, None), false), Some(span(10, 90)), "appeared since");
+    }
+
+    #[test]
+    fn over_the_limit_images_go_first_and_the_least_important_clusters() {
+        let size = |base, log: &[u64]| ClusterSize { base, log: log.to_vec() };
+        let two = [size(100, &[5, 5]), size(50, &[5])];
+        let share = |base, log| ClusterShare { base, log };
+        assert_eq!(fit(&two, None), [share(true, 2), share(true, 1)]);
+        assert_eq!(fit(&two, Some(120)), [share(true, 2), share(false, 1)]);
+        assert_eq!(fit(&two, Some(70)), [share(false, 2), share(true, 1)]);
+        assert_eq!(fit(&two, Some(15)), [share(false, 2), share(false, 1)]);
+        assert_eq!(fit(&two, Some(12)), [share(false, 2), share(false, 0)]);
+        assert_eq!(fit(&two, Some(7)), [share(false, 1), share(false, 0)]);
+    }
+
+    proptest! {
+        /// Days with calls that fail at random: what arrived holds every byte from the first package on.
+        #[test]
+        fn packages_that_arrived_tile_the_log(days in proptest::collection::vec((1_u64..50, any::<bool>(), 0_u64..100), 1..30)) {
+            let (mut end, mut arrived, mut held) = (100_u64, None, Vec::<Span>::new());
+            for (grown, ok, base_back) in days {
+                end += grown;
+                let branch = BranchLog {
+                    stored: span(0, end),
+                    arrived,
+                    replayed_from: Some(LogOffset(end.saturating_sub(base_back))),
+                };
+                let needed = log_needed(branch, arrived.is_none());
+                if let Some(needed) = needed.filter(|_| ok) {
+                    held.push(needed);
+                    arrived = Some(needed.to);
+                }
+            }
+            for pair in held.windows(2) {
+                prop_assert!(pair[1].from <= pair[0].to, "a second is in no package: {held:?}");
+            }
+        }
+
+        #[test]
+        fn what_fits_never_exceeds_the_limit_and_leaves_no_day_empty(
+            clusters in proptest::collection::vec((0_u64..100, proptest::collection::vec(1_u64..20, 1..6)), 1..6),
+            limit in 20_u64..400,
+        ) {
+            let sizes: Vec<_> = clusters.into_iter().map(|(base, log)| ClusterSize { base, log }).collect();
+            let shares = fit(&sizes, Some(limit));
+            let used: u64 = sizes.iter().zip(&shares).map(|(size, share)| {
+                size.log.iter().take(share.log).sum::<u64>() + if share.base { size.base } else { 0 }
+            }).sum();
+            prop_assert!(used <= limit);
+            prop_assert!(shares.iter().any(|share| share.log > 0));
+        }
+    }
+}
