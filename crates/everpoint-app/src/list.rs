@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{AppError, ClusterContext, facts, text};
+use everpoint_core::retention::Held;
 use everpoint_core::{BackupStatus, LogOffset, Micros};
 
 /// One cluster, in the shape of `list --json`.
@@ -51,6 +52,8 @@ pub struct BackupLine {
     pub status: &'static str,
     /// Why it failed, or what is damaged.
     pub reason: Option<String>,
+    /// It must not expire.
+    pub hold: Option<HoldLine>,
     /// Labels of the operator.
     pub labels: BTreeMap<String, String>,
     /// Server version in words.
@@ -65,6 +68,13 @@ pub struct BackupLine {
     pub proof: Proof,
 }
 
+/// A hold in force.
+#[derive(Debug, Clone, Serialize)]
+pub struct HoldLine {
+    /// Until when, RFC 3339; absent: until it is released.
+    pub until: Option<String>,
+}
+
 /// What is proven of a backup.
 #[derive(Debug, Clone, Serialize)]
 pub struct Proof {
@@ -75,7 +85,7 @@ pub struct Proof {
 }
 
 /// One window.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WindowLine {
     /// Timeline.
     pub timeline: u32,
@@ -107,18 +117,18 @@ pub struct GapLine {
 /// # Errors
 /// If the repository can't be read.
 pub fn run(context: &ClusterContext) -> Result<ClusterListing, AppError> {
-    Ok(listing(context, &facts::load(context)?))
+    Ok(listing(context, &facts::load(context)?, &context.cluster.holds()?))
 }
 
 /// Lists what is known already.
 #[must_use]
-pub fn listing(context: &ClusterContext, facts: &facts::Facts) -> ClusterListing {
+pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -> ClusterListing {
     let system = facts.identity.as_ref().map(|(_, identity)| identity.system_identifier.clone());
     ClusterListing {
         name: context.name.clone(),
         engine: context.engine.kind().to_owned(),
         system_identifier: system.unwrap_or_default(),
-        backups: facts.listings.iter().map(backup_line).collect(),
+        backups: facts.listings.iter().map(|listing| backup_line(listing, holds)).collect(),
         windows: everpoint_core::windows(&facts.log, &facts.backups).iter().map(window_line).collect(),
         gaps: everpoint_core::gaps(&facts.log)
             .iter()
@@ -132,7 +142,7 @@ pub fn listing(context: &ClusterContext, facts: &facts::Facts) -> ClusterListing
     }
 }
 
-fn window_line(window: &everpoint_core::Window) -> WindowLine {
+pub(crate) fn window_line(window: &everpoint_core::Window) -> WindowLine {
     WindowLine {
         timeline: window.timeline,
         from: text::time(window.from),
@@ -142,7 +152,7 @@ fn window_line(window: &everpoint_core::Window) -> WindowLine {
     }
 }
 
-fn backup_line(listing: &everpoint_repo::BackupListing) -> BackupLine {
+fn backup_line(listing: &everpoint_repo::BackupListing, holds: &[Held]) -> BackupLine {
     let record = listing.record.as_ref();
     let started =
         record.map(|record| record.started_at).or(listing.attempt.as_ref().map(|attempt| attempt.started_at));
@@ -171,6 +181,7 @@ fn backup_line(listing: &everpoint_repo::BackupListing) -> BackupLine {
         compression_ratio: record.filter(|r| r.stored_bytes > 0).map(ratio),
         status: facts::status_name(status),
         reason,
+        hold: hold_line(holds, &listing.label),
         labels: record.map(|r| r.labels.clone()).unwrap_or_default(),
         server_version: record.map(|r| r.server_version_text.clone()),
         duration_seconds: record.map(|r| r.duration_micros as f64 / 1e6),
@@ -178,6 +189,11 @@ fn backup_line(listing: &everpoint_repo::BackupListing) -> BackupLine {
         method: record.map(|r| r.method.clone()),
         proof: Proof { state: "none", at: None },
     }
+}
+
+fn hold_line(holds: &[Held], label: &str) -> Option<HoldLine> {
+    let in_force = |held: &&Held| held.label == label && held.until.is_none_or(|until| until > text::now());
+    holds.iter().find(in_force).map(|held| HoldLine { until: held.until.map(text::time) })
 }
 
 /// Bytes of the pages that had to be stored, divided by the bytes that they take in the repository.

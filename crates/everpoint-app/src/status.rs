@@ -75,7 +75,7 @@ pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
 #[must_use]
 pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
     let answer = context.engine.identify();
-    let listing = list::listing(context, facts);
+    let listing = list::listing(context, facts, &[]);
     let now = text::now();
     let captured = Captured::of(&facts.log, answer.as_ref().ok().map(|server| server.timeline));
     let capture = captured.map(|captured| {

@@ -22,6 +22,7 @@ pub mod path;
 pub mod plan;
 pub mod position;
 mod reader;
+pub mod reclaim;
 mod resolve;
 pub mod retention;
 pub mod schedule;
@@ -40,7 +41,7 @@ pub use path::{PathPiece, PathStep, is_on_path, path, path_pieces};
 pub use plan::{NeededPiece, Reachable, RestorePlan, Shortfall, plan_restore};
 pub use position::{BranchId, LogOffset, Micros, Span};
 pub use retention::{
-    Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, KeptBackup, LogNeed, Reach,
+    Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, Held, KeptBackup, LogNeed, LogUnit, Reach,
     RetentionPolicy, expire, reach,
 };
 pub use schedule::{Due, Schedule, due};

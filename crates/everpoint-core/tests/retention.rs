@@ -5,9 +5,9 @@
 
 mod world;
 
-use everpoint_core::retention::Attempted;
+use everpoint_core::retention::{Attempted, Held};
 use everpoint_core::{
-    BackupFacts, BackupStatus, ExpireFacts, ExpirePlan, LogFacts, LogNeed, LogOffset, Micros,
+    BackupFacts, BackupStatus, ExpireFacts, ExpirePlan, LogFacts, LogNeed, LogOffset, LogUnit, Micros,
     RetentionPolicy, Target, Window, expire, reach, windows,
 };
 use proptest::prelude::*;
@@ -86,7 +86,7 @@ fn policy() -> impl Strategy<Value = RetentionPolicy> {
 }
 
 fn facts<'a>(log: &'a LogFacts, backups: &'a [BackupFacts]) -> ExpireFacts<'a> {
-    ExpireFacts { log, backups, attempts: &[], holds: &[], needs: &[] }
+    ExpireFacts { log, backups, attempts: &[], holds: &[], needs: &[], units: &[] }
 }
 
 fn labels(plan: &ExpirePlan) -> Vec<&str> {
@@ -133,9 +133,9 @@ proptest! {
         let (mut world, now) = life(numbers);
         let log = world.facts();
         let backups = world.backups.clone();
-        let hold: Vec<String> = (!backups.is_empty()).then(|| held.get(&backups).label.clone()).into_iter().collect();
+        let hold: Vec<Held> = (!backups.is_empty()).then(|| Held { label: held.get(&backups).label.clone(), until: None }).into_iter().collect();
         let plan = expire(&ExpireFacts { holds: &hold, ..facts(&log, &backups) }, &policy, now);
-        prop_assert!(hold.iter().all(|label| labels(&plan).contains(&label.as_str())));
+        prop_assert!(hold.iter().all(|held| labels(&plan).contains(&held.label.as_str())));
         let (left, kept) = plan.applied(&log, &backups);
         let is_good = |label: &str| backups.iter().any(|it| it.label == label && it.status == BackupStatus::Ok);
         for label in labels(&plan).into_iter().filter(|label| is_good(label)) {
@@ -260,6 +260,23 @@ fn the_default_keeps_days_weeks_and_months_and_the_log_of_its_window() {
 }
 
 #[test]
+fn a_bundle_that_is_needed_in_part_stays_as_a_whole() {
+    let (world, now) = year();
+    let log = world.facts();
+    let policy =
+        RetentionPolicy { daily: 1, weekly: 0, monthly: 0, window_days: 1, ..RetentionPolicy::default() };
+    let held = [Held { label: "d7".to_owned(), until: None }];
+    let start = world.backups[7].start.0;
+    let unit =
+        |from, to| LogUnit { identity: 1, branch: log.branches[0].id.clone(), span: world::span(from, to) };
+    let units = [unit(start - 2560, start + 2560), unit(start + 2560, start + 5120)];
+    let plan =
+        expire(&ExpireFacts { holds: &held, units: &units, ..facts(&log, &world.backups) }, &policy, now);
+    let kept = |at: u64| plan.log[0].keeps(world::span(at, at + 1));
+    assert!(kept(start - 2560) && kept(start + 2559) && !kept(start - 2561) && !kept(start + 2560));
+}
+
+#[test]
 fn a_clock_that_runs_ahead_and_a_cluster_that_stands_still_lose_nothing() {
     let (world, now) = year();
     let log = world.facts();
@@ -289,7 +306,8 @@ fn failed_and_damaged_backups_go_once_a_newer_one_is_good_and_they_are_old() {
         attempt("h", -364, false),
     ];
     let log = world.facts();
-    let holds = ["h".to_owned()];
+    let held = |label: &str, days| Held { label: label.to_owned(), until: Some(Micros(now.0 + days * DAY)) };
+    let holds = [held("h", 1), held("f1", -360)];
     let plan = expire(
         &ExpireFacts { attempts: &attempts, holds: &holds, ..facts(&log, &world.backups) },
         &RetentionPolicy::default(),

@@ -38,10 +38,10 @@ pub struct BackupListing {
 
 /// Names that were seen under a label.
 #[derive(Default)]
-struct Seen {
-    attempt: bool,
-    manifest: bool,
-    failure: bool,
+pub(crate) struct Seen {
+    pub(crate) attempt: bool,
+    pub(crate) manifest: bool,
+    pub(crate) failure: bool,
     damage: Vec<u32>,
 }
 
@@ -152,7 +152,7 @@ impl ClusterRepo {
         }))
     }
 
-    fn seen(&self, label: &str) -> Result<Seen, RepoError> {
+    pub(crate) fn seen(&self, label: &str) -> Result<Seen, RepoError> {
         let prefix = self.of(label, "");
         let mut seen = Seen::default();
         self.shared.store.list(&prefix, None, &mut |info| {

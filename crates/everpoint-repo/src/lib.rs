@@ -7,6 +7,8 @@
 mod backup;
 mod cluster;
 mod error;
+mod expire;
+mod holds;
 mod lease;
 mod log;
 mod names;
@@ -20,7 +22,7 @@ pub use backup::{BackupListing, BackupWriter, ImageReader};
 pub use cluster::ClusterRepo;
 pub use error::{RepoError, code};
 pub use lease::{KeptLease, Lease, LeaseState};
-pub use log::{Bundle, BundleMade, LogStore, Piece, PieceKind, SegmentWriter, Stored};
+pub use log::{Bundle, BundleMade, Freed, LogStore, Piece, PieceKind, SegmentWriter, Stored};
 pub use pack::{PackReader, PackRunInput, PackWriter};
 pub use pages::PagesReader;
 pub use repository::Repository;

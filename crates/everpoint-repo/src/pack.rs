@@ -81,30 +81,19 @@ impl ClusterRepo {
         Ok(found)
     }
 
-    /// Packs that no manifest names: left by an interrupted backup, or being written for one that still runs.
-    ///
-    /// Packs are listed before manifests are read, so a backup that ends meanwhile can't make its packs look orphaned.
+    /// Packs that no manifest names: left by an interrupted backup, or being written for one that still runs. Those that have
+    /// a tombstone are not among them: they may go at any time.
     ///
     /// # Errors
-    /// If a manifest can't be read: what it names is not known then.
+    /// If a manifest or a tombstone can't be read: what it names is not known then.
     pub fn orphan_packs(&self) -> Result<Vec<PackId>, RepoError> {
-        let packs = self.packs()?;
-        if packs.is_empty() {
-            return Ok(packs);
-        }
-        let mut named = HashSet::new();
-        for label in self.labels_with_manifest()? {
-            let mut manifest = match self.open_manifest(&label) {
-                Ok(manifest) => manifest,
-                // Expired since it was listed; its packs are orphans unless others name them.
-                Err(error) if error.is_missing() => continue,
-                Err(error) => return Err(error),
-            };
-            while let Some(entry) = manifest.next_entry()? {
-                named.extend(entry.extents.iter().filter_map(pack_of));
-            }
-        }
-        Ok(packs.into_iter().filter(|id| !named.contains(id)).collect())
+        let buried: HashSet<[u8; 16]> =
+            self.tombstones()?.into_iter().flat_map(|stone| stone.packs).collect();
+        let packs = self.pack_facts(&[])?.into_iter();
+        Ok(packs
+            .filter(|pack| !pack.named && !buried.contains(&pack.id))
+            .map(|pack| PackId(pack.id))
+            .collect())
     }
 }
 
@@ -122,7 +111,7 @@ pub(crate) fn pack_name(base: &str, id: PackId) -> String {
 }
 
 /// Reads `<aa>/<id>`.
-fn parse_pack(relative: &str) -> Option<PackId> {
+pub(crate) fn parse_pack(relative: &str) -> Option<PackId> {
     let (folder, id) = relative.split_once('/')?;
     let (high, low) = names::parse_pair(&format!("{}-{}", id.get(..16)?, id.get(16..)?))?;
     let bytes = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();

@@ -180,6 +180,22 @@ impl Repository {
         Lease::acquire(Arc::clone(&self.shared), id, holder, ttl)
     }
 
+    /// Who holds leases now whose ids `wanted` says. Rows of those that nobody holds any more are removed: their ids must be
+    /// such that none is ever used again.
+    ///
+    /// # Errors
+    /// If the store can't tell.
+    pub fn holders_of_single_use(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<String>, RepoError> {
+        let mut holders = Vec::new();
+        for id in self.shared.store.list_children("leases/")?.iter().filter(|id| wanted(id)) {
+            match lease::state(&self.shared, id)? {
+                LeaseState::Held { holder } => holders.push(holder),
+                LeaseState::Free => lease::remove_row(&self.shared, id)?,
+            }
+        }
+        Ok(holders)
+    }
+
     /// Whether somebody holds a lease now.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use everpoint_store::Store;
 use crate::cli::Global;
 use crate::config::mistake::nearest;
 use crate::config::{
-    self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Source,
+    self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
 };
 use crate::render::note;
 use crate::render::progress::{Progress, Style};
@@ -39,6 +39,7 @@ pub(crate) struct Opened {
     pub(crate) slot: String,
     pub(crate) compression: Compression,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) retention: Retention,
     pub(crate) pg_bin: Option<PathBuf>,
 }
 
@@ -202,12 +203,20 @@ impl Session {
         };
         Ok(Opened {
             context,
+            retention: self.retention(cluster, &repository),
             repository,
             slot: cluster.map_or_else(|| config::slot_for(name), |cluster| cluster.slot.clone()),
             compression: cluster.map(|cluster| cluster.compression).unwrap_or_default(),
             checkpoint: cluster.map(|cluster| cluster.checkpoint).unwrap_or_default(),
             pg_bin: cluster.and_then(engine::programs),
         })
+    }
+
+    /// What is kept of a cluster in a repository.
+    fn retention(&self, cluster: Option<&ClusterConfig>, repository: &RepositoryConfig) -> Retention {
+        let general = self.config.get().map(|config| config.retention.clone()).unwrap_or_default();
+        let of_repository = repository.retention.clone().within_wider(&general);
+        cluster.map(|cluster| cluster.retention.clone()).unwrap_or_default().within_wider(&of_repository)
     }
 
     /// Whether a configuration was needed and read.
@@ -238,7 +247,12 @@ fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
 /// A repository without a table in the configuration.
 pub(crate) fn by_hand(url: &str) -> RepositoryConfig {
     let here = std::env::current_dir().unwrap_or_default();
-    RepositoryConfig { name: url.to_owned(), url: config::absolute(url, &here), key: KeySource::Environment }
+    RepositoryConfig {
+        name: url.to_owned(),
+        url: config::absolute(url, &here),
+        key: KeySource::Environment,
+        retention: Retention::default(),
+    }
 }
 
 /// Opens the place where a repository is.

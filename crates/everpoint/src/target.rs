@@ -79,6 +79,14 @@ fn lsn(value: &str) -> Option<LogOffset> {
     Some(LogOffset(half(high)? << 32 | half(low)?))
 }
 
+/// A moment; without a zone it is in `zone`.
+///
+/// # Errors
+/// Class `Usage`: it is none, or one that the zone has twice or never.
+pub(crate) fn moment(text: &str, zone: &TimeZone) -> Result<Micros, AppError> {
+    time(text.trim(), zone)
+}
+
 /// A time: date, or date and time of day, then nothing, `Z`, an offset, or the name of a zone.
 fn time(text: &str, zone: &TimeZone) -> Result<Micros, AppError> {
     let (civil, rest) = split_zone(text);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 17] = [
+const AREAS: [&str; 19] = [
     "alerts",
     "api",
     "archive",
@@ -14,6 +14,7 @@ const AREAS: [&str; 17] = [
     "capture",
     "config",
     "fetch",
+    "hold",
     "key",
     "log",
     "pg",
@@ -22,6 +23,7 @@ const AREAS: [&str; 17] = [
     "restore",
     "restore_point",
     "store",
+    "upkeep",
     "verify",
     "wal",
 ];

@@ -17,7 +17,7 @@ use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, St
 use everpoint_format::manifest::BackupRecord;
 
 use crate::facts::{self, Facts};
-use crate::{AppError, ClusterContext, Event, Events};
+use crate::{AppError, ClusterContext, Event, Events, reading};
 use image::ImageRestore;
 use progress::Meter;
 pub use report::{PlanReport, Reached, RestoreOutcome, RestoreReport, ShortfallReport};
@@ -74,6 +74,8 @@ pub fn run(
     events: &dyn Events,
 ) -> Result<RestoreOutcome, AppError> {
     let begun = Instant::now();
+    // Before anything is looked up: see there.
+    let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let facts = facts::load(context)?;
     let mut skip: Vec<String> = Vec::new();
     loop {

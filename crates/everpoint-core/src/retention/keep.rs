@@ -65,9 +65,7 @@ pub(super) fn choose(
     all.sort_by_key(|backup| (backup.stopped_at, &backup.label));
     for backup in all {
         let mut why = reasons.0.remove(backup.label.as_str()).unwrap_or_default();
-        if facts.holds.contains(&backup.label) {
-            why.push("on hold".to_owned());
-        }
+        why.extend(hold(facts, &backup.label, now));
         let since = backup.stopped_at;
         let verdict = match backup.status {
             BackupStatus::Ok => Err("not one that the policy keeps".to_owned()),
@@ -77,6 +75,12 @@ pub(super) fn choose(
     }
     facts.attempts.iter().for_each(|attempt| attempted(&mut chosen, facts, attempt, good, policy, now));
     chosen
+}
+
+fn hold(facts: &ExpireFacts<'_>, label: &str, now: Micros) -> Option<String> {
+    let in_force = |until: Option<Micros>| until.is_none_or(|until| until > now);
+    let held = facts.holds.iter().find(|held| held.label == label && in_force(held.until))?;
+    Some(held.until.map_or_else(|| "on hold".to_owned(), |until| format!("on hold until {until}")))
 }
 
 /// `verdict`: why it stays, or why it goes, if nothing else keeps it.
@@ -178,10 +182,7 @@ fn attempted(
     policy: &RetentionPolicy,
     now: Micros,
 ) {
-    let mut why = Vec::new();
-    if facts.holds.contains(&attempt.label) {
-        why.push("on hold".to_owned());
-    }
+    let why = hold(facts, &attempt.label, now).into_iter().collect();
     let verdict = if attempt.running {
         Ok("running".to_owned())
     } else {

@@ -1,7 +1,7 @@
 //! Which log stays.
 
 use super::keep::{self, Chosen};
-use super::{BranchLog, ExpireFacts};
+use super::{BranchLog, ExpireFacts, LogUnit};
 use crate::facts::{BackupFacts, BranchFacts};
 use crate::path::{PathStep, path};
 use crate::position::{LogOffset, Micros, Span};
@@ -34,7 +34,7 @@ pub(super) fn keep(
     // Without a good backup nothing is known to be superfluous.
     let Some(newest) = good.last() else {
         all.iter_mut().for_each(|wanted| wanted.open.push(LogOffset(0)));
-        return all.into_iter().map(Wanted::settle).collect();
+        return all.into_iter().map(|wanted| wanted.settle(facts.units)).collect();
     };
     for window in windows.iter().filter(|it| keep::is_wanted(it, Some(&newest.label), window_from)) {
         if let Some(base) = keep::base(window, good, window_from)
@@ -58,7 +58,7 @@ pub(super) fn keep(
             wanted.open.push(need.from);
         }
     }
-    all.into_iter().map(Wanted::settle).collect()
+    all.into_iter().map(|wanted| wanted.settle(facts.units)).collect()
 }
 
 /// Notes what lies on a path. The segment of a fork is wanted of both branches.
@@ -89,9 +89,15 @@ impl Wanted<'_> {
         }
     }
 
-    fn settle(self) -> BranchLog {
+    fn settle(self, units: &[LogUnit]) -> BranchLog {
         let mut spans = self.closed;
         spans.extend(self.open.into_iter().min().map(|from| Span { from, to: END }));
+        let needed = |unit: &&LogUnit| {
+            let ours = unit.identity == self.branch.identity && unit.branch == self.branch.id;
+            ours && spans.iter().any(|span| span.from < unit.span.to && unit.span.from < span.to)
+        };
+        let whole: Vec<Span> = units.iter().filter(needed).map(|unit| unit.span).collect();
+        spans.extend(whole);
         spans.sort_unstable_by_key(|span| (span.from, span.to));
         let mut keep: Vec<Span> = Vec::new();
         for span in spans {

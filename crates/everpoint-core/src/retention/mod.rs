@@ -73,6 +73,15 @@ pub struct Attempted {
     pub running: bool,
 }
 
+/// A backup that somebody wants kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its label.
+    pub label: String,
+    /// Until when; `None`: until it is released.
+    pub until: Option<Micros>,
+}
+
 /// What somebody still needs of the log of a branch: everything from a position on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogNeed {
@@ -84,6 +93,17 @@ pub struct LogNeed {
     pub from: LogOffset,
 }
 
+/// Log that can only be kept or let go as a whole: a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogUnit {
+    /// Identity of the branch.
+    pub identity: u32,
+    /// The branch.
+    pub branch: BranchId,
+    /// What it holds.
+    pub span: Span,
+}
+
 /// What expiry has to know of a cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpireFacts<'a> {
@@ -93,10 +113,12 @@ pub struct ExpireFacts<'a> {
     pub backups: &'a [BackupFacts],
     /// The others.
     pub attempts: &'a [Attempted],
-    /// Labels of backups on hold.
-    pub holds: &'a [String],
+    /// Backups on hold.
+    pub holds: &'a [Held],
     /// Log that has not arrived where it has to go yet, such as at an offsite provider.
     pub needs: &'a [LogNeed],
+    /// Bundles, of which one that is needed in part stays as a whole.
+    pub units: &'a [LogUnit],
 }
 
 /// A backup that stays, and why.

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use everpoint_core::FailureClass;
 use everpoint_format::records::LeaseRecord;
 
-pub(crate) use self::row::state;
 use self::row::{Claim, claim, holder_of, name, newest, row};
+pub(crate) use self::row::{remove_row, state, store_now};
 use crate::error::code;
 use crate::object::{Shared, hex, random};
 use crate::{RepoError, process};

@@ -27,6 +27,14 @@ pub(super) struct Row {
     probes: Vec<(String, i64)>,
 }
 
+/// Removes a lease whose id is never used again.
+pub(crate) fn remove_row(shared: &Shared, id: &str) -> Result<(), RepoError> {
+    for (number, _) in row(shared, id)?.numbers {
+        shared.store.delete(&name(id, number))?;
+    }
+    Ok(())
+}
+
 /// Whether somebody holds it.
 pub(crate) fn state(shared: &Shared, id: &str) -> Result<LeaseState, RepoError> {
     let holder = match newest(shared, id)? {
@@ -144,7 +152,7 @@ pub(super) fn holder_of(
 }
 
 /// What the store's clock says: the time of an object written just now.
-fn store_now(shared: &Shared, id: &str) -> Result<i64, RepoError> {
+pub(crate) fn store_now(shared: &Shared, id: &str) -> Result<i64, RepoError> {
     let probe = format!("leases/{id}/probe-{}", hex(&random::<8>()?));
     match shared.store.put_new(&probe, &[]) {
         Err(error) if error.kind != StoreErrorKind::AlreadyExists => return Err(error.into()),

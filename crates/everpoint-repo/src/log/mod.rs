@@ -1,6 +1,7 @@
 //! The log of one branch: segments, their digests, tails, bundles, and what is known beyond them.
 
 mod bundle;
+mod expire;
 mod marks;
 mod parallel;
 mod pieces;
@@ -17,6 +18,7 @@ use everpoint_format::seal::ObjectKind;
 
 pub(crate) use self::bundle::BundleCache;
 pub use self::bundle::{Bundle, BundleMade};
+pub use self::expire::Freed;
 pub use self::pieces::{Piece, PieceKind};
 pub use self::segment::SegmentWriter;
 

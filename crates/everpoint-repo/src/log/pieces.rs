@@ -161,7 +161,8 @@ pub(super) enum Part {
     Tail(Span),
 }
 
-fn classify(names: SegmentNames, relative: &str) -> Option<(LogOffset, Part)> {
+/// What an object of a segment is, by its name below that of the branch, and where the segment begins.
+pub(super) fn classify(names: SegmentNames, relative: &str) -> Option<(LogOffset, Part)> {
     let (segment, rest) = relative.split_at_checked(24)?;
     let start = names.parse(segment)?;
     match rest {

@@ -60,6 +60,30 @@ Examples:
   everpoint backup order-db
   everpoint backup order-db --full --label ticket=4711 --label reason='before upgrade'";
 
+pub(super) const BUNDLE: &str = "\
+Hours that are over are bundled: everything reads bundles as it reads segments. A bundle is read back and compared
+before the segments that it replaces are removed. Ends with 4 if damaged segments were left as they are.
+
+Examples:
+  everpoint bundle order-db
+  everpoint bundle order-db --close --restore-points restore-points.json";
+
+pub(super) const EXPIRE: &str = "\
+What is kept stands under [retention] in the configuration: by default any second of the last 14 days, 14 daily,
+4 weekly and 12 monthly backups. Never removed: the newest good backup, one on hold, what a running backup or
+restore needs.
+
+Examples:
+  everpoint expire --dry-run
+  everpoint expire order-db
+  everpoint expire order-db --now";
+
+pub(super) const HOLD: &str = "\
+Examples:
+  everpoint hold order-db 20260129-143000F
+  everpoint hold order-db 20260129-143000F --until 2033-01-31
+  everpoint hold order-db 20260129-143000F --release";
+
 pub(super) const LIST: &str = "\
 Examples:
   everpoint list

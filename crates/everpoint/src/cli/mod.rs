@@ -72,6 +72,15 @@ pub(crate) enum Command {
     /// Take a backup: incremental if there is one already, else full
     #[command(after_help = help::BACKUP)]
     Backup(Backup),
+    /// Join the log of each hour into one object, compressed tighter; list bundles and restore points
+    #[command(after_help = help::BUNDLE)]
+    Bundle(Bundle),
+    /// Let go what the policy does not keep; shows before what can no longer be restored
+    #[command(after_help = help::EXPIRE)]
+    Expire(Expire),
+    /// Keep a backup whatever the policy says, until a moment or until it is released
+    #[command(after_help = help::HOLD)]
+    Hold(Hold),
     /// Show backups, recovery windows and gaps
     #[command(after_help = help::LIST)]
     List(List),
@@ -220,6 +229,47 @@ pub(crate) struct Backup {
     /// Let the server spread its checkpoint: gentler, and may take minutes
     #[arg(long)]
     pub(crate) spread_checkpoint: bool,
+}
+
+/// Arguments of `bundle`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Bundle {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Bundle what there is of the hour that still runs, too
+    #[arg(long)]
+    pub(crate) close: bool,
+    /// Write all named restore points to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) restore_points: Option<PathBuf>,
+}
+
+/// Arguments of `expire`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Expire {
+    /// Name of the cluster [default: all]
+    pub(crate) cluster: Option<String>,
+    /// Only show what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Free the space of backups at once instead of after `grace`, if no backup and no restore runs
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+/// Arguments of `hold`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Hold {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Label of the backup
+    pub(crate) label: String,
+    /// Until when [default: until it is released]
+    #[arg(long, value_name = "TIME", conflicts_with = "release")]
+    pub(crate) until: Option<String>,
+    /// End the hold
+    #[arg(long)]
+    pub(crate) release: bool,
 }
 
 /// Arguments of `list`.

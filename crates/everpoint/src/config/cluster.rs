@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Variables;
 use super::mistake::{Mistake, hide_secrets};
+use super::retention::Retention;
 use super::section::{At, Section};
 
 /// One protected cluster.
@@ -26,6 +27,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) compression: Compression,
     /// How a backup asks for its checkpoint.
     pub(crate) checkpoint: Checkpoint,
+    /// What is kept of it.
+    pub(crate) retention: Retention,
 }
 
 /// What kind of database it is.
@@ -113,6 +116,7 @@ impl ClusterConfig {
             checkpoint: section
                 .choice("checkpoint", &[("fast", Checkpoint::Fast), ("spread", Checkpoint::Spread)])
                 .unwrap_or_default(),
+            retention: Retention::read(section),
         };
         Some(cluster)
     }

@@ -6,6 +6,7 @@ mod cluster;
 pub(crate) mod mistake;
 pub(crate) mod otel;
 mod repository;
+mod retention;
 mod search;
 pub(crate) mod secret;
 mod section;
@@ -22,6 +23,7 @@ pub(crate) use cluster::{
     Checkpoint, ClusterConfig, Compression, PasswordSource, PostgresConfig, Source, slot_for,
 };
 pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
+pub(crate) use retention::Retention;
 pub(crate) use search::{find, found_or_default};
 
 use alerts::AlertsConfig;
@@ -38,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) repositories: BTreeMap<String, RepositoryConfig>,
     pub(crate) clusters: BTreeMap<String, ClusterConfig>,
     pub(crate) limits: Limits,
+    /// For clusters and repositories that don't say otherwise.
+    pub(crate) retention: Retention,
     #[allow(dead_code, reason = "the daemon reads it")]
     pub(crate) api: ApiConfig,
     #[allow(dead_code, reason = "the daemon reads it")]
@@ -128,8 +132,10 @@ impl Config {
         });
         let otel =
             read_table(&mut top, "otel", &mut mistakes, |section| OtelConfig::read(section, variables));
+        let retention = Retention::read(&mut top);
         mistakes.extend(top.finish());
-        let config = Self { path: path.to_owned(), repositories, clusters, limits, api, alerts, otel };
+        let path = path.to_owned();
+        let config = Self { path, repositories, clusters, limits, retention, api, alerts, otel };
         if mistakes.is_empty() {
             mistakes.extend(config.check_references());
         }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::Variables;
 use super::mistake::Mistake;
+use super::retention::Retention;
 use super::section::Section;
 
 /// One repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RepositoryConfig {
     /// Its name in the file.
     pub(crate) name: String,
@@ -15,6 +16,8 @@ pub(crate) struct RepositoryConfig {
     pub(crate) url: String,
     /// Where its key comes from.
     pub(crate) key: KeySource,
+    /// What it keeps.
+    pub(crate) retention: Retention,
 }
 
 /// Where a repository's key comes from.
@@ -36,6 +39,7 @@ impl RepositoryConfig {
         variables: Variables<'_>,
     ) -> Option<Self> {
         let url = section.expanded("url", variables);
+        let retention = Retention::read(section);
         let file = section.path("key_file", base);
         let command = section.text("key_command");
         let key = match (file, command) {
@@ -56,7 +60,7 @@ impl RepositoryConfig {
             );
             return None;
         };
-        Some(Self { name: name.to_owned(), url: absolute(&url.value, base), key })
+        Some(Self { name: name.to_owned(), url: absolute(&url.value, base), key, retention })
     }
 }
 

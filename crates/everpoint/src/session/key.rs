@@ -141,8 +141,12 @@ mod tests {
     fn a_confirmation_holds_for_one_key_only() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("key");
-        let repository =
-            RepositoryConfig { name: "local".into(), url: "/x".into(), key: KeySource::File(file.clone()) };
+        let repository = RepositoryConfig {
+            name: "local".into(),
+            url: "/x".into(),
+            key: KeySource::File(file.clone()),
+            retention: crate::config::Retention::default(),
+        };
         write_new(&file, "a passphrase of mine").unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(write_new(&file, "other").is_err(), "a key must never be overwritten");

@@ -10,7 +10,7 @@ use super::address::Address;
 use crate::cli::Protect;
 use crate::commands::init;
 use crate::config::write::{NewCluster, NewRepository, append};
-use crate::config::{self, Config, KeySource, RepositoryConfig, Source, secret, valid_name};
+use crate::config::{self, Config, KeySource, RepositoryConfig, Retention, Source, secret, valid_name};
 use crate::render::note;
 use crate::session::{Session, by_hand, key};
 
@@ -161,7 +161,8 @@ fn choose_repository(
         None => Some(path.with_file_name(format!("everpoint-{name}.key"))),
     };
     let key = key_file.clone().map_or(KeySource::Environment, KeySource::File);
-    let config = RepositoryConfig { name: name.clone(), url: url.clone(), key };
+    let config =
+        RepositoryConfig { name: name.clone(), url: url.clone(), key, retention: Retention::default() };
     Ok(Chosen { config, new: Some(NewRepository { name, url, key_file }) })
 }
 
