@@ -2,6 +2,8 @@
 
 use everpoint_core::{LogOffset, Micros};
 
+use crate::text;
+
 /// Something worth telling while a use-case runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -16,6 +18,17 @@ pub enum Event {
     },
     /// Something that the operator should know but that does not stop the work.
     Warning(String),
+    /// Log is lost: nothing in it can be restored, and a new backup is needed for what follows.
+    Gap {
+        /// Timeline.
+        timeline: u32,
+        /// First position that is missing.
+        from: LogOffset,
+        /// First position behind.
+        to: LogOffset,
+        /// Why.
+        reason: String,
+    },
     /// A plain fact.
     Info(String),
     /// Capture: everything up to here is durable.
@@ -36,6 +49,23 @@ pub enum Event {
         /// Time of the last commit replayed.
         time: Option<Micros>,
     },
+}
+
+impl Event {
+    /// What the operator should know, in words: of warnings and gaps.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Self::Warning(text) => Some(text.clone()),
+            Self::Gap { timeline, from, to, reason } => Some(format!(
+                "the log from {} to {} of timeline {timeline} is lost ({reason}): nothing in it can be restored; \
+                 take a backup now",
+                text::lsn(*from),
+                text::lsn(*to)
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// Receives events, from any thread.

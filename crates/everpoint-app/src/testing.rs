@@ -82,9 +82,7 @@ pub(crate) struct Heard(pub(crate) Mutex<Vec<Event>>);
 impl Heard {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let events = self.0.lock().unwrap();
-        let warning = |event: &Event| {
-            if let Event::Warning(text) = event { Some(text.clone()) } else { None }
-        };
+        let warning = |event: &Event| event.warning();
         events.iter().filter_map(warning).collect()
     }
 }

@@ -25,6 +25,7 @@ mod reader;
 pub mod reclaim;
 mod resolve;
 pub mod retention;
+pub mod retry;
 pub mod schedule;
 pub mod source;
 pub mod target;
@@ -44,6 +45,7 @@ pub use retention::{
     Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, Held, KeptBackup, LogNeed, LogUnit, Reach,
     RetentionPolicy, expire, reach,
 };
+pub use retry::{Retry, RetryPolicy, retry};
 pub use schedule::{Due, Schedule, due};
 pub use source::LogSource;
 pub use target::{RestoreRequest, Stop, Target};

@@ -15,6 +15,7 @@ mod log;
 mod metrics;
 mod render;
 mod run;
+mod serve;
 mod session;
 mod signal;
 mod target;

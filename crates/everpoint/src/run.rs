@@ -69,6 +69,7 @@ fn dispatch(session: &Session, command: Command) -> Result<Done, AppError> {
         Command::List(arguments) => commands::list::run(session, &arguments),
         Command::Status(arguments) => commands::status::run(session, &arguments),
         Command::Restore(arguments) => commands::restore::run(session, arguments),
+        Command::Serve => crate::serve::run(session),
         Command::Adopt(arguments) => commands::adopt::run(session, &arguments),
         Command::RestorePoint(arguments) => commands::restore_point::run(session, &arguments),
         Command::Key(arguments) => commands::key::run(session, &arguments),

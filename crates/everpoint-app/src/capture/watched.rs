@@ -73,13 +73,12 @@ impl LogSink for Watched<'_> {
         to: LogOffset,
         reason: &str,
     ) -> Result<(), EngineError> {
-        let span = format!("{} to {} of timeline {timeline}", text::lsn(from), text::lsn(to));
         if self.refuse_gaps {
+            let span = format!("{} to {} of timeline {timeline}", text::lsn(from), text::lsn(to));
             return Err(EngineError::new(GAP_REFUSED, "take the log from", span, reason));
         }
         self.writer.gap(timeline, from, to, reason)?;
-        let advice = "nothing in it can be restored; take a backup now";
-        self.events.emit(Event::Warning(format!("the log from {span} is lost ({reason}): {advice}")));
+        self.events.emit(Event::Gap { timeline, from, to, reason: reason.to_owned() });
         Ok(())
     }
 }

@@ -3,20 +3,39 @@
 use everpoint_core::{
     BranchFacts, Carry, Digest, FailureClass, LogOffset, LogSource, PieceFacts, RecordSpan, Span,
 };
-use everpoint_repo::{LogStore, PieceKind};
+use everpoint_repo::{LogStore, PieceKind, code};
 
-use crate::restore::LOG_DAMAGED;
+use crate::restore::{LOG_DAMAGED, REPLACED};
 use crate::{AppError, ClusterContext, text};
+
+/// How often what holds the log is looked up anew, when it is replaced meanwhile.
+const LOOKS: usize = 20;
 
 /// Reads `span` from whatever holds it now. Looked up anew: a tail may have become a segment since.
 pub(super) fn read(store: &LogStore, span: Span, take: &mut dyn FnMut(&[u8])) -> Result<(), AppError> {
-    let pieces = store.pieces_between(span.from, span.to)?;
     let mut at = span.from;
+    for _ in 0..LOOKS {
+        match read_on(store, &mut at, span, take) {
+            Err(error) if error.code == code::REPLACED => {}
+            result => return result,
+        }
+    }
+    read_on(store, &mut at, span, take)
+}
+
+/// Reads from `at` on, which moves with every whole piece.
+fn read_on(
+    store: &LogStore,
+    at: &mut LogOffset,
+    span: Span,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<(), AppError> {
+    let pieces = store.pieces_between(*at, span.to)?;
     for piece in pieces {
-        if piece.span.to <= at || piece.span.from >= span.to {
+        if piece.span.to <= *at || piece.span.from >= span.to {
             continue;
         }
-        if piece.span.from > at {
+        if piece.span.from > *at {
             break;
         }
         let skip = usize::try_from(at.since(piece.stored.from)).unwrap_or(usize::MAX);
@@ -34,12 +53,12 @@ pub(super) fn read(store: &LogStore, span: Span, take: &mut dyn FnMut(&[u8])) ->
                 })?;
             }
         }
-        at = end;
+        *at = end;
     }
-    if at >= span.to {
+    if *at >= span.to {
         return Ok(());
     }
-    let object = format!("the log from {}", text::lsn(at));
+    let object = format!("the log from {}", text::lsn(*at));
     Err(AppError::new(
         "log.missing",
         FailureClass::Damaged,
@@ -123,7 +142,7 @@ impl LogSource for Source<'_> {
         let Some(found) = stored.iter().find(|known| known.span == piece.span) else {
             let object = format!("the log from {}", text::lsn(piece.span.from));
             let error = AppError::new(
-                "log.replanned",
+                REPLACED,
                 FailureClass::Failed,
                 "read",
                 object,
@@ -131,7 +150,15 @@ impl LogSource for Source<'_> {
             );
             return Err(error.hint("run the same command again"));
         };
-        let digest = Digest { span: piece.span, ..store.digest(found)? };
+        let digest = store.digest(found).map_err(|error| {
+            let replaced = error.code == code::REPLACED;
+            let mut error = AppError::from(error);
+            if replaced {
+                REPLACED.clone_into(&mut error.code);
+            }
+            error
+        })?;
+        let digest = Digest { span: piece.span, ..digest };
         if !digest.head_unknown {
             return Ok(digest);
         }

@@ -76,10 +76,18 @@ pub fn run(
     let begun = Instant::now();
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
-    let facts = facts::load(context)?;
-    let mut skip: Vec<String> = Vec::new();
+    let mut facts = facts::load(context)?;
+    let (mut skip, mut replanned): (Vec<String>, u32) = (Vec::new(), 0);
     loop {
-        let plan = match plan(context, &facts, request, &skip)? {
+        let planned = match plan(context, &facts, request, &skip) {
+            // Capture puts tails together while we look at them.
+            Err(error) if error.code == REPLACED && replanned < REPLANS => {
+                (facts, replanned) = (facts::load(context)?, replanned + 1);
+                continue;
+            }
+            planned => planned?,
+        };
+        let plan = match planned {
             Ok(mut plan) => {
                 plan.warnings.extend(facts.left_out(&plan.backup));
                 plan
@@ -119,6 +127,11 @@ pub fn run(
         }
     }
 }
+
+/// Code of errors that planning anew cures.
+pub(crate) const REPLACED: &str = "log.replanned";
+/// How often a restore plans anew.
+const REPLANS: u32 = 20;
 
 /// Code of errors that another backup can't cure.
 pub const LOG_DAMAGED: &str = "log.damaged";

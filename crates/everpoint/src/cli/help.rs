@@ -165,3 +165,11 @@ pub(super) const MAN: &str = "\
 Examples:
   everpoint man /usr/local/share/man/man1
   everpoint man | man -l -";
+
+pub(crate) const SERVE: &str = "\
+Examples:
+  everpoint serve
+  everpoint --config /etc/everpoint/everpoint.toml serve
+
+Without anything else configured a backup is taken at 02:00 UTC each day, and at once of a cluster that has none; hours of
+log are joined to bundles; everything is checked each hour. See [schedule] and [serve] in docs/CONFIG.md.";

@@ -93,6 +93,9 @@ pub(crate) enum Command {
     /// Make a named restore point
     #[command(after_help = help::RESTORE_POINT)]
     RestorePoint(RestorePoint),
+    /// Keep all clusters protected: capture, backups and upkeep by schedule, until stopped
+    #[command(after_help = help::SERVE)]
+    Serve,
     /// Begin a new identity: the server was upgraded with pg_upgrade, or made anew
     #[command(after_help = help::ADOPT)]
     Adopt(Adopt),

@@ -10,6 +10,7 @@ mod retention;
 mod search;
 pub(crate) mod secret;
 mod section;
+mod serve;
 pub(crate) mod write;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub(crate) use cluster::{
 pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
 pub(crate) use retention::Retention;
 pub(crate) use search::{find, found_or_default};
+pub(crate) use serve::{Schedules, ServeConfig};
 
 use alerts::AlertsConfig;
 use api::ApiConfig;
@@ -48,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) alerts: AlertsConfig,
     #[allow(dead_code, reason = "the daemon reads it")]
     pub(crate) otel: OtelConfig,
+    pub(crate) schedules: Schedules,
+    pub(crate) serve: ServeConfig,
 }
 
 /// `[limits]`: how much of the machine bulk work may take.
@@ -133,9 +137,17 @@ impl Config {
         let otel =
             read_table(&mut top, "otel", &mut mistakes, |section| OtelConfig::read(section, variables));
         let retention = Retention::read(&mut top);
+        let mut section = top.table("schedule");
+        let schedules = Schedules::read(section.as_mut(), variables).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            Schedules::default()
+        });
+        mistakes.extend(section.into_iter().flat_map(Section::finish));
+        let serve = read_table(&mut top, "serve", &mut mistakes, |section| ServeConfig::read(section, &base));
         mistakes.extend(top.finish());
         let path = path.to_owned();
-        let config = Self { path, repositories, clusters, limits, retention, api, alerts, otel };
+        let config =
+            Self { path, repositories, clusters, limits, retention, api, alerts, otel, schedules, serve };
         if mistakes.is_empty() {
             mistakes.extend(config.check_references());
         }

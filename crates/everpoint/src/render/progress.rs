@@ -133,7 +133,9 @@ impl Events for Progress {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match (self.style, event) {
             (Style::Silent, _) => {}
-            (_, Event::Warning(text)) => self.say(&state, &format!("warning: {text}")),
+            (_, event @ (Event::Warning(_) | Event::Gap { .. })) => {
+                self.say(&state, &format!("warning: {}", event.warning().unwrap_or_default()));
+            }
             (Style::Quiet, _) => {}
             (_, Event::Step(words)) => self.step(&mut state, &words),
             (_, Event::Info(text)) => self.say(&state, &text),

@@ -28,7 +28,9 @@ impl Events for Traced<'_> {
     fn emit(&self, event: Event) {
         match &event {
             Event::Step(text) | Event::Info(text) => self.span.event(text),
-            Event::Warning(text) => self.span.event(&format!("warning: {text}")),
+            Event::Warning(_) | Event::Gap { .. } => {
+                self.span.event(&format!("warning: {}", event.warning().unwrap_or_default()));
+            }
             Event::Progress { .. } | Event::Captured { .. } | Event::Replaying { .. } => {}
         }
         self.inner.emit(event);

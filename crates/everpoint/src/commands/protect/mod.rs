@@ -160,7 +160,7 @@ impl Events for CaptureEvents {
         if matches!(event, Event::Captured { .. }) {
             self.begun.store(true, Ordering::SeqCst);
         }
-        if matches!(event, Event::Warning(_)) || self.loud.load(Ordering::SeqCst) {
+        if event.warning().is_some() || self.loud.load(Ordering::SeqCst) {
             self.progress.emit(event);
         }
     }

@@ -1,0 +1,124 @@
+//! The kinds of jobs, and one run of each.
+
+use everpoint_app::backup::BackupMode;
+use everpoint_app::bundle::{self, BundleRequest};
+use everpoint_app::{AppError, Events, backup};
+use everpoint_core::FailureClass;
+use everpoint_engine::StopFlag;
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use crate::commands::{backup as backup_command, check as check_command};
+use crate::session::{Opened, Session};
+
+/// What the daemon does by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    /// A base backup.
+    Backup,
+    /// Hours of log are joined.
+    Bundle,
+    /// A look at everything that must be right.
+    Check,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Backup, Self::Bundle, Self::Check];
+
+    /// As it is stored and shown.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Bundle => "bundle",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// What a run is given.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) kind: Kind,
+    pub(crate) cluster: String,
+    /// For a backup.
+    pub(crate) mode: BackupMode,
+    /// Labels of the operator, for a backup.
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
+    /// Which try it is.
+    pub(crate) tried: u32,
+}
+
+impl Order {
+    /// A run as the schedule wants it.
+    pub(crate) fn new(kind: Kind, cluster: &str) -> Self {
+        let labels = std::collections::BTreeMap::new();
+        Self { kind, cluster: cluster.to_owned(), mode: BackupMode::Auto, labels, tried: 0 }
+    }
+}
+
+/// Does it; returns the report of the command of the same name.
+///
+/// # Errors
+/// As the use-case.
+pub(crate) fn run(
+    session: &Session,
+    order: &Order,
+    zone: &TimeZone,
+    stop: &StopFlag,
+    events: &dyn Events,
+) -> Result<Value, AppError> {
+    let opened = session.cluster(&order.cluster)?;
+    match order.kind {
+        Kind::Backup => take_backup(session, &opened, order, stop, events),
+        Kind::Bundle => {
+            let request = BundleRequest { close: false, zone: zone.clone(), list: false, stop: stop.clone() };
+            Ok(json(&bundle::run(&opened.context, &request, events)?))
+        }
+        Kind::Check => {
+            let report = check_command::report(&opened);
+            if report.ok {
+                return Ok(json(&report));
+            }
+            let wrong = report.lines.iter().find(|line| line.state == everpoint_engine::CheckState::Error);
+            let (text, hint) = wrong.map_or_else(Default::default, |line| {
+                (format!("{}: {}", line.name, line.message), line.hint.clone())
+            });
+            let mut error =
+                AppError::new("check.failed", FailureClass::Failed, "check", &order.cluster, text);
+            error.hint = hint;
+            Err(error)
+        }
+    }
+}
+
+fn take_backup(
+    session: &Session,
+    opened: &Opened,
+    order: &Order,
+    stop: &StopFlag,
+    events: &dyn Events,
+) -> Result<Value, AppError> {
+    let mut request = backup_command::request(session, opened, order.mode, stop.clone());
+    request.labels.clone_from(&order.labels);
+    let report = backup::run(&opened.context, &request, events)?;
+    if report.status == "ok" {
+        return Ok(json(&report));
+    }
+    let message = format!("{} pages on the server are damaged", report.damaged.len());
+    Err(AppError::new(
+        "backup.damaged_pages",
+        FailureClass::Damaged,
+        "take a whole backup of",
+        &order.cluster,
+        message,
+    )
+    .hint(format!(
+        "the backup {} is kept and marked; look into the files that `everpoint list` names",
+        report.label
+    )))
+}
+
+fn json(report: &impl serde::Serialize) -> Value {
+    serde_json::to_value(report).unwrap_or_default()
+}

@@ -1,0 +1,156 @@
+//! The daemon: captures all clusters of the configuration, and runs jobs when they are due, until it is stopped.
+
+mod history;
+mod job;
+mod notify;
+mod runner;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use everpoint_app::{AppError, text};
+use everpoint_core::FailureClass;
+use everpoint_engine::StopFlag;
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+
+use crate::render::Done;
+use crate::session::Session;
+use crate::signal::stop_flag;
+use history::History;
+use notify::Notify;
+use runner::Runner;
+use watch::{Keeper, Watched};
+
+/// How often it looks what is due.
+const TICK: Duration = Duration::from_millis(250);
+/// So long after the signal it has ended, whatever still works.
+const STOP_TIME: Duration = Duration::from_secs(9);
+
+#[derive(Serialize)]
+struct ServeReport {
+    clusters: Vec<String>,
+    seconds: f64,
+}
+
+/// Serves until stopped.
+///
+/// # Errors
+/// Class `Usage` if the configuration has no cluster; `Locked` if another daemon uses the state directory.
+pub(crate) fn run(session: &Session) -> Result<Done, AppError> {
+    serve(session, &stop_flag())
+}
+
+/// As [`run`]; ends when `stop` is set.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn serve(session: &Session, stop: &StopFlag) -> Result<Done, AppError> {
+    let begun = Instant::now();
+    crate::log::begin(session.global.verbose.max(1));
+    let config = session.config()?;
+    let clusters = session.cluster_names(None)?;
+    if clusters.is_empty() {
+        let object = config.path.display().to_string();
+        let error =
+            AppError::new("serve.no_cluster", FailureClass::Usage, "serve", object, "it has no cluster");
+        return Err(error.hint("add one with: everpoint protect postgres://…"));
+    }
+    let state = state_dir(session)?;
+    let _lock = lock(&state)?;
+    let history = Arc::new(History::open(&state.join("state.db"))?);
+    let watched: Vec<Arc<Watched>> = clusters.iter().map(|name| Arc::new(Watched::new(name))).collect();
+    let runner = Arc::new(Runner {
+        global: session.global.clone(),
+        schedules: config.schedules.clone(),
+        history: Arc::clone(&history),
+        watched: watched.clone(),
+        stop: stop.clone(),
+        running: Mutex::default(),
+        wanted: Mutex::new(BTreeMap::new()),
+    });
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    for watched in &watched {
+        let keeper = Keeper {
+            global: session.global.clone(),
+            watched: Arc::clone(watched),
+            history: Arc::clone(&history),
+            max_retained: config.serve.max_retained,
+            stop: stop.clone(),
+        };
+        threads.push(keeper.start());
+    }
+    let names = clusters.join(", ");
+    session.say(&format!("serving {names}; state in {}", state.display()));
+    let notify = Notify::from_environment();
+    notify.ready(&format!("serving {names}"));
+    turn(&runner, &notify, stop);
+    notify.stopping();
+    end(threads, &runner);
+    let report = ServeReport { clusters, seconds: begun.elapsed().as_secs_f64() };
+    Ok(Done::new(&report, format!("stopped serving {names}")))
+}
+
+/// Looks again and again what is due.
+fn turn(runner: &Arc<Runner>, notify: &Notify, stop: &StopFlag) {
+    let mut unseen: Vec<String> = runner.watched.iter().map(|watched| watched.cluster.clone()).collect();
+    let (mut alive, mut looked) = (Instant::now(), None::<Instant>);
+    while !stop.is_set() {
+        let now = text::now();
+        if !unseen.is_empty() && looked.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+            // A repository that can't be read yet is looked at again later.
+            unseen.retain(|cluster| runner.look_at_backups(cluster, now).is_err());
+            looked = Some(Instant::now());
+        }
+        runner.tick(now);
+        if notify.every().is_some_and(|every| alive.elapsed() >= every) {
+            notify.alive();
+            alive = Instant::now();
+        }
+        watch::wait(TICK, stop);
+    }
+}
+
+/// Waits for what still works, but not for ever: everything survives being cut off.
+fn end(threads: Vec<JoinHandle<()>>, runner: &Runner) {
+    let deadline = Instant::now() + STOP_TIME;
+    while Instant::now() < deadline
+        && (runner.is_busy() || threads.iter().any(|thread| !thread.is_finished()))
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The directory of what the daemon remembers: that of the configuration, that of systemd, or one of the user.
+fn state_dir(session: &Session) -> Result<PathBuf, AppError> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = session.config()?;
+    let directory = config.serve.state_dir.clone().or_else(|| set("STATE_DIRECTORY")).unwrap_or_else(|| {
+        let of_user = || Some(set("XDG_STATE_HOME").unwrap_or(set("HOME")?.join(".local/state")));
+        let base = if rustix::process::geteuid().is_root() { None } else { of_user() };
+        // Two configurations of one user are two daemons.
+        let name = blake3::hash(config.path.as_os_str().as_encoded_bytes()).to_hex();
+        let base = base.unwrap_or_else(|| PathBuf::from("/var/lib/everpoint-state"));
+        base.join("everpoint").join(name.get(..12).unwrap_or_default())
+    });
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| AppError::io("make the state directory", &directory, error))?;
+    Ok(directory)
+}
+
+/// Holds the state directory as long as the file is open.
+fn lock(directory: &Path) -> Result<File, AppError> {
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(|error| AppError::io("make", &path, error))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        let object = directory.display().to_string();
+        AppError::new("serve.running", FailureClass::Locked, "use", object, "another daemon uses it")
+            .hint("one daemon serves all clusters of a configuration")
+    })?;
+    Ok(file)
+}

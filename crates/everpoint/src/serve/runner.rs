@@ -1,0 +1,212 @@
+//! Starts jobs when they are due, or asked for; never two of one kind for one cluster, and one heavy one at a time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use everpoint_app::{AppError, Event, Events, list, text};
+use everpoint_core::{Due, FailureClass, Micros, Retry, RetryPolicy, due, retry};
+use everpoint_engine::StopFlag;
+
+use super::history::{History, JobRow};
+use super::job::{self, Kind, Order};
+use super::watch::{GIVEN_UP, Watched};
+use crate::cli::Global;
+use crate::config::Schedules;
+use crate::render::error;
+use crate::session::Session;
+
+/// The runs that go on, and what they are made from.
+pub(crate) struct Runner {
+    pub(crate) global: Global,
+    pub(crate) schedules: Schedules,
+    pub(crate) history: Arc<History>,
+    pub(crate) watched: Vec<Arc<Watched>>,
+    pub(crate) stop: StopFlag,
+    pub(crate) running: Mutex<BTreeMap<(Kind, String), i64>>,
+    /// Clusters that need a backup, whatever the schedule says, and why.
+    pub(crate) wanted: Mutex<BTreeMap<String, String>>,
+}
+
+impl Runner {
+    /// Starts what is due now.
+    pub(crate) fn tick(self: &Arc<Self>, now: Micros) {
+        for watched in &self.watched {
+            if watched.take_gap() {
+                self.want_backup(&watched.cluster, "its log has a gap");
+            }
+            for kind in Kind::ALL {
+                match self.due(kind, watched, now) {
+                    Ok(Some(order)) => {
+                        // What is locked runs already, and comes up again at the next look.
+                        let _ = self.start(order, now);
+                    }
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(cluster = watched.cluster, "{error}"),
+                }
+            }
+        }
+    }
+
+    /// A backup is to be taken as soon as the log is captured.
+    pub(crate) fn want_backup(&self, cluster: &str, why: &str) {
+        lock(&self.wanted).entry(cluster.to_owned()).or_insert_with(|| why.to_owned());
+    }
+
+    /// A cluster without any good backup gets one at once. Of one that has a backup, a history that was lost is made up for.
+    pub(crate) fn look_at_backups(&self, cluster: &str, now: Micros) -> Result<(), AppError> {
+        if let Some(why) = self.history.noted(cluster, GIVEN_UP)? {
+            self.want_backup(cluster, &why);
+        }
+        let session = Session::new(self.global.clone());
+        let listing = list::run(&session.cluster(cluster)?.context)?;
+        let newest = listing.backups.iter().rev().find(|backup| backup.status == "ok");
+        match newest.and_then(|backup| backup.started_at.parse::<jiff::Timestamp>().ok()) {
+            None => self.want_backup(cluster, "it has no good backup"),
+            Some(at) => {
+                self.history.known_since(Kind::Backup, cluster, Micros(at.as_microsecond()).min(now))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn due(&self, kind: Kind, watched: &Watched, now: Micros) -> Result<Option<Order>, AppError> {
+        let cluster = &watched.cluster;
+        if lock(&self.running).contains_key(&(kind, cluster.clone())) {
+            return Ok(None);
+        }
+        let last = self.history.last(kind, cluster)?;
+        if let Some(again) = last.as_ref().and_then(|last| self.again(kind, last)) {
+            return Ok((again.0 <= now).then(|| Order { tried: again.1, ..Order::new(kind, cluster) }));
+        }
+        if kind == Kind::Backup && watched.has_begun() && lock(&self.wanted).contains_key(cluster) {
+            return Ok(Some(Order::new(kind, cluster)));
+        }
+        let schedule = match kind {
+            Kind::Backup => &self.schedules.backup,
+            Kind::Bundle => &self.schedules.bundle,
+            Kind::Check => &self.schedules.check,
+        };
+        let Some(schedule) = schedule else { return Ok(None) };
+        let anchor = match &last {
+            Some(last) => last.started,
+            None => self.history.known_since(kind, cluster, now)?,
+        };
+        let is_due = matches!(due(schedule, anchor, now), Due::Now { .. });
+        Ok(is_due.then(|| Order::new(kind, cluster)))
+    }
+
+    /// When a backup that failed is tried again, and as which try. One that was cut off is, at once.
+    fn again(&self, kind: Kind, last: &JobRow) -> Option<(Micros, u32)> {
+        if kind != Kind::Backup {
+            return None;
+        }
+        match last.state.as_str() {
+            "failed" => match retry(RetryPolicy::default(), last.tried, last.ended.unwrap_or(last.started)) {
+                Retry::At(at, tried) => Some((at, tried)),
+                Retry::No => None,
+            },
+            "interrupted" => Some((last.started, last.tried)),
+            _ => None,
+        }
+    }
+
+    /// Starts a run in a thread of its own; returns its number.
+    ///
+    /// # Errors
+    /// Class `Locked`: one of that kind, or another heavy one, runs now.
+    pub(crate) fn start(self: &Arc<Self>, order: Order, now: Micros) -> Result<i64, AppError> {
+        let key = (order.kind, order.cluster.clone());
+        let mut running = lock(&self.running);
+        let heavy = |kind: Kind| kind != Kind::Check;
+        if running.contains_key(&key) || (heavy(order.kind) && running.keys().any(|(kind, _)| heavy(*kind))) {
+            let message = "another job runs now";
+            return Err(AppError::new(
+                "serve.busy",
+                FailureClass::Locked,
+                "start the",
+                order.kind.word(),
+                message,
+            )
+            .hint("try again when it has ended"));
+        }
+        if self.stop.is_set() {
+            let message = "the daemon is stopping";
+            return Err(AppError::new(
+                "serve.busy",
+                FailureClass::Locked,
+                "start the",
+                order.kind.word(),
+                message,
+            ));
+        }
+        let id = self.history.begin(order.kind, &order.cluster, order.tried, "running", now)?;
+        running.insert(key.clone(), id);
+        drop(running);
+        if order.kind == Kind::Backup
+            && let Some(why) = lock(&self.wanted).remove(&order.cluster)
+        {
+            tracing::info!(cluster = order.cluster, "a backup is taken because {why}");
+        }
+        let runner = Arc::clone(self);
+        std::thread::spawn(move || {
+            runner.run(&order, id);
+            lock(&runner.running).remove(&key);
+        });
+        Ok(id)
+    }
+
+    fn run(&self, order: &Order, id: i64) {
+        let session = Session::new(self.global.clone());
+        let (kind, cluster) = (order.kind.word(), order.cluster.as_str());
+        tracing::info!(cluster, "{kind} begins");
+        let told = Told { kind, cluster };
+        let result = job::run(&session, order, &self.schedules.zone, &self.stop, &told);
+        let now = text::now();
+        let ended = match &result {
+            Ok(report) => {
+                tracing::info!(cluster, "{kind} done");
+                if order.kind == Kind::Backup {
+                    let _ = self.history.note(cluster, GIVEN_UP, None, now);
+                }
+                self.history.end(id, "ok", Some(report), None, now)
+            }
+            Err(failure) => {
+                let state = match failure.class {
+                    _ if self.stop.is_set() => "interrupted",
+                    FailureClass::Locked => "skipped",
+                    _ => "failed",
+                };
+                tracing::error!(cluster, "{kind} {state}: {failure}");
+                self.history.end(id, state, None, Some(&error::json(failure)), now)
+            }
+        };
+        if let Err(error) = ended {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Whether any job runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        !lock(&self.running).is_empty()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A job's events go to the log.
+struct Told<'a> {
+    kind: &'static str,
+    cluster: &'a str,
+}
+
+impl Events for Told<'_> {
+    fn emit(&self, event: Event) {
+        if let Some(text) = event.warning() {
+            tracing::warn!(cluster = self.cluster, "{}: {text}", self.kind);
+        } else if let Event::Step(text) | Event::Info(text) = event {
+            tracing::debug!(cluster = self.cluster, "{}: {text}", self.kind);
+        }
+    }
+}

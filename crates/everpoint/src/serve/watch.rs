@@ -1,0 +1,234 @@
+//! The capture of one cluster: kept running, and given up where keeping its slot would fill the server's disk.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use everpoint_app::capture::{self, CaptureRequest};
+use everpoint_app::{AppError, Event, Events};
+use everpoint_core::LogOffset;
+use everpoint_engine::{Engine, StopFlag};
+
+use super::history::History;
+use crate::cli::Global;
+use crate::render::number::size;
+use crate::session::Session;
+
+/// Pauses after a capture that ended by itself grow from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often it is looked how much the slot holds back.
+const LOOK: Duration = Duration::from_secs(2);
+/// How quickly a stop is noticed.
+const TICK: Duration = Duration::from_millis(50);
+/// A capture that says nothing for so long, while something is wrong, is stuck.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// What is remembered of a slot that was given up.
+pub(crate) const GIVEN_UP: &str = "slot_given_up";
+
+/// One cluster's capture, as others see it.
+pub(crate) struct Watched {
+    pub(crate) cluster: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Why nothing can be stored now.
+    error: Option<String>,
+    /// Everything before is stored.
+    durable: Option<LogOffset>,
+    told: Instant,
+    /// The slot was given up, and nothing was stored since.
+    given_up: bool,
+    /// The log has a gap since the last backup was begun.
+    gap: bool,
+    /// The server, and the slot's name, once the configuration could be used.
+    server: Option<(Arc<dyn Engine>, String)>,
+}
+
+impl Watched {
+    pub(crate) fn new(cluster: &str) -> Self {
+        let state = State {
+            error: None,
+            durable: None,
+            told: Instant::now(),
+            given_up: false,
+            gap: false,
+            server: None,
+        };
+        Self { cluster: cluster.to_owned(), state: Mutex::new(state) }
+    }
+
+    /// Why nothing can be stored now.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.lock().error.clone()
+    }
+
+    /// It has stored something since it was started.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.lock().durable.is_some()
+    }
+
+    /// Whether the log has a gap that no backup has ended yet; asking takes it.
+    pub(crate) fn take_gap(&self) -> bool {
+        std::mem::take(&mut self.lock().gap)
+    }
+
+    fn failed(&self, error: &AppError) {
+        let text = error.to_string();
+        tracing::error!(cluster = self.cluster, "capture: {text}");
+        self.lock().error = Some(text);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Events for Watched {
+    fn emit(&self, event: Event) {
+        let mut state = self.lock();
+        match event {
+            Event::Captured { position, .. } => {
+                (state.durable, state.error, state.told) = (Some(position), None, Instant::now());
+                state.given_up = false;
+            }
+            Event::Gap { timeline, from, to, reason } => {
+                state.gap = true;
+                let span = format!("{} to {}", everpoint_app::text::lsn(from), everpoint_app::text::lsn(to));
+                tracing::error!(cluster = self.cluster, timeline, span, reason, "log is lost");
+            }
+            Event::Warning(text) => {
+                tracing::warn!(cluster = self.cluster, "capture: {text}");
+                state.error = Some(text);
+            }
+            Event::Info(text) | Event::Step(text) => {
+                tracing::info!(cluster = self.cluster, "capture: {text}")
+            }
+            Event::Progress { .. } | Event::Replaying { .. } => {}
+        }
+    }
+}
+
+/// What the threads of a capture need.
+pub(crate) struct Keeper {
+    pub(crate) global: Global,
+    pub(crate) watched: Arc<Watched>,
+    pub(crate) history: Arc<History>,
+    /// A slot that holds back more is given up.
+    pub(crate) max_retained: Option<u64>,
+    pub(crate) stop: StopFlag,
+}
+
+impl Keeper {
+    /// Starts the thread that keeps the capture running until it is stopped.
+    pub(crate) fn start(self) -> JoinHandle<()> {
+        std::thread::spawn(move || self.keep())
+    }
+
+    fn keep(&self) {
+        let mut pause = PAUSES.0;
+        while !self.stop.is_set() {
+            let begun = Instant::now();
+            match self.attempt() {
+                Ok(()) => {}
+                Err(error) => self.watched.failed(&error),
+            }
+            if begun.elapsed() > PAUSES.1 {
+                pause = PAUSES.0;
+            }
+            self.rest(pause);
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Waits; the slot may hold back too much meanwhile.
+    fn rest(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while !self.stop.is_set() && Instant::now() < until {
+            if let Some(held) = self.too_much() {
+                self.give_up(held);
+            }
+            wait(LOOK.min(until.saturating_duration_since(Instant::now())), &self.stop);
+        }
+    }
+
+    /// One capture, until it ends by itself, is stopped, or its slot has to be given up.
+    fn attempt(&self) -> Result<(), AppError> {
+        let session = Session::new(self.global.clone());
+        let opened = session.cluster(&self.watched.cluster)?;
+        let server = Some((Arc::clone(&opened.context.engine), opened.slot.clone()));
+        self.watched.lock().server = server;
+        let stop = StopFlag::default();
+        let request =
+            CaptureRequest { once: false, slot: opened.slot.clone(), create_slot: true, stop: stop.clone() };
+        let watched = Arc::clone(&self.watched);
+        let captured = std::thread::spawn(move || {
+            let result = capture::run(&opened.context, &request, watched.as_ref());
+            result.map(|_| ())
+        });
+        let mut looked = Instant::now();
+        let mut too_much = None;
+        while !captured.is_finished() {
+            if self.stop.is_set() {
+                stop.stop();
+            } else if too_much.is_none() && looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                too_much = self.too_much();
+                // A slot in use can't be dropped.
+                if too_much.is_some() {
+                    stop.stop();
+                }
+            }
+            std::thread::sleep(TICK);
+        }
+        let result = captured.join().unwrap_or(Ok(()));
+        if let Some(held) = too_much {
+            self.give_up(held);
+        }
+        result
+    }
+
+    /// How many bytes the slot holds back, if that is too much while nothing can be stored.
+    fn too_much(&self) -> Option<u64> {
+        let most = self.max_retained?;
+        let (durable, engine) = {
+            let state = self.watched.lock();
+            let stuck = !state.given_up && (state.error.is_some() || state.told.elapsed() > SILENT);
+            let (engine, _) = state.server.as_ref()?;
+            (state.durable.filter(|_| stuck)?, Arc::clone(engine))
+        };
+        // A server that does not answer holds back nothing that we could free.
+        let server = engine.identify().ok()?;
+        Some(server.position.since(durable)).filter(|held| *held > most)
+    }
+
+    /// Drops the slot. What the server no longer has then becomes a gap when capture goes on.
+    fn give_up(&self, held: u64) {
+        let server = self.watched.lock().server.clone();
+        let Some((engine, slot)) = server else { return };
+        if let Err(error) = engine.drop_slot(&slot) {
+            tracing::error!(cluster = self.watched.cluster, "the slot {slot} can't be dropped: {error}");
+            return;
+        }
+        let why = self.watched.error().unwrap_or_else(|| "nothing was stored for a while".to_owned());
+        self.watched.lock().given_up = true;
+        let text = format!(
+            "the slot {slot} held back {} of WAL, more than max_retained, and was given up to keep the server alive: {why}",
+            size(held)
+        );
+        tracing::error!(cluster = self.watched.cluster, "{text}");
+        let now = everpoint_app::text::now();
+        if let Err(error) = self.history.note(&self.watched.cluster, GIVEN_UP, Some(&text), now) {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+/// Waits, unless it is asked to stop.
+pub(crate) fn wait(time: Duration, stop: &StopFlag) {
+    let until = Instant::now() + time;
+    while !stop.is_set() && Instant::now() < until {
+        std::thread::sleep(TICK);
+    }
+}
