@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 19] = [
+const AREAS: [&str; 21] = [
     "alerts",
     "api",
     "archive",

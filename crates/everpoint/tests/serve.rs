@@ -95,10 +95,13 @@ fn it_protects_all_clusters_stops_quickly_and_survives_a_kill() {
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
+/// Old backups are kept, so that they can be counted.
+const EVERY_3_SECONDS: &str =
+    "[retention]\nlast = 100\n[schedule]\nbackup = \"*/3 * * * * *\"\nbundle = \"*/2 * * * * *\"\n";
+
 #[test]
 fn backups_run_by_schedule() {
-    let Some(world) = World::new("[schedule]\nbackup = \"*/3 * * * * *\"\nbundle = \"*/2 * * * * *\"\n")
-    else {
+    let Some(world) = World::new(EVERY_3_SECONDS) else {
         return;
     };
     let daemon = world.serve();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use everpoint_app::AppError;
 use everpoint_app::expire::{self, ExpireReport, ExpireRequest};
 use everpoint_app::list::WindowLine;
+use everpoint_engine::StopFlag;
 
 use super::Clusters;
 use crate::cli::Expire;
@@ -26,7 +27,7 @@ pub(crate) fn run(session: &Session, arguments: &Expire) -> Result<Done, AppErro
 }
 
 fn one(session: &Session, opened: &Opened, arguments: &Expire) -> Result<ExpireReport, AppError> {
-    let mut request = request(opened);
+    let mut request = request(opened, stop_flag());
     if arguments.now {
         request.grace = Duration::ZERO;
     }
@@ -45,13 +46,13 @@ fn one(session: &Session, opened: &Opened, arguments: &Expire) -> Result<ExpireR
 }
 
 /// A request as the configuration wants it.
-pub(crate) fn request(opened: &Opened) -> ExpireRequest {
+pub(crate) fn request(opened: &Opened, stop: StopFlag) -> ExpireRequest {
     ExpireRequest {
         policy: opened.retention.policy(),
         dry_run: false,
         grace: opened.retention.grace(),
         needs: Vec::new(),
-        stop: stop_flag(),
+        stop,
     }
 }
 

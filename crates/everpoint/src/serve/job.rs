@@ -2,13 +2,13 @@
 
 use everpoint_app::backup::BackupMode;
 use everpoint_app::bundle::{self, BundleRequest};
-use everpoint_app::{AppError, Events, backup};
+use everpoint_app::{AppError, Events, backup, expire};
 use everpoint_core::FailureClass;
 use everpoint_engine::StopFlag;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use crate::commands::{backup as backup_command, check as check_command};
+use crate::commands::{backup as backup_command, check as check_command, expire as expire_command};
 use crate::session::{Opened, Session};
 
 /// What the daemon does by itself.
@@ -18,19 +18,22 @@ pub(crate) enum Kind {
     Backup,
     /// Hours of log are joined.
     Bundle,
+    /// What the policy does not keep goes.
+    Expire,
     /// A look at everything that must be right.
     Check,
 }
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Backup, Self::Bundle, Self::Check];
+    pub(crate) const ALL: [Self; 4] = [Self::Backup, Self::Bundle, Self::Expire, Self::Check];
 
     /// As it is stored and shown.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Backup => "backup",
             Self::Bundle => "bundle",
+            Self::Expire => "expire",
             Self::Check => "check",
         }
     }
@@ -74,6 +77,10 @@ pub(crate) fn run(
         Kind::Bundle => {
             let request = BundleRequest { close: false, zone: zone.clone(), list: false, stop: stop.clone() };
             Ok(json(&bundle::run(&opened.context, &request, events)?))
+        }
+        Kind::Expire => {
+            let request = expire_command::request(&opened, stop.clone());
+            Ok(json(&expire::run(&opened.context, &request, events)?))
         }
         Kind::Check => {
             let report = check_command::report(&opened);

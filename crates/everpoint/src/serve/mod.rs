@@ -6,7 +6,6 @@ mod notify;
 mod runner;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -72,7 +71,8 @@ pub(crate) fn serve(session: &Session, stop: &StopFlag) -> Result<Done, AppError
         watched: watched.clone(),
         stop: stop.clone(),
         running: Mutex::default(),
-        wanted: Mutex::new(BTreeMap::new()),
+        wanted: Mutex::default(),
+        renewed: Mutex::default(),
     });
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
     for watched in &watched {

@@ -1,6 +1,6 @@
 //! Starts jobs when they are due, or asked for; never two of one kind for one cluster, and one heavy one at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use everpoint_app::{AppError, Event, Events, list, text};
@@ -25,6 +25,8 @@ pub(crate) struct Runner {
     pub(crate) running: Mutex<BTreeMap<(Kind, String), i64>>,
     /// Clusters that need a backup, whatever the schedule says, and why.
     pub(crate) wanted: Mutex<BTreeMap<String, String>>,
+    /// Clusters that have a new backup, so that older ones may go.
+    pub(crate) renewed: Mutex<BTreeSet<String>>,
 }
 
 impl Runner {
@@ -85,6 +87,10 @@ impl Runner {
             Kind::Backup => &self.schedules.backup,
             Kind::Bundle => &self.schedules.bundle,
             Kind::Check => &self.schedules.check,
+            Kind::Expire => {
+                let is_wanted = lock(&self.renewed).contains(cluster);
+                return Ok(is_wanted.then(|| Order::new(kind, cluster)));
+            }
         };
         let Some(schedule) = schedule else { return Ok(None) };
         let anchor = match &last {
@@ -147,6 +153,9 @@ impl Runner {
         {
             tracing::info!(cluster = order.cluster, "a backup is taken because {why}");
         }
+        if order.kind == Kind::Expire {
+            lock(&self.renewed).remove(&order.cluster);
+        }
         let runner = Arc::clone(self);
         std::thread::spawn(move || {
             runner.run(&order, id);
@@ -166,7 +175,10 @@ impl Runner {
             Ok(report) => {
                 tracing::info!(cluster, "{kind} done");
                 if order.kind == Kind::Backup {
-                    let _ = self.history.note(cluster, GIVEN_UP, None, now);
+                    lock(&self.renewed).insert(cluster.to_owned());
+                    if let Err(error) = self.history.note(cluster, GIVEN_UP, None, now) {
+                        tracing::error!("{error}");
+                    }
                 }
                 self.history.end(id, "ok", Some(report), None, now)
             }
