@@ -2,16 +2,13 @@
 //! rendering. What it does stands in `everpoint-app`.
 
 mod access;
-#[allow(dead_code, unused_imports, reason = "the daemon starts it")]
 mod alerts;
-#[allow(dead_code, unused_imports, reason = "the daemon starts it")]
 mod api;
 mod cli;
 mod commands;
 mod config;
 mod fetch;
 mod log;
-#[allow(dead_code, unused_imports, reason = "the daemon starts it")]
 mod metrics;
 mod render;
 mod run;
@@ -19,7 +16,6 @@ mod serve;
 mod session;
 mod signal;
 mod target;
-#[allow(dead_code, unused_imports, reason = "the daemon starts it")]
 mod trace;
 
 use std::process::ExitCode;

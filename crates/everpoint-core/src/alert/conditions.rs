@@ -46,6 +46,8 @@ pub struct CaptureHealth {
 /// What was measured of a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClusterHealth {
+    /// Protection has just been started: what it has not had the time for is not wrong yet, and not right either.
+    pub settling: bool,
     /// Why the server does not answer.
     pub server_error: Option<String>,
     /// `None`: no log was ever stored.
@@ -112,12 +114,14 @@ pub fn cluster(name: &str, health: &ClusterHealth, thresholds: &Thresholds) -> V
         judge(AlertKind::ServerDown, name, health.server_error.clone()),
         judge(AlertKind::BackupFailed, name, failed),
         judge(AlertKind::BackupFailing, name, failing),
-        judge(AlertKind::BackupOld, name, old(health.backup_age_seconds, thresholds)),
         judge(AlertKind::Gap, name, health.gap.clone()),
         judge(AlertKind::SlotGivenUp, name, health.slot_given_up.clone()),
     ];
+    if !health.settling {
+        seen.push(judge(AlertKind::BackupOld, name, old(health.backup_age_seconds, thresholds)));
+    }
     // A server that is down has no log to store: one alert is enough for one cause. What was said before stays said.
-    if health.server_error.is_none() {
+    if health.server_error.is_none() && !health.settling {
         seen.push(judge(AlertKind::ArchivingFailed, name, not_stored(health)));
         seen.push(judge(AlertKind::ArchivingLag, name, late(health, thresholds)));
     }
@@ -252,6 +256,16 @@ mod tests {
             ..with_capture(false, 1, Some(999.0))
         };
         assert_eq!(wrong(&down), [AlertKind::ServerDown]);
+    }
+
+    #[test]
+    fn what_was_just_started_is_given_time() {
+        let fresh = ClusterHealth { settling: true, ..ClusterHealth::default() };
+        assert_eq!(wrong(&fresh), []);
+        assert_eq!(
+            wrong(&ClusterHealth { settling: false, ..fresh }),
+            [AlertKind::BackupOld, AlertKind::ArchivingFailed]
+        );
     }
 
     #[test]

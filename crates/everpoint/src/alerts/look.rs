@@ -13,6 +13,7 @@ use everpoint_app::AppError;
 use everpoint_core::alert::{AlertKey, AlertKind, Observation};
 use everpoint_engine::StopFlag;
 
+use super::ending;
 use super::outbox::Outbox;
 use crate::api::Daemon;
 use crate::metrics::{Measure, Metrics};
@@ -20,6 +21,8 @@ use crate::session::Opened;
 
 /// Looking may take this share of the time: a look that takes long is made less often.
 const SHARE: u32 = 20;
+/// So long after the start what has not begun yet is not wrong.
+const SETTLING: Duration = Duration::from_secs(30);
 /// How quickly a stop is noticed.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -39,6 +42,7 @@ struct Look {
     newest: BTreeMap<String, Option<String>>,
     jobs: jobs::Seen,
     repositories: repository::Seen,
+    begun: Instant,
 }
 
 impl Looker {
@@ -61,6 +65,7 @@ impl Looker {
             newest: BTreeMap::new(),
             jobs: jobs::Seen::default(),
             repositories: repository::Seen::default(),
+            begun: Instant::now(),
         };
         let run = move || look.run(&stopped);
         let thread = std::thread::Builder::new().name("look".to_owned()).spawn(run);
@@ -73,9 +78,7 @@ impl Looker {
 impl Drop for Looker {
     fn drop(&mut self) {
         self.stop.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        ending::join(self.thread.take());
     }
 }
 
@@ -120,6 +123,11 @@ impl Look {
         }
         self.look_at_jobs();
         self.look_at_repositories();
+    }
+
+    /// Whether protection of a cluster that had none may not have begun yet.
+    fn is_settling(&self) -> bool {
+        self.begun.elapsed() < SETTLING
     }
 
     fn wrong(&self, kind: AlertKind, subject: &str, message: String) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use everpoint_app::AppError;
 
+use super::ending;
 use super::message::{self, Message};
 use super::outbox::Outbox;
 use super::sink::{self, Sink};
@@ -50,9 +51,7 @@ impl Senders {
 impl Drop for Senders {
     fn drop(&mut self) {
         self.outbox.close();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        ending::join(self.threads.drain(..));
     }
 }
 

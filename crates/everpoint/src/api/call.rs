@@ -16,8 +16,6 @@ pub(crate) struct Call {
     pub(crate) path: BTreeMap<String, String>,
     pub(crate) query: Fields,
     pub(crate) body: Fields,
-    /// Name of the token that it came with.
-    pub(crate) who: String,
 }
 
 impl Call {

@@ -14,6 +14,8 @@ use crate::session::Session;
 pub(crate) enum Ask {
     /// A backup of one cluster.
     Backup { cluster: String, mode: BackupMode, labels: BTreeMap<String, String> },
+    /// The hours of log that are complete are joined.
+    Bundle { cluster: String },
 }
 
 /// Which jobs are wanted.
@@ -23,17 +25,19 @@ pub(crate) struct JobFilter {
     pub(crate) kind: Option<String>,
     pub(crate) state: Option<String>,
     /// At most so many, the newest first.
-    pub(crate) limit: u64,
+    pub(crate) limit: u32,
 }
 
 /// A job, as it is shown.
 #[derive(Debug, Clone, Serialize, PartialEq)]
 pub(crate) struct Job {
-    pub(crate) id: u64,
+    pub(crate) id: i64,
     /// `backup`, ...
     pub(crate) kind: String,
     pub(crate) cluster: Option<String>,
-    /// `running`, `ok`, `failed`, ...
+    /// 0: as scheduled or asked for; else which try after a failure.
+    pub(crate) tried: u32,
+    /// `running`, `ok`, `failed`, `skipped`, `interrupted`.
     pub(crate) state: String,
     /// RFC 3339, as all times.
     pub(crate) started_at: String,
@@ -42,6 +46,18 @@ pub(crate) struct Job {
     pub(crate) report: Option<Value>,
     /// Why it failed, as the command line says it.
     pub(crate) error: Option<Value>,
+}
+
+/// A condition that holds now.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub(crate) struct FiringAlert {
+    pub(crate) kind: &'static str,
+    /// Name of the cluster, repository or provider.
+    pub(crate) subject: String,
+    pub(crate) severity: &'static str,
+    /// RFC 3339.
+    pub(crate) since: String,
+    pub(crate) message: String,
 }
 
 /// The process.
@@ -53,13 +69,13 @@ pub(crate) trait Daemon: Send + Sync {
     ///
     /// # Errors
     /// Class `Locked`: one of that kind runs already.
-    fn ask(&self, ask: Ask, who: &str) -> Result<Job, AppError>;
+    fn ask(&self, ask: Ask) -> Result<Job, AppError>;
 
     /// The job of this number.
     ///
     /// # Errors
     /// If the history can't be read.
-    fn job(&self, id: u64) -> Result<Option<Job>, AppError>;
+    fn job(&self, id: i64) -> Result<Option<Job>, AppError>;
 
     /// Jobs, the newest first.
     ///
@@ -72,6 +88,9 @@ pub(crate) trait Daemon: Send + Sync {
 
     /// The slot of a cluster was given up and no backup was taken since, in words.
     fn slot_given_up(&self, cluster: &str) -> Option<String>;
+
+    /// What is wrong now.
+    fn alerts(&self) -> Vec<FiringAlert>;
 
     /// Why it is not ready to protect anything; empty: it is.
     fn not_ready(&self) -> Vec<String>;

@@ -18,7 +18,6 @@ pub(crate) fn document(tls: bool) -> Value {
             item.insert(route.verb.word().to_lowercase(), operation(route));
         }
     }
-    let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -34,7 +33,7 @@ pub(crate) fn document(tls: bool) -> Value {
         }],
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": schemas(),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     })
@@ -60,13 +59,25 @@ fn operation(route: &Route) -> Value {
     });
     if let (Some(body), Some(fields)) = (route.body, operation.as_object_mut()) {
         let content = json!({"application/json": {"schema": reference(body)}});
-        fields.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
+        fields.insert("requestBody".to_owned(), json!({"required": needs_body(body), "content": content}));
     }
     if let (Guard::Scope(scope), Some(fields)) = (route.guard, operation.as_object_mut()) {
         let scope = if scope == Scope::Read { "read" } else { "operate" };
         fields.insert("description".to_owned(), json!(format!("Needs a token of scope {scope}.")));
     }
     operation
+}
+
+/// Whether a body of this schema has fields that must be there.
+fn needs_body(schema: &str) -> bool {
+    schemas()
+        .pointer(&format!("/{schema}/required"))
+        .and_then(Value::as_array)
+        .is_some_and(|all| !all.is_empty())
+}
+
+fn schemas() -> Value {
+    serde_json::from_str(SCHEMAS).unwrap_or_default()
 }
 
 /// Names of the parts of a path that are given.

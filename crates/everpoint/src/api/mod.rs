@@ -9,6 +9,7 @@ mod call;
 mod daemon;
 mod document;
 mod fields;
+mod goal;
 mod handlers;
 mod router;
 mod routes;
@@ -27,7 +28,7 @@ use crate::config::api::ApiConfig;
 use crate::metrics::Metrics;
 use access::Access;
 
-pub(crate) use daemon::{Ask, Daemon, Job, JobFilter};
+pub(crate) use daemon::{Ask, Daemon, FiringAlert, Job, JobFilter};
 pub(crate) use server::Server;
 
 /// Requests that are worked on at once; more are told to come again.

@@ -17,6 +17,9 @@ use tokio::sync::Semaphore;
 use super::answer::Refusal;
 use super::call::{self, Call};
 use super::fields::Fields;
+use crate::config::api::Scope;
+use crate::metrics::Measure;
+
 use super::routes::{Guard, ROUTES, Route, Verb};
 use super::{AT_ONCE, Api};
 
@@ -82,10 +85,10 @@ async fn answer(
 ) -> Response<Body> {
     let path: BTreeMap<String, String> =
         parts.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    match admitted(shared, route, path, request).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.response(),
-    }
+    let metrics = Arc::clone(&shared.api.metrics);
+    let response = admitted(shared, route, path, request).await.unwrap_or_else(Refusal::response);
+    metrics.count(Measure::Requests, &[route.path, response.status().as_str()]);
+    response
 }
 
 async fn admitted(
@@ -94,19 +97,22 @@ async fn admitted(
     path: BTreeMap<String, String>,
     request: Request,
 ) -> Result<Response<Body>, Refusal> {
-    let who = match route.guard {
-        Guard::Open => String::new(),
+    match route.guard {
+        Guard::Open => {}
         Guard::Scope(scope) => {
             own_host(&shared.api, request.headers())?;
             let header = text(request.headers(), &header::AUTHORIZATION);
-            shared.api.access.check(header, scope)?.to_owned()
+            let who = shared.api.access.check(header, scope)?;
+            if scope == Scope::Operate {
+                tracing::info!(who, "API: {} {}", route.verb.word(), request.uri().path());
+            }
         }
-    };
+    }
     let query = Fields::of_query(request.uri().query().unwrap_or_default());
     let kind = text(request.headers(), &header::CONTENT_TYPE).map(str::to_owned);
     let bytes = read(request.into_body()).await?;
     let body = call::body(kind.as_deref(), &bytes)?;
-    let call = Call { path, query, body, who };
+    let call = Call { path, query, body };
     let Ok(permit) = Arc::clone(&shared.room).try_acquire_owned() else {
         let error =
             AppError::new("api.busy", FailureClass::Failed, "answer", "the request", "too many at once");

@@ -167,11 +167,7 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route {
         query: &[
-            Parameter {
-                name: "to",
-                schema: "Target",
-                about: "Where to: latest if it is not given. A time without a zone is in the zone of the server",
-            },
+            Parameter { name: "to", schema: "Target", about: "Where to; latest if it is not given" },
             Parameter { name: "exclusive", schema: "Flag", about: "Stop just before the target" },
             Parameter {
                 name: "timeline",
@@ -202,6 +198,20 @@ pub(crate) static ROUTES: &[Route] = &[
             clusters::restore_point,
         )
     },
+    Route {
+        verb: Verb::Post,
+        guard: OPERATE,
+        gives: (202, "Jobs"),
+        refuses: &[404, 409],
+        ..look(
+            "/api/v1/clusters/{cluster}/bundle",
+            "bundle",
+            "Join the hours of log that are complete",
+            "",
+            backups::bundle,
+        )
+    },
+    look("/api/v1/alerts", "alerts", "What is wrong now", "Alerts", jobs::alerts),
     Route {
         query: &[
             CLUSTER,

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::config::{Config, Source};
+use crate::config::mistake::hide_secrets;
+use crate::config::{ClusterConfig, Config, Source};
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -11,6 +12,19 @@ pub(crate) struct Strategy {
     pub(crate) words: Vec<String>,
     pub(crate) clusters: Vec<ClusterStrategy>,
     pub(crate) repositories: Vec<RepositoryStrategy>,
+    /// When jobs run by themselves.
+    pub(crate) schedules: Schedules,
+    /// Bytes of log that the server may have to keep for us before its slot is given up; `null`: without bound.
+    pub(crate) max_retained: Option<u64>,
+}
+
+/// Cron expressions; `null`: never.
+#[derive(Debug, Serialize)]
+pub(crate) struct Schedules {
+    pub(crate) zone: String,
+    pub(crate) backup: Option<String>,
+    pub(crate) bundle: Option<String>,
+    pub(crate) check: Option<String>,
 }
 
 /// For one cluster.
@@ -35,34 +49,74 @@ pub(crate) struct RepositoryStrategy {
 /// Reads it off the configuration.
 pub(crate) fn strategy(config: &Config) -> Strategy {
     let protected = config.clusters.values().filter(|cluster| matches!(cluster.source, Source::Postgres(_)));
-    let clusters: Vec<ClusterStrategy> = protected
-        .map(|cluster| ClusterStrategy {
-            name: cluster.name.clone(),
-            engine: "postgresql",
-            repository: config.repository_of(cluster).ok().map(|repository| repository.name.clone()),
-            capture: "streaming",
-            commit_stored_within_seconds: 1,
-        })
-        .collect();
+    let clusters: Vec<ClusterStrategy> = protected.map(|cluster| of_cluster(config, cluster)).collect();
     let repositories: Vec<RepositoryStrategy> = config
         .repositories
         .values()
         .map(|repository| RepositoryStrategy {
             name: repository.name.clone(),
-            url: crate::config::mistake::hide_secrets(&repository.url),
+            url: hide_secrets(&repository.url),
         })
         .collect();
-    let words = clusters
-        .iter()
-        .map(|cluster| {
-            format!(
-                "{}: every committed change is in the repository {} within {} s; any moment of a recovery window \
-                 can be brought back.",
-                cluster.name,
-                cluster.repository.as_deref().unwrap_or("of the configuration"),
-                cluster.commit_stored_within_seconds
-            )
+    let text = |schedule: &Option<everpoint_core::Schedule>| {
+        schedule.as_ref().map(|schedule| schedule.text().to_owned())
+    };
+    let schedules = Schedules {
+        zone: config.schedules.zone.iana_name().unwrap_or("UTC").to_owned(),
+        backup: text(&config.schedules.backup),
+        bundle: text(&config.schedules.bundle),
+        check: text(&config.schedules.check),
+    };
+    let max_retained = config.serve.max_retained;
+    let mut words: Vec<String> = clusters.iter().map(promise).collect();
+    words.extend(when(&schedules));
+    words.push(kept_alive(max_retained));
+    Strategy { words, clusters, repositories, schedules, max_retained }
+}
+
+fn of_cluster(config: &Config, cluster: &ClusterConfig) -> ClusterStrategy {
+    ClusterStrategy {
+        name: cluster.name.clone(),
+        engine: "postgresql",
+        repository: config.repository_of(cluster).ok().map(|repository| repository.name.clone()),
+        capture: "streaming",
+        commit_stored_within_seconds: 1,
+    }
+}
+
+fn promise(cluster: &ClusterStrategy) -> String {
+    format!(
+        "{}: every committed change is in the repository {} within {} s, and any moment of a recovery window can be \
+         brought back.",
+        cluster.name,
+        cluster.repository.as_deref().unwrap_or("of the configuration"),
+        cluster.commit_stored_within_seconds
+    )
+}
+
+fn when(schedules: &Schedules) -> Vec<String> {
+    let jobs = [
+        (&schedules.backup, "A backup of each cluster is taken"),
+        (&schedules.bundle, "Complete hours of log are joined"),
+        (&schedules.check, "Everything that must be right is looked at"),
+    ];
+    jobs.iter()
+        .map(|(schedule, what)| match schedule {
+            Some(cron) => format!(
+                "{what} at \"{cron}\" ({}); a run that was missed is made up for once.",
+                schedules.zone
+            ),
+            None => format!("{what} only by hand."),
         })
-        .collect();
-    Strategy { words, clusters, repositories }
+        .collect()
+}
+
+fn kept_alive(max_retained: Option<u64>) -> String {
+    match max_retained {
+        Some(bytes) => format!(
+            "A server that has to keep more than {bytes} bytes of log, because nothing can be stored, is relieved of \
+             it: the gap is recorded and alerted, and a new backup is taken."
+        ),
+        None => "A server keeps its log until it is stored, however much that becomes.".to_owned(),
+    }
 }

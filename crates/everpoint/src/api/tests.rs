@@ -20,7 +20,7 @@ const ADMIN: &str = "admin-0123456789a";
 
 struct Fake {
     config: std::path::PathBuf,
-    asked: Mutex<Vec<(Ask, String)>>,
+    asked: Mutex<Vec<Ask>>,
 }
 
 impl Daemon for Fake {
@@ -29,16 +29,16 @@ impl Daemon for Fake {
         Session::new(Cli::try_parse_from(arguments).unwrap().global)
     }
 
-    fn ask(&self, ask: Ask, who: &str) -> Result<Job, AppError> {
+    fn ask(&self, ask: Ask) -> Result<Job, AppError> {
         let mut asked = self.asked.lock().unwrap();
         if !asked.is_empty() {
             return Err(AppError::new("repo.locked", FailureClass::Locked, "back up", "shop", "it runs"));
         }
-        asked.push((ask, who.to_owned()));
+        asked.push(ask);
         Ok(job())
     }
 
-    fn job(&self, id: u64) -> Result<Option<Job>, AppError> {
+    fn job(&self, id: i64) -> Result<Option<Job>, AppError> {
         Ok((id == 7).then(job))
     }
 
@@ -54,6 +54,10 @@ impl Daemon for Fake {
         None
     }
 
+    fn alerts(&self) -> Vec<FiringAlert> {
+        Vec::new()
+    }
+
     fn not_ready(&self) -> Vec<String> {
         Vec::new()
     }
@@ -64,6 +68,7 @@ fn job() -> Job {
         id: 7,
         kind: "backup".to_owned(),
         cluster: Some("shop".to_owned()),
+        tried: 0,
         state: "running".to_owned(),
         started_at: "2026-01-29T14:30:00.000000Z".to_owned(),
         ended_at: None,
@@ -283,10 +288,10 @@ fn a_backup_is_a_job_and_never_runs_twice() {
     let body = json!({"cluster": "shop", "mode": "full", "labels": {"ticket": "4711"}});
     let begun = served.post("/backup/snapshot", &body);
     assert_eq!((begun.status, begun.json()["jobs"][0]["id"].as_u64()), (202, Some(7)));
-    let (ask, who) = served.daemon.asked.lock().unwrap()[0].clone();
+    let ask = served.daemon.asked.lock().unwrap()[0].clone();
     let labels = [("ticket".to_owned(), "4711".to_owned())].into();
     let mode = everpoint_app::backup::BackupMode::Full;
-    assert_eq!((ask, who.as_str()), (Ask::Backup { cluster: "shop".to_owned(), mode, labels }, "admin"));
+    assert_eq!(ask, Ask::Backup { cluster: "shop".to_owned(), mode, labels });
     assert_eq!(served.get("/api/v1/jobs/7").json()["state"], "running");
     assert_eq!(served.get("/api/v1/jobs?state=failed").json()["jobs"], json!([]));
     assert_eq!(served.post("/backup/snapshot", &json!({})).status, 409);

@@ -44,11 +44,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// For clusters and repositories that don't say otherwise.
     pub(crate) retention: Retention,
-    #[allow(dead_code, reason = "the daemon reads it")]
     pub(crate) api: ApiConfig,
-    #[allow(dead_code, reason = "the daemon reads it")]
     pub(crate) alerts: AlertsConfig,
-    #[allow(dead_code, reason = "the daemon reads it")]
     pub(crate) otel: OtelConfig,
     pub(crate) schedules: Schedules,
     pub(crate) serve: ServeConfig,

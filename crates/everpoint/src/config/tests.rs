@@ -138,8 +138,8 @@ fn the_documented_keys_are_those_that_exist() {
         (&plain.slot, plain.compression, plain.checkpoint)
     );
     // A mistake lists what is known: each of these words must stand on the page.
-    for table in ["[repository.local]\nqqqqqqqq = 1", "[cluster.a]\nqqqqqqqq = 1", "[limits]\nqqqqqqqq = 1"] {
-        let shown = parse(table).unwrap_err();
+    for table in ["repository.local", "cluster.a", "limits", "api", "alerts", "otel"] {
+        let shown = parse(&format!("[{table}]\nqqqqqqqq = 1")).unwrap_err();
         let known = shown.split("known here: ").nth(1).unwrap().lines().next().unwrap();
         for key in known.split(", ") {
             assert!(documented().contains(key), "docs/CONFIG.md lacks {key}");
@@ -160,4 +160,26 @@ fn compressions_are_read() {
             parse(&format!("[cluster.a]\npostgres = \"postgres://h/x\"\ncompression = \"{text}\"\n"));
         assert_eq!(config.unwrap().cluster("a").unwrap().compression, wanted);
     }
+}
+
+#[test]
+fn mistakes_in_the_tables_of_the_api_and_of_alerts_are_told() {
+    let told = |text: &str, word: &str| {
+        let shown = parse(text).unwrap_err();
+        assert!(shown.contains(word), "{text}: {shown}");
+    };
+    told("[api]\nlisten = \"8432\"\n", "`listen` is no address with a port");
+    told("[api]\ntls_cert = \"c\"\n", "belong together");
+    told("[api]\ntokens = [{ name = \"a\", scope = \"write\", env = \"T\" }]\n", "read, operate");
+    told("[api]\ntokens = [{ name = \"a\", scope = \"read\" }]\n", "where the token comes from");
+    told("[[api.tokens]]\nname = \"a\"\nscope = \"read\"\nenv = \"T\"\nfile = \"f\"\n", "only one of");
+    told("[alerts]\nsuccesses = [\"backup_dome\"]\n", "did you mean \"backup_done\"?");
+    told("[alerts]\nlag = \"60\"\n", "is not a span of time");
+    told("[[alerts.sink]]\ntype = \"pager\"\n", "`type` must be one of");
+    told("[[alerts.sink]]\ntype = \"slack\"\n", "the sink needs one address");
+    told(
+        "[[alerts.sink]]\ntype = \"smtp\"\nhost = \"h\"\nfrom = \"a@b\"\nto = [\"nobody\"]\n",
+        "no mail address",
+    );
+    told("[[alerts.sink]]\ntype = \"log\"\n[[alerts.sink]]\ntype = \"log\"\n", "two sinks named \"log\"");
 }

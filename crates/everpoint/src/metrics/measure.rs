@@ -77,11 +77,6 @@ measures! {
     JobSeconds = "everpoint_job_duration_seconds", Summary, ["kind", "cluster"], "How long jobs took";
     JobsRunning = "everpoint_jobs_running", Gauge, ["kind"], "Jobs that run now";
     JobLastSuccess = "everpoint_job_last_success_timestamp_seconds", Gauge, ["kind", "cluster"], "When a job of this kind last went well, in seconds since 1970";
-    PackageUpload = "everpoint_package_upload_seconds", Gauge, ["provider"], "How long the last delivery of a package took";
-    PackageSize = "everpoint_package_size_bytes", Gauge, ["provider"], "Size of the last package that was delivered";
-    PackageLastSuccess = "everpoint_package_last_success_timestamp_seconds", Gauge, ["provider"], "When a package last arrived, in seconds since 1970";
-    BudgetAllowed = "everpoint_budget_calls_allowed", Gauge, ["provider"], "Calls that the provider allows in a day";
-    BudgetLeft = "everpoint_budget_calls_left", Gauge, ["provider"], "Calls that are left now";
     AlertsFiring = "everpoint_alerts_firing", Gauge, ["kind", "subject", "severity"], "1 for each condition that holds now";
     AlertMessages = "everpoint_alert_messages_total", Counter, ["sink", "result"], "Messages about alerts, by sink and result";
     Requests = "everpoint_api_requests_total", Counter, ["endpoint", "status"], "Requests to the HTTP API";

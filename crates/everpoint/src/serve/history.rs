@@ -124,6 +124,16 @@ impl History {
         Ok(self.list(&filter)?.into_iter().next())
     }
 
+    /// The run of this number.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(crate) fn job(&self, id: i64) -> Result<Option<JobRow>, AppError> {
+        let sql = format!("{SELECT} WHERE id = ?1");
+        let found = self.lock().query_row(&sql, [id], row).optional();
+        found.map_err(|error| failed("read", &self.place, &error))
+    }
+
     /// Runs, the newest first.
     ///
     /// # Errors

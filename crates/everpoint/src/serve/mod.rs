@@ -4,6 +4,7 @@ mod history;
 mod job;
 mod notify;
 mod runner;
+mod surface;
 mod watch;
 
 use std::fs::File;
@@ -21,9 +22,11 @@ use serde::Serialize;
 use crate::render::Done;
 use crate::session::Session;
 use crate::signal::stop_flag;
+use crate::trace::Traces;
 use history::History;
 use notify::Notify;
 use runner::Runner;
+use surface::Surface;
 use watch::{Keeper, Watched};
 
 /// How often it looks what is due.
@@ -73,7 +76,9 @@ pub(crate) fn serve(session: &Session, stop: &StopFlag) -> Result<Done, AppError
         running: Mutex::default(),
         wanted: Mutex::default(),
         renewed: Mutex::default(),
+        traces: Traces::start(&config.otel)?,
     });
+    let surface = Surface::start(config, &runner, &state)?;
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
     for watched in &watched {
         let keeper = Keeper {
@@ -91,7 +96,10 @@ pub(crate) fn serve(session: &Session, stop: &StopFlag) -> Result<Done, AppError
     notify.ready(&format!("serving {names}"));
     turn(&runner, &notify, stop);
     notify.stopping();
+    let traces = runner.traces.clone();
+    threads.push(std::thread::spawn(move || drop(surface)));
     end(threads, &runner);
+    traces.end();
     let report = ServeReport { clusters, seconds: begun.elapsed().as_secs_f64() };
     Ok(Done::new(&report, format!("stopped serving {names}")))
 }

@@ -14,6 +14,7 @@ use crate::cli::Global;
 use crate::config::Schedules;
 use crate::render::error;
 use crate::session::Session;
+use crate::trace::{Traced, Traces};
 
 /// The runs that go on, and what they are made from.
 pub(crate) struct Runner {
@@ -27,6 +28,7 @@ pub(crate) struct Runner {
     pub(crate) wanted: Mutex<BTreeMap<String, String>>,
     /// Clusters that have a new backup, so that older ones may go.
     pub(crate) renewed: Mutex<BTreeSet<String>>,
+    pub(crate) traces: Traces,
 }
 
 impl Runner {
@@ -169,7 +171,11 @@ impl Runner {
         let (kind, cluster) = (order.kind.word(), order.cluster.as_str());
         tracing::info!(cluster, "{kind} begins");
         let told = Told { kind, cluster };
-        let result = job::run(&session, order, &self.schedules.zone, &self.stop, &told);
+        let span =
+            self.traces.span(kind, &[("everpoint.cluster", cluster), ("everpoint.job", &id.to_string())]);
+        let result = job::run(&session, order, &self.schedules.zone, &self.stop, &Traced::new(&told, &span));
+        let failed = result.as_ref().err().map(ToString::to_string);
+        span.end(failed.as_deref().map_or(Ok(()), Err));
         let now = text::now();
         let ended = match &result {
             Ok(report) => {

@@ -20,6 +20,7 @@ impl Look {
         let (failures, last_failure) = self.failures(name, &report);
         measure(&self.metrics, &report, good, failures);
         let health = ClusterHealth {
+            settling: self.is_settling(),
             server_error: report.server_error.clone(),
             capture: report.capture.as_ref().map(|capture| CaptureHealth {
                 running: capture.running,

@@ -10,14 +10,14 @@ use crate::api::{Job, JobFilter};
 use crate::metrics::Measure;
 
 /// Jobs that are looked at.
-const LATEST: u64 = 200;
+const LATEST: u32 = 200;
 /// Kinds that have alerts of their own.
 const TOLD_ELSEWHERE: [&str; 2] = ["backup", "offsite"];
 
 /// Jobs that were counted already; `None`: none was looked at yet.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    counted: Option<Vec<u64>>,
+    counted: Option<Vec<i64>>,
 }
 
 fn ended(job: &Job) -> bool {
@@ -67,7 +67,7 @@ impl Look {
         running
             .into_iter()
             .for_each(|(kind, number)| self.metrics.set(Measure::JobsRunning, &[kind], number));
-        let newly: Vec<u64> = jobs.iter().filter(|job| ended(job)).map(|job| job.id).collect();
+        let newly: Vec<i64> = jobs.iter().filter(|job| ended(job)).map(|job| job.id).collect();
         // What ended before this process began was counted by the one before.
         let before = self.jobs.counted.replace(newly.clone()).unwrap_or(newly);
         for job in jobs.iter().filter(|job| ended(job) && !before.contains(&job.id)) {

@@ -17,7 +17,6 @@ pub(crate) fn snapshot(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
     let cluster = call.body.text("cluster", &NAME);
     let mode = call.body.choice("mode", &MODES).unwrap_or(BackupMode::Auto);
     let labels: BTreeMap<String, String> = call.body.texts("labels");
-    let who = call.who.clone();
     call.finish()?;
     let session = api.daemon.session();
     let names = match cluster {
@@ -26,9 +25,16 @@ pub(crate) fn snapshot(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
     };
     let jobs = names
         .into_iter()
-        .map(|cluster| api.daemon.ask(Ask::Backup { cluster, mode, labels: labels.clone() }, &who))
+        .map(|cluster| api.daemon.ask(Ask::Backup { cluster, mode, labels: labels.clone() }))
         .collect::<Result<Vec<_>, _>>()?;
     Answer::with(202, &super::jobs::Jobs { jobs })
+}
+
+pub(crate) fn bundle(api: &Api, call: Call) -> Result<Answer, Refusal> {
+    let cluster = call.part("cluster").to_owned();
+    call.finish()?;
+    let cluster = api.daemon.session().config()?.cluster(&cluster)?.name.clone();
+    Answer::with(202, &super::jobs::Jobs { jobs: vec![api.daemon.ask(Ask::Bundle { cluster })?] })
 }
 
 pub(crate) fn strategy(api: &Api, call: Call) -> Result<Answer, Refusal> {

@@ -9,12 +9,16 @@ use crate::api::Api;
 use crate::api::answer::{Answer, Refusal};
 use crate::api::call::Call;
 use crate::api::fields::Rule;
+use crate::api::goal::is_documented;
 use crate::api::handlers::NAME;
 use crate::commands::{Clusters, check as check_command};
 use crate::session::{Opened, Session};
 use crate::target;
 
-const TARGET: Rule = Rule(|text| !text.trim().is_empty() && text.len() <= 200, "it has 1 to 200 characters");
+const TARGET: Rule = Rule(
+    is_documented,
+    "one of: latest, 2026-01-29T14:30:00+01:00, lsn:0/3000148, xid:731, before-xid:731, name:LABEL, backup:LABEL",
+);
 /// As PostgreSQL keeps them; printable ASCII, so that every client can show them.
 const POINT: Rule = Rule(
     |text| (1..=63).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)),
@@ -64,7 +68,7 @@ pub(crate) fn restore_plan(api: &Api, mut call: Call) -> Result<Answer, Refusal>
     let to = call.query.text("to", &TARGET).unwrap_or_else(|| "latest".to_owned());
     let exclusive = call.query.flag("exclusive").unwrap_or_default();
     let timeline = call.query.number("timeline", 1..=u64::from(u32::MAX));
-    let parsed = target::parse(&to, &TimeZone::system());
+    let parsed = target::parse(&to, &TimeZone::UTC);
     if let Err(error) = &parsed {
         call.query.refuse("to", error.message.clone());
     }

@@ -7,11 +7,11 @@ use serde::Serialize;
 use crate::api::Api;
 use crate::api::answer::{Answer, Refusal};
 use crate::api::call::Call;
-use crate::api::daemon::{Job, JobFilter};
+use crate::api::daemon::{FiringAlert, Job, JobFilter};
 use crate::api::handlers::{NAME, WORD};
 
 /// Jobs that are shown unless the caller says how many.
-const SHOWN: u64 = 50;
+const SHOWN: u32 = 50;
 /// Jobs that are shown at most.
 const MOST: u64 = 1000;
 
@@ -26,10 +26,21 @@ pub(crate) fn list(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
         cluster: call.query.text("cluster", &NAME),
         kind: call.query.text("kind", &WORD),
         state: call.query.text("state", &WORD),
-        limit: call.query.number("limit", 1..=MOST).unwrap_or(SHOWN),
+        limit: call.query.number("limit", 1..=MOST).and_then(|n| n.try_into().ok()).unwrap_or(SHOWN),
     };
     call.finish()?;
     Answer::ok(&Jobs { jobs: api.daemon.jobs(&filter)? })
+}
+
+/// Alerts that fire.
+#[derive(Debug, Serialize)]
+struct Alerts {
+    alerts: Vec<FiringAlert>,
+}
+
+pub(crate) fn alerts(api: &Api, call: Call) -> Result<Answer, Refusal> {
+    call.finish()?;
+    Answer::ok(&Alerts { alerts: api.daemon.alerts() })
 }
 
 pub(crate) fn one(api: &Api, call: Call) -> Result<Answer, Refusal> {

@@ -1,0 +1,240 @@
+//! The daemon's HTTP API and alerts, on a real server, from the outside.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly"
+)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use everpoint_testkit::{Background, Everpoint, PgCluster, PgInstall, StopMode, test_tool};
+use serde_json::Value;
+
+const READER: &str = "reader-55f6a8c1d2e3b4";
+const ADMIN: &str = "admin-77d0c3b2a1f9e8d7";
+
+struct Served {
+    cluster: PgCluster,
+    everpoint: Everpoint,
+    daemon: Background,
+    url: String,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A daemon for one cluster, with tokens; `more` is added to its configuration.
+fn serve(more: &str) -> Option<Served> {
+    PgInstall::find_or_skip(15).unwrap()?;
+    let cluster = PgCluster::builder().start().unwrap();
+    let everpoint =
+        Everpoint::new(Path::new(env!("CARGO_BIN_EXE_everpoint")), &[("shop", &cluster)]).unwrap();
+    let home = everpoint.home().path().to_owned();
+    let port = free_port();
+    for (name, token) in [("reader", READER), ("admin", ADMIN)] {
+        let path = home.join(name);
+        fs::write(&path, token).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let text = format!(
+        "\n[serve]\nstate_dir = \"{}/state\"\n[api]\nlisten = \"127.0.0.1:{port}\"\ntokens = [\n\
+         {{ name = \"r\", scope = \"read\", file = \"reader\" }},\n\
+         {{ name = \"a\", scope = \"operate\", file = \"admin\" }} ]\n{more}",
+        home.display()
+    );
+    let config = home.join("everpoint.toml");
+    let mut file = fs::File::options().append(true).open(config).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    everpoint.run(&["init"]).unwrap();
+    let daemon = everpoint.spawn(&["serve"]).unwrap();
+    let served = Served { cluster, everpoint, daemon, url: format!("http://127.0.0.1:{port}") };
+    served.wait_until("the first backup", || {
+        let jobs = served.try_get("/api/v1/jobs?state=ok&kind=backup");
+        jobs.is_some_and(|jobs| jobs["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty()))
+    });
+    Some(served)
+}
+
+impl Served {
+    fn try_get(&self, path: &str) -> Option<Value> {
+        let client = reqwest::blocking::Client::new();
+        client.get(format!("{}{path}", self.url)).bearer_auth(READER).send().ok()?.json().ok()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let client = reqwest::blocking::Client::new();
+        let request = client.post(format!("{}{path}", self.url)).bearer_auth(ADMIN).json(body);
+        let response = request.send().unwrap();
+        (response.status().as_u16(), response.json().unwrap())
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let client = reqwest::blocking::Client::new();
+        let text =
+            client.get(format!("{}/metrics", self.url)).bearer_auth(READER).send().unwrap().text().unwrap();
+        text.lines().find(|line| line.starts_with(name))?.split(' ').next_back()?.parse().ok()
+    }
+
+    fn wait_until(&self, what: &str, is: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(40),
+                "{what} takes too long: {}",
+                self.daemon.said()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops it, in time; what it said must not hold a token.
+    fn end(self) {
+        let begun = Instant::now();
+        let ran = self.daemon.stop().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(ran.status.success(), "{}", ran.told(&["serve"]));
+        for token in [READER, ADMIN] {
+            assert!(!ran.err.contains(token) && !ran.out.contains(token), "a token is in the log");
+        }
+    }
+}
+
+#[test]
+fn what_is_asked_over_http_happens_to_the_database() {
+    let Some(served) = serve("") else { return };
+    let (status, begun) =
+        served.post("/backup/snapshot", &serde_json::json!({"mode": "full", "labels": {"why": "test"}}));
+    assert_eq!(status, 202, "{begun}");
+    let id = begun["jobs"][0]["id"].as_i64().unwrap();
+    let job = || served.try_get(&format!("/api/v1/jobs/{id}")).unwrap();
+    served.wait_until("the backup", || job()["state"] != "running");
+    let report = job()["report"].clone();
+    let snapshots = served.try_get("/backup/snapshots").unwrap();
+    let backups = snapshots["clusters"][0]["backups"].as_array().unwrap();
+    let found = backups.iter().find(|backup| backup["label"] == report["label"]).unwrap();
+    assert_eq!((found["kind"].as_str(), found["labels"]["why"].as_str()), (Some("full"), Some("test")));
+    let shown = served.everpoint.json(&["list"]).unwrap();
+    assert_eq!(
+        shown["clusters"][0]["backups"], snapshots["clusters"][0]["backups"],
+        "as the command says it"
+    );
+    let (status, point) =
+        served.post("/api/v1/clusters/shop/restore-points", &serde_json::json!({"name": "before release"}));
+    assert_eq!(status, 201, "{point}");
+    let plan = || served.try_get("/api/v1/clusters/shop/restore-plan?to=name%3Abefore+release").unwrap();
+    served.wait_until("the restore point", || plan()["shortfall"].is_null());
+    assert!(plan()["backup"].is_string());
+    let strategy = served.try_get("/backup/strategy").unwrap();
+    assert_eq!(strategy["schedules"]["backup"], "0 2 * * *");
+    served.end();
+}
+
+#[test]
+fn schemathesis_finds_nothing() {
+    let Some(schemathesis) = test_tool("python/bin/st").unwrap() else { return };
+    let Some(served) = serve("") else { return };
+    let home = served.everpoint.home().path().join("schemathesis");
+    fs::create_dir_all(&home).unwrap();
+    let config = home.join("schemathesis.toml");
+    fs::write(&config, "[parameters]\n\"path.cluster\" = \"shop\"\n").unwrap();
+    let ran = Command::new(schemathesis)
+        .arg("--config-file")
+        .arg(&config)
+        .args(["run", &format!("{}/openapi.json", served.url), "--max-examples", "15", "--no-color"])
+        .args(["--seed", "1", "--header", &format!("Authorization: Bearer {ADMIN}")])
+        .current_dir(&home)
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    served.end();
+}
+
+#[test]
+fn a_server_that_goes_away_is_alerted_once_and_its_return_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let got: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let kept = Arc::clone(&got);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            kept.lock().unwrap().extend(body(&mut stream));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let more = format!(
+        "[alerts]\nevery = \"1s\"\n[[alerts.sink]]\ntype = \"webhook\"\nonly = [\"server_down\"]\nurl = \"http://{address}/T0SECRET\"\n"
+    );
+    let Some(mut served) = serve(&more) else { return };
+    let states =
+        || got.lock().unwrap().iter().map(|message| message["state"].clone()).collect::<Vec<Value>>();
+    served.wait_until("a look", || served.metric("everpoint_server_up") == Some(1.0));
+    served.cluster.stop(StopMode::Fast).unwrap();
+    served.wait_until("the alert", || states() == ["firing"]);
+    assert_eq!(got.lock().unwrap()[0]["kind"], "server_down");
+    served.wait_until("the measure", || served.metric("everpoint_server_up") == Some(0.0));
+    served.cluster.start().unwrap();
+    served.wait_until("the recovery", || states() == ["firing", "resolved"]);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(states(), ["firing", "resolved"]);
+    assert!(!served.daemon.said().contains("T0SECRET"));
+    served.end();
+}
+
+fn body(stream: &mut std::net::TcpStream) -> Option<Value> {
+    let (mut reader, mut length) = (BufReader::new(stream), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    serde_json::from_slice(&body).ok()
+}
+
+#[test]
+fn it_refuses_to_be_open_to_other_machines_by_mistake() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("everpoint.toml");
+    let run = |api: &str| {
+        let text = format!(
+            "[repository.local]\nurl = \"{0}/repository\"\n[cluster.shop]\npostgres = \"postgres://127.0.0.1:1/x\"\n\
+             [serve]\nstate_dir = \"{0}/state\"\n[api]\n{api}\n",
+            home.path().display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut everpoint = Command::new(env!("CARGO_BIN_EXE_everpoint"));
+        let ran = everpoint.arg("--json").arg("--config").arg(&config).arg("serve").output().unwrap();
+        let said: Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
+        (ran.status.code(), said["error"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let refused = (Some(2), "api.listen".to_owned());
+    assert_eq!(run("listen = \"0.0.0.0:0\""), refused);
+    assert_eq!(run("listen = \"[::]:0\""), refused);
+    let token = "tokens = [{ name = \"a\", scope = \"read\", command = \"echo 0123456789abcdef\" }]";
+    assert_eq!(run(&format!("listen = \"0.0.0.0:0\"\n{token}")), refused);
+    let weak = "tokens = [{ name = \"a\", scope = \"read\", command = \"echo short\" }]";
+    assert_eq!(run(weak), (Some(2), "api.token".to_owned()));
+    let inline = "tokens = [{ name = \"a\", scope = \"read\", token = \"0123456789abcdef\" }]";
+    assert_eq!(run(inline), (Some(2), "config.invalid".to_owned()));
+}
