@@ -4,6 +4,7 @@
 //! facts it is given (`fn(facts, policy, now) -> Plan`), and a plan carries its reasons and its shortfall.
 
 pub mod alert;
+pub mod budget;
 pub mod bundling;
 mod choose;
 pub mod class;
@@ -31,6 +32,10 @@ pub mod source;
 pub mod target;
 pub mod window;
 
+pub use budget::{
+    BootClock, BudgetDecision, BudgetPeriod, BudgetPolicy, BudgetRefusal, CallOutcome, CallStatus,
+    ClockReading, LedgerEntry, may_call,
+};
 pub use bundling::{BundleHour, BundlePlan, SegmentTime, plan_bundles};
 pub use class::FailureClass;
 pub use continuity::{BreakReason, Continuity, Gap, Run, continuity, gaps};
