@@ -1,6 +1,7 @@
 //! Small records and the configuration. What is read is the same when it is written and read again.
 #![no_main]
 
+use everpoint_format::offsite::{OffsiteClaim, OffsiteOutcome, OffsiteSending};
 use everpoint_format::records::{Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone};
 use libfuzzer_sys::fuzz_target;
 
@@ -13,5 +14,5 @@ macro_rules! again {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    again!(bytes, Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone);
+    again!(bytes, Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone, OffsiteClaim, OffsiteSending, OffsiteOutcome);
 });

@@ -8,6 +8,7 @@ pub mod hex;
 pub mod keys;
 pub mod keyslot;
 pub mod manifest;
+pub mod offsite;
 pub mod pack;
 pub mod package;
 pub mod records;

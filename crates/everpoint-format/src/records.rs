@@ -11,7 +11,7 @@ use crate::error::FormatError;
 /// Version of the repository format.
 pub const FORMAT_VERSION: u32 = 1;
 
-fn to_json<T: Serialize>(record: &T) -> Vec<u8> {
+pub(crate) fn to_json<T: Serialize>(record: &T) -> Vec<u8> {
     json(&Outgoing { version: FORMAT_VERSION, record })
 }
 
@@ -20,7 +20,7 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec_pretty(value).unwrap_or_default()
 }
 
-fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
+pub(crate) fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, FormatError> {
     let invalid =
         |error: serde_json::Error| FormatError::Invalid { what: what.to_owned(), why: error.to_string() };
     let Version { version } = serde_json::from_slice(bytes).map_err(invalid)?;
@@ -61,6 +61,7 @@ macro_rules! json_record {
         }
     };
 }
+pub(crate) use json_record;
 
 /// Who wrote the log and the backups under an identity number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

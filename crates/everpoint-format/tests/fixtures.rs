@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use everpoint_format::codec::Codec;
 use everpoint_format::keyslot::{self, KeyText};
+use everpoint_format::offsite::{ClockRecord, OffsiteClaim, OffsiteOutcome, OffsiteSending};
 use everpoint_format::records::{
     Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
 };
@@ -148,6 +149,39 @@ fn records() {
     check!("gap.json", Gap, Gap { from: 0x300_0000, to: 0x400_0000, at: time, reason: "recycled".into() });
     check!("hold.json", Hold, Hold { at: time, until: Some(time + 1), released: false });
     check!("tombstone.json", Tombstone, Tombstone { at: time, packs: vec!["0f".repeat(16)] });
+    let clock = ClockRecord { wall: time, boot: Some("b1".into()), since_boot: Some(7) };
+    let (host, token, name) = ("db1".to_owned(), "ab".repeat(16), "everpoint-20260129.tar.age".to_owned());
+    let claim = OffsiteClaim {
+        clock: clock.clone(),
+        holder: "daemon".into(),
+        host: host.clone(),
+        process: 4711,
+        token: token.clone(),
+        name: name.clone(),
+    };
+    let sha256 = "0f".repeat(32);
+    let sending = OffsiteSending {
+        clock: clock.clone(),
+        host,
+        process: 4711,
+        token,
+        name: name.clone(),
+        size: 9,
+        sha256: sha256.clone(),
+    };
+    let outcome = OffsiteOutcome {
+        status: "arrived".into(),
+        clock,
+        provider_date: Some(time),
+        message: String::new(),
+        name,
+        size: 9,
+        sha256,
+        contents: serde_json::from_str("{\"shop\": {\"to\": \"0/3000000\"}}").unwrap(),
+    };
+    check!("offsite-claim.json", OffsiteClaim, claim);
+    check!("offsite-sending.json", OffsiteSending, sending);
+    check!("offsite-outcome.json", OffsiteOutcome, outcome);
     let system_identifier = "7460012345678901234".to_owned();
     check!(
         "identity.json",

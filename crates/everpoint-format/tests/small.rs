@@ -4,6 +4,7 @@
 
 use everpoint_format::FormatError;
 use everpoint_format::keyslot::{KeyText, unwrap, wrap};
+use everpoint_format::offsite::{ClockRecord, OffsiteClaim, OffsiteOutcome, OffsiteSending};
 use everpoint_format::records::{
     Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
 };
@@ -82,6 +83,39 @@ fn records_come_back_as_they_were() {
     check!(Gap { from: u64::MAX - 1, to: u64::MAX, at: 0, reason: String::new() }, Gap);
     check!(Hold { at: 1, until: None, released: true }, Hold);
     check!(Tombstone { at: 1, packs: vec!["ab".repeat(16), "cd".repeat(16)] }, Tombstone);
+    let clock = ClockRecord { wall: -1, boot: Some("b1".into()), since_boot: Some(7) };
+    let (host, token, name) = ("db1".to_owned(), "ab".repeat(16), "everpoint-20260129.tar.age".to_owned());
+    let claim = OffsiteClaim {
+        clock: clock.clone(),
+        holder: "daemon".into(),
+        host: host.clone(),
+        process: 4711,
+        token: token.clone(),
+        name: name.clone(),
+    };
+    let sha256 = "0f".repeat(32);
+    let sending = OffsiteSending {
+        clock: clock.clone(),
+        host,
+        process: 4711,
+        token,
+        name: name.clone(),
+        size: 9,
+        sha256: sha256.clone(),
+    };
+    let outcome = OffsiteOutcome {
+        status: "arrived".into(),
+        clock,
+        provider_date: Some(5),
+        message: String::new(),
+        name,
+        size: 9,
+        sha256,
+        contents: serde_json::from_str("{\"shop\": {\"to\": \"0/3000000\"}}").unwrap(),
+    };
+    check!(claim, OffsiteClaim);
+    check!(sending, OffsiteSending);
+    check!(outcome, OffsiteOutcome);
     check!(
         Identity {
             system_identifier: u64::MAX.to_string(),

@@ -55,6 +55,9 @@ pub enum ObjectKind {
     Expired = 22,
     Hold = 23,
     Tombstone = 24,
+    OffsiteClaim = 25,
+    OffsiteSending = 26,
+    OffsiteOutcome = 27,
 }
 
 impl ObjectKind {
