@@ -14,7 +14,7 @@ use everpoint_store::{Store, StoreErrorKind};
 use crate::error::code;
 use crate::log::BundleCache;
 use crate::object::{Shared, format_error, now, random};
-use crate::{ClusterRepo, Lease, LeaseState, RepoError, lease, names};
+use crate::{ClusterRepo, Lease, LeaseState, OffsiteLedger, RepoError, lease, names};
 
 /// An open repository. Clones share everything.
 #[derive(Clone)]
@@ -169,6 +169,15 @@ impl Repository {
     pub fn cluster(&self, name: &str) -> Result<ClusterRepo, RepoError> {
         names::check_cluster(name)?;
         Ok(ClusterRepo::new(Arc::clone(&self.shared), name))
+    }
+
+    /// The ledger of calls to an offsite provider. Nothing is written.
+    ///
+    /// # Errors
+    /// `repo.invalid` if the name can't be a provider's.
+    pub fn offsite(&self, provider: &str) -> Result<OffsiteLedger, RepoError> {
+        names::check_word("open the ledger of", provider)?;
+        Ok(OffsiteLedger::new(Arc::clone(&self.shared), provider))
     }
 
     /// Takes a lease: see [`Lease`]. `holder` tells others who holds it.

@@ -64,17 +64,11 @@ impl<'a> Call<'a> {
         now.since_boot_of(self.sent)
     }
 
-    /// By how much the wall clock moved differently from the time since boot; 0 unless it is more than the margin.
-    fn contradiction(&self, now: &ClockReading) -> i64 {
-        let moved = now.wall.0.saturating_sub(self.sent.wall.0);
-        let difference = self.age(now).map_or(0, |age| moved.saturating_sub(age));
-        if difference.abs() > MARGIN.0 { difference } else { 0 }
-    }
-
-    /// Whether it may be of today, and the clocks contradict each other about it.
-    fn doubtful(&self, now: &ClockReading) -> bool {
-        self.contradiction(now) != 0
-            && self.age(now).is_some_and(|age| age <= self.took.saturating_add(LONGEST_DAY))
+    /// Whether it may be of today, and the clocks contradict each other about it; or it has no date of the provider, and
+    /// the clock was changed at some time since boot, so that neither before nor after is known to be right.
+    fn doubtful(&self, changed: bool, now: &ClockReading) -> bool {
+        let recent = self.age(now).is_some_and(|age| age <= self.took.saturating_add(LONGEST_DAY));
+        recent && (contradiction(self.sent, now) != 0 || (changed && self.date.is_none()))
     }
 
     /// When it may have been counted, seen from a frame.
@@ -93,6 +87,13 @@ impl<'a> Call<'a> {
             ),
         }
     }
+}
+
+/// By how much the wall clock moved differently from the time since boot; 0 unless it is more than the margin.
+fn contradiction(then: &ClockReading, now: &ClockReading) -> i64 {
+    let moved = now.wall.0.saturating_sub(then.wall.0);
+    let difference = now.since_boot_of(then).map_or(0, |age| moved.saturating_sub(age));
+    if difference.abs() > MARGIN.0 { difference } else { 0 }
 }
 
 fn wide(from: i64, to: i64) -> Range {
@@ -118,7 +119,7 @@ pub(super) fn blocked(
     now: &ClockReading,
 ) -> Option<BudgetRefusal> {
     let calls: Vec<Call<'_>> = entries.iter().filter_map(Call::of).collect();
-    if let Some(reason) = set_back(&calls, now).or_else(|| doubted(&calls, now)) {
+    if let Some(reason) = set_back(&calls, now).or_else(|| doubted(entries, &calls, now)) {
         return Some(reason);
     }
     let allowed = usize::try_from(policy.calls).unwrap_or(usize::MAX);
@@ -136,13 +137,18 @@ pub(super) fn blocked(
     None
 }
 
-/// A call of this boot that may be of today, and the wall clock has been changed since: what day it is now, and what
+/// A call of this boot that may be of today, and the wall clock has been changed since boot: what day it is now, and what
 /// day it was for any call, is not known.
-fn doubted(calls: &[Call<'_>], now: &ClockReading) -> Option<BudgetRefusal> {
-    let difference =
-        calls.iter().filter(|call| call.doubtful(now)).map(|call| call.contradiction(now)).next()?;
-    let by = calls.iter().filter(|call| call.doubtful(now)).map(|call| call.number).collect();
-    Some(BudgetRefusal::ClocksDisagree { by, difference })
+fn doubted(entries: &[LedgerEntry], calls: &[Call<'_>], now: &ClockReading) -> Option<BudgetRefusal> {
+    let difference = change(entries, now)?;
+    let by: Vec<u32> = calls.iter().filter(|call| call.doubtful(true, now)).map(|call| call.number).collect();
+    (!by.is_empty()).then_some(BudgetRefusal::ClocksDisagree { by, difference })
+}
+
+/// By how much the wall clock was changed since anything of this boot was written down; `None` if it was not.
+fn change(entries: &[LedgerEntry], now: &ClockReading) -> Option<i64> {
+    let read = entries.iter().rev().flat_map(|entry| entry.sending.iter().chain([&entry.claimed]));
+    read.map(|then| contradiction(then, now)).find(|difference| *difference != 0)
 }
 
 /// A call later than now by our clock and, where it is known, by the provider's.
@@ -181,7 +187,7 @@ fn days(zone: &TimeZone, moment: i64) -> Vec<Range> {
 }
 
 /// The calendar day that holds a moment, first to after its last microsecond. What is no date is a day of its own.
-fn day(zone: &TimeZone, moment: i64) -> Range {
+pub(super) fn day(zone: &TimeZone, moment: i64) -> Range {
     let bounds = || {
         let here = Timestamp::from_microsecond(moment).ok()?.to_zoned(zone.clone());
         let start = here.start_of_day().ok()?;
@@ -211,7 +217,8 @@ pub(super) fn changes(entries: &[LedgerEntry], policy: &BudgetPolicy, now: &Cloc
             ),
         }
     }
-    found.extend(calls.iter().filter(|call| call.doubtful(now)).filter_map(|call| {
+    let changed = change(entries, now).is_some();
+    found.extend(calls.iter().filter(|call| call.doubtful(changed, now)).filter_map(|call| {
         let left = call.took.saturating_add(LONGEST_DAY).saturating_sub(call.age(now)?);
         Some(now.wall.0.saturating_add(left).saturating_add(1))
     }));

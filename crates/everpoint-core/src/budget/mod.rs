@@ -5,8 +5,8 @@
 //! clock, the time since boot and the provider's own `Date` disagree, a call is allowed only if all of them allow it.
 //! A claim that was never marked as *sending* did not reach anybody: it is taken up again and blocks nothing.
 //!
-//! Not knowable, and so not covered: a clock set forward while the machine was off; a call that crashed without an
-//! answer while the clock was wrong, on a machine that has been booted with a right clock since.
+//! Not knowable, and so not covered: a clock changed while the machine was off, or before the first call since it was
+//! booted; a call without a dated answer while the clock was wrong, on a machine that has been booted since.
 
 mod frames;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 
-fn at(text: &str) -> i64 {
+pub(super) fn at(text: &str) -> i64 {
     text.parse::<Timestamp>().unwrap().as_microsecond()
 }
 

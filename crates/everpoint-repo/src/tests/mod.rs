@@ -5,6 +5,7 @@ mod bundles;
 mod crash;
 mod leases;
 mod logs;
+mod offsite;
 mod opening;
 
 use std::sync::Arc;
