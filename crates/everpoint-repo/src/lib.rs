@@ -24,7 +24,6 @@ pub use cluster::ClusterRepo;
 pub use error::{RepoError, code};
 pub use lease::{KeptLease, Lease, LeaseState};
 pub use log::{Bundle, BundleMade, Freed, LogStore, Piece, PieceKind, SegmentWriter, Stored};
-pub use log::{Bundle, BundleMade, LogStore, Piece, PieceKind, SegmentWriter, Stored};
 pub use offsite::{OffsiteCall, OffsiteLedger};
 pub use pack::{PackReader, PackRunInput, PackWriter};
 pub use pages::PagesReader;
