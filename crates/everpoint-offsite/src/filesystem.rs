@@ -1,0 +1,203 @@
+//! A directory: a mounted disk or share. It keeps the newest packages.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt};
+
+/// Only files whose names begin so are ever removed: others in the directory are somebody else's.
+const OURS: &str = "everpoint-";
+
+/// A directory.
+#[derive(Debug, Clone)]
+pub struct FilesystemProvider {
+    dir: PathBuf,
+    keep: Option<usize>,
+}
+
+impl FilesystemProvider {
+    /// Files go to `dir`, which must be there when they come; the newest `keep` packages stay (`None`: all).
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>, keep: Option<usize>) -> Self {
+        Self { dir: dir.into(), keep }
+    }
+
+    fn error(&self, operation: &'static str, name: &str, error: io::Error) -> ProviderError {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => ProviderErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ProviderErrorKind::Denied,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                ProviderErrorKind::Full
+            }
+            _ => ProviderErrorKind::Failed,
+        };
+        ProviderError::new(operation, self.dir.join(name).display().to_string(), kind).cause(error)
+    }
+
+    /// A directory that is missing may be one that is not mounted: it is never made.
+    fn reach(&self, operation: &'static str) -> Result<(), ProviderError> {
+        let wrong = |cause: io::Error| {
+            ProviderError::new(operation, self.describe(), ProviderErrorKind::Unreachable)
+                .unsent()
+                .cause(cause)
+        };
+        match fs::metadata(&self.dir) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(wrong(io::ErrorKind::NotADirectory.into())),
+            Err(error) => Err(wrong(error)),
+        }
+    }
+
+    fn write(&self, name: &str, size: u64, body: &mut dyn Read) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".incoming-").tempfile_in(&self.dir)?;
+        let written = io::copy(body, &mut file)?;
+        if written != size {
+            return Err(io::Error::other(format!("the file has {written} bytes instead of {size}")));
+        }
+        file.as_file().sync_all()?;
+        file.persist(self.dir.join(name))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Files by age, oldest first.
+    fn files(&self) -> io::Result<Vec<(SystemTime, Entry)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if metadata.is_file() && !name.starts_with('.') {
+                found.push((metadata.modified()?, Entry { name, size: Some(metadata.len()) }));
+            }
+        }
+        found.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
+        Ok(found)
+    }
+
+    /// Removes the oldest packages that are too many, never the one that has just come.
+    fn thin(&self, newest: &str) -> io::Result<()> {
+        let Some(keep) = self.keep else {
+            return Ok(());
+        };
+        let mut packages: Vec<String> = self.files()?.into_iter().map(|(_, entry)| entry.name).collect();
+        packages.retain(|name| name.starts_with(OURS) && name != newest);
+        let surplus = (packages.len() + 1).saturating_sub(keep.max(1));
+        for name in packages.iter().take(surplus) {
+            fs::remove_file(self.dir.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+/// A file's name must stay inside the directory.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && Path::new(name).file_name().is_some_and(|last| last == name)
+}
+
+impl Provider for FilesystemProvider {
+    fn describe(&self) -> String {
+        format!("the directory {}", self.dir.display())
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
+
+    fn upload(
+        &self,
+        name: &str,
+        size: u64,
+        mut body: Box<dyn Read + Send>,
+    ) -> Result<Receipt, ProviderError> {
+        self.reach("upload to")?;
+        if !is_plain(name) {
+            return Err(ProviderError::new("upload", name, ProviderErrorKind::Usage).unsent());
+        }
+        self.write(name, size, &mut *body).map_err(|error| self.error("upload", name, error))?;
+        if let Err(error) = self.thin(name) {
+            // The file has arrived: that an old one is left over must not make it look lost.
+            tracing::warn!(directory = %self.dir.display(), %error, "old packages could not be removed");
+        }
+        Ok(Receipt { provider_date: None, url: Some(self.dir.join(name).display().to_string()) })
+    }
+
+    fn download(&self, name: &str, into: &mut dyn Write) -> Result<u64, ProviderError> {
+        self.reach("download from")?;
+        if !is_plain(name) {
+            return Err(ProviderError::new("download", name, ProviderErrorKind::NotFound));
+        }
+        let mut copy = || io::copy(&mut File::open(self.dir.join(name))?, into);
+        copy().map_err(|error| self.error("download", name, error))
+    }
+
+    fn list(&self) -> Result<Option<Vec<Entry>>, ProviderError> {
+        self.reach("list")?;
+        let files = self.files().map_err(|error| self.error("list", "", error))?;
+        Ok(Some(files.into_iter().map(|(_, entry)| entry).collect()))
+    }
+
+    fn health(&self) -> Result<(), ProviderError> {
+        self.reach("ask")
+    }
+
+    fn asks(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(text: &'static str) -> Box<dyn Read + Send> {
+        Box::new(text.as_bytes())
+    }
+
+    fn names(provider: &FilesystemProvider) -> Vec<String> {
+        provider.list().unwrap().unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+
+    #[test]
+    fn the_newest_packages_stay_and_foreign_files_too() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("letter.txt"), "mine").unwrap();
+        let provider = FilesystemProvider::new(dir.path(), Some(2));
+        for name in ["everpoint-c", "everpoint-b", "everpoint-a"] {
+            provider.upload(name, 4, body("data")).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(names(&provider), ["letter.txt", "everpoint-b", "everpoint-a"]);
+        let mut back = Vec::new();
+        assert_eq!(provider.download("everpoint-a", &mut back).unwrap(), 4);
+        assert_eq!(back, b"data");
+        assert_eq!(
+            provider.download("everpoint-c", &mut back).unwrap_err().kind,
+            ProviderErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_directory_that_is_not_mounted_spends_no_call_and_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let provider = FilesystemProvider::new(dir.path().join("usb"), None);
+        let error = provider.upload("everpoint-a", 1, body("a")).unwrap_err();
+        assert_eq!(
+            (error.kind, error.sent, error.retryable()),
+            (ProviderErrorKind::Unreachable, false, true)
+        );
+        assert!(provider.health().is_err());
+        assert!(!dir.path().join("usb").exists());
+    }
+
+    #[test]
+    fn a_short_body_leaves_nothing_and_a_name_stays_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let provider = FilesystemProvider::new(dir.path(), None);
+        assert!(provider.upload("everpoint-a", 5, body("abcd")).unwrap_err().sent);
+        assert!(!provider.upload("../x", 1, body("a")).unwrap_err().sent);
+        assert!(provider.upload(".x", 1, body("a")).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
