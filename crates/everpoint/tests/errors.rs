@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 21] = [
+const AREAS: [&str; 22] = [
     "alerts",
     "api",
     "archive",
@@ -18,6 +18,7 @@ const AREAS: [&str; 21] = [
     "hold",
     "key",
     "log",
+    "offsite",
     "pg",
     "protect",
     "repo",

@@ -173,3 +173,12 @@ Examples:
 
 Without anything else configured a backup is taken at 02:00 UTC each day, and at once of a cluster that has none; hours of
 log are joined to bundles; everything is checked each hour. See [schedule] and [serve] in docs/CONFIG.md.";
+
+pub(super) const MOCK_OFFSITE: &str = "\
+PUT or POST of any path is an upload of the path's last part; GET /list, /health, /stats, or GET of a name. What it
+counted stays in the directory, so that a restart forgets nothing. PUT /clock with microseconds since 1970 sets its
+clock, DELETE /clock lets it go again. Stops at Ctrl-C or SIGTERM.
+
+Examples:
+  everpoint mock-offsite --dir /tmp/vault
+  everpoint mock-offsite --rolling --calls 2 --latency 500 --failure-rate 0.2 --storage-limit 2GiB";

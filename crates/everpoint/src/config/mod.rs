@@ -26,6 +26,7 @@ pub(crate) use cluster::{
 pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
 pub(crate) use retention::Retention;
 pub(crate) use search::{find, found_or_default};
+pub(crate) use section::parse_bytes;
 pub(crate) use serve::{Schedules, ServeConfig};
 
 use alerts::AlertsConfig;
