@@ -30,6 +30,7 @@ const COMMANDS: &[&[&str]] = &[
     &["key", "rotate"],
     &["key", "confirm"],
     &["completion"],
+    &["mock-offsite"],
     &["man"],
 ];
 
