@@ -173,7 +173,9 @@ impl Store for LocalStore {
         let found = rustix::fs::fstatvfs(self.root())
             .map_err(|errno| fail("ask for the free space of", &self.shared.root, errno))?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(Some(Space { total: bytes(found.f_blocks), free: bytes(found.f_bavail) }))
+        // As df reckons: what is set aside for root belongs to neither.
+        let used = found.f_blocks.saturating_sub(found.f_bfree);
+        Ok(Some(Space { total: bytes(used.saturating_add(found.f_bavail)), free: bytes(found.f_bavail) }))
     }
 }
 

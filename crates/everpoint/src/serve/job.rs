@@ -2,9 +2,9 @@
 
 use everpoint_app::backup::BackupMode;
 use everpoint_app::bundle::{self, BundleRequest};
-use everpoint_app::{AppError, Events, backup, expire};
+use everpoint_app::{AppError, Event, Events, backup, expire};
 use everpoint_core::FailureClass;
-use everpoint_engine::StopFlag;
+use everpoint_engine::{CheckLine, CheckState, StopFlag};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
@@ -87,7 +87,7 @@ pub(crate) fn run(
             if report.ok {
                 return Ok(json(&report));
             }
-            let wrong = report.lines.iter().find(|line| line.state == everpoint_engine::CheckState::Error);
+            let wrong = report.lines.iter().find(|line| line.state == CheckState::Error);
             let (text, hint) = wrong.map_or_else(Default::default, |line| {
                 (format!("{}: {}", line.name, line.message), line.hint.clone())
             });
@@ -106,6 +106,7 @@ fn take_backup(
     stop: &StopFlag,
     events: &dyn Events,
 ) -> Result<Value, AppError> {
+    make_room(opened, stop, events)?;
     let mut request = backup_command::request(session, opened, order.mode, stop.clone());
     request.labels.clone_from(&order.labels);
     let report = backup::run(&opened.context, &request, events)?;
@@ -124,6 +125,29 @@ fn take_backup(
         "the backup {} is kept and marked; look into the files that `everpoint list` names",
         report.label
     )))
+}
+
+/// Where there is too little room, what the policy does not keep goes first; what it keeps never does.
+fn make_room(opened: &Opened, stop: &StopFlag, events: &dyn Events) -> Result<(), AppError> {
+    let Some(wrong) = too_little_room(opened) else { return Ok(()) };
+    events.emit(Event::Warning(format!("{}; letting go what the policy does not keep", wrong.message)));
+    let mut request = expire_command::request(opened, stop.clone());
+    request.grace = std::time::Duration::ZERO;
+    expire::run(&opened.context, &request, events)?;
+    match too_little_room(opened) {
+        None => Ok(()),
+        Some(wrong) => {
+            let object = &opened.context.name;
+            let error =
+                AppError::new("backup.no_room", FailureClass::Failed, "back up", object, wrong.message);
+            Err(error.hint(wrong.hint.unwrap_or_default()))
+        }
+    }
+}
+
+fn too_little_room(opened: &Opened) -> Option<CheckLine> {
+    let lines = check_command::report(opened).lines;
+    lines.into_iter().find(|line| line.name == "space" && line.state == CheckState::Error)
 }
 
 fn json(report: &impl serde::Serialize) -> Value {
