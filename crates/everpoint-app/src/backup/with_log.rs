@@ -46,8 +46,10 @@ pub(super) fn backup(
 ) -> Result<BackupEnd, AppError> {
     let stop_log = StopFlag::default();
     std::thread::scope(|scope| {
-        let log = scope
-            .spawn(|| capture::during_backup(context, identity, server, &request.slot, &stop_log, events));
+        let log = scope.spawn(|| {
+            let begun = || image.begun().map(|begin| (begin.timeline, begin.start));
+            capture::during_backup(context, identity, server, &request.slot, &stop_log, &begun, events)
+        });
         let result = context.engine.backup(options, image).map_err(AppError::from).and_then(|end| {
             let start = image.begun().map_or(end.stop, |begin| begin.start);
             events.emit(Event::Step(format!("waiting for the log up to {}", crate::text::lsn(end.stop))));

@@ -89,7 +89,8 @@ pub fn run(
 }
 
 /// Captures beside a backup what the backup needs, until stopped: nothing if a capture of the cluster runs already. Holds
-/// the log by a slot that goes with the connection; `slot` is the name of the lasting one, which is left alone.
+/// the log by a slot that goes with the connection; `slot` is the name of the lasting one, which is left alone. `begun` says
+/// where the backup's own log begins, once it is known.
 ///
 /// # Errors
 /// As [`run`].
@@ -99,6 +100,7 @@ pub fn during_backup(
     server: &ServerIdentity,
     slot: &str,
     stop: &StopFlag,
+    begun: &dyn Fn() -> Option<(u32, LogOffset)>,
     events: &dyn Events,
 ) -> Result<(), AppError> {
     let lease = match hold(context, BESIDE_BACKUP) {
@@ -109,7 +111,7 @@ pub fn during_backup(
     tracing::debug!(slot, "no capture runs: the backup takes its log by itself");
     let mut job = Job::new(context, server, stop.clone(), events)?;
     (job.lease, job.holder) = (Some(lease), BESIDE_BACKUP);
-    job.refuse_gaps = true;
+    (job.refuse_gaps, job.begun) = (true, Some(begun));
     let resume = LogWriter::resume_point(&context.cluster, identity, server.segment_size)?;
     job.from = resume.filter(|(timeline, position)| {
         *timeline == server.timeline
@@ -192,6 +194,8 @@ struct Job<'a> {
     holder: &'static str,
     /// Begin where the server can, rather than record a gap.
     refuse_gaps: bool,
+    /// Where the log begins that is needed at least, once that is known; asked once.
+    begun: Option<&'a dyn Fn() -> Option<(u32, LogOffset)>>,
 }
 
 impl<'a> Job<'a> {
@@ -214,6 +218,7 @@ impl<'a> Job<'a> {
             lease: None,
             holder: LASTING,
             refuse_gaps: false,
+            begun: None,
         })
     }
 
@@ -232,7 +237,10 @@ impl<'a> Job<'a> {
             if matches!(error.code, GAP_REFUSED | "capture.position") && self.from.is_some() {
                 self.events.emit(Event::Warning(format!("{error}; going on where the server can")));
                 self.writer.abandon();
-                self.from = None;
+                // The server's current segment may lie behind the start of a backup that has begun meanwhile.
+                self.from = self.begun.take().and_then(|begun| begun()).map(|(timeline, start)| {
+                    (timeline, LogOffset(start.0 - start.0 % self.writer.segment_size()))
+                });
                 continue;
             }
             if once || !will_pass(&error) {

@@ -130,9 +130,10 @@ fn a_backup_takes_its_own_log_only_if_nobody_else_does() {
     let (identity, _) = context.cluster.identity_for(SYSTEM, 150_000, 1 << 20, false).unwrap();
     let stop = StopFlag::default();
     std::thread::scope(|scope| {
-        let beside = scope.spawn(|| during_backup(&context, identity, &server, "slot", &stop, &Quiet));
+        let beside =
+            scope.spawn(|| during_backup(&context, identity, &server, "slot", &stop, &|| None, &Quiet));
         wait("the log", &|| engine.server().acknowledged >= log.end());
-        during_backup(&context, identity, &server, "slot", &stop, &Quiet).unwrap();
+        during_backup(&context, identity, &server, "slot", &stop, &|| None, &Quiet).unwrap();
         stop.stop();
         beside.join().unwrap().unwrap();
     });
