@@ -14,6 +14,7 @@ use everpoint_app::{AppError, ClusterContext};
 use everpoint_core::FailureClass;
 use everpoint_repo::Repository;
 use everpoint_store::Store;
+use jiff::tz::TimeZone;
 
 use crate::cli::Global;
 use crate::config::mistake::nearest;
@@ -217,6 +218,11 @@ impl Session {
         let general = self.config.get().map(|config| config.retention.clone()).unwrap_or_default();
         let of_repository = repository.retention.clone().within_wider(&general);
         cluster.map(|cluster| cluster.retention.clone()).unwrap_or_default().within_wider(&of_repository)
+    }
+
+    /// The zone of schedules and of the hours by which bundles are named.
+    pub(crate) fn zone(&self) -> TimeZone {
+        self.config.get().map_or(TimeZone::UTC, |config| config.schedules.zone.clone())
     }
 
     /// Whether a configuration was needed and read.

@@ -3,6 +3,7 @@
 mod backups;
 mod bundles;
 mod crash;
+mod expiry;
 mod leases;
 mod logs;
 mod offsite;

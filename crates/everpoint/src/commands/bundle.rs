@@ -18,12 +18,8 @@ use crate::signal::stop_flag;
 
 pub(crate) fn run(session: &Session, arguments: &Bundle) -> Result<Done, AppError> {
     let opened = session.cluster(&arguments.cluster)?;
-    let request = BundleRequest {
-        close: arguments.close,
-        zone: opened.retention.zone(),
-        list: true,
-        stop: stop_flag(),
-    };
+    let request =
+        BundleRequest { close: arguments.close, zone: session.zone(), list: true, stop: stop_flag() };
     let report = {
         let progress = session.progress();
         bundle::run(&opened.context, &request, &progress)?

@@ -134,7 +134,6 @@ impl Config {
         });
         let otel =
             read_table(&mut top, "otel", &mut mistakes, |section| OtelConfig::read(section, variables));
-        let retention = Retention::read(&mut top);
         let mut section = top.table("schedule");
         let schedules = Schedules::read(section.as_mut(), variables).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
@@ -142,6 +141,7 @@ impl Config {
         });
         mistakes.extend(section.into_iter().flat_map(Section::finish));
         let serve = read_table(&mut top, "serve", &mut mistakes, |section| ServeConfig::read(section, &base));
+        let retention = Retention::read(&mut top).for_all(variables, &schedules.zone, &mut mistakes);
         mistakes.extend(top.finish());
         let path = path.to_owned();
         let config =

@@ -6,8 +6,14 @@ use everpoint_app::expire::GRACE;
 use everpoint_core::RetentionPolicy;
 use jiff::tz::TimeZone;
 
+use super::Variables;
 use super::mistake::Mistake;
 use super::section::Section;
+
+/// Most days, and most backups of a kind.
+const LONGEST: u32 = 100_000;
+/// Seconds of a day.
+const DAY: u64 = 86_400;
 
 /// What one table says; what it does not say is taken from the next wider one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,7 +36,8 @@ impl Retention {
         let Some(mut table) = section.table("retention") else {
             return Self::default();
         };
-        let mut count = |key| table.number(key, 0..=100_000).and_then(|number| u32::try_from(number).ok());
+        let mut count =
+            |key| table.number(key, 0..=u64::from(LONGEST)).and_then(|number| u32::try_from(number).ok());
         let found = Self {
             last: count("last"),
             daily: count("daily"),
@@ -45,6 +52,29 @@ impl Retention {
         };
         table.finish().into_iter().for_each(|mistake| section.mistake(mistake));
         found
+    }
+
+    /// What this says, and where it says nothing, what the variables of the container world say, and the zone of schedules.
+    pub(super) fn for_all(
+        mut self,
+        variables: Variables<'_>,
+        zone: &TimeZone,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Self {
+        let mut days = |name: &str| -> Option<u32> {
+            let text = variables(name).filter(|text| !text.trim().is_empty())?;
+            let days = text.trim().parse().ok().filter(|days| *days <= LONGEST);
+            if days.is_none() {
+                let message = format!("{name} is \"{text}\", not a number of days");
+                mistakes.push(Mistake::new(0..0, message).hint("write it like 14"));
+            }
+            days
+        };
+        let (log, snapshots) = (days("WAL_RETENTION_DAYS"), days("SNAPSHOT_RETENTION_DAYS"));
+        self.window_days = self.window_days.or(log);
+        self.within = self.within.or(snapshots.map(|days| Duration::from_secs(u64::from(days) * DAY)));
+        self.zone.get_or_insert_with(|| zone.clone());
+        self
     }
 
     /// What this says, and `wider` where this says nothing.
@@ -86,8 +116,8 @@ impl Retention {
         self.grace.unwrap_or(GRACE)
     }
 
-    /// Where days begin, and the hours by which bundles are named.
-    pub(crate) fn zone(&self) -> TimeZone {
+    /// Where days begin.
+    fn zone(&self) -> TimeZone {
         self.zone.clone().unwrap_or(TimeZone::UTC)
     }
 }
@@ -100,6 +130,71 @@ fn read_zone(table: &mut Section<'_>) -> Option<TimeZone> {
             let message = format!("no time zone `{}` is known here", name.value);
             table.mistake(Mistake::new(name.at, message).hint("write it like Europe/Berlin or UTC"));
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    const FILE: &str = r#"
+[repository.local]
+url = "/x"
+[repository.local.retention]
+weekly = 12
+[cluster.shop]
+postgres = "postgres://db1/postgres"
+[cluster.shop.retention]
+monthly = 84
+within = "2d"
+[retention]
+weekly = 1
+window_days = 30
+[schedule]
+zone = "Europe/Berlin"
+"#;
+
+    fn parse(file: &str, variable: (&str, &str)) -> Result<Config, Vec<Mistake>> {
+        let variables = |name: &str| (name == variable.0).then(|| variable.1.to_owned());
+        Config::parse(file, Path::new("/etc/everpoint.toml"), &variables)
+    }
+
+    #[test]
+    fn what_stands_nearer_to_a_cluster_counts() {
+        let config = parse(FILE, ("", "")).unwrap();
+        let of_repository = config.repositories["local"].retention.clone().within_wider(&config.retention);
+        let policy = config.clusters["shop"].retention.clone().within_wider(&of_repository).policy();
+        let expected = RetentionPolicy {
+            within: Some(2 * 86_400 * 1_000_000),
+            weekly: 12,
+            monthly: 84,
+            window_days: 30,
+            zone: TimeZone::get("Europe/Berlin").unwrap(),
+            ..RetentionPolicy::default()
+        };
+        assert_eq!(policy, expected);
+    }
+
+    #[test]
+    fn variables_of_containers_come_after_the_file() {
+        let days = |file, value| {
+            parse(file, ("WAL_RETENTION_DAYS", value)).map(|config| config.retention.policy().window_days)
+        };
+        assert_eq!(days(FILE, "3").unwrap(), 30);
+        assert_eq!(days("", "3").unwrap(), 3);
+        assert!(days("", "many").is_err());
+        let snapshots = parse("", ("SNAPSHOT_RETENTION_DAYS", "2")).unwrap();
+        assert_eq!(snapshots.retention.policy().within, Some(2 * 86_400 * 1_000_000));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for bad in ["weekly = -1", "within = \"2\"", "zone = \"Atlantis\"", "hourly = 3"] {
+            assert!(parse(&format!("[retention]\n{bad}\n"), ("", "")).is_err(), "{bad}");
         }
     }
 }
