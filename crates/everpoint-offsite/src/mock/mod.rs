@@ -79,8 +79,9 @@ impl MockServer {
     /// # Errors
     /// If the directory can't be made or read, or the address can't be listened on.
     pub fn start(options: &MockOptions) -> io::Result<Self> {
-        let shared = Arc::new(service::Service::open(options)?);
+        // First, so that a mock that can't listen makes no directory.
         let listener = TcpListener::bind(options.listen)?;
+        let shared = Arc::new(service::Service::open(options)?);
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
