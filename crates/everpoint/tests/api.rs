@@ -134,6 +134,12 @@ fn what_is_asked_over_http_happens_to_the_database() {
     let plan = || served.try_get("/api/v1/clusters/shop/restore-plan?to=name%3Abefore+release").unwrap();
     served.wait_until("the restore point", || plan()["shortfall"].is_null());
     assert!(plan()["backup"].is_string());
+    let label = report["label"].as_str().unwrap();
+    let (status, held) =
+        served.post(&format!("/api/v1/clusters/shop/backups/{label}/hold"), &serde_json::json!({}));
+    assert_eq!((status, &held["held"]), (200, &Value::Bool(true)), "{held}");
+    let expiry = served.try_get("/api/v1/clusters/shop/expire-plan").unwrap();
+    assert!(expiry["kept"].as_array().unwrap().iter().any(|kept| kept["label"] == label), "{expiry}");
     let strategy = served.try_get("/backup/strategy").unwrap();
     assert_eq!(strategy["schedules"]["backup"], "0 2 * * *");
     served.end();

@@ -16,6 +16,8 @@ pub(crate) enum Ask {
     Backup { cluster: String, mode: BackupMode, labels: BTreeMap<String, String> },
     /// The hours of log that are complete are joined.
     Bundle { cluster: String },
+    /// What the policy does not keep goes.
+    Expire { cluster: String },
 }
 
 /// Which jobs are wanted.

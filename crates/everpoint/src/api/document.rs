@@ -86,7 +86,11 @@ fn parts(path: &'static str) -> impl Iterator<Item = &'static str> {
 }
 
 fn path_parameter(name: &'static str) -> Value {
-    let schema = if name == "id" { "JobId" } else { "Name" };
+    let schema = match name {
+        "id" => "JobId",
+        "label" => "Label",
+        _ => "Name",
+    };
     json!({"name": name, "in": "path", "required": true, "schema": reference(schema)})
 }
 
@@ -142,7 +146,7 @@ const fn meaning(status: u16) -> &'static str {
         400 => "The request can't be understood",
         401 => "No token, or one that is not valid",
         403 => "The token does not allow it",
-        404 => "There is no such cluster or job",
+        404 => "There is no such cluster, backup or job",
         408 => "The request does not arrive",
         409 => "It can't be done now: it runs already, or was not confirmed",
         413 => "The body is too large",

@@ -32,7 +32,7 @@ fn is_label(text: &str) -> bool {
 
 /// `2026-01-29T14:30:00.5+01:00`, with `T` or a space, up to six digits after the point, `Z` or an offset. Whether that
 /// day exists is another question.
-fn is_time(text: &str) -> bool {
+pub(crate) fn is_time(text: &str) -> bool {
     let Some((clock, rest)) = text.split_at_checked(19) else {
         return false;
     };

@@ -5,7 +5,7 @@ use crate::config::api::Scope;
 use super::Api;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
-use super::handlers::{backups, clusters, health, jobs};
+use super::handlers::{backups, clusters, health, jobs, keeping};
 
 /// Method of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +209,54 @@ pub(crate) static ROUTES: &[Route] = &[
             "Join the hours of log that are complete",
             "",
             backups::bundle,
+        )
+    },
+    Route {
+        refuses: &[404],
+        ..look(
+            "/api/v1/clusters/{cluster}/expire-plan",
+            "expirePlan",
+            "What the policy would let go, and what stays and why; nothing is removed",
+            "Expiry",
+            keeping::plan,
+        )
+    },
+    Route {
+        verb: Verb::Post,
+        guard: OPERATE,
+        gives: (202, "Jobs"),
+        refuses: &[404, 409],
+        ..look(
+            "/api/v1/clusters/{cluster}/expire",
+            "expire",
+            "Let go what the policy does not keep",
+            "",
+            backups::expire,
+        )
+    },
+    Route {
+        verb: Verb::Post,
+        guard: OPERATE,
+        body: Some("HoldRequest"),
+        refuses: &[404, 409],
+        ..look(
+            "/api/v1/clusters/{cluster}/backups/{label}/hold",
+            "hold",
+            "Keep a backup whatever the policy says",
+            "Hold",
+            keeping::hold,
+        )
+    },
+    Route {
+        verb: Verb::Post,
+        guard: OPERATE,
+        refuses: &[404],
+        ..look(
+            "/api/v1/clusters/{cluster}/backups/{label}/release",
+            "release",
+            "End the hold of a backup",
+            "Hold",
+            keeping::release,
         )
     },
     look("/api/v1/alerts", "alerts", "What is wrong now", "Alerts", jobs::alerts),

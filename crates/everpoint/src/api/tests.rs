@@ -179,7 +179,7 @@ fn every_endpoint_is_in_the_document_and_nothing_else() {
     routed.sort();
     assert_eq!(documented, routed);
     for (path, verb) in documented {
-        let path = path.replace("{cluster}", "shop").replace("{id}", "7");
+        let path = path.replace("{cluster}", "shop").replace("{id}", "7").replace("{label}", "none");
         let got = served.ask(&verb, &path, Some(ADMIN), None);
         assert!(
             !matches!(got.code_if_error().as_str(), "api.not_found" | "api.method"),
@@ -221,7 +221,7 @@ fn the_document_holds_together() {
 fn every_endpoint_asks_for_the_token_that_it_should() {
     let served = serve(true);
     for route in ROUTES {
-        let path = route.path.replace("{cluster}", "shop").replace("{id}", "7");
+        let path = route.path.replace("{cluster}", "shop").replace("{id}", "7").replace("{label}", "none");
         let status = |token| served.ask(route.verb.word(), &path, token, None).status;
         match route.guard {
             Guard::Open => assert_eq!(status(None), 200, "{path}"),

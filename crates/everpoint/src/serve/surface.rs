@@ -64,6 +64,7 @@ impl Daemon for View {
                 Order { mode, labels, ..Order::new(Kind::Backup, &cluster) }
             }
             Ask::Bundle { cluster } => Order::new(Kind::Bundle, &cluster),
+            Ask::Expire { cluster } => Order::new(Kind::Expire, &cluster),
         };
         let id = self.runner.start(order, text::now())?;
         let gone =

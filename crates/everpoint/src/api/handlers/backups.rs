@@ -30,11 +30,20 @@ pub(crate) fn snapshot(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
     Answer::with(202, &super::jobs::Jobs { jobs })
 }
 
-pub(crate) fn bundle(api: &Api, call: Call) -> Result<Answer, Refusal> {
+/// Starts a job for the cluster that the path names.
+fn start(api: &Api, call: Call, ask: impl FnOnce(String) -> Ask) -> Result<Answer, Refusal> {
     let cluster = call.part("cluster").to_owned();
     call.finish()?;
     let cluster = api.daemon.session().config()?.cluster(&cluster)?.name.clone();
-    Answer::with(202, &super::jobs::Jobs { jobs: vec![api.daemon.ask(Ask::Bundle { cluster })?] })
+    Answer::with(202, &super::jobs::Jobs { jobs: vec![api.daemon.ask(ask(cluster))?] })
+}
+
+pub(crate) fn bundle(api: &Api, call: Call) -> Result<Answer, Refusal> {
+    start(api, call, |cluster| Ask::Bundle { cluster })
+}
+
+pub(crate) fn expire(api: &Api, call: Call) -> Result<Answer, Refusal> {
+    start(api, call, |cluster| Ask::Expire { cluster })
 }
 
 pub(crate) fn strategy(api: &Api, call: Call) -> Result<Answer, Refusal> {

@@ -59,7 +59,7 @@ pub(crate) fn check(api: &Api, call: Call) -> Result<Answer, Refusal> {
 }
 
 /// The cluster that the path names.
-fn of_path(session: &Session, name: &str) -> Result<Opened, Refusal> {
+pub(super) fn of_path(session: &Session, name: &str) -> Result<Opened, Refusal> {
     session.config()?.cluster(name)?;
     Ok(session.cluster(name)?)
 }

@@ -4,6 +4,7 @@ pub(crate) mod backups;
 pub(crate) mod clusters;
 pub(crate) mod health;
 pub(crate) mod jobs;
+pub(crate) mod keeping;
 
 use crate::config::valid_name;
 
