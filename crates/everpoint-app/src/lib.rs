@@ -24,6 +24,7 @@ pub mod lineage;
 pub mod list;
 pub mod log_file;
 pub mod log_writer;
+pub mod offsite;
 pub mod prefetch;
 pub mod reading;
 pub mod restore;
