@@ -26,6 +26,7 @@ demo: build
 
 COUNT ?= 20
 KILLS ?= 50
+SCHEDULES ?= 1000
 VERSIONS ?= 13,15,18
 
 torture: build
@@ -34,6 +35,7 @@ torture: build
 	  exactness --count $(COUNT) --version $(VERSIONS) --binary $(CURDIR)/target/release/everpoint
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
 	  kill9 --count $(KILLS) --version 15 --capture stream,archive,none --binary $(CURDIR)/target/release/everpoint
+	EVERPOINT_BUDGET_SCHEDULES=$(SCHEDULES) cargo test --release --locked -p everpoint-app --test offsite_budget
 
 bench: build
 	@scripts/install-test-servers 15 18
