@@ -8,21 +8,24 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use jiff::fmt::rfc2822::DateTimeParser;
-use reqwest::blocking::{Body, Client, ClientBuilder, RequestBuilder, Response};
+use reqwest::blocking::{Client, ClientBuilder, RequestBuilder, Response};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{StatusCode, redirect};
+use reqwest::{Method, StatusCode, redirect};
 use serde::Deserialize;
 
+use crate::upload::{Upload, upload};
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt, template};
 
 /// A connection stands within this time, TLS included, or the request is not sent.
-const CONNECT: Duration = Duration::from_secs(20);
+pub(crate) const CONNECT: Duration = Duration::from_secs(20);
 /// Answers to small questions.
 const ASK: Duration = Duration::from_secs(60);
 /// Bytes of an answer that are read for its meaning.
 const ANSWER: u64 = 4 << 20;
 /// Bytes of an answer that are shown.
-const SHOWN: usize = 300;
+pub(crate) const SHOWN: usize = 300;
+/// How the program names itself.
+pub(crate) const USER_AGENT: &str = concat!("everpoint/", env!("CARGO_PKG_VERSION"));
 
 /// How a file is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,6 +90,7 @@ impl HttpOptions {
 pub struct HttpProvider {
     options: HttpOptions,
     client: Client,
+    headers: HeaderMap,
     place: String,
 }
 
@@ -116,8 +120,9 @@ impl HttpProvider {
             value.set_sensitive(true);
             headers.append(known, value);
         }
-        let client = client().default_headers(headers).build().map_err(|error| usage(chain(&error)))?;
-        Ok(Self { options, client, place })
+        let client =
+            client().default_headers(headers.clone()).build().map_err(|error| usage(chain(&error)))?;
+        Ok(Self { options, client, headers, place })
     }
 
     fn get(&self, operation: &'static str, url: &str, timeout: Duration) -> Result<Response, ProviderError> {
@@ -140,7 +145,7 @@ pub(crate) fn client() -> ClientBuilder {
         .retry(reqwest::retry::never())
         .pool_max_idle_per_host(0)
         .http1_only()
-        .user_agent(concat!("everpoint/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT)
 }
 
 /// An address without what may be secret: user, password, query, fragment.
@@ -174,7 +179,7 @@ pub(crate) fn one_request(
 }
 
 /// Before a connection stood, and before there was a request, nothing can have been sent.
-fn broken(operation: &'static str, object: &str, error: reqwest::Error) -> ProviderError {
+pub(crate) fn broken(operation: &'static str, object: &str, error: reqwest::Error) -> ProviderError {
     // Its address may hold a signature.
     let error = error.without_url();
     let text = chain(&error);
@@ -187,7 +192,7 @@ fn broken(operation: &'static str, object: &str, error: reqwest::Error) -> Provi
     ProviderError::new(operation, object, ProviderErrorKind::Failed).cause(text)
 }
 
-fn kind(status: StatusCode) -> ProviderErrorKind {
+pub(crate) fn kind(status: StatusCode) -> ProviderErrorKind {
     match status {
         StatusCode::TOO_MANY_REQUESTS => ProviderErrorKind::NoCallLeft,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ProviderErrorKind::Denied,
@@ -202,7 +207,12 @@ fn answer(status: StatusCode, response: Response) -> String {
     let mut bytes = Vec::new();
     // What can't be read of an answer that is a failure anyway changes nothing.
     let _ = response.take(SHOWN as u64).read_to_end(&mut bytes);
-    let said: String = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).collect();
+    said(status, &bytes)
+}
+
+/// A status and the beginning of what was said, without what a terminal would obey.
+pub(crate) fn said(status: StatusCode, bytes: &[u8]) -> String {
+    let said: String = String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).collect();
     format!("it answered {status}: {said}").trim_end_matches([':', ' ']).to_owned()
 }
 
@@ -222,11 +232,6 @@ fn chain(error: &reqwest::Error) -> String {
 pub(crate) fn date(headers: &HeaderMap) -> Option<i64> {
     let text = headers.get(header::DATE)?.to_str().ok()?;
     Some(DateTimeParser::new().parse_timestamp(text).ok()?.as_microsecond())
-}
-
-/// The body of a request with its length.
-pub(crate) fn sized(body: Box<dyn Read + Send>, size: u64) -> Body {
-    Body::sized(body, size)
 }
 
 /// Copies an answer's body; a body that is shorter than it said is an error of reading.
@@ -273,21 +278,18 @@ impl Provider for HttpProvider {
 
     fn upload(&self, name: &str, size: u64, body: Box<dyn Read + Send>) -> Result<Receipt, ProviderError> {
         let url = template::in_url(&self.options.url, name);
-        let mut request = match self.options.method {
-            HttpMethod::Put => self.client.put(&url),
-            HttpMethod::Post => self.client.post(&url),
+        let method = match self.options.method {
+            HttpMethod::Put => Method::PUT,
+            HttpMethod::Post => Method::POST,
         };
+        let mut headers = self.headers.clone();
         if url == self.options.url && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
             // The address does not tell the name.
-            let said = format!("attachment; filename=\"{name}\"");
-            request = request.header(header::CONTENT_DISPOSITION, said);
+            let said = HeaderValue::try_from(format!("attachment; filename=\"{name}\""));
+            said.into_iter().for_each(|said| drop(headers.insert(header::CONTENT_DISPOSITION, said)));
         }
-        let request = request
-            .header(header::CONTENT_TYPE, "application/octet-stream")
-            .timeout(self.options.timeout)
-            .body(sized(body, size));
-        let response = one_request("upload to", &shown(&url), request)?;
-        Ok(Receipt { provider_date: date(response.headers()), url: Some(shown(&url)) })
+        let object = shown(&url);
+        upload(&object, Upload { method, url, headers, timeout: self.options.timeout }, size, body)
     }
 
     fn download(&self, name: &str, into: &mut dyn Write) -> Result<u64, ProviderError> {

@@ -12,6 +12,7 @@ pub mod mock;
 mod provider;
 mod s3;
 mod template;
+mod upload;
 
 pub use command::{CommandOptions, CommandProvider};
 pub use error::{ProviderError, ProviderErrorKind, code};

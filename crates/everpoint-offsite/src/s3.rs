@@ -3,13 +3,15 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use reqwest::Method;
 use reqwest::Url;
 use reqwest::blocking::Client;
-use reqwest::header;
+use reqwest::header::HeaderMap;
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 
-use crate::http::{client, date, one_request, save, shown, sized};
+use crate::http::{client, one_request, save, shown};
+use crate::upload::{Upload, upload};
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt};
 
 /// A signed address can be used for this long: longer than a connection may take.
@@ -129,14 +131,9 @@ impl Provider for S3Provider {
             let cause = "S3 takes at most 5 GiB in one request: set limit = \"5GiB\"";
             return Err(ProviderError::new("upload", object, ProviderErrorKind::Full).unsent().cause(cause));
         }
-        let request = self
-            .client
-            .put(url)
-            .header(header::CONTENT_TYPE, "application/octet-stream")
-            .timeout(self.options.timeout)
-            .body(sized(body, size));
-        let response = one_request("upload to", &object, request)?;
-        Ok(Receipt { provider_date: date(response.headers()), url: Some(object) })
+        let headers = HeaderMap::new();
+        let request = Upload { method: Method::PUT, url: url.into(), headers, timeout: self.options.timeout };
+        upload(&object, request, size, body)
     }
 
     fn download(&self, name: &str, into: &mut dyn Write) -> Result<u64, ProviderError> {
