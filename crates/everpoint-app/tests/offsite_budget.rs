@@ -4,7 +4,7 @@
 //! The calls are real requests to the mock, which counts by its own clock whatever becomes of them. A crash is a store
 //! that fails for good at some step, after which the daemon can do nothing more.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
