@@ -25,6 +25,7 @@ pub mod list;
 pub mod log_file;
 pub mod log_writer;
 pub mod offsite;
+pub mod package;
 pub mod prefetch;
 pub mod reading;
 pub mod restore;

@@ -54,18 +54,39 @@ pub struct PackagedCluster {
     pub name: String,
     /// Its engine.
     pub engine: String,
-    /// Version of the server.
-    pub server_version: u32,
-    /// Its system identifier.
-    pub system_identifier: String,
-    /// Bytes of a log segment.
-    pub segment_size: u64,
+    /// The servers that it was, oldest first: a server made anew under the same name is another one.
+    pub identities: Vec<PackagedIdentity>,
     /// The base image in it; `None`: only log.
     #[serde(default)]
     pub base: Option<PackagedBase>,
     /// The log in it, a parent before the branches that forked from it.
     pub log: Vec<PackagedLog>,
-    /// Directories of [`Self::log`] from which a replay to the newest moment takes its segments, the newest branch first.
+    /// How its newest moment is reached; `None`: not from this package alone.
+    #[serde(default)]
+    pub newest: Option<PackagedTarget>,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackagedIdentity {
+    /// Number, by which log and images name it.
+    pub number: u32,
+    /// Its system identifier.
+    pub system_identifier: String,
+    /// Version of the server.
+    pub server_version: u32,
+    /// Bytes of a log segment.
+    pub segment_size: u64,
+}
+
+/// The newest moment of a cluster in a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackagedTarget {
+    /// Start of the last record to replay.
+    pub record: u64,
+    /// Timeline to follow.
+    pub timeline: u32,
+    /// Directories of [`PackagedCluster::log`] from which the segments are taken, the newest branch first.
     pub path: Vec<String>,
 }
 
@@ -83,6 +104,8 @@ pub struct PackagedBase {
 pub struct PackagedLog {
     /// Directory of its files in the package.
     pub directory: String,
+    /// Number of its server.
+    pub identity: u32,
     /// The branch, as the repository names it.
     pub branch: String,
     /// Its timeline.

@@ -72,6 +72,7 @@ fn dispatch(session: &Session, command: Command) -> Result<Done, AppError> {
         Command::Serve => crate::serve::run(session),
         Command::Adopt(arguments) => commands::adopt::run(session, &arguments),
         Command::RestorePoint(arguments) => commands::restore_point::run(session, &arguments),
+        Command::Offsite(arguments) => commands::offsite::run(session, &arguments),
         Command::Key(arguments) => commands::key::run(session, &arguments),
         Command::MockOffsite(arguments) => commands::mock_offsite::run(arguments),
         Command::Completion { shell } => commands::completion::run(shell),

@@ -4,6 +4,7 @@
 mod engine;
 mod fetch;
 pub(crate) mod key;
+mod package;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::render::note;
 use crate::render::progress::{Progress, Style};
 
 pub(crate) use fetch::{fetch_program, leading_arguments};
+pub(crate) use package::Temporary;
 
 /// One call of the program.
 pub(crate) struct Session {

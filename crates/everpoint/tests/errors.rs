@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 22] = [
+const AREAS: [&str; 23] = [
     "alerts",
     "api",
     "archive",
@@ -19,6 +19,7 @@ const AREAS: [&str; 22] = [
     "key",
     "log",
     "offsite",
+    "package",
     "pg",
     "protect",
     "repo",

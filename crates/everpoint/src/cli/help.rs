@@ -147,6 +147,24 @@ another machine), then run this.
 Example:
   everpoint key confirm";
 
+pub(super) const OFFSITE: &str = "\
+Examples:
+  everpoint offsite pack --directory /mnt/usb
+  everpoint offsite unpack PACKAGE /restore";
+
+pub(super) const OFFSITE_PACK: &str = "\
+The file holds for each cluster the newest base image and the log from its start to now. Debian's age, tar, zstd and
+PostgreSQL are enough to restore it: RESTORE.md in it says how.
+
+Examples:
+  everpoint offsite pack --directory /mnt/usb
+  everpoint offsite pack --recipient age1… --limit 50000000000";
+
+pub(super) const OFFSITE_UNPACK: &str = "\
+Examples:
+  everpoint --key-file /etc/everpoint/key offsite unpack everpoint-4f2a91c0-20260129T030000Z.tar.age /restore
+  everpoint offsite unpack PACKAGE /restore --identity identity.txt";
+
 pub(super) const KEY_AGE: &str = "\
 Daily packages are encrypted to this identity unless the configuration names other recipients. Whoever has it can read
 them: keep it as you keep the key. It stays the same as long as the key does.

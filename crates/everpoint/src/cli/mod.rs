@@ -1,14 +1,18 @@
 //! The command line: names and arguments that users and scripts rely on.
 
 mod help;
+mod key;
 mod mock_offsite;
+mod offsite;
 mod pairs;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use key::{Key, KeyAge, KeyConfirm, KeyRotate};
 pub(crate) use mock_offsite::MockOffsite;
+pub(crate) use offsite::{Offsite, OffsitePack, OffsiteUnpack};
 use pairs::{parse_label, parse_map};
 
 /// Continuous backup and point-in-time recovery for PostgreSQL.
@@ -110,6 +114,9 @@ pub(crate) enum Command {
     /// Run a service that takes one call a day: to try the daily package against
     #[command(after_help = help::MOCK_OFFSITE)]
     MockOffsite(MockOffsite),
+    /// Daily packages: one file that restores every cluster
+    #[command(subcommand, after_help = help::OFFSITE)]
+    Offsite(Offsite),
     /// Print a completion script for a shell
     #[command(after_help = help::COMPLETION)]
     Completion {
@@ -318,6 +325,12 @@ pub(crate) struct Restore {
     /// Start PostgreSQL on the directory, follow the replay, return when it accepts connections
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) start: bool,
+    /// Restore from daily packages instead of the repository; several in a row reach any second between them
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) package: Vec<PathBuf>,
+    /// Age identity that opens the packages [default: that of the key]
+    #[arg(long, value_name = "FILE", requires = "package")]
+    pub(crate) identity: Option<PathBuf>,
     /// TCP port for --start [default: a free one]
     #[arg(long, value_name = "PORT", requires = "start")]
     pub(crate) port: Option<u16>,
@@ -337,48 +350,4 @@ pub(crate) struct RestorePoint {
     pub(crate) cluster: String,
     /// Name of the restore point
     pub(crate) name: String,
-}
-
-/// What to do with a key.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum Key {
-    /// Give a repository a new key; nothing is rewritten
-    #[command(after_help = help::KEY_ROTATE)]
-    Rotate(KeyRotate),
-    /// Say that the key is stored in a second place: `check` then stops asking
-    #[command(after_help = help::KEY_CONFIRM)]
-    Confirm(KeyConfirm),
-    /// Print the age identity of the key, with which `age` opens daily packages
-    #[command(after_help = help::KEY_AGE)]
-    Age(KeyAge),
-}
-
-/// Arguments of `key age`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct KeyAge {
-    /// Name of the repository [default: the only one; none is needed with --key-file]
-    pub(crate) repository: Option<String>,
-    /// Print only the recipient, which is no secret
-    #[arg(long)]
-    pub(crate) recipient: bool,
-}
-
-/// Arguments of `key rotate`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct KeyRotate {
-    /// Name of the repository [default: the only one]
-    pub(crate) repository: Option<String>,
-    /// File for the new key [default: the configured key_file]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) new_key_file: Option<PathBuf>,
-    /// Let the old key still open the repository
-    #[arg(long)]
-    pub(crate) keep_old: bool,
-}
-
-/// Arguments of `key confirm`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct KeyConfirm {
-    /// Name of the repository [default: the only one]
-    pub(crate) repository: Option<String>,
 }

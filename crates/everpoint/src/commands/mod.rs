@@ -16,6 +16,7 @@ pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod mock_offsite;
+pub(crate) mod offsite;
 pub(crate) mod protect;
 pub(crate) mod restore;
 pub(crate) mod restore_point;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use everpoint_app::AppError;
+use everpoint_app::package::{self, Opening};
 use everpoint_app::restore::{self, PlanReport, RestoreOutcome, RestoreReport, RestoreRequest, StartRequest};
 use everpoint_core::FailureClass;
 use jiff::tz::TimeZone;
@@ -15,23 +16,61 @@ use crate::fetch::FetchService;
 use crate::render::Done;
 use crate::render::number::{seconds, size};
 use crate::render::time::local;
-use crate::session::{Opened, Session, fetch_program};
+use crate::session::{Opened, Session, Temporary, fetch_program};
 use crate::signal::stop_flag;
 use crate::target;
 
 pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppError> {
     let target = target::parse(&arguments.to, &TimeZone::system())?;
-    let opened = session.cluster(&arguments.cluster)?;
+    if arguments.package.is_empty() {
+        let opened = session.cluster(&arguments.cluster)?;
+        return from(session, arguments, target, &opened, false);
+    }
+    let temporary = from_packages(session, &arguments)?;
+    from(session, arguments, target, &temporary.opened, true)
+}
+
+/// Puts the packages into a repository that lives as long as the restore.
+fn from_packages(session: &Session, arguments: &Restore) -> Result<Temporary, AppError> {
+    if session.global.repo.is_some() {
+        let message = "a restore takes either packages or a repository as its source";
+        return Err(AppError::new(
+            "package.and_repo",
+            FailureClass::Usage,
+            "restore",
+            &arguments.cluster,
+            message,
+        )
+        .hint("leave out --repo, or --package"));
+    }
+    let identities = session.package_identities(arguments.identity.as_deref())?;
+    let stop = stop_flag();
+    let openings: Vec<_> =
+        arguments.package.iter().map(|file| Opening { file, identities: &identities, stop: &stop }).collect();
+    let temporary = session.temporary(&arguments.cluster)?;
+    package::import(&temporary.opened.context, &openings, &session.progress())?;
+    Ok(temporary)
+}
+
+/// `short_lived`: the repository is gone when the restored server is started by hand, so the log goes beside the image.
+fn from(
+    session: &Session,
+    arguments: Restore,
+    target: target::Parsed,
+    opened: &Opened,
+    short_lived: bool,
+) -> Result<Done, AppError> {
     let side = if arguments.exclusive { "just before " } else { "" };
     session.say(&format!("target: {side}{}", target.shown));
     let directory = std::path::absolute(&arguments.directory)
         .map_err(|error| AppError::io("find", &arguments.directory, error))?;
-    let stage_log = arguments.stage_log || (!arguments.start && !may_fetch(session, &opened, &directory));
+    let stage_log =
+        short_lived || arguments.stage_log || (!arguments.start && !may_fetch(session, opened, &directory));
     if !arguments.dry_run && !arguments.start && !stage_log {
-        warn_of_access(session, &opened);
+        warn_of_access(session, opened);
     }
     // A server started by root runs as the owner of the directory, who may not read what root may.
-    let as_root = rustix::process::geteuid().is_root() && arguments.start;
+    let as_root = rustix::process::geteuid().is_root() && arguments.start && !stage_log;
     let ahead = session.limits().fetch_ahead.unwrap_or(archive_get::FETCH_AHEAD);
     let service =
         as_root.then(|| FetchService::begin(opened.context.clone(), directory.clone(), ahead)).transpose()?;

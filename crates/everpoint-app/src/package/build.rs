@@ -1,0 +1,392 @@
+//! Makes a package: members in scratch, what fits under the limit, the file, and its verification.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use everpoint_core::package::{ClusterShare, ClusterSize, fit};
+use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Target};
+use everpoint_engine::StopFlag;
+use everpoint_format::manifest::BackupRecord;
+use everpoint_format::package::{
+    INSTRUCTIONS, MANIFEST, POINTS, PackageManifest, PackagedBase, PackagedCluster, PackagedIdentity,
+    PackagedTarget, SUMS, VERSION,
+};
+use serde::Serialize;
+
+use super::log::{LogRequest, MadeLog};
+use super::member::{Made, Sum, Workshop};
+use super::read::Opening;
+use super::{ArrivedBranch, Contents, base, envelope, instructions};
+use crate::facts::{self, Facts};
+use crate::{AppError, ClusterContext, Event, Events, restore_points, text};
+
+/// Bytes that a member takes in the tar beyond its own, at most.
+const TAR_OVERHEAD: u64 = 2048;
+/// Bytes that a member takes in manifest and sums, about.
+const LISTED: u64 = 600;
+/// Bytes of manifest and instructions without members, about.
+const FRONT: u64 = 64 << 10;
+
+/// What to make.
+pub struct BuildRequest {
+    /// Name of the file.
+    pub name: String,
+    /// Directory in which it is made.
+    pub directory: PathBuf,
+    /// To whom it is encrypted.
+    pub recipients: Vec<age::x25519::Recipient>,
+    /// Most bytes that it may have.
+    pub limit: Option<u64>,
+    /// What packages hold that arrived.
+    pub arrived: Contents,
+    /// Opens what was made, so that all of it is read back; without one only the bytes on disk are compared.
+    pub identity: Option<age::x25519::Identity>,
+    /// Asks to stop.
+    pub stop: StopFlag,
+}
+
+/// What of a cluster is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PackagedReport {
+    /// Its name.
+    pub name: String,
+    /// The base image in it.
+    pub base: Option<String>,
+    /// Segments of its log in it.
+    pub segments: usize,
+    /// Last position to which it restores.
+    pub to_lsn: Option<String>,
+    /// The moment of it.
+    pub to_time: Option<String>,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct BuildReport {
+    /// Name of the file.
+    pub name: String,
+    /// Where it lies.
+    pub file: PathBuf,
+    /// Its bytes.
+    pub size: u64,
+    /// SHA-256 of it.
+    pub sha256: String,
+    /// All of it was decrypted and compared; else the bytes on disk were.
+    pub read_back: bool,
+    /// The clusters, by priority.
+    pub clusters: Vec<PackagedReport>,
+    /// What should be in it and is not, in words.
+    pub shortfalls: Vec<String>,
+    /// What it covers, for the ledger.
+    #[serde(skip)]
+    pub contents: Contents,
+}
+
+/// A cluster on its way into the package.
+struct Part<'a> {
+    context: &'a ClusterContext,
+    facts: Facts,
+    identities: Vec<PackagedIdentity>,
+    plan: Option<RestorePlan>,
+    logs: Vec<MadeLog>,
+    base: Option<(BackupRecord, Made)>,
+}
+
+/// Makes the package of these clusters, which stand by priority.
+///
+/// # Errors
+/// If something can't be read, nothing fits under the limit, or what was made does not read back as it should.
+pub fn build(
+    clusters: &[ClusterContext],
+    request: &BuildRequest,
+    events: &dyn Events,
+) -> Result<BuildReport, AppError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&request.directory)
+        .map_err(|error| AppError::io("make", &request.directory, error))?;
+    let scratch = tempfile::Builder::new()
+        .prefix("package-")
+        .tempdir_in(&request.directory)
+        .map_err(|error| AppError::io("make a directory in", &request.directory, error))?;
+    let (mut workshop, mut shortfalls, mut parts) = (Workshop::new(scratch.path()), Vec::new(), Vec::new());
+    for context in clusters {
+        events.emit(Event::Step(format!("packing {}", context.name)));
+        parts.push(part(context, request, &mut workshop, &mut shortfalls)?);
+    }
+    shrink(&mut parts, request.limit, &mut shortfalls)?;
+    let contents = contents(&parts);
+    events.emit(Event::Step(format!("writing {}", request.name)));
+    let made = assemble(&parts, request, &mut workshop, &shortfalls)?;
+    let reports = parts.iter().map(report).collect();
+    let file = request.directory.join(&request.name);
+    let result = seal(&file, request, &made, events);
+    if result.is_err() {
+        // A package that failed its verification must not be taken for one.
+        let _already_gone = std::fs::remove_file(&file);
+    }
+    let (size, sha256) = result?;
+    let read_back = request.identity.is_some();
+    let name = request.name.clone();
+    Ok(BuildReport { name, file, size, sha256, read_back, clusters: reports, shortfalls, contents })
+}
+
+fn part<'a>(
+    context: &'a ClusterContext,
+    request: &BuildRequest,
+    workshop: &mut Workshop,
+    shortfalls: &mut Vec<String>,
+) -> Result<Part<'a>, AppError> {
+    let facts = facts::load(context)?;
+    let newest =
+        RestoreRequest { target: Target::Latest, exclusive: false, timeline: None, skip: Vec::new() };
+    let plan = match facts::plan(context, &facts, &newest)? {
+        Ok(plan) => Some(plan),
+        Err(shortfall) => {
+            shortfalls.push(format!("{}: no base image goes in: {}", context.name, shortfall.reason));
+            None
+        }
+    };
+    let wanted = LogRequest {
+        context,
+        facts: &facts,
+        plan: plan.as_ref(),
+        arrived: &request.arrived,
+        stop: &request.stop,
+    };
+    let logs = wanted.make(workshop)?;
+    let base = match &plan {
+        Some(plan) => {
+            let record = facts::record(&facts, &plan.backup)?.clone();
+            let path = format!("clusters/{}/base.tar.zst", context.name);
+            let made = workshop.compressed(&path, &mut |out| {
+                base::write(&context.cluster, &plan.backup, &request.stop, out)
+            })?;
+            Some((record, made))
+        }
+        None => None,
+    };
+    let identities = context.cluster.identities()?.into_iter().map(|(number, identity)| PackagedIdentity {
+        number,
+        system_identifier: identity.system_identifier,
+        server_version: identity.server_version,
+        segment_size: identity.segment_size,
+    });
+    let identities = identities.collect();
+    Ok(Part { context, facts, identities, plan, logs, base })
+}
+
+/// Bytes that a member takes in the package.
+fn weight(size: u64) -> u64 {
+    // age adds 16 bytes to each 64 KiB.
+    size + size / 4000 + TAR_OVERHEAD + LISTED
+}
+
+/// Leaves out what does not fit, and says so.
+fn shrink(parts: &mut [Part<'_>], limit: Option<u64>, shortfalls: &mut Vec<String>) -> Result<(), AppError> {
+    let sizes: Vec<ClusterSize> = parts.iter().map(size).collect();
+    let shares = fit(&sizes, limit.map(|limit| limit.saturating_sub(FRONT)));
+    let nothing = shares.iter().all(|share| share.log == 0 && !share.base);
+    if let Some(limit) = limit.filter(|_| nothing) {
+        let message = format!("not even one segment of log fits under the provider's limit of {limit} bytes");
+        return Err(AppError::new("package.limit", FailureClass::Usage, "make", "the package", message)
+            .hint("raise `limit` of the provider"));
+    }
+    for ((part, share), size) in parts.iter_mut().zip(shares).zip(&sizes) {
+        leave_out(part, share, size, shortfalls);
+    }
+    Ok(())
+}
+
+fn size(part: &Part<'_>) -> ClusterSize {
+    let base = part.base.as_ref().map_or(0, |(_, made)| weight(made.member.size));
+    let history = |log: &MadeLog| log.history.as_ref().map_or(0, |made| weight(made.member.size));
+    let log = part.logs.iter().flat_map(|log| {
+        let extra = history(log);
+        log.sizes().enumerate().map(move |(i, size)| weight(size) + if i == 0 { extra } else { 0 })
+    });
+    ClusterSize { base, log: log.collect() }
+}
+
+fn leave_out(part: &mut Part<'_>, share: ClusterShare, size: &ClusterSize, shortfalls: &mut Vec<String>) {
+    let name = &part.context.name;
+    if !share.base
+        && let Some((record, made)) = part.base.take()
+    {
+        let bytes = made.member.size;
+        shortfalls.push(format!(
+            "{name}: the base image {} ({bytes} bytes) is left out: the provider's limit",
+            record.label
+        ));
+    }
+    let missing = size.log.len() - share.log;
+    if missing > 0 {
+        shortfalls.push(format!(
+            "{name}: the newest {missing} of {} segments of log are left out: the provider's limit",
+            size.log.len()
+        ));
+    }
+    let mut left = share.log;
+    for log in &mut part.logs {
+        let here = log.segments.len().min(left);
+        left -= here;
+        if here < log.segments.len() {
+            log.keep(here);
+            part.plan = None;
+        }
+    }
+}
+
+fn contents(parts: &[Part<'_>]) -> Contents {
+    let mut all = Contents::default();
+    for part in parts {
+        let branches = part.logs.iter().filter_map(|log| {
+            let to = log.held_to()?.0;
+            Some(ArrivedBranch { identity: log.log.identity, branch: log.log.branch.clone(), to })
+        });
+        all.clusters.insert(part.context.name.clone(), branches.collect());
+    }
+    all
+}
+
+/// What goes into the file after its front.
+struct Assembled {
+    front: Vec<envelope::Front>,
+    members: Vec<Made>,
+    seconds: u64,
+}
+
+fn assemble(
+    parts: &[Part<'_>],
+    request: &BuildRequest,
+    workshop: &mut Workshop,
+    shortfalls: &[String],
+) -> Result<Assembled, AppError> {
+    let now = text::now();
+    let clusters: Vec<PackagedCluster> = parts.iter().map(packaged).collect();
+    let mut members =
+        vec![instructions_member(&clusters, parts, request, workshop)?, points(parts, workshop)?];
+    for part in parts {
+        members.extend(part.base.iter().map(|(_, made)| made.clone()));
+        for log in &part.logs {
+            members.extend(log.history.iter().filter(|_| !log.segments.is_empty()).cloned());
+            members.extend(log.segments.iter().map(|(_, made)| made.clone()));
+        }
+    }
+    let repository = parts.first().map(|part| part.context.repository.id().to_string()).unwrap_or_default();
+    let manifest = PackageManifest {
+        everpoint_package: VERSION,
+        name: request.name.clone(),
+        repository,
+        made_at: now.0,
+        clusters,
+        shortfalls: shortfalls.to_vec(),
+        members: members.iter().map(|made| made.member.clone()).collect(),
+    };
+    let encoded = manifest.encode();
+    let mut sum = Sum::new();
+    sum.add(&encoded);
+    let sums = manifest.sums(&sum.finish().1);
+    let front = vec![(MANIFEST.to_owned(), encoded), (SUMS.to_owned(), sums)];
+    let seconds = u64::try_from(now.0 / 1_000_000).unwrap_or_default();
+    Ok(Assembled { front, members, seconds })
+}
+
+fn instructions_member(
+    clusters: &[PackagedCluster],
+    parts: &[Part<'_>],
+    request: &BuildRequest,
+    workshop: &mut Workshop,
+) -> Result<Made, AppError> {
+    let plans: Vec<Option<&RestorePlan>> = parts.iter().map(|part| part.plan.as_ref()).collect();
+    let written = instructions::write(&request.name, clusters, &plans);
+    bytes(workshop, INSTRUCTIONS, written.as_bytes())
+}
+
+fn points(parts: &[Part<'_>], workshop: &mut Workshop) -> Result<Made, AppError> {
+    let mut lines = Vec::new();
+    for part in parts {
+        let found = restore_points::find(part.context, &part.facts)?;
+        lines.extend(found.iter().map(|point| point.line(&part.context.name)));
+    }
+    let mut encoded = serde_json::to_vec_pretty(&lines).unwrap_or_default();
+    encoded.push(b'\n');
+    bytes(workshop, POINTS, &encoded)
+}
+
+fn bytes(workshop: &mut Workshop, path: &str, bytes: &[u8]) -> Result<Made, AppError> {
+    workshop.plain(path, &mut |out| {
+        out.write_all(bytes).map_err(|error| AppError::io("write", Path::new(path), error))
+    })
+}
+
+fn packaged(part: &Part<'_>) -> PackagedCluster {
+    let base = part
+        .base
+        .as_ref()
+        .map(|(record, made)| PackagedBase { member: made.member.path.clone(), record: record.clone() });
+    let newest = part.plan.as_ref().filter(|_| base.is_some()).map(|plan| PackagedTarget {
+        record: plan.stop.record.0,
+        timeline: plan.timeline,
+        path: directories(part, plan),
+    });
+    PackagedCluster {
+        name: part.context.name.clone(),
+        engine: part.context.engine.kind().to_owned(),
+        identities: part.identities.clone(),
+        base,
+        log: part.logs.iter().filter(|log| !log.segments.is_empty()).map(|log| log.log.clone()).collect(),
+        newest,
+    }
+}
+
+/// Where a replay finds its segments, the newest branch first.
+fn directories(part: &Part<'_>, plan: &RestorePlan) -> Vec<String> {
+    let steps = plan.path.iter().rev();
+    let found = steps.filter_map(|(id, _)| {
+        let of = |log: &&MadeLog| log.log.identity == plan.identity && log.log.branch == id.to_string();
+        part.logs.iter().find(of).filter(|log| !log.segments.is_empty())
+    });
+    found.map(|log| log.log.directory.clone()).collect()
+}
+
+fn report(part: &Part<'_>) -> PackagedReport {
+    let reached = part.plan.as_ref().filter(|_| part.base.is_some()).map(|plan| &plan.reached);
+    PackagedReport {
+        name: part.context.name.clone(),
+        base: part.base.as_ref().map(|(record, _)| record.label.clone()),
+        segments: part.logs.iter().map(|log| log.segments.len()).sum(),
+        to_lsn: reached.map(|reached| text::lsn(reached.position)),
+        to_time: reached.and_then(|reached| reached.time).map(text::time),
+    }
+}
+
+/// Writes the file and proves that it can be read: all of it before the day's call is spent on it.
+fn seal(
+    file: &Path,
+    request: &BuildRequest,
+    made: &Assembled,
+    events: &dyn Events,
+) -> Result<(u64, String), AppError> {
+    let (size, sha256) =
+        envelope::write(file, &request.recipients, &made.front, &made.members, made.seconds)?;
+    let failed = |code: &str, message: String| {
+        let object = file.display().to_string();
+        AppError::new(code, FailureClass::Failed, "make the package", object, message)
+    };
+    if let Some(limit) = request.limit.filter(|limit| size > *limit) {
+        return Err(failed("package.limit", format!("it has {size} bytes, and the provider takes {limit}")));
+    }
+    events.emit(Event::Step("reading the package back".to_owned()));
+    if envelope::sum(file)? != (size, sha256.clone()) {
+        let message = "the disk does not give back what was written to it".to_owned();
+        return Err(failed("package.scratch", message).hint("check the disk of scratch_dir"));
+    }
+    if let Some(identity) = &request.identity {
+        let identities = [identity.clone()];
+        Opening { file, identities: &identities, stop: &request.stop }.verify()?;
+    }
+    Ok((size, sha256))
+}

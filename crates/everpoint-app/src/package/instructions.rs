@@ -1,0 +1,209 @@
+//! `RESTORE.md`: how to restore a package with age, tar, zstd and PostgreSQL alone. Its commands are run by a test as they
+//! stand.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use everpoint_core::{LogOffset, Micros, RestorePlan};
+use everpoint_format::manifest::BackupRecord;
+use everpoint_format::package::{PackagedBase, PackagedCluster, PackagedTarget};
+
+use crate::text;
+
+/// Settings that a replaying server must have at least as large as production had, and how the log names them.
+const LIMITS: [(&str, &str); 5] = [
+    ("max_connections", "max_connections"),
+    ("max_worker_processes", "max_worker_processes"),
+    ("max_wal_senders", "max_wal_senders"),
+    ("max_prepared_transactions", "max_prepared_xacts"),
+    ("max_locks_per_transaction", "max_locks_per_xact"),
+];
+
+const HEAD: &str = r#"# Restoring this package without Everpoint
+
+Needed: the age identity, `age`, `tar`, `zstd`, `sha256sum`, and PostgreSQL of the version that is named below. Work as
+the user under whom the server will run, which must not be root.
+
+Whoever has the repository's key gets the age identity with `everpoint --key-file KEY key age > identity.txt`. If the
+package was encrypted to recipients of your own, it is one of theirs.
+
+With Everpoint at hand, one command does all of this: `everpoint --key-file KEY restore CLUSTER DIRECTORY --package FILE`.
+"#;
+
+/// Writes it.
+pub(super) fn write(name: &str, clusters: &[PackagedCluster], plans: &[Option<&RestorePlan>]) -> String {
+    let mut out = HEAD.to_owned();
+    let _ = write!(
+        out,
+        r#"
+## Open the package
+
+Set `package` to an empty directory with room for it, `identity` to the file with the age identity, `file` to the package.
+
+    mkdir -p "$package"
+    age --decrypt --identity "$identity" "$file" | tar -x -C "$package"
+    (cd "$package" && sha256sum --check --quiet SHA256SUMS)
+
+The package is called {name}. `MANIFEST.json` says what it holds.
+"#
+    );
+    for (cluster, plan) in clusters.iter().zip(plans) {
+        match (&cluster.base, &cluster.newest) {
+            (Some(base), Some(newest)) => restorable(&mut out, cluster, base, newest, *plan),
+            _ => log_only(&mut out, cluster),
+        }
+    }
+    out.push_str(TAIL);
+    out
+}
+
+const TAIL: &str = r#"
+## Other moments
+
+A moment before the newest: write `recovery_target_time = '2026-01-29 14:30:00+00'` in place of `recovery_target_lsn`.
+It must lie after the base image. For a moment before it, open the package of an earlier day beside this one, take its base
+image, and name the directories of both in `fetch-log.sh`, those of the later package first.
+"#;
+
+fn log_only(out: &mut String, cluster: &PackagedCluster) {
+    let name = &cluster.name;
+    let _ = write!(
+        out,
+        "\n## Cluster {name}\n\nThis package holds only log of it: `clusters/{name}/wal`. Restore the newest package that has\n\
+         a base image of it as that says, and name these directories in its `fetch-log.sh` too, before its own.\n"
+    );
+}
+
+fn restorable(
+    out: &mut String,
+    cluster: &PackagedCluster,
+    base: &PackagedBase,
+    newest: &PackagedTarget,
+    plan: Option<&RestorePlan>,
+) {
+    let (name, record) = (&cluster.name, &base.record);
+    let reached = plan.and_then(|plan| plan.reached.time).map(text::time);
+    let reached = reached.map_or_else(String::new, |time| format!(", its last commit at {time}"));
+    let _ = write!(
+        out,
+        r#"
+## Cluster {name}
+
+PostgreSQL {version}, system identifier {system}. The base image {label} was taken from {started} on. These
+commands bring it to {to}{reached}.
+
+Set `data` to an empty directory for the cluster, `bin` to the directory of PostgreSQL's programs, and `port` to a free port.
+
+    mkdir -p "$data" && chmod 700 "$data"
+    zstd -d -c "$package/{member}" | tar -x -p -C "$data"
+"#,
+        version = record.server_version_text,
+        system = record.system_identifier,
+        label = record.label,
+        started = text::time(Micros(record.started_at)),
+        to = text::lsn(LogOffset(newest.record)),
+        member = base.member,
+    );
+    tablespaces(out, record);
+    configuration(out, record, plan, newest);
+    let directories: Vec<String> = newest.path.iter().map(|path| format!("\"$package/{path}\"")).collect();
+    let _ = write!(
+        out,
+        r#"
+The script that hands the log to the server:
+
+    cat > "$data/fetch-log.sh" <<SCRIPT
+    for directory in {}; do
+      if [ -f "\$directory/\$1.zst" ]; then exec zstd -q -d -f "\$directory/\$1.zst" -o "\$2"; fi
+      if [ -f "\$directory/\$1" ]; then exec cp "\$directory/\$1" "\$2"; fi
+    done
+    exit 1
+    SCRIPT
+
+Start it, and wait until it has replayed the log. If a part of the log were missing, it would stop and `server.log` would say so.
+
+    "$bin/pg_ctl" -D "$data" -l "$data/server.log" -W start
+    sleep 2
+    while "$bin/pg_ctl" -D "$data" status > /dev/null; do
+      if "$bin/pg_isready" -q -h "$data" -p "$port"; then break; fi
+      sleep 1
+    done
+    "$bin/pg_isready" -h "$data" -p "$port"
+
+Your own configuration lies beside as `postgresql.conf.production` and `pg_hba.conf.production`, or, if it was kept outside
+of the data directory, below `everpoint-external`. Until you put it back, connections are only taken through the socket in "$data".
+"#,
+        directories.join(" ")
+    );
+}
+
+fn tablespaces(out: &mut String, record: &BackupRecord) {
+    let links: Vec<_> = record.tablespaces.iter().filter(|space| space.path.is_some()).collect();
+    if links.is_empty() {
+        return;
+    }
+    out.push_str("\nIts tablespaces go beside the data directory:\n\n");
+    for space in links {
+        let oid = space.oid;
+        let was = space.path.as_deref().unwrap_or_default();
+        let _ = write!(
+            out,
+            r#"    mkdir -p "$data.tablespaces/{oid}" "$data/pg_tblspc/{oid}"    # was {was}
+    (cd "$data/pg_tblspc/{oid}" && tar -c .) | tar -x -p -C "$data.tablespaces/{oid}"
+    rm -r "$data/pg_tblspc/{oid}" && ln -s "$data.tablespaces/{oid}" "$data/pg_tblspc/{oid}"
+"#
+        );
+    }
+}
+
+fn configuration(
+    out: &mut String,
+    record: &BackupRecord,
+    plan: Option<&RestorePlan>,
+    newest: &PackagedTarget,
+) {
+    let mut settings = String::new();
+    for (name, value) in limits(record, plan) {
+        let _ = writeln!(settings, "    {name} = {value}");
+    }
+    let _ = write!(
+        out,
+        r#"
+A configuration of its own, so that nothing of production is touched:
+
+    rm -f "$data/tablespace_map" "$data/postmaster.pid" "$data/standby.signal"
+    for name in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf; do
+      if [ -f "$data/$name" ]; then mv "$data/$name" "$data/$name.production"; fi
+    done
+    cat > "$data/postgresql.conf" <<SETTINGS
+    port = $port
+    listen_addresses = 'localhost'
+    unix_socket_directories = '$data'
+    hot_standby = off
+    archive_mode = off
+{settings}    restore_command = 'sh fetch-log.sh "%f" "%p"'
+    recovery_target_lsn = '{lsn}'
+    recovery_target_timeline = '{timeline}'
+    recovery_target_action = 'promote'
+    SETTINGS
+    echo 'local all all trust' > "$data/pg_hba.conf"
+    touch "$data/pg_ident.conf" "$data/recovery.signal"
+"#,
+        lsn = text::lsn(LogOffset(newest.record)),
+        timeline = newest.timeline,
+    );
+}
+
+/// The largest that the image and the log name.
+fn limits(record: &BackupRecord, plan: Option<&RestorePlan>) -> BTreeMap<&'static str, u64> {
+    let mut found = BTreeMap::new();
+    let named = record.facts.iter().chain(plan.into_iter().flat_map(|plan| &plan.limits));
+    for (name, value) in named {
+        let known = LIMITS.iter().find(|(setting, logged)| name == setting || name == logged);
+        if let (Some((setting, _)), Ok(value)) = (known, value.parse::<u64>()) {
+            let entry = found.entry(*setting).or_default();
+            *entry = value.max(*entry);
+        }
+    }
+    found
+}

@@ -1,0 +1,182 @@
+//! The log of a package: whole segments under PostgreSQL's own names.
+
+use std::collections::BTreeMap;
+
+use everpoint_core::package::{BranchLog, log_needed};
+use everpoint_core::{BranchFacts, LogOffset, RestorePlan, Span};
+use everpoint_engine::StopFlag;
+use everpoint_format::package::{PackagedLog, PackagedRange};
+
+use super::member::{Made, Workshop};
+use super::{ArrivedBranch, Contents};
+use crate::facts::Facts;
+use crate::{AppError, ClusterContext};
+
+/// Threads that read one segment.
+const READERS: usize = 2;
+
+/// The log of one branch, in scratch.
+#[derive(Debug)]
+pub(super) struct MadeLog {
+    pub(super) log: PackagedLog,
+    /// The history file, if there is one.
+    pub(super) history: Option<Made>,
+    /// Segments: where each ends, and its file; the oldest first.
+    pub(super) segments: Vec<(Span, Made)>,
+    /// Up to where the branch is stored.
+    pub(super) end: LogOffset,
+    /// Its newest segments were left out.
+    pub(super) cut: bool,
+}
+
+impl MadeLog {
+    /// Bytes of each of its segments.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.segments.iter().map(|(_, made)| made.member.size)
+    }
+
+    /// Keeps only so many segments, the oldest.
+    pub(super) fn keep(&mut self, segments: usize) {
+        self.cut |= segments < self.segments.len();
+        self.segments.truncate(segments);
+        self.log.ranges = ranges(self.segments.iter().map(|(span, _)| *span));
+    }
+
+    /// Up to where packages hold the branch once this one has arrived; `None`: it adds nothing.
+    pub(super) fn held_to(&self) -> Option<LogOffset> {
+        if self.cut { self.segments.last().map(|(span, _)| span.to) } else { Some(self.end) }
+    }
+}
+
+fn ranges(spans: impl Iterator<Item = Span>) -> Vec<PackagedRange> {
+    let mut ranges: Vec<PackagedRange> = Vec::new();
+    for span in spans {
+        match ranges.last_mut() {
+            Some(last) if last.to == span.from.0 => last.to = span.to.0,
+            _ => ranges.push(PackagedRange { from: span.from.0, to: span.to.0 }),
+        }
+    }
+    ranges
+}
+
+/// What a package has to hold of the log of a cluster.
+pub(super) struct LogRequest<'a> {
+    pub(super) context: &'a ClusterContext,
+    pub(super) facts: &'a Facts,
+    /// How the newest moment is reached, if it can be.
+    pub(super) plan: Option<&'a RestorePlan>,
+    /// What packages hold that arrived.
+    pub(super) arrived: &'a Contents,
+    pub(super) stop: &'a StopFlag,
+}
+
+impl LogRequest<'_> {
+    /// Makes the members, parents before the branches that forked from them. Branches of which nothing new has to go in
+    /// come without segments.
+    pub(super) fn make(&self, workshop: &mut Workshop) -> Result<Vec<MadeLog>, AppError> {
+        let mut branches: Vec<&BranchFacts> = self.facts.log.branches.iter().collect();
+        branches.sort_by(|a, b| (a.identity, &a.id).cmp(&(b.identity, &b.id)));
+        branches.into_iter().map(|branch| self.branch(branch, workshop)).collect()
+    }
+
+    fn branch(&self, branch: &BranchFacts, workshop: &mut Workshop) -> Result<MadeLog, AppError> {
+        let directory = directory(&self.context.name, branch.identity, &branch.id.to_string());
+        let store = self.context.cluster.log(branch.identity, branch.id.clone(), branch.segment_size);
+        let end = branch.pieces.iter().map(|piece| piece.span.to).max().unwrap_or_default();
+        let mut segments = Vec::new();
+        if let Some(needed) = self.needed(branch, end) {
+            let mut at = store.segment_start(needed.from);
+            while at < needed.to {
+                super::stopped(self.stop)?;
+                let next = at.plus(branch.segment_size);
+                if let Some((mut bytes, stored)) = store.read_stored(at, READERS)? {
+                    // More may have come since the facts were read: it belongs to the next package.
+                    let to = stored.min(end);
+                    let keep = usize::try_from(to.since(at)).unwrap_or(usize::MAX);
+                    bytes.truncate(keep);
+                    bytes.resize(usize::try_from(branch.segment_size).unwrap_or(usize::MAX), 0);
+                    let path = format!("{directory}/{}.zst", store.segment_name(at));
+                    let made = workshop.compressed(&path, &mut |out| {
+                        out.write_all(&bytes)
+                            .map_err(|error| AppError::io("write", std::path::Path::new(&path), error))
+                    })?;
+                    segments.push((Span { from: at, to }, made));
+                }
+                at = next;
+            }
+        }
+        let history = match store.history()?.filter(|_| !segments.is_empty()) {
+            Some(bytes) => {
+                let path = format!("{directory}/{:08X}.history", branch.timeline);
+                Some(workshop.plain(&path, &mut |out| {
+                    out.write_all(&bytes)
+                        .map_err(|error| AppError::io("write", std::path::Path::new(&path), error))
+                })?)
+            }
+            None => None,
+        };
+        let log = PackagedLog {
+            directory,
+            identity: branch.identity,
+            branch: branch.id.to_string(),
+            timeline: branch.timeline,
+            history: history.is_some(),
+            ranges: ranges(segments.iter().map(|(span, _)| *span)),
+            covered: branch.covered.map(|(position, until)| (position.0, until.0)),
+            gaps: branch
+                .gaps
+                .iter()
+                .map(|gap| (gap.span.from.0, gap.span.to.0, gap.reason.clone()))
+                .collect(),
+        };
+        Ok(MadeLog { log, history, segments, end, cut: false })
+    }
+
+    fn needed(&self, branch: &BranchFacts, end: LogOffset) -> Option<Span> {
+        let first = branch.pieces.iter().map(|piece| piece.span.from).min()?;
+        let plan = self.plan.filter(|plan| plan.identity == branch.identity);
+        let replayed_from = plan.and_then(|plan| {
+            let (_, span) = plan.path.iter().find(|(id, _)| *id == branch.id)?;
+            let start = plan.pieces.first().map_or(span.from, |piece| piece.span.from);
+            (start < span.to).then(|| span.from.max(start))
+        });
+        let known = self.arrived.clusters.get(&self.context.name);
+        let arrived = known.and_then(|known| known.iter().find(|held| held.is(branch)));
+        let log = BranchLog {
+            stored: Span { from: first, to: end },
+            arrived: arrived.map(|held| LogOffset(held.to)),
+            replayed_from,
+        };
+        log_needed(log, known.is_none())
+    }
+}
+
+impl ArrivedBranch {
+    fn is(&self, branch: &BranchFacts) -> bool {
+        self.identity == branch.identity && self.branch == branch.id.to_string()
+    }
+}
+
+/// Where the log of a branch lies in a package.
+fn directory(cluster: &str, identity: u32, branch: &str) -> String {
+    format!("clusters/{cluster}/wal/{identity}-{branch}")
+}
+
+/// Joins what arrived before with what a package that arrived now holds.
+#[must_use]
+pub fn joined(before: &Contents, now: &Contents) -> Contents {
+    let mut all: BTreeMap<String, Vec<ArrivedBranch>> = before.clusters.clone();
+    for (name, branches) in &now.clusters {
+        let known = all.entry(name.clone()).or_default();
+        for branch in branches {
+            match known
+                .iter_mut()
+                .find(|held| held.identity == branch.identity && held.branch == branch.branch)
+            {
+                Some(held) => held.to = held.to.max(branch.to),
+                None => known.push(branch.clone()),
+            }
+        }
+    }
+    Contents { clusters: all }
+}

@@ -1,0 +1,166 @@
+//! Reading a package: every member is compared with its sum as it flows by.
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+use everpoint_core::FailureClass;
+use everpoint_engine::StopFlag;
+use everpoint_format::package::{MANIFEST, PackageManifest, PackageMember, SUMS};
+
+use super::envelope;
+use super::member::Summed;
+use crate::AppError;
+
+/// Longest manifest that is read, in bytes.
+const MANIFEST_LIMIT: u64 = 256 << 20;
+/// Bytes read at once.
+const BUFFER: usize = 256 << 10;
+
+/// Which package, and what opens it.
+#[derive(Clone, Copy)]
+pub struct Opening<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// Identities of which one is a recipient.
+    pub identities: &'a [age::x25519::Identity],
+    /// Asks to stop.
+    pub stop: &'a StopFlag,
+}
+
+/// Takes a member. What it does not read is read and summed afterwards.
+pub(super) type Take<'a> = &'a mut dyn FnMut(&PackageManifest, &str, &mut dyn Read) -> Result<(), AppError>;
+
+impl Opening<'_> {
+    fn damaged(&self, message: impl Into<String>) -> AppError {
+        let object = self.file.display().to_string();
+        AppError::new("package.damaged", FailureClass::Damaged, "read the package", object, message)
+            .hint("fetch it again; if it stays so, use the package before it")
+    }
+
+    /// The manifest alone: it stands in front.
+    ///
+    /// # Errors
+    /// `Damaged` if the file is no package, or can't be opened with these identities.
+    pub fn manifest(&self) -> Result<PackageManifest, AppError> {
+        let stream = BufReader::with_capacity(BUFFER, envelope::open(self.file, self.identities)?);
+        let mut archive = tar::Archive::new(stream);
+        let mut entries = archive.entries().map_err(|error| self.damaged(error.to_string()))?;
+        let first = entries.next().ok_or_else(|| self.damaged("it is empty"))?;
+        let mut first = first.map_err(|error| self.damaged(error.to_string()))?;
+        Ok(self.read_manifest(&mut first)?.0)
+    }
+
+    fn read_manifest<R: Read>(
+        &self,
+        entry: &mut tar::Entry<'_, R>,
+    ) -> Result<(PackageManifest, Vec<u8>), AppError> {
+        if entry.path_bytes().as_ref() != MANIFEST.as_bytes() {
+            return Err(self.damaged("it does not begin with its manifest"));
+        }
+        let mut bytes = Vec::new();
+        entry
+            .take(MANIFEST_LIMIT)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.damaged(error.to_string()))?;
+        let manifest =
+            PackageManifest::decode(&bytes).map_err(|error| self.damaged(error.to_string()).cause(error))?;
+        Ok((manifest, bytes))
+    }
+
+    /// Reads all of it and gives each member to `take`; an error if any is missing, in excess, or other than its sum says.
+    ///
+    /// # Errors
+    /// `Damaged`, or what `take` returns.
+    pub fn each(&self, take: Take<'_>) -> Result<PackageManifest, AppError> {
+        let io = |error: io::Error| self.damaged(error.to_string());
+        let stream = BufReader::with_capacity(BUFFER, envelope::open(self.file, self.identities)?);
+        let mut archive = tar::Archive::new(stream);
+        let mut known: Option<(PackageManifest, HashMap<String, PackageMember>)> = None;
+        for entry in archive.entries().map_err(io)? {
+            super::stopped(self.stop)?;
+            let mut entry = entry.map_err(io)?;
+            let Some((manifest, left)) = &mut known else {
+                let (manifest, bytes) = self.read_manifest(&mut entry)?;
+                let members = manifest.members.iter().map(|member| (member.path.clone(), member.clone()));
+                let members = members.collect();
+                take(&manifest, MANIFEST, &mut bytes.as_slice())?;
+                known = Some((manifest, members));
+                continue;
+            };
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            if path == SUMS {
+                take(manifest, SUMS, &mut entry)?;
+                continue;
+            }
+            let wanted = left.remove(&path);
+            let wanted = wanted.ok_or_else(|| self.damaged(format!("its manifest does not name {path}")))?;
+            let mut contents = Summed::new(&mut entry);
+            take(manifest, &path, &mut contents)?;
+            io::copy(&mut contents, &mut io::sink()).map_err(io)?;
+            let (size, sha256) = contents.into_parts().1.finish();
+            if size != wanted.size || sha256 != wanted.sha256 {
+                return Err(self.damaged(format!("{path} is not what its sum says")));
+            }
+        }
+        // A file that was cut off between two members would look whole else.
+        match known {
+            Some((manifest, left)) if left.is_empty() => Ok(manifest),
+            Some((_, left)) => Err(self.damaged(format!("it ends before {} of its members", left.len()))),
+            None => Err(self.damaged("it is empty")),
+        }
+    }
+
+    /// Compares all of it with its sums.
+    ///
+    /// # Errors
+    /// `Damaged` if anything differs.
+    pub fn verify(&self) -> Result<PackageManifest, AppError> {
+        self.each(&mut |_, _, _| Ok(()))
+    }
+
+    /// Puts its members into a directory, which must be empty or not exist.
+    ///
+    /// # Errors
+    /// `Damaged` if anything differs from its sum: what was written then is not to be used.
+    pub fn unpack(&self, directory: &Path) -> Result<PackageManifest, AppError> {
+        let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied {
+            let object = directory.display().to_string();
+            let message = "it is not empty";
+            return Err(AppError::new(
+                "package.not_empty",
+                FailureClass::Usage,
+                "unpack into",
+                object,
+                message,
+            )
+            .hint("name an empty directory, or one that does not exist"));
+        }
+        make(directory)?;
+        self.each(&mut |_, name, contents| {
+            let path = self.inside(directory, name)?;
+            path.parent().map_or(Ok(()), make)?;
+            let io = |error| AppError::io("write", &path, error);
+            let mut file = File::create_new(&path).map_err(io)?;
+            io::copy(contents, &mut file).map_err(io)?;
+            Ok(())
+        })
+    }
+
+    /// Where a member goes; no member may leave the directory.
+    fn inside(&self, directory: &Path, name: &str) -> Result<PathBuf, AppError> {
+        let relative = Path::new(name);
+        if relative.components().all(|part| matches!(part, Component::Normal(_))) && !name.is_empty() {
+            return Ok(directory.join(relative));
+        }
+        Err(self.damaged(format!("its member {name} would leave the directory")))
+    }
+}
+
+fn make(directory: &Path) -> Result<(), AppError> {
+    let done = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    done.map_err(|error| AppError::io("make", directory, error))
+}

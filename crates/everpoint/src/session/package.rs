@@ -1,0 +1,107 @@
+//! Packages at the edge: what opens them, and a repository that lives as long as a restore from them.
+
+use std::path::Path;
+
+use everpoint_app::{AppError, ClusterContext, package};
+use everpoint_core::FailureClass;
+use everpoint_format::keyslot::KeyText;
+use everpoint_repo::Repository;
+
+use super::{Opened, Session, by_hand, default_scratch, default_workers, engine, key, open_store};
+use crate::config::{self, KeySource, RepositoryConfig};
+
+/// A cluster in a repository that is removed when this is dropped.
+pub(crate) struct Temporary {
+    pub(crate) opened: Opened,
+    /// Where scratch files go: on the same filesystem as the repository.
+    _directory: tempfile::TempDir,
+}
+
+impl Session {
+    /// What opens packages: an identity file, or else the keys that are at hand.
+    pub(crate) fn package_identities(
+        &self,
+        file: Option<&Path>,
+    ) -> Result<Vec<age::x25519::Identity>, AppError> {
+        if let Some(file) = file {
+            return package::identities_of_file(file);
+        }
+        let mut found = Vec::new();
+        for key in self.keys_at_hand()? {
+            found.push(package::identity_of_key(&key)?);
+        }
+        if found.is_empty() {
+            let message = "neither a key nor an age identity is at hand";
+            let error = AppError::new("package.no_key", FailureClass::Usage, "open", "the package", message);
+            return Err(error.hint("give --key-file FILE (the repository's key) or --identity FILE"));
+        }
+        Ok(found)
+    }
+
+    /// `--key-file`, or else those of the configuration if there is one, or else the environment's.
+    fn keys_at_hand(&self) -> Result<Vec<KeyText>, AppError> {
+        let nameless = || by_hand("the package");
+        let sources: Vec<RepositoryConfig> = match (&self.global.key_file, self.configured()) {
+            (Some(file), _) => vec![RepositoryConfig { key: KeySource::File(file.clone()), ..nameless() }],
+            (None, Some(config)) => config.repositories.values().cloned().collect(),
+            (None, None) => vec![nameless()],
+        };
+        let mut keys = Vec::new();
+        for source in &sources {
+            keys.extend(key::read(source, &mut |warning| self.warn(&warning))?);
+        }
+        Ok(keys)
+    }
+
+    /// In a disaster there may be no configuration.
+    fn configured(&self) -> Option<&config::Config> {
+        config::find(self.global.config.as_deref()).and_then(|_| self.config().ok())
+    }
+
+    /// An empty repository in scratch, for a cluster that packages are put into.
+    pub(crate) fn temporary(&self, name: &str) -> Result<Temporary, AppError> {
+        let cluster = self.configured().and_then(|config| config.clusters.get(name));
+        let limits = self.limits();
+        let scratch = limits.scratch_dir.unwrap_or_else(default_scratch);
+        std::fs::create_dir_all(&scratch).map_err(|error| AppError::io("make", &scratch, error))?;
+        let directory = tempfile::Builder::new()
+            .prefix("packages-")
+            .tempdir_in(&scratch)
+            .map_err(|error| AppError::io("make a directory in", &scratch, error))?;
+        let place = directory.path().join("repository");
+        std::fs::create_dir(&place).map_err(|error| AppError::io("make", &place, error))?;
+        let url = place.display().to_string();
+        let repository = Repository::create(open_store(&url)?, None)?;
+        let workers = cluster.and_then(|cluster| cluster.workers).or(limits.workers);
+        let context = ClusterContext {
+            name: name.to_owned(),
+            cluster: repository.cluster(name)?,
+            repository,
+            engine: engine::build(cluster, &mut |warning| self.warn(&warning))?,
+            workers: workers.unwrap_or_else(default_workers),
+            scratch: directory.path().join("scratch"),
+        };
+        std::fs::create_dir_all(&context.scratch)
+            .map_err(|error| AppError::io("make", &context.scratch, error))?;
+        let opened = Opened {
+            context,
+            repository: by_hand(&url),
+            slot: config::slot_for(name),
+            compression: cluster.map(|cluster| cluster.compression).unwrap_or_default(),
+            checkpoint: cluster.map(|cluster| cluster.checkpoint).unwrap_or_default(),
+            pg_bin: cluster.and_then(engine::programs),
+            retention: config::Retention::default(),
+        };
+        Ok(Temporary { opened, _directory: directory })
+    }
+
+    /// The key of a repository.
+    pub(crate) fn key_of(&self, repository: &RepositoryConfig) -> Result<Option<KeyText>, AppError> {
+        key::read(repository, &mut |warning| self.warn(&warning))
+    }
+
+    /// Where packages are made.
+    pub(crate) fn package_scratch(&self) -> std::path::PathBuf {
+        self.limits().scratch_dir.unwrap_or_else(default_scratch)
+    }
+}
