@@ -31,12 +31,21 @@ pub fn log_needed(branch: BranchLog, first_package: bool) -> Option<Span> {
     (from < branch.stored.to).then_some(Span { from, to: branch.stored.to })
 }
 
+impl BranchLog {
+    /// Whether packages that arrived hold all of this file: then it goes in only together with the image that it belongs to.
+    /// Else the log since an old image would take the room of what is new, day by day.
+    #[must_use]
+    pub fn holds(&self, file: Span) -> bool {
+        self.arrived.is_some_and(|arrived| file.to <= arrived)
+    }
+}
+
 /// Bytes that a cluster would take in the package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSize {
-    /// Its base image; 0: it has none.
+    /// Its base image, with the log that arrived before and goes in again only for its sake; 0: it has none.
     pub base: u64,
-    /// Its log, in files that follow each other, the oldest first.
+    /// Its log that is in no package that arrived, in files that follow each other, the oldest first.
     pub log: Vec<u64>,
 }
 
@@ -117,6 +126,27 @@ mod tests {
         assert_eq!(fit(&two, Some(15)), [share(false, 2), share(false, 1)]);
         assert_eq!(fit(&two, Some(12)), [share(false, 2), share(false, 0)]);
         assert_eq!(fit(&two, Some(7)), [share(false, 1), share(false, 0)]);
+    }
+
+    #[test]
+    fn under_a_limit_too_small_for_the_image_each_day_s_log_still_arrives() {
+        // The image is old: the log since it outgrows the limit, each day's own log does not.
+        let mut arrived = None;
+        for day in 1..=20_u64 {
+            let branch = BranchLog {
+                stored: span(0, day * 4),
+                arrived: arrived.map(LogOffset),
+                replayed_from: Some(LogOffset(0)),
+            };
+            let needed = log_needed(branch, arrived.is_none()).unwrap();
+            let files: Vec<Span> = (needed.from.0..needed.to.0).map(|at| span(at, at + 1)).collect();
+            let new: Vec<_> = files.iter().filter(|file| !branch.holds(**file)).collect();
+            let size = ClusterSize { base: 1000, log: vec![1; new.len()] };
+            let share = fit(&[size], Some(10))[0];
+            assert!(!share.base);
+            arrived = new.get(..share.log).unwrap().last().map(|file| file.to.0);
+            assert_eq!(arrived, Some(day * 4), "day {day}");
+        }
     }
 
     proptest! {

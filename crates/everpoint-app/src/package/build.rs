@@ -1,6 +1,6 @@
 //! Makes a package: members in scratch, what fits under the limit, the file, and its verification.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -122,7 +122,9 @@ pub fn build(
     let made = assemble(&parts, request, &mut workshop, &shortfalls)?;
     let reports = parts.iter().map(report).collect();
     let file = request.directory.join(&request.name);
-    let result = seal(&file, request, &made, events);
+    // Whatever already has this name is not ours to write over, nor to take away if something fails below.
+    let created = File::create_new(&file).map_err(|error| AppError::io("make", &file, error))?;
+    let result = seal(created, &file, request, &made, events);
     if result.is_err() {
         // A package that failed its verification must not be taken for one.
         let _already_gone = std::fs::remove_file(&file);
@@ -201,17 +203,27 @@ fn shrink(parts: &mut [Part<'_>], limit: Option<u64>, shortfalls: &mut Vec<Strin
 }
 
 fn size(part: &Part<'_>) -> ClusterSize {
-    let base = part.base.as_ref().map_or(0, |(_, made)| weight(made.member.size));
-    let history = |log: &MadeLog| log.history.as_ref().map_or(0, |made| weight(made.member.size));
-    let log = part.logs.iter().flat_map(|log| {
-        let extra = history(log);
-        log.sizes().enumerate().map(move |(i, size)| weight(size) + if i == 0 { extra } else { 0 })
-    });
-    ClusterSize { base, log: log.collect() }
+    let mut base = part.base.as_ref().map_or(0, |(_, made)| weight(made.member.size));
+    let mut new = Vec::new();
+    for log in &part.logs {
+        let mut sizes: Vec<u64> = log.sizes().map(weight).collect();
+        let history = log.history.as_ref().map_or(0, |made| weight(made.member.size));
+        // The history goes in with the first segment that does.
+        let first = if log.new_segments() > 0 { log.again } else { 0 };
+        if let Some(size) = sizes.get_mut(first) {
+            *size += history;
+        }
+        new.extend(sizes.split_off(log.again));
+        base += sizes.iter().sum::<u64>();
+    }
+    ClusterSize { base, log: new }
 }
 
 fn leave_out(part: &mut Part<'_>, share: ClusterShare, size: &ClusterSize, shortfalls: &mut Vec<String>) {
     let name = &part.context.name;
+    if !share.base {
+        part.logs.iter_mut().for_each(MadeLog::leave_out_again);
+    }
     if !share.base
         && let Some((record, made)) = part.base.take()
     {
@@ -224,15 +236,15 @@ fn leave_out(part: &mut Part<'_>, share: ClusterShare, size: &ClusterSize, short
     let missing = size.log.len() - share.log;
     if missing > 0 {
         shortfalls.push(format!(
-            "{name}: the newest {missing} of {} segments of log are left out: the provider's limit",
+            "{name}: the newest {missing} of {} new segments of log are left out: the provider's limit",
             size.log.len()
         ));
     }
     let mut left = share.log;
     for log in &mut part.logs {
-        let here = log.segments.len().min(left);
+        let here = log.new_segments().min(left);
         left -= here;
-        if here < log.segments.len() {
+        if here < log.new_segments() {
             log.keep(here);
             part.plan = None;
         }
@@ -365,13 +377,14 @@ fn report(part: &Part<'_>) -> PackagedReport {
 
 /// Writes the file and proves that it can be read: all of it before the day's call is spent on it.
 fn seal(
+    created: File,
     file: &Path,
     request: &BuildRequest,
     made: &Assembled,
     events: &dyn Events,
 ) -> Result<(u64, String), AppError> {
     let (size, sha256) =
-        envelope::write(file, &request.recipients, &made.front, &made.members, made.seconds)?;
+        envelope::write(created, file, &request.recipients, &made.front, &made.members, made.seconds)?;
     let failed = |code: &str, message: String| {
         let object = file.display().to_string();
         AppError::new(code, FailureClass::Failed, "make the package", object, message)

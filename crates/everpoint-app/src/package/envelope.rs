@@ -16,8 +16,9 @@ const BUFFER: usize = 1 << 20;
 /// What stands in front of the members that lie in scratch: path and bytes.
 pub(super) type Front = (String, Vec<u8>);
 
-/// Writes the file, takes the members away as they are in it, and makes it durable. Returns its size and SHA-256.
+/// Fills the file, which is new and lies at `path`, takes the members away as they are in it, and makes it durable. Returns its size and SHA-256.
 pub(super) fn write(
+    file: File,
     path: &Path,
     recipients: &[age::x25519::Recipient],
     front: &[Front],
@@ -25,7 +26,7 @@ pub(super) fn write(
     seconds: u64,
 ) -> Result<(u64, String), AppError> {
     let io = |error| AppError::io("write the package", path, error);
-    let file = Summed::new(BufWriter::with_capacity(BUFFER, File::create_new(path).map_err(io)?));
+    let file = Summed::new(BufWriter::with_capacity(BUFFER, file));
     let encryptor = age::Encryptor::with_recipients(recipients.iter().map(|one| one as &dyn age::Recipient))
         .map_err(|error| io(io::Error::other(error.to_string())))?;
     let mut builder = Builder::new(encryptor.wrap_output(file).map_err(io)?);

@@ -23,6 +23,8 @@ pub(super) struct MadeLog {
     pub(super) history: Option<Made>,
     /// Segments: where each ends, and its file; the oldest first.
     pub(super) segments: Vec<(Span, Made)>,
+    /// So many of the oldest are in packages that arrived, and go in again only for the sake of the image.
+    pub(super) again: usize,
     /// Up to where the branch is stored.
     pub(super) end: LogOffset,
     /// Its newest segments were left out.
@@ -35,10 +37,21 @@ impl MadeLog {
         self.segments.iter().map(|(_, made)| made.member.size)
     }
 
-    /// Keeps only so many segments, the oldest.
-    pub(super) fn keep(&mut self, segments: usize) {
-        self.cut |= segments < self.segments.len();
-        self.segments.truncate(segments);
+    /// So many segments are in no package that arrived.
+    pub(super) fn new_segments(&self) -> usize {
+        self.segments.len() - self.again
+    }
+
+    /// Leaves out what arrived before.
+    pub(super) fn leave_out_again(&mut self) {
+        self.segments.drain(..std::mem::take(&mut self.again));
+        self.log.ranges = ranges(self.segments.iter().map(|(span, _)| *span));
+    }
+
+    /// Keeps only so many of the new segments, the oldest.
+    pub(super) fn keep(&mut self, new: usize) {
+        self.cut |= new < self.new_segments();
+        self.segments.truncate(self.again + new);
         self.log.ranges = ranges(self.segments.iter().map(|(span, _)| *span));
     }
 
@@ -83,8 +96,8 @@ impl LogRequest<'_> {
         let directory = directory(&self.context.name, branch.identity, &branch.id.to_string());
         let store = self.context.cluster.log(branch.identity, branch.id.clone(), branch.segment_size);
         let end = branch.pieces.iter().map(|piece| piece.span.to).max().unwrap_or_default();
-        let mut segments = Vec::new();
-        if let Some(needed) = self.needed(branch, end) {
+        let (mut segments, mut again) = (Vec::new(), 0);
+        if let Some((wanted, needed)) = self.needed(branch, end) {
             let mut at = store.segment_start(needed.from);
             while at < needed.to {
                 super::stopped(self.stop)?;
@@ -100,7 +113,9 @@ impl LogRequest<'_> {
                         out.write_all(&bytes)
                             .map_err(|error| AppError::io("write", std::path::Path::new(&path), error))
                     })?;
-                    segments.push((Span { from: at, to }, made));
+                    let span = Span { from: at, to };
+                    again += usize::from(wanted.holds(span));
+                    segments.push((span, made));
                 }
                 at = next;
             }
@@ -129,10 +144,10 @@ impl LogRequest<'_> {
                 .map(|gap| (gap.span.from.0, gap.span.to.0, gap.reason.clone()))
                 .collect(),
         };
-        Ok(MadeLog { log, history, segments, end, cut: false })
+        Ok(MadeLog { log, history, segments, again, end, cut: false })
     }
 
-    fn needed(&self, branch: &BranchFacts, end: LogOffset) -> Option<Span> {
+    fn needed(&self, branch: &BranchFacts, end: LogOffset) -> Option<(BranchLog, Span)> {
         let first = branch.pieces.iter().map(|piece| piece.span.from).min()?;
         let plan = self.plan.filter(|plan| plan.identity == branch.identity);
         let replayed_from = plan.and_then(|plan| {
@@ -147,7 +162,7 @@ impl LogRequest<'_> {
             arrived: arrived.map(|held| LogOffset(held.to)),
             replayed_from,
         };
-        log_needed(log, known.is_none())
+        Some((log, log_needed(log, known.is_none())?))
     }
 }
 
@@ -179,4 +194,55 @@ pub fn joined(before: &Contents, now: &Contents) -> Contents {
         }
     }
     Contents { clusters: all }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use everpoint_format::package::PackageMember;
+
+    use super::*;
+
+    /// Segments of 10 each, of which the first `again` arrived before.
+    fn log(segments: u64, again: usize) -> MadeLog {
+        let member = PackageMember { path: String::new(), size: 1, sha256: String::new() };
+        let made = Made { member, file: std::path::PathBuf::new() };
+        let spans = (0..segments).map(|n| Span { from: LogOffset(n * 10), to: LogOffset(n * 10 + 10) });
+        let segments: Vec<_> = spans.map(|span| (span, made.clone())).collect();
+        let log = PackagedLog {
+            directory: String::new(),
+            identity: 1,
+            branch: String::new(),
+            timeline: 1,
+            history: false,
+            ranges: ranges(segments.iter().map(|(span, _)| *span)),
+            covered: None,
+            gaps: Vec::new(),
+        };
+        let end = segments.last().unwrap().0.to;
+        MadeLog { log, history: None, segments, again, end, cut: false }
+    }
+
+    #[test]
+    fn without_the_image_what_arrived_before_makes_room_for_what_is_new() {
+        let mut all = log(5, 3);
+        assert_eq!(all.new_segments(), 2);
+        all.leave_out_again();
+        assert_eq!(all.log.ranges, [PackagedRange { from: 30, to: 50 }]);
+        assert_eq!(all.held_to(), Some(LogOffset(50)));
+
+        all.keep(1);
+        assert_eq!(all.log.ranges, [PackagedRange { from: 30, to: 40 }]);
+        assert_eq!(all.held_to(), Some(LogOffset(40)), "the next package goes on there");
+        all.keep(0);
+        assert_eq!(all.held_to(), None);
+    }
+
+    #[test]
+    fn with_the_image_all_that_it_needs_stays() {
+        let mut all = log(5, 3);
+        all.keep(2);
+        assert_eq!(all.log.ranges, [PackagedRange { from: 0, to: 50 }]);
+        assert_eq!(all.held_to(), Some(LogOffset(50)));
+    }
 }
