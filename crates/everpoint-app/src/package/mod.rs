@@ -9,6 +9,9 @@ mod log;
 mod member;
 mod read;
 mod recipients;
+mod shrink;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
