@@ -220,6 +220,8 @@ impl Background {
     /// # Errors
     /// If it takes longer than `patience`: it is killed then.
     pub fn wait(mut self, patience: Duration) -> Result<Ran> {
+        // It may have run for long before it was asked to stop.
+        let asked = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().context("cannot look after a command")? {
                 let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
@@ -230,7 +232,7 @@ impl Background {
                     took: self.since.elapsed(),
                 });
             }
-            if self.since.elapsed() > patience {
+            if asked.elapsed() > patience {
                 let said = fs::read_to_string(&self.err).unwrap_or_default();
                 bail!("{} did not end within {} s: {said}", self.what, patience.as_secs());
             }

@@ -21,7 +21,9 @@ impl Port {
     /// If the range is malformed or has no free port.
     pub fn free() -> Result<Self> {
         let (from, to) = range()?;
-        let directory = std::env::temp_dir().join("everpoint-ports");
+        // One directory a user: nobody else may make files in it.
+        let user = rustix::process::geteuid().as_raw();
+        let directory = std::env::temp_dir().join(format!("everpoint-ports-{user}"));
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let count = u32::from(to - from) + 1;
         // Processes begin at different places, so that they seldom try the same port.
@@ -32,7 +34,7 @@ impl Port {
                 .create(true)
                 .truncate(false)
                 .write(true)
-                .open(directory.join(format!("{}-{number}", rustix::process::geteuid().as_raw())));
+                .open(directory.join(number.to_string()));
             let Ok(lock) = lock else { continue };
             if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
                 && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
