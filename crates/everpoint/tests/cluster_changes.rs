@@ -17,9 +17,9 @@ use support_scenarios::{CLUSTER, Copy, World, ask, configure, forget_files, foun
 
 const COUNT: &str = "SELECT count(*), sum(n) FROM t";
 
-/// Starts a backup that reads slowly, and stops the process in the middle of its image.
-fn paused_backup(world: &World) -> Background {
-    configure(world, |text| text + "\n[limits]\nworkers = 1\nread_rate = \"20MB\"\n");
+/// Starts a backup that reads so many MB a second, and stops the process in the middle of its image.
+fn paused_backup(world: &World, rate: u32) -> Background {
+    configure(world, |text| text + &format!("\n[limits]\nworkers = 1\nread_rate = \"{rate}MB\"\n"));
     let mut running = world.everpoint.spawn(&["--json", "backup", CLUSTER]).unwrap();
     // The session that holds the backup open is idle, or the server sends files.
     let copying = "SELECT (SELECT count(*) FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming%') \
@@ -50,7 +50,8 @@ fn changed_while_backed_up(major: u32, over_replication: bool) {
         forget_files(&world);
     }
     world.capture();
-    let running = paused_backup(&world);
+    let rate = if over_replication { 5 } else { 20 };
+    let mut running = paused_backup(&world, rate);
     let strategies: &[&str] =
         if major >= 15 { &["a STRATEGY file_copy", "b STRATEGY wal_log"] } else { &["a"] };
     for words in strategies {
@@ -65,11 +66,16 @@ fn changed_while_backed_up(major: u32, over_replication: bool) {
         "DROP TABLE gone",
         "DELETE FROM shrunk WHERE n > 10",
         "VACUUM shrunk",
-        "DROP DATABASE old_db",
         "CREATE TABLE born AS SELECT n FROM generate_series(1, 200) n",
     ] {
         world.source.psql(sql).unwrap();
     }
+    // Dropping waits until every backend has closed the files, and one that sends to nobody who reads never does.
+    if over_replication {
+        running.signal(Signal::CONT).unwrap();
+    }
+    world.source.psql("DROP DATABASE old_db").unwrap();
+    assert!(running.runs().unwrap(), "the backup ended before the database was gone");
     running.signal(Signal::CONT).unwrap();
     let ran = running.wait(Duration::from_secs(120)).unwrap();
     assert!(ran.status.success(), "{}", ran.told(&["backup"]));
@@ -98,7 +104,7 @@ fn changed_while_backed_up(major: u32, over_replication: bool) {
     // An incremental backup on top finds nothing that it should not.
     world.source.psql("INSERT INTO t SELECT 0 FROM generate_series(1, 5)").unwrap();
     world.source.psql("DELETE FROM t WHERE n = 0").unwrap();
-    configure(&world, |text| text.replace("20MB", "1GB"));
+    configure(&world, |text| text.replace(&format!("{rate}MB"), "1GB"));
     world.backup(&["--incremental"]);
     world.settle(&world.source, 1);
     let copy = world.restore("latest", &[]);
@@ -281,7 +287,7 @@ fn a_capture_that_begins_during_a_backup_goes_on_after_it() {
     let source = quiet(15).start().unwrap();
     source.psql("CREATE TABLE t AS SELECT n FROM generate_series(1, 200000) n").unwrap();
     let world = World::new(source);
-    let backup = paused_backup(&world);
+    let backup = paused_backup(&world, 20);
     let mut capture = world.everpoint.spawn(&["-v", "capture", CLUSTER]).unwrap();
     sleep(Duration::from_secs(1));
     backup.signal(Signal::CONT).unwrap();
