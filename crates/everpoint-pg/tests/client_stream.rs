@@ -178,6 +178,34 @@ fn log_that_a_lost_slot_no_longer_holds_is_a_recorded_gap() {
 }
 
 #[test]
+fn without_a_slot_of_its_own_a_loss_is_stepped_over_too() {
+    let cluster = PgCluster::builder()
+        .wal_segsize_mb(1)
+        .settings([("max_wal_size", "4MB"), ("min_wal_size", "2MB")])
+        .start()
+        .unwrap();
+    with_table(&cluster);
+    let config = config(&cluster);
+    let sink = MemoryLog::default();
+    let slotless = |until| CaptureOptions { slot: None, create_slot: false, ..options("none", until) };
+    let end = write(&cluster, 100);
+    run(&config, &slotless(Some(end)), &sink).unwrap();
+    let before = sink.kept().now.unwrap().1;
+    let first = cluster.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+    write(&cluster, 60_000);
+    wait_for("the old segments are gone", || {
+        cluster.psql("CHECKPOINT").unwrap();
+        !cluster.data_dir().join("pg_wal").join(&first).exists()
+    });
+    let end = write(&cluster, 100);
+    run(&config, &slotless(Some(end)), &sink).unwrap();
+    let kept = sink.kept();
+    let [(1, from, to)] = kept.gaps[..] else { panic!("{:?}", kept.gaps) };
+    assert!(from == before && to > before);
+    assert!(sink.compare(&cluster, MIB) > 0);
+}
+
+#[test]
 fn another_cluster_and_a_rewound_one_are_refused() {
     let mut cluster = PgCluster::builder().wal_segsize_mb(1).start().unwrap();
     with_table(&cluster);

@@ -135,6 +135,10 @@ impl Session {
         let name = format!("everpoint_{}_{:x}", std::process::id(), self.server.position.0);
         match self.replication.create_slot(&name, true) {
             Ok(true) => {
+                // What was written before the slot was made may be gone already, and is not held by it.
+                if let Ok(server) = self.replication.identify() {
+                    self.server = server;
+                }
                 // A backup of a standby begins at its last restart point, which may lie far back: there the slot stands.
                 if self.server.in_recovery {
                     self.slot_position = self.replication.read_slot(&name).unwrap_or_default();
@@ -222,6 +226,11 @@ impl Session {
         // Whatever of the old log is still in the sink's hands must not wait behind the gap.
         sink.tick()?;
         self.refresh()?;
+        // The server drops a session's temporary slots with any error that it reports to it.
+        if options.slot.is_none() || options.temporary {
+            self.slot.clone_from(&options.slot);
+            self.prepare_slot(options)?;
+        }
         let lasting = options.slot.as_deref().filter(|_| !options.temporary);
         let start = next_available(&mut self.replication, lasting, held, &self.server, &self.history)
             .map_err(|error| error.at("find the log that is left on", object.clone()))?;
