@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use everpoint_core::budget::SEND_WITHIN;
+use everpoint_core::budget::{SEND_WITHIN, may_send};
 use everpoint_core::{
     BudgetDecision, BudgetPolicy, BudgetRefusal, CallStatus, ClockReading, FailureClass, Micros, may_call,
 };
@@ -107,7 +107,7 @@ pub fn spend(
     } else {
         let object = ctx.provider.describe();
         Err(ProviderError::new("send", object, ProviderErrorKind::Failed)
-            .cause("this process stood still for too long before it could begin")
+            .cause("this process stood still for too long before it could begin, or the clock was changed")
             .unsent())
     };
     let outcome = outcome(parcel, &sent, &ctx.clock.read());
@@ -202,9 +202,7 @@ fn refused(ctx: &CallContext<'_>, reason: &BudgetRefusal, next_at: Option<Micros
 
 /// Half of the time is left for making the connection.
 fn in_time(marked: &ClockReading, now: &ClockReading) -> bool {
-    let by_wall = now.wall.0.saturating_sub(marked.wall.0);
-    let passed = now.since_boot_of(marked).unwrap_or(by_wall);
-    (0..=SEND_WITHIN.0 / 2).contains(&passed)
+    may_send(marked, now, Micros(SEND_WITHIN.0 / 2))
 }
 
 fn outcome(parcel: &Parcel<'_>, sent: &Result<Receipt, ProviderError>, now: &ClockReading) -> OffsiteOutcome {

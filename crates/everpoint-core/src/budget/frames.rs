@@ -90,7 +90,7 @@ impl<'a> Call<'a> {
 }
 
 /// By how much the wall clock moved differently from the time since boot; 0 unless it is more than the margin.
-fn contradiction(then: &ClockReading, now: &ClockReading) -> i64 {
+pub(super) fn contradiction(then: &ClockReading, now: &ClockReading) -> i64 {
     let moved = now.wall.0.saturating_sub(then.wall.0);
     let difference = now.since_boot_of(then).map_or(0, |age| moved.saturating_sub(age));
     if difference.abs() > MARGIN.0 { difference } else { 0 }

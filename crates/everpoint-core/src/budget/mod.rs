@@ -18,7 +18,7 @@ use jiff::tz::TimeZone;
 
 use crate::position::Micros;
 
-use self::frames::blocked;
+use self::frames::{blocked, contradiction};
 
 const SECOND: i64 = 1_000_000;
 const HOUR: i64 = 3600 * SECOND;
@@ -192,6 +192,15 @@ pub fn may_call(entries: &[LedgerEntry], policy: &BudgetPolicy, now: &ClockReadi
             BudgetDecision::Allowed { number: last.saturating_add(1), resumes: false }
         }
     }
+}
+
+/// Whether the first byte of a call may still go out, at most `within` microseconds after it was marked as *sending*. If the
+/// clock was changed in between, it may not: the mark would tell a wrong time, and nothing else does if no answer comes.
+#[must_use]
+pub fn may_send(marked: &ClockReading, now: &ClockReading, within: Micros) -> bool {
+    let by_wall = now.wall.0.saturating_sub(marked.wall.0);
+    let passed = now.since_boot_of(marked).unwrap_or(by_wall);
+    (0..=within.0).contains(&passed) && contradiction(marked, now) == 0
 }
 
 /// The earliest moment of this clock at which a call is allowed, among those at which anything changes.

@@ -110,7 +110,7 @@ impl World {
                 }
             }
             Doing::Marked(number, read) => {
-                if now.since_boot_of(&read).is_some_and(|passed| passed <= SEND_WITHIN.0) {
+                if may_send(&read, &now, SEND_WITHIN) {
                     self.counted.push(self.time + self.skew);
                     if self.offset != 0 {
                         self.wrong.push(number);

@@ -170,3 +170,15 @@ fn a_budget_of_nothing_allows_nothing() {
     };
     assert_eq!(next_at, None);
 }
+
+#[test]
+fn a_call_is_not_sent_by_a_clock_that_was_changed_since_it_was_marked() {
+    let marked = clock("2026-03-10T03:00:00Z");
+    assert!(may_send(&marked, &marked.later(20 * SECOND), SEND_WITHIN));
+    assert!(!may_send(&marked, &marked.later(61 * SECOND), SEND_WITHIN), "too late");
+    for hours in [-3, 3] {
+        let mut changed = marked.later(SECOND);
+        changed.wall.0 += hours * HOUR;
+        assert!(!may_send(&marked, &changed, SEND_WITHIN), "{hours}");
+    }
+}
