@@ -13,12 +13,14 @@ mod frames;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use jiff::tz::TimeZone;
 
 use crate::position::Micros;
 
 use self::frames::{blocked, contradiction};
+pub use self::turn::{PackageTurn, package_turn};
 
 const SECOND: i64 = 1_000_000;
 const HOUR: i64 = 3600 * SECOND;
