@@ -115,6 +115,24 @@ class Get(Row):
         return log.get_all(world, tool)
 
 
+class Bundle(Row):
+    title = f"bundle of {SEGMENTS} segments"
+    kinds = (Everpoint,)
+    command = "bundle"
+
+    def prepare(self, world, tools):
+        log.segments(world, SEGMENTS)
+
+    def once(self, world, tool):
+        tool.fresh()
+        log.push_all(world, tool)
+        before = tool.stored()
+        cost = tool.bundle()
+        cost.stored = tool.stored()
+        cost.notes.append(f"{before / 1e6:.0f} MB as single segments")
+        return cost
+
+
 class Replay(Row):
     title = f"restore and replay of {SEGMENTS} segments, to promoted"
     command = "replay"
@@ -179,7 +197,7 @@ def parse_tps(text):
 
 ROWS = {
     "full": Full, "encrypted": Encrypted, "restore": Restore, "delta": Delta, "push": Push, "get": Get,
-    "replay": Replay, "pace": Pace,
+    "bundle": Bundle, "replay": Replay, "pace": Pace,
 }
 
 

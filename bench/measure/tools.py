@@ -85,6 +85,9 @@ class Everpoint(Tool):
     def push(self, segment):
         return self.command("archive-push", CLUSTER, segment)
 
+    def bundle(self):
+        return self.timed("bundle", self.command("bundle", CLUSTER, "--close"))
+
     def get(self, name, destination):
         return self.command("archive-get", CLUSTER, name, destination)
 

@@ -70,10 +70,16 @@ pub struct OffsiteSending {
     pub token: String,
     /// Name of the file.
     pub name: String,
-    /// Its size in bytes.
+    /// Its size in bytes; 0 where none is sent.
     pub size: u64,
-    /// Its SHA-256, 64 hex digits.
+    /// Its SHA-256, 64 hex digits; empty where none is sent.
     pub sha256: String,
+    /// What is asked for, if it is not that the file is taken: `download` or `list`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request: String,
+    /// What the file holds, as in the outcome: for the case that only the provider can tell it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub contents: Map<String, Value>,
 }
 json_record!(OffsiteSending, "the beginning of an offsite call");
 

@@ -168,6 +168,8 @@ fn records() {
         name: name.clone(),
         size: 9,
         sha256: sha256.clone(),
+        request: String::new(),
+        contents: Default::default(),
     };
     let outcome = OffsiteOutcome {
         status: "arrived".into(),

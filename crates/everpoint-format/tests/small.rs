@@ -102,6 +102,8 @@ fn records_come_back_as_they_were() {
         name: name.clone(),
         size: 9,
         sha256: sha256.clone(),
+        request: String::new(),
+        contents: Default::default(),
     };
     let outcome = OffsiteOutcome {
         status: "arrived".into(),

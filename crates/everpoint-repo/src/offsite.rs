@@ -56,10 +56,17 @@ impl OffsiteCall {
         Some(LedgerEntry { number: self.number, claimed, sending, outcome })
     }
 
+    /// Whether it sends a file, and does not ask for something.
+    #[must_use]
+    pub fn is_upload(&self) -> bool {
+        self.sending.as_ref().is_none_or(|sending| sending.request.is_empty())
+    }
+
     /// Whether its file is known to have arrived.
     #[must_use]
     pub fn arrived(&self) -> bool {
-        self.outcome.as_ref().is_some_and(|outcome| outcome.call_status() == CallStatus::Arrived)
+        self.is_upload()
+            && self.outcome.as_ref().is_some_and(|outcome| outcome.call_status() == CallStatus::Arrived)
     }
 }
 

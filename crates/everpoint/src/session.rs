@@ -4,6 +4,7 @@
 mod engine;
 mod fetch;
 pub(crate) mod key;
+mod offsite;
 mod package;
 
 use std::cell::OnceCell;
@@ -26,6 +27,7 @@ use crate::render::note;
 use crate::render::progress::{Progress, Style};
 
 pub(crate) use fetch::{fetch_program, leading_arguments};
+pub(crate) use offsite::Ledger;
 pub(crate) use package::Temporary;
 
 /// One call of the program.

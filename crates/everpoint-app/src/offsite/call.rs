@@ -55,6 +55,28 @@ pub struct Parcel<'a> {
     pub contents: Map<String, Value>,
 }
 
+impl Parcel<'_> {
+    fn step(&self) -> Step<'_> {
+        Step {
+            request: "",
+            name: self.name,
+            size: self.size,
+            sha256: self.sha256,
+            contents: self.contents.clone(),
+        }
+    }
+}
+
+/// What a call is for, as the ledger has it.
+struct Step<'a> {
+    /// Empty: a file is sent.
+    request: &'static str,
+    name: &'a str,
+    size: u64,
+    sha256: &'a str,
+    contents: Map<String, Value>,
+}
+
 /// A call whose file arrived.
 #[derive(Debug, Clone, Serialize)]
 pub struct CallReport {
@@ -68,10 +90,10 @@ pub struct CallReport {
     pub size: u64,
     /// Its SHA-256, 64 hex digits.
     pub sha256: String,
-    /// When it had arrived, by this machine's clock; microseconds since 1970 UTC.
-    pub at: i64,
-    /// The time that the provider's answer gave; microseconds since 1970 UTC.
-    pub provider_date: Option<i64>,
+    /// When it had arrived, by this machine's clock.
+    pub at: String,
+    /// The time that the provider's answer gave.
+    pub provider_date: Option<String>,
     /// Where it lies, if the provider says so.
     pub url: Option<String>,
     /// Whether that was written into the ledger. If not, the next package covers the same again.
@@ -95,27 +117,79 @@ pub fn spend(
     events: &dyn Events,
 ) -> Result<CallReport, AppError> {
     let file = open(parcel)?;
-    let marked = mark(ctx, parcel)?;
-    events.emit(Event::Step(format!(
-        "Sending {} as call {} of {}",
-        parcel.name,
-        marked.number,
-        ctx.ledger.provider()
-    )));
-    let sent = if in_time(&marked.at, &ctx.clock.read()) {
-        ctx.provider.upload(parcel.name, parcel.size, Box::new(file.take(parcel.size)))
+    let send = || {
+        let sent = ctx.provider.upload(parcel.name, parcel.size, Box::new(file.take(parcel.size)));
+        sent.or_else(|error| cleared_up(ctx.provider, parcel, error))
+    };
+    let step = parcel.step();
+    let (number, outcome, recorded, receipt) =
+        make(ctx, &step, &format!("sending {}", parcel.name), events, send)?;
+    Ok(CallReport {
+        provider: ctx.ledger.provider().to_owned(),
+        number,
+        name: parcel.name.to_owned(),
+        size: parcel.size,
+        sha256: parcel.sha256.to_owned(),
+        at: time(Micros(outcome.clock.wall)),
+        provider_date: receipt.provider_date.map(|at| time(Micros(at))),
+        url: receipt.url,
+        recorded,
+    })
+}
+
+/// Makes a call that the provider counts although no file is sent: `request` is `download` or `list`.
+///
+/// # Errors
+/// As [`spend`].
+pub(super) fn spend_asking(
+    ctx: &CallContext<'_>,
+    request: &'static str,
+    name: &str,
+    events: &dyn Events,
+    ask: impl FnOnce() -> Result<(), ProviderError>,
+) -> Result<(), AppError> {
+    let step = Step { request, name, size: 0, sha256: "", contents: Map::new() };
+    make(ctx, &step, &format!("{request} {name}"), events, || ask().map(|()| Receipt::default()))?;
+    Ok(())
+}
+
+/// Claims, marks, acts, and writes down how it ended.
+fn make(
+    ctx: &CallContext<'_>,
+    step: &Step<'_>,
+    doing: &str,
+    events: &dyn Events,
+    act: impl FnOnce() -> Result<Receipt, ProviderError>,
+) -> Result<(u32, OffsiteOutcome, bool, Receipt), AppError> {
+    let marked = mark(ctx, step)?;
+    events.emit(Event::Step(format!("{doing}: call {} of {}", marked.number, ctx.ledger.provider())));
+    let done = if in_time(&marked.at, &ctx.clock.read()) {
+        act()
     } else {
         let object = ctx.provider.describe();
         Err(ProviderError::new("send", object, ProviderErrorKind::Failed)
             .cause("this process stood still for too long before it could begin, or the clock was changed")
             .unsent())
     };
-    let outcome = outcome(parcel, &sent, &ctx.clock.read());
+    let outcome = outcome(step, &done, &ctx.clock.read());
     let recorded = record(ctx, marked.number, &outcome, events);
-    match sent {
-        Ok(receipt) => Ok(report(ctx, parcel, marked.number, &outcome, receipt, recorded)),
+    match done {
+        Ok(receipt) => Ok((marked.number, outcome, recorded, receipt)),
         Err(error) => Err(failed(ctx, marked.number, outcome.call_status(), error)),
     }
+}
+
+/// A call without an answer has arrived if the provider has the whole file; it is asked where that is free.
+fn cleared_up(
+    provider: &dyn Provider,
+    parcel: &Parcel<'_>,
+    error: ProviderError,
+) -> Result<Receipt, ProviderError> {
+    let nobody_knows = error.sent && error.provider_date.is_none();
+    if nobody_knows && provider.asks() && super::has(provider, parcel.name, parcel.size) {
+        return Ok(Receipt::default());
+    }
+    Err(error)
 }
 
 fn open(parcel: &Parcel<'_>) -> Result<File, AppError> {
@@ -131,7 +205,7 @@ fn open(parcel: &Parcel<'_>) -> Result<File, AppError> {
 }
 
 /// Claims the next call and marks it as about to be sent.
-fn mark(ctx: &CallContext<'_>, parcel: &Parcel<'_>) -> Result<Marked, AppError> {
+fn mark(ctx: &CallContext<'_>, step: &Step<'_>) -> Result<Marked, AppError> {
     let (host, process) = (host(), std::process::id());
     let token = OffsiteLedger::token()?;
     for _ in 0..ATTEMPTS {
@@ -143,7 +217,7 @@ fn mark(ctx: &CallContext<'_>, parcel: &Parcel<'_>) -> Result<Marked, AppError> 
             host: host.clone(),
             process,
             token: token.clone(),
-            name: parcel.name.to_owned(),
+            name: step.name.to_owned(),
         };
         if !resumes && !ctx.ledger.claim(number, &claim)? {
             continue;
@@ -158,9 +232,11 @@ fn mark(ctx: &CallContext<'_>, parcel: &Parcel<'_>) -> Result<Marked, AppError> 
             host: host.clone(),
             process,
             token: token.clone(),
-            name: parcel.name.to_owned(),
-            size: parcel.size,
-            sha256: parcel.sha256.to_owned(),
+            name: step.name.to_owned(),
+            size: step.size,
+            sha256: step.sha256.to_owned(),
+            request: step.request.to_owned(),
+            contents: step.contents.clone(),
         };
         if ctx.ledger.sending(number, &sending)? {
             return Ok(Marked { number, at });
@@ -171,7 +247,7 @@ fn mark(ctx: &CallContext<'_>, parcel: &Parcel<'_>) -> Result<Marked, AppError> 
 }
 
 /// The number that may be called now, and whether it was claimed before.
-fn allowed(ctx: &CallContext<'_>, now: &ClockReading) -> Result<(u32, bool), AppError> {
+pub(super) fn allowed(ctx: &CallContext<'_>, now: &ClockReading) -> Result<(u32, bool), AppError> {
     match may_call(&ctx.ledger.entries()?, ctx.policy, now) {
         BudgetDecision::Allowed { number, resumes } => Ok((number, resumes)),
         BudgetDecision::Refused { reason, next_at } => Err(refused(ctx, &reason, next_at)),
@@ -180,8 +256,17 @@ fn allowed(ctx: &CallContext<'_>, now: &ClockReading) -> Result<(u32, bool), App
 
 /// The error of a refusal: no call was made.
 fn refused(ctx: &CallContext<'_>, reason: &BudgetRefusal, next_at: Option<Micros>) -> AppError {
+    let message = why(reason);
+    let next =
+        next_at.map_or_else(String::new, |next| format!("; the next call is allowed at {}", time(next)));
+    AppError::new("offsite.budget_spent", FailureClass::BudgetSpent, "call", ctx.provider.describe(), message + &next)
+        .hint("nothing was sent and no call was spent; the next package covers everything since the last that arrived")
+}
+
+/// Why no call is allowed, in words.
+pub(super) fn why(reason: &BudgetRefusal) -> String {
     let list = |by: &[u32]| by.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-    let message = match reason {
+    match reason {
         BudgetRefusal::Spent { by } if by.is_empty() => "its budget is no call at all".to_owned(),
         BudgetRefusal::Spent { by } => format!("its budget is spent (call {})", list(by)),
         BudgetRefusal::ClockSetBack { number, at } => format!(
@@ -193,11 +278,7 @@ fn refused(ctx: &CallContext<'_>, reason: &BudgetRefusal, next_at: Option<Micros
             difference / 1_000_000,
             list(by)
         ),
-    };
-    let next =
-        next_at.map_or_else(String::new, |next| format!("; the next call is allowed at {}", time(next)));
-    AppError::new("offsite.budget_spent", FailureClass::BudgetSpent, "call", ctx.provider.describe(), message + &next)
-        .hint("nothing was sent and no call was spent; the next package covers everything since the last that arrived")
+    }
 }
 
 /// Half of the time is left for making the connection.
@@ -205,7 +286,7 @@ fn in_time(marked: &ClockReading, now: &ClockReading) -> bool {
     may_send(marked, now, Micros(SEND_WITHIN.0 / 2))
 }
 
-fn outcome(parcel: &Parcel<'_>, sent: &Result<Receipt, ProviderError>, now: &ClockReading) -> OffsiteOutcome {
+fn outcome(step: &Step<'_>, sent: &Result<Receipt, ProviderError>, now: &ClockReading) -> OffsiteOutcome {
     let (status, provider_date, message) = match sent {
         Ok(receipt) => (CallStatus::Arrived, receipt.provider_date, String::new()),
         Err(error) if !error.sent => (CallStatus::Unsent, None, explained(error)),
@@ -220,15 +301,15 @@ fn outcome(parcel: &Parcel<'_>, sent: &Result<Receipt, ProviderError>, now: &Clo
         clock: ClockRecord::from(now),
         provider_date,
         message,
-        name: parcel.name.to_owned(),
-        size: parcel.size,
-        sha256: parcel.sha256.to_owned(),
-        contents: parcel.contents.clone(),
+        name: step.name.to_owned(),
+        size: step.size,
+        sha256: step.sha256.to_owned(),
+        contents: step.contents.clone(),
     }
 }
 
 /// An error and its cause, in one sentence.
-fn explained(error: &ProviderError) -> String {
+pub(super) fn explained(error: &ProviderError) -> String {
     error.cause.as_ref().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
@@ -247,27 +328,6 @@ fn record(ctx: &CallContext<'_>, number: u32, outcome: &OffsiteOutcome, events: 
                 return false;
             }
         }
-    }
-}
-
-fn report(
-    ctx: &CallContext<'_>,
-    parcel: &Parcel<'_>,
-    number: u32,
-    outcome: &OffsiteOutcome,
-    receipt: Receipt,
-    recorded: bool,
-) -> CallReport {
-    CallReport {
-        provider: ctx.ledger.provider().to_owned(),
-        number,
-        name: parcel.name.to_owned(),
-        size: parcel.size,
-        sha256: parcel.sha256.to_owned(),
-        at: outcome.clock.wall,
-        provider_date: receipt.provider_date,
-        url: receipt.url,
-        recorded,
     }
 }
 

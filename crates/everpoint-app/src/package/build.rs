@@ -35,6 +35,8 @@ pub struct BuildRequest {
     pub arrived: Contents,
     /// Opens what was made, so that all of it is read back; without one only the bytes on disk are compared.
     pub identity: Option<age::x25519::Identity>,
+    /// What is known to be missing before it begins, in words.
+    pub shortfalls: Vec<String>,
     /// Asks to stop.
     pub stop: StopFlag,
 }
@@ -104,11 +106,8 @@ pub fn build(
         .prefix("package-")
         .tempdir_in(&request.directory)
         .map_err(|error| AppError::io("make a directory in", &request.directory, error))?;
-    let (mut workshop, mut shortfalls, mut parts) = (Workshop::new(scratch.path()), Vec::new(), Vec::new());
-    for context in clusters {
-        events.emit(Event::Step(format!("packing {}", context.name)));
-        parts.push(part(context, request, &mut workshop, &mut shortfalls)?);
-    }
+    let (mut workshop, mut shortfalls) = (Workshop::new(scratch.path()), request.shortfalls.clone());
+    let mut parts = parts(clusters, request, &mut workshop, &mut shortfalls, events)?;
     shrink(&mut parts, request.limit, &mut shortfalls)?;
     let contents = contents(&parts);
     events.emit(Event::Step(format!("writing {}", request.name)));
@@ -126,6 +125,28 @@ pub fn build(
     let read_back = request.identity.is_some();
     let name = request.name.clone();
     Ok(BuildReport { name, file, size, sha256, read_back, clusters: reports, shortfalls, contents })
+}
+
+/// One cluster that can't be packed does not keep the others from their day.
+fn parts<'a>(
+    clusters: &'a [ClusterContext],
+    request: &BuildRequest,
+    workshop: &mut Workshop,
+    shortfalls: &mut Vec<String>,
+    events: &dyn Events,
+) -> Result<Vec<Part<'a>>, AppError> {
+    let mut parts = Vec::new();
+    for (number, context) in clusters.iter().enumerate() {
+        events.emit(Event::Step(format!("packing {}", context.name)));
+        match part(context, request, workshop, shortfalls) {
+            Ok(part) => parts.push(part),
+            Err(error) if request.stop.is_set() || (parts.is_empty() && number + 1 == clusters.len()) => {
+                return Err(error);
+            }
+            Err(error) => shortfalls.push(format!("{}: it is left out: {error}", context.name)),
+        }
+    }
+    Ok(parts)
 }
 
 fn part<'a>(

@@ -16,7 +16,7 @@ const BUFFER: usize = 1 << 20;
 const LEVEL: i32 = 3;
 
 /// SHA-256 and length of what flows by.
-pub(super) struct Sum {
+pub(crate) struct Sum {
     context: Context,
     size: u64,
 }
@@ -32,23 +32,23 @@ impl Sum {
     }
 
     /// Length and 64 hex digits.
-    pub(super) fn finish(self) -> (u64, String) {
+    pub(crate) fn finish(self) -> (u64, String) {
         (self.size, hex::encode(self.context.finish().as_ref()))
     }
 }
 
 /// Passes on what is written, and sums it.
-pub(super) struct Summed<T> {
+pub(crate) struct Summed<T> {
     inner: T,
     sum: Sum,
 }
 
 impl<T> Summed<T> {
-    pub(super) fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self { inner, sum: Sum::new() }
     }
 
-    pub(super) fn into_parts(self) -> (T, Sum) {
+    pub(crate) fn into_parts(self) -> (T, Sum) {
         (self.inner, self.sum)
     }
 }

@@ -23,6 +23,7 @@ use crate::AppError;
 pub use build::{BuildReport, BuildRequest, PackagedReport, build};
 pub use import::{ImportReport, Imported, import};
 pub use log::joined;
+pub(crate) use member::Summed;
 pub use read::Opening;
 pub use recipients::{identities_of_file, identity_of_key, recipients};
 

@@ -29,6 +29,7 @@ fn request(name: &str, directory: &Path, arrived: &Contents) -> BuildRequest {
         limit: None,
         arrived: arrived.clone(),
         identity: Some(identity),
+        shortfalls: Vec::new(),
         stop: StopFlag::default(),
     }
 }

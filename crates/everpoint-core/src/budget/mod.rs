@@ -205,6 +205,20 @@ pub fn may_send(marked: &ClockReading, now: &ClockReading, within: Micros) -> bo
     (0..=within.0).contains(&passed) && contradiction(marked, now) == 0
 }
 
+/// How many calls may be made now, one after another.
+#[must_use]
+pub fn calls_left(entries: &[LedgerEntry], policy: &BudgetPolicy, now: &ClockReading) -> u32 {
+    let mut entries = entries.to_vec();
+    let mut left = 0;
+    while left < policy.calls {
+        let BudgetDecision::Allowed { number, .. } = may_call(&entries, policy, now) else { break };
+        entries.retain(|entry| entry.number != number);
+        entries.push(LedgerEntry { number, claimed: now.clone(), sending: Some(now.clone()), outcome: None });
+        left += 1;
+    }
+    left
+}
+
 /// The earliest moment of this clock at which a call is allowed, among those at which anything changes.
 fn next_at(entries: &[LedgerEntry], policy: &BudgetPolicy, now: &ClockReading) -> Option<Micros> {
     let mut moments = frames::changes(entries, policy, now);

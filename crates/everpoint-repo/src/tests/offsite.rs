@@ -33,6 +33,8 @@ fn sending(token: &str) -> OffsiteSending {
         name: "package".to_owned(),
         size: 3,
         sha256: "ab".repeat(32),
+        request: String::new(),
+        contents: Default::default(),
     }
 }
 

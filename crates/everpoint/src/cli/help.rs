@@ -148,9 +148,44 @@ Example:
   everpoint key confirm";
 
 pub(super) const OFFSITE: &str = "\
+Providers stand in the configuration: [offsite.NAME]. The daemon (`everpoint serve`) sends a package each day.
+
 Examples:
+  everpoint offsite status
+  everpoint offsite push --yes
+  everpoint offsite fetch latest package.tar.age
   everpoint offsite pack --directory /mnt/usb
   everpoint offsite unpack PACKAGE /restore";
+
+pub(super) const OFFSITE_STATUS: &str = "\
+Examples:
+  everpoint offsite status
+  everpoint --json offsite status --provider vault";
+
+pub(super) const OFFSITE_PUSH: &str = "\
+Asks before it spends the call; without a terminal it needs --yes. The package is complete and verified before the call is
+made. If no call is allowed now, nothing is made or sent, it says when the next one is, and ends with 5.
+
+Examples:
+  everpoint offsite push
+  everpoint --json offsite push --provider vault --yes";
+
+pub(super) const OFFSITE_LIST: &str = "\
+Without --remote it reads the ledger in the repository, and the provider is not asked. With --remote it works on a machine
+that has nothing but the [offsite.NAME] table.
+
+Examples:
+  everpoint offsite list
+  everpoint offsite list --remote";
+
+pub(super) const OFFSITE_FETCH: &str = "\
+Compares what comes with what was sent. Works on a machine that has nothing but the [offsite.NAME] table: then give the name
+of the package.
+
+Examples:
+  everpoint offsite fetch latest package.tar.age
+  everpoint offsite fetch everpoint-4f2a91c0-20260129T030000Z-12.tar.age package.tar.age
+  everpoint restore order-db /srv/copy --package package.tar.age";
 
 pub(super) const OFFSITE_PACK: &str = "\
 The file holds for each cluster the newest base image and the log from its start to now. Debian's age, tar, zstd and

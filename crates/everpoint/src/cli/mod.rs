@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use key::{Key, KeyAge, KeyConfirm, KeyRotate};
 pub(crate) use mock_offsite::MockOffsite;
-pub(crate) use offsite::{Offsite, OffsitePack, OffsiteUnpack};
+pub(crate) use offsite::{
+    Offsite, OffsiteFetch, OffsiteList, OffsitePack, OffsitePush, OffsiteStatus, OffsiteUnpack,
+};
 use pairs::{parse_label, parse_map};
 
 /// Continuous backup and point-in-time recovery for PostgreSQL.
@@ -114,7 +116,7 @@ pub(crate) enum Command {
     /// Run a service that takes one call a day: to try the daily package against
     #[command(after_help = help::MOCK_OFFSITE)]
     MockOffsite(MockOffsite),
-    /// Daily packages: one file that restores every cluster
+    /// Daily packages: one file that restores every cluster, sent with one call a day
     #[command(subcommand, after_help = help::OFFSITE)]
     Offsite(Offsite),
     /// Print a completion script for a shell

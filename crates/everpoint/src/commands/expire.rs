@@ -27,7 +27,7 @@ pub(crate) fn run(session: &Session, arguments: &Expire) -> Result<Done, AppErro
 }
 
 fn one(session: &Session, opened: &Opened, arguments: &Expire) -> Result<ExpireReport, AppError> {
-    let mut request = request(opened, stop_flag());
+    let mut request = request(session, opened, stop_flag())?;
     if arguments.now {
         request.grace = Duration::ZERO;
     }
@@ -45,15 +45,18 @@ fn one(session: &Session, opened: &Opened, arguments: &Expire) -> Result<ExpireR
     expire::run(&opened.context, &request, &progress)
 }
 
-/// A request as the configuration wants it.
-pub(crate) fn request(opened: &Opened, stop: StopFlag) -> ExpireRequest {
-    ExpireRequest {
+/// A request as the configuration wants it; what no package holds yet stays.
+///
+/// # Errors
+/// If the ledger of a provider can't be read.
+pub(crate) fn request(session: &Session, opened: &Opened, stop: StopFlag) -> Result<ExpireRequest, AppError> {
+    Ok(ExpireRequest {
         policy: opened.retention.policy(),
         dry_run: false,
         grace: opened.retention.grace(),
-        needs: Vec::new(),
+        needs: session.offsite_needs(opened)?,
         stop,
-    }
+    })
 }
 
 fn plan_text(report: &ExpireReport) -> String {

@@ -4,6 +4,7 @@ pub(crate) mod alerts;
 pub(crate) mod api;
 mod cluster;
 pub(crate) mod mistake;
+pub(crate) mod offsite;
 pub(crate) mod otel;
 mod repository;
 mod retention;
@@ -32,6 +33,7 @@ pub(crate) use serve::{Schedules, ServeConfig};
 use alerts::AlertsConfig;
 use api::ApiConfig;
 use mistake::{Mistake, nearest};
+use offsite::OffsiteConfig;
 use otel::OtelConfig;
 use section::Section;
 
@@ -42,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) path: PathBuf,
     pub(crate) repositories: BTreeMap<String, RepositoryConfig>,
     pub(crate) clusters: BTreeMap<String, ClusterConfig>,
+    pub(crate) offsite: BTreeMap<String, OffsiteConfig>,
     pub(crate) limits: Limits,
     /// For clusters and repositories that don't say otherwise.
     pub(crate) retention: Retention,
@@ -120,6 +123,14 @@ impl Config {
             }
             mistakes.extend(section.finish());
         }
+        let mut offsite = BTreeMap::new();
+        for (name, mut section) in top.named_tables("offsite") {
+            check_name(&name.value, &name.at, &mut mistakes);
+            if let Some(provider) = OffsiteConfig::read(&name.value, &mut section, &base, variables) {
+                offsite.insert(name.value, provider);
+            }
+            mistakes.extend(section.finish());
+        }
         let limits = match top.table("limits") {
             Some(mut section) => {
                 let limits = Limits::read(&mut section, &base);
@@ -144,8 +155,19 @@ impl Config {
         let retention = Retention::read(&mut top).for_all(variables, &schedules.zone, &mut mistakes);
         mistakes.extend(top.finish());
         let path = path.to_owned();
-        let config =
-            Self { path, repositories, clusters, limits, retention, api, alerts, otel, schedules, serve };
+        let config = Self {
+            path,
+            repositories,
+            clusters,
+            offsite,
+            limits,
+            retention,
+            api,
+            alerts,
+            otel,
+            schedules,
+            serve,
+        };
         if mistakes.is_empty() {
             mistakes.extend(config.check_references());
         }
@@ -154,6 +176,11 @@ impl Config {
 
     fn check_references(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
+        for provider in self.offsite.values() {
+            let repositories = self.repositories.keys().map(String::as_str);
+            let clusters = self.clusters.keys().map(String::as_str);
+            mistakes.extend(provider.check_references(repositories, clusters));
+        }
         for cluster in self.clusters.values() {
             let Some(wanted) = &cluster.repository else {
                 if self.repositories.len() > 1 {

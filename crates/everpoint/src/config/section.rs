@@ -174,6 +174,33 @@ impl<'a> Section<'a> {
         found
     }
 
+    /// A table of texts under any names: `{ Authorization = "Bearer ${TOKEN}" }`.
+    pub(crate) fn pairs(
+        &mut self,
+        key: &'static str,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<(String, String)> {
+        let Some((value, at)) = self.get(key) else {
+            return Vec::new();
+        };
+        let Some(table) = value.as_table() else {
+            self.wrong_type(key, "a table of texts", value, at);
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for (name, value) in table {
+            let Some(text) = value.get_ref().as_str() else {
+                self.wrong_type(name.get_ref(), "a text in quotes", value.get_ref(), value.span());
+                continue;
+            };
+            match expand(text, variable) {
+                Ok(text) => found.push((name.get_ref().to_string(), text)),
+                Err(message) => self.mistakes.push(Mistake::new(value.span(), message)),
+            }
+        }
+        found
+    }
+
     /// The tables of a list in the table `parent`: `[[parent.key]]`, or `key = [{…}]`.
     pub(crate) fn tables(&mut self, key: &'static str, parent: &str) -> Vec<Section<'a>> {
         let Some((value, at)) = self.get(key) else {

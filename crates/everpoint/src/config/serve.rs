@@ -15,6 +15,7 @@ pub(crate) struct Schedules {
     /// Zone of the expressions and of the names of bundles.
     pub(crate) zone: TimeZone,
     pub(crate) backup: Option<Schedule>,
+    pub(crate) package: Option<Schedule>,
     pub(crate) bundle: Option<Schedule>,
     pub(crate) check: Option<Schedule>,
 }
@@ -30,23 +31,32 @@ pub(crate) struct ServeConfig {
 
 /// What runs when, unless the file or the environment says otherwise.
 const BACKUP: &str = "0 2 * * *";
+const PACKAGE: &str = "0 3 * * *";
 const BUNDLE: &str = "5 * * * *";
 const CHECK: &str = "30 * * * *";
 
 impl Default for Schedules {
     fn default() -> Self {
         let parse = |text| Schedule::parse(text, &TimeZone::UTC).ok();
-        Self { zone: TimeZone::UTC, backup: parse(BACKUP), bundle: parse(BUNDLE), check: parse(CHECK) }
+        Self {
+            zone: TimeZone::UTC,
+            backup: parse(BACKUP),
+            package: parse(PACKAGE),
+            bundle: parse(BUNDLE),
+            check: parse(CHECK),
+        }
     }
 }
 
 impl Schedules {
     /// Reads `[schedule]`, or takes the defaults; the variables of containers come after the file.
     pub(super) fn read(section: Option<&mut Section<'_>>, variables: Variables<'_>) -> Result<Self, Mistake> {
-        let base = container(variables)?;
+        let (base, package) = container(variables)?;
         let Some(section) = section else {
-            let backup = Schedule::parse(&base, &TimeZone::UTC).map_err(|why| Mistake::new(0..0, why))?;
-            return Ok(Self { backup: Some(backup), ..Self::default() });
+            let parse = |text: &str| {
+                Schedule::parse(text, &TimeZone::UTC).map(Some).map_err(|why| Mistake::new(0..0, why))
+            };
+            return Ok(Self { backup: parse(&base)?, package: parse(&package)?, ..Self::default() });
         };
         let zone = zone(section).unwrap_or(TimeZone::UTC);
         let mut read = |key: &'static str, default: &str| -> Option<Schedule> {
@@ -67,6 +77,7 @@ impl Schedules {
         };
         Ok(Self {
             backup: read("backup", &base),
+            package: read("package", &package),
             bundle: read("bundle", BUNDLE),
             check: read("check", CHECK),
             zone,
@@ -85,12 +96,12 @@ fn zone(section: &mut Section<'_>) -> Option<TimeZone> {
 }
 
 /// `BACKUP_HOUR` of the container world is the hour of the package; the base backup runs an hour before.
-fn container(variables: Variables<'_>) -> Result<String, Mistake> {
+fn container(variables: Variables<'_>) -> Result<(String, String), Mistake> {
     let Some(text) = variables("BACKUP_HOUR").filter(|text| !text.trim().is_empty()) else {
-        return Ok(BACKUP.to_owned());
+        return Ok((BACKUP.to_owned(), PACKAGE.to_owned()));
     };
     match text.trim().parse::<u32>() {
-        Ok(hour) if hour < 24 => Ok(format!("0 {} * * *", (hour + 23) % 24)),
+        Ok(hour) if hour < 24 => Ok((format!("0 {} * * *", (hour + 23) % 24), format!("0 {hour} * * *"))),
         _ => Err(Mistake::new(0..0, format!("the variable BACKUP_HOUR is \"{text}\", no hour of a day"))
             .hint("set it to a number from 0 to 23")),
     }
@@ -110,10 +121,12 @@ mod tests {
     fn the_hour_of_containers_is_that_of_the_package_and_the_backup_comes_before() {
         let at = |hour: &'static str| {
             let read = Schedules::read(None, &move |name| (name == "BACKUP_HOUR").then(|| hour.to_owned()));
-            read.map(|schedules| schedules.backup.unwrap().text().to_owned())
+            read.map(|schedules| {
+                [schedules.backup, schedules.package].map(|schedule| schedule.unwrap().text().to_owned())
+            })
         };
-        assert_eq!(at("3").unwrap(), "0 2 * * *");
-        assert_eq!(at("0").unwrap(), "0 23 * * *");
+        assert_eq!(at("3").unwrap(), ["0 2 * * *", "0 3 * * *"]);
+        assert_eq!(at("0").unwrap(), ["0 23 * * *", "0 0 * * *"]);
         assert!(at("24").is_err() && at("noon").is_err());
     }
 }

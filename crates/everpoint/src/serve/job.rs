@@ -8,7 +8,9 @@ use everpoint_engine::{CheckLine, CheckState, StopFlag};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use crate::commands::{backup as backup_command, check as check_command, expire as expire_command};
+use crate::commands::{
+    backup as backup_command, check as check_command, expire as expire_command, offsite as offsite_command,
+};
 use crate::session::{Opened, Session};
 
 /// What the daemon does by itself.
@@ -22,11 +24,13 @@ pub(crate) enum Kind {
     Expire,
     /// A look at everything that must be right.
     Check,
+    /// The package of all clusters is sent: of a provider instead of a cluster.
+    Package,
 }
 
 impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Backup, Self::Bundle, Self::Expire, Self::Check];
+    /// All that are done for each cluster.
+    pub(crate) const OF_CLUSTER: [Self; 4] = [Self::Backup, Self::Bundle, Self::Expire, Self::Check];
 
     /// As it is stored and shown.
     pub(crate) const fn word(self) -> &'static str {
@@ -35,6 +39,7 @@ impl Kind {
             Self::Bundle => "bundle",
             Self::Expire => "expire",
             Self::Check => "check",
+            Self::Package => "package",
         }
     }
 }
@@ -43,6 +48,7 @@ impl Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) kind: Kind,
+    /// Of what: a cluster, or a provider for a package.
     pub(crate) cluster: String,
     /// For a backup.
     pub(crate) mode: BackupMode,
@@ -71,19 +77,24 @@ pub(crate) fn run(
     stop: &StopFlag,
     events: &dyn Events,
 ) -> Result<Value, AppError> {
-    let opened = session.cluster(&order.cluster)?;
+    let open = || session.cluster(&order.cluster);
     match order.kind {
-        Kind::Backup => take_backup(session, &opened, order, stop, events),
+        Kind::Backup => take_backup(session, &open()?, order, stop, events),
+        Kind::Package => {
+            let config = session.offsite(Some(&order.cluster))?;
+            Ok(json(&offsite_command::push_to(session, config, "serve", stop.clone(), events)?))
+        }
         Kind::Bundle => {
             let request = BundleRequest { close: false, zone: zone.clone(), list: false, stop: stop.clone() };
-            Ok(json(&bundle::run(&opened.context, &request, events)?))
+            Ok(json(&bundle::run(&open()?.context, &request, events)?))
         }
         Kind::Expire => {
-            let request = expire_command::request(&opened, stop.clone());
+            let opened = open()?;
+            let request = expire_command::request(session, &opened, stop.clone())?;
             Ok(json(&expire::run(&opened.context, &request, events)?))
         }
         Kind::Check => {
-            let report = check_command::report(&opened);
+            let report = check_command::report(&open()?);
             if report.ok {
                 return Ok(json(&report));
             }
@@ -106,7 +117,7 @@ fn take_backup(
     stop: &StopFlag,
     events: &dyn Events,
 ) -> Result<Value, AppError> {
-    make_room(opened, stop, events)?;
+    make_room(session, opened, stop, events)?;
     let mut request = backup_command::request(session, opened, order.mode, stop.clone());
     request.labels.clone_from(&order.labels);
     let report = backup::run(&opened.context, &request, events)?;
@@ -128,10 +139,15 @@ fn take_backup(
 }
 
 /// Where there is too little room, what the policy does not keep goes first; what it keeps never does.
-fn make_room(opened: &Opened, stop: &StopFlag, events: &dyn Events) -> Result<(), AppError> {
+fn make_room(
+    session: &Session,
+    opened: &Opened,
+    stop: &StopFlag,
+    events: &dyn Events,
+) -> Result<(), AppError> {
     let Some(wrong) = too_little_room(opened) else { return Ok(()) };
     events.emit(Event::Warning(format!("{}; letting go what the policy does not keep", wrong.message)));
-    let mut request = expire_command::request(opened, stop.clone());
+    let mut request = expire_command::request(session, opened, stop.clone())?;
     request.grace = std::time::Duration::ZERO;
     expire::run(&opened.context, &request, events)?;
     match too_little_room(opened) {

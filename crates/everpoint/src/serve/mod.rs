@@ -3,6 +3,7 @@
 mod history;
 mod job;
 mod notify;
+mod package;
 mod runner;
 mod surface;
 mod watch;
@@ -25,6 +26,7 @@ use crate::signal::stop_flag;
 use crate::trace::Traces;
 use history::History;
 use notify::Notify;
+use package::Destination;
 use runner::Runner;
 use surface::Surface;
 use watch::{Keeper, Watched};
@@ -72,6 +74,7 @@ pub(crate) fn serve(session: &Session, stop: &StopFlag) -> Result<Done, AppError
         schedules: config.schedules.clone(),
         history: Arc::clone(&history),
         watched: watched.clone(),
+        destinations: config.offsite.values().filter_map(Destination::of).collect(),
         stop: stop.clone(),
         running: Mutex::default(),
         wanted: Mutex::default(),

@@ -9,6 +9,7 @@ use everpoint_engine::StopFlag;
 
 use super::history::{History, JobRow};
 use super::job::{self, Kind, Order};
+use super::package::Destination;
 use super::watch::{GIVEN_UP, Watched};
 use crate::cli::Global;
 use crate::config::Schedules;
@@ -22,6 +23,7 @@ pub(crate) struct Runner {
     pub(crate) schedules: Schedules,
     pub(crate) history: Arc<History>,
     pub(crate) watched: Vec<Arc<Watched>>,
+    pub(crate) destinations: Vec<Destination>,
     pub(crate) stop: StopFlag,
     pub(crate) running: Mutex<BTreeMap<(Kind, String), i64>>,
     /// Clusters that need a backup, whatever the schedule says, and why.
@@ -38,17 +40,29 @@ impl Runner {
             if watched.take_gap() {
                 self.want_backup(&watched.cluster, "its log has a gap");
             }
-            for kind in Kind::ALL {
-                match self.due(kind, watched, now) {
-                    Ok(Some(order)) => {
-                        // What is locked runs already, and comes up again at the next look.
-                        let _ = self.start(order, now);
-                    }
-                    Ok(None) => {}
-                    Err(error) => tracing::error!(cluster = watched.cluster, "{error}"),
-                }
+            for kind in Kind::OF_CLUSTER {
+                self.start_due(&watched.cluster, self.due(kind, watched, now), now);
             }
         }
+        for to in &self.destinations {
+            self.start_due(&to.name, self.due_package(to, now), now);
+        }
+    }
+
+    fn start_due(self: &Arc<Self>, of: &str, found: Result<Option<Order>, AppError>, now: Micros) {
+        match found {
+            Ok(Some(order)) => {
+                // What is locked runs already, and comes up again at the next look.
+                let _ = self.start(order, now);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(of, "{error}"),
+        }
+    }
+
+    /// Whether a run of this kind goes on.
+    pub(super) fn is_running(&self, kind: Kind, of: &str) -> bool {
+        lock(&self.running).contains_key(&(kind, of.to_owned()))
     }
 
     /// A backup is to be taken as soon as the log is captured.
@@ -75,7 +89,7 @@ impl Runner {
 
     fn due(&self, kind: Kind, watched: &Watched, now: Micros) -> Result<Option<Order>, AppError> {
         let cluster = &watched.cluster;
-        if lock(&self.running).contains_key(&(kind, cluster.clone())) {
+        if self.is_running(kind, cluster) {
             return Ok(None);
         }
         let last = self.history.last(kind, cluster)?;
@@ -89,6 +103,7 @@ impl Runner {
             Kind::Backup => &self.schedules.backup,
             Kind::Bundle => &self.schedules.bundle,
             Kind::Check => &self.schedules.check,
+            Kind::Package => &self.schedules.package,
             Kind::Expire => {
                 let is_wanted = lock(&self.renewed).contains(cluster);
                 return Ok(is_wanted.then(|| Order::new(kind, cluster)));
@@ -191,14 +206,18 @@ impl Runner {
             Err(failure) => {
                 let state = match failure.class {
                     _ if self.stop.is_set() => "interrupted",
-                    FailureClass::Locked => "skipped",
+                    FailureClass::Locked | FailureClass::BudgetSpent => "skipped",
                     _ => "failed",
                 };
                 tracing::error!(cluster, "{kind} {state}: {failure}");
                 self.history.end(id, state, None, Some(&error::json(failure)), now)
             }
         };
-        if let Err(error) = ended {
+        let noted = match order.kind {
+            Kind::Package => self.note_next_call(&session, cluster, now),
+            _ => Ok(()),
+        };
+        for error in [ended, noted].into_iter().filter_map(Result::err) {
             tracing::error!("{error}");
         }
     }

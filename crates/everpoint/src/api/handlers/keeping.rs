@@ -21,8 +21,9 @@ const MOMENT: Rule = Rule(is_time, "a time looks like 2026-01-29T14:30:00+01:00"
 pub(crate) fn plan(api: &Api, call: Call) -> Result<Answer, Refusal> {
     let cluster = call.part("cluster").to_owned();
     call.finish()?;
-    let opened = of_path(&api.daemon.session(), &cluster)?;
-    let mut request = command::request(&opened, StopFlag::default());
+    let session = api.daemon.session();
+    let opened = of_path(&session, &cluster)?;
+    let mut request = command::request(&session, &opened, StopFlag::default())?;
     request.dry_run = true;
     Answer::ok(&expire::run(&opened.context, &request, &Quiet)?)
 }

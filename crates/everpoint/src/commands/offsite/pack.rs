@@ -1,4 +1,4 @@
-//! `offsite`: the daily package.
+//! `offsite pack` and `offsite unpack`: packages without a provider.
 
 use std::path::Path;
 
@@ -7,20 +7,13 @@ use everpoint_app::{AppError, text};
 use everpoint_core::FailureClass;
 use serde_json::json;
 
-use crate::cli::{Offsite, OffsitePack, OffsiteUnpack};
+use crate::cli::{OffsitePack, OffsiteUnpack};
 use crate::render::Done;
 use crate::render::number::size;
 use crate::session::Session;
 use crate::signal::stop_flag;
 
-pub(crate) fn run(session: &Session, command: &Offsite) -> Result<Done, AppError> {
-    match command {
-        Offsite::Pack(arguments) => pack(session, arguments),
-        Offsite::Unpack(arguments) => unpack(session, arguments),
-    }
-}
-
-fn pack(session: &Session, arguments: &OffsitePack) -> Result<Done, AppError> {
+pub(super) fn pack(session: &Session, arguments: &OffsitePack) -> Result<Done, AppError> {
     let mut opened = Vec::new();
     for name in session.cluster_names(None)? {
         opened.push(session.cluster(&name)?);
@@ -48,6 +41,7 @@ fn pack(session: &Session, arguments: &OffsitePack) -> Result<Done, AppError> {
         limit: arguments.limit,
         arrived: Contents::default(),
         identity,
+        shortfalls: Vec::new(),
         stop: stop_flag(),
     };
     let report = package::build(&clusters, &request, &session.progress())?;
@@ -73,7 +67,7 @@ fn pack_text(report: &BuildReport) -> String {
     out
 }
 
-fn unpack(session: &Session, arguments: &OffsiteUnpack) -> Result<Done, AppError> {
+pub(super) fn unpack(session: &Session, arguments: &OffsiteUnpack) -> Result<Done, AppError> {
     let identities = session.package_identities(arguments.identity.as_deref())?;
     let opening = Opening { file: &arguments.file, identities: &identities, stop: &stop_flag() };
     let manifest = opening.unpack(&arguments.directory)?;
