@@ -2,6 +2,8 @@
 
 mod branch;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use everpoint_core::{
     BackupFacts, BackupStatus, BranchFacts, BranchId, FailureClass, LogFacts, LogOffset, Micros, RestorePlan,

@@ -73,7 +73,10 @@ fn load_branch_once(store: &LogStore) -> Result<Stored, RepoError> {
     let known = store.gaps()?.into_iter();
     let mut gaps: Vec<KnownGap> = known.map(|(span, gap)| KnownGap { span, reason: gap.reason }).collect();
     let mut pieces = Vec::new();
-    for piece in store.pieces()? {
+    let mut stored = store.readable_between(LogOffset(0), LogOffset(u64::MAX))?;
+    // At the end it is being stored, or its process died: nothing of it was promised to anybody.
+    stored.pop_if(|last| !last.has_digest);
+    for piece in stored {
         match store.digest(&piece) {
             Ok(digest) => pieces.push(PieceFacts::from(&Digest { span: piece.span, ..digest })),
             Err(error) if error.is_missing() || error.is_damaged() => {
@@ -95,7 +98,7 @@ fn load_branch_once(store: &LogStore) -> Result<Stored, RepoError> {
 
 fn unusable(piece: &Piece, error: &RepoError) -> String {
     if error.is_missing() && piece.kind == PieceKind::Segment {
-        return format!("the segment from {} is stored, but its digest is not", text::lsn(piece.span.from));
+        return format!("the segment from {} is stored, but its digest is not", text::lsn(piece.stored.from));
     }
     format!("what is stored can't be used: {error}")
 }

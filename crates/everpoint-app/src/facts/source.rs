@@ -30,7 +30,7 @@ fn read_on(
     span: Span,
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<(), AppError> {
-    let pieces = store.pieces_between(*at, span.to)?;
+    let pieces = store.readable_between(*at, span.to)?;
     for piece in pieces {
         if piece.span.to <= *at || piece.span.from >= span.to {
             continue;
@@ -138,7 +138,7 @@ impl LogSource for Source<'_> {
 
     fn digest(&mut self, branch: &BranchFacts, piece: &PieceFacts) -> Result<Digest, AppError> {
         let store = self.store(branch);
-        let stored = store.pieces_between(piece.span.from, piece.span.to)?;
+        let stored = store.readable_between(piece.span.from, piece.span.to)?;
         let Some(found) = stored.iter().find(|known| known.span == piece.span) else {
             let object = format!("the log from {}", text::lsn(piece.span.from));
             let error = AppError::new(

@@ -32,7 +32,7 @@ pub struct Piece {
 
 /// All that is known of one segment after its names were seen.
 #[derive(Debug, Default)]
-struct Found {
+pub(super) struct Found {
     start: LogOffset,
     segment: bool,
     digest: bool,
@@ -54,9 +54,22 @@ impl LogStore {
     /// # Errors
     /// If the listing failed.
     pub fn pieces_between(&self, from: LogOffset, to: LogOffset) -> Result<Vec<Piece>, RepoError> {
+        self.chosen(from, to, choose)
+    }
+
+    /// As [`LogStore::pieces_between`], for those who only read: of a segment without digest, which is being stored or was
+    /// left by a crash, what its tails hold comes first, and only the rest as a piece without digest.
+    ///
+    /// # Errors
+    /// If the listing failed.
+    pub fn readable_between(&self, from: LogOffset, to: LogOffset) -> Result<Vec<Piece>, RepoError> {
+        self.chosen(from, to, choose_readable)
+    }
+
+    fn chosen(&self, from: LogOffset, to: LogOffset, choose: Choose) -> Result<Vec<Piece>, RepoError> {
         let wanted = Span { from: self.names.start(from), to };
         // In this order: a bundle is there before the segments that it replaces go.
-        let singles = self.singles(from, to)?;
+        let singles = self.singles(from, to, choose)?;
         let known = self.with_bundled(wanted, &singles);
         if covers(&known, wanted) {
             return Ok(known);
@@ -89,7 +102,12 @@ impl LogStore {
     }
 
     /// The pieces that are objects of their own.
-    pub(super) fn singles(&self, from: LogOffset, to: LogOffset) -> Result<Vec<Piece>, RepoError> {
+    pub(super) fn singles(
+        &self,
+        from: LogOffset,
+        to: LogOffset,
+        choose: Choose,
+    ) -> Result<Vec<Piece>, RepoError> {
         let (mut pieces, mut current) = (Vec::new(), Found::default());
         self.each_single(from, &mut |start, part| {
             if start >= to {
@@ -176,8 +194,11 @@ pub(super) fn classify(names: SegmentNames, relative: &str) -> Option<(LogOffset
     }
 }
 
+/// Chooses what of the objects of one segment are pieces, and appends those.
+pub(super) type Choose = fn(&Found, u64, &mut Vec<Piece>);
+
 /// Appends the pieces of one segment.
-fn choose(found: &Found, size: u64, pieces: &mut Vec<Piece>) {
+pub(super) fn choose(found: &Found, size: u64, pieces: &mut Vec<Piece>) {
     let whole = Span { from: found.start, to: found.start.plus(size) };
     let segment = Piece { span: whole, stored: whole, kind: PieceKind::Segment, has_digest: found.digest };
     if found.segment && found.digest {
@@ -193,6 +214,27 @@ fn choose(found: &Found, size: u64, pieces: &mut Vec<Piece>) {
         pieces.push(segment);
     } else {
         pieces.extend(chain);
+    }
+}
+
+/// Appends the pieces of one segment for those who only read.
+fn choose_readable(found: &Found, size: u64, pieces: &mut Vec<Piece>) {
+    if !found.segment || found.digest {
+        return choose(found, size, pieces);
+    }
+    let stored = Span { from: found.start, to: found.start.plus(size) };
+    let mut end = found.start;
+    for piece in chain(found.start, &found.tails) {
+        // Beyond a hole in the tails only the segment knows more.
+        if piece.span.from > end {
+            break;
+        }
+        end = piece.span.to;
+        pieces.push(piece);
+    }
+    if end < stored.to {
+        let span = Span { from: end, to: stored.to };
+        pieces.push(Piece { span, stored, kind: PieceKind::Segment, has_digest: false });
     }
 }
 
@@ -303,6 +345,22 @@ mod tests {
         assert_eq!(found(true, false, &[(0, 4), (5, 8)]), [(PieceKind::Segment, false)]);
         assert_eq!(found(true, false, &[(0, 4), (4, 8)]), [(PieceKind::Tail, true); 2]);
         assert_eq!(found(false, true, &[]), [], "a digest alone is nothing");
+    }
+
+    #[test]
+    fn readers_see_the_tails_of_a_segment_that_is_not_verified_yet() {
+        let found = |digest, tails: &[(u64, u64)]| {
+            let tails = tails.iter().map(|(from, to)| span(*from, *to)).collect();
+            let mut pieces = Vec::new();
+            choose_readable(&Found { start: LogOffset(0), segment: true, digest, tails }, 8, &mut pieces);
+            pieces.iter().map(|it| (it.span.from.0, it.span.to.0, it.has_digest)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(true, &[(0, 4)]), [(0, 8, true)]);
+        assert_eq!(found(false, &[]), [(0, 8, false)]);
+        assert_eq!(found(false, &[(0, 3), (3, 4)]), [(0, 3, true), (3, 4, true), (4, 8, false)]);
+        assert_eq!(found(false, &[(0, 3), (4, 5)]), [(0, 3, true), (3, 8, false)]);
+        assert_eq!(found(false, &[(2, 5)]), [(0, 8, false)]);
+        assert_eq!(found(false, &[(0, 3), (3, 8)]), [(0, 3, true), (3, 8, true)]);
     }
 
     proptest! {

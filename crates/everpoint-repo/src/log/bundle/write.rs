@@ -14,6 +14,7 @@ use everpoint_store::ObjectWriter;
 use super::read::{Index, Opened};
 use super::{Bundle, DATA};
 use crate::RepoError;
+use crate::log::pieces::choose;
 use crate::log::{LogStore, Piece, PieceKind};
 use crate::object::{format_error, missing, random};
 
@@ -254,7 +255,7 @@ impl LogStore {
     /// # Errors
     /// If the listing failed.
     pub fn unbundled(&self) -> Result<Vec<Piece>, RepoError> {
-        let mut pieces = self.singles(LogOffset(0), LogOffset(u64::MAX))?;
+        let mut pieces = self.singles(LogOffset(0), LogOffset(u64::MAX), choose)?;
         pieces.retain(|piece| piece.kind == PieceKind::Segment && piece.has_digest);
         Ok(pieces)
     }
@@ -265,7 +266,7 @@ impl LogStore {
     /// If the store or an index can't be read.
     pub fn finish_bundles(&self) -> Result<(), RepoError> {
         let bundles = self.bundles()?;
-        let singles = self.singles(LogOffset(0), LogOffset(u64::MAX))?;
+        let singles = self.singles(LogOffset(0), LogOffset(u64::MAX), choose)?;
         let mut left = Vec::new();
         self.each_single(LogOffset(0), &mut |start, _| {
             left.push(start);

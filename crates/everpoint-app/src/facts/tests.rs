@@ -1,0 +1,45 @@
+//! What is seen of a log while it is being stored.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::sync::Arc;
+
+use everpoint_engine::StopFlag;
+use everpoint_engine::fake::FakeEngine;
+use everpoint_store::MemoryStore;
+
+use super::load;
+use crate::Quiet;
+use crate::capture::{self, CaptureRequest};
+use crate::testing::{SEGMENT, context, log};
+
+#[test]
+fn a_segment_whose_digest_is_not_stored_yet_is_no_hole_at_the_end_and_one_in_the_middle() {
+    let mut server = log(20);
+    (1..=150).for_each(|xid| {
+        server.commit(100 + xid, everpoint_core::Micros(9_000_000), 30_000);
+    });
+    let engine = Arc::new(FakeEngine::new(server));
+    let memory = MemoryStore::new();
+    let context = context(Arc::new(memory.clone()), &engine);
+    let (slot, stop) = ("everpoint_db".to_owned(), StopFlag::default());
+    capture::run(&context, &CaptureRequest { once: true, slot, create_slot: true, stop }, &Quiet).unwrap();
+    let whole = load(&context).unwrap().log.branches[0].clone();
+    assert_eq!(whole.gaps, []);
+
+    let named =
+        |part: &str| memory.names().into_iter().filter(|name| name.contains(part)).collect::<Vec<_>>();
+    let (digests, tails) = (named(".digest"), named(".tail/"));
+    assert!(digests.len() > 2 && !tails.is_empty());
+    let last = digests.last().unwrap();
+    tails.iter().for_each(|name| assert!(memory.lose(name)));
+    assert!(memory.lose(last));
+    let shorter = load(&context).unwrap().log.branches[0].clone();
+    let end = |branch: &everpoint_core::BranchFacts| branch.pieces.last().unwrap().span.to.0;
+    assert_eq!(end(&shorter), end(&whole) / SEGMENT * SEGMENT - SEGMENT);
+    assert!(!shorter.gaps.iter().any(|gap| gap.reason.contains("digest")), "{:?}", shorter.gaps);
+
+    assert!(memory.lose(&digests[digests.len() - 3]));
+    let broken = load(&context).unwrap().log.branches[0].clone();
+    assert!(broken.gaps.iter().any(|gap| gap.reason.contains("its digest is not")), "{:?}", broken.gaps);
+}
