@@ -90,6 +90,45 @@ pub fn fit(clusters: &[ClusterSize], limit: Option<u64>) -> Vec<ClusterShare> {
     shares
 }
 
+/// What is known of the size of a cluster's part before it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterRoom {
+    /// Bytes of its image, as they are restored; 0: none goes in.
+    pub image: u64,
+    /// Bytes of its log, as they are restored.
+    pub log: u64,
+    /// Bytes that a backup of it took in the repository ...
+    pub stored: u64,
+    /// ... and that it has when it is restored.
+    pub size: u64,
+}
+
+impl ClusterRoom {
+    /// Bytes that of these so many take when they are compressed as the backup was; half if there is none.
+    fn compressed(&self, bytes: u64) -> u64 {
+        let (stored, size) =
+            if self.size == 0 || self.stored == 0 { (1, 2) } else { (self.stored, self.size) };
+        let scaled = u128::from(bytes) * u128::from(stored) / u128::from(size);
+        u64::try_from(scaled).unwrap_or(u64::MAX).min(bytes)
+    }
+}
+
+/// Bytes that making a package takes for a while: all its members, and, as each goes away only when it is in the file,
+/// the largest of them a second time. An estimate: what fits exactly must not be refused, so it is rather too small.
+#[must_use]
+pub fn room_to_build(clusters: &[ClusterRoom]) -> u64 {
+    let images = || clusters.iter().map(|cluster| cluster.compressed(cluster.image));
+    let logs = clusters.iter().map(|cluster| cluster.compressed(cluster.log));
+    let all = images().chain(logs).fold(0_u64, u64::saturating_add);
+    all.saturating_add(images().max().unwrap_or_default())
+}
+
+/// Bytes that a member of a package takes at least in a repository, where it is compressed for speed.
+#[must_use]
+pub const fn room_to_import(member: u64) -> u64 {
+    member.saturating_add(member / 5)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -113,6 +152,17 @@ mod tests {
         assert_eq!(log_needed(at(Some(90), None), false), None);
         assert_eq!(log_needed(at(None, None), true), None, "left before the first package");
         assert_eq!(log_needed(at(None, None), false), Some(span(10, 90)), "appeared since");
+    }
+
+    #[test]
+    fn room_for_a_package_is_that_of_all_members_and_once_more_of_the_largest_image() {
+        let cluster = |image, log| ClusterRoom { image, log, stored: 25, size: 100 };
+        assert_eq!(room_to_build(&[cluster(1000, 400), cluster(200, 40)]), 250 + 100 + 50 + 10 + 250);
+        assert_eq!(room_to_build(&[]), 0);
+        let unknown = ClusterRoom { image: 0, log: 100, stored: 0, size: 0 };
+        assert_eq!(room_to_build(&[unknown]), 50);
+        let hostile = ClusterRoom { image: u64::MAX, log: u64::MAX, stored: u64::MAX, size: 1 };
+        assert_eq!(room_to_build(&[hostile, hostile]), u64::MAX);
     }
 
     #[test]

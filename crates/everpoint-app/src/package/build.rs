@@ -11,11 +11,15 @@ use everpoint_format::package::{
     INSTRUCTIONS, MANIFEST, POINTS, PackageManifest, PackagedBase, PackagedCluster, PackagedIdentity,
     PackagedTarget, SUMS, VERSION,
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::log::{LogRequest, MadeLog};
 use super::member::{Made, Sum, Workshop};
 use super::read::Opening;
+use super::room;
+use super::scratch::Scratch;
 use super::shrink::shrink;
 use super::{ArrivedBranch, Contents, base, envelope, instructions};
 use crate::facts::{self, Facts};
@@ -102,10 +106,12 @@ pub fn build(
         .mode(0o700)
         .create(&request.directory)
         .map_err(|error| AppError::io("make", &request.directory, error))?;
-    let scratch = tempfile::Builder::new()
-        .prefix("package-")
-        .tempdir_in(&request.directory)
-        .map_err(|error| AppError::io("make a directory in", &request.directory, error))?;
+    let file = request.directory.join(&request.name);
+    // Whatever already has this name is not ours to write over.
+    if file.symlink_metadata().is_ok() {
+        return Err(AppError::io("make", &file, std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let scratch = Scratch::new(&request.directory)?;
     let (mut workshop, mut shortfalls) = (Workshop::new(scratch.path()), request.shortfalls.clone());
     let mut parts = parts(clusters, request, &mut workshop, &mut shortfalls, events)?;
     shrink(&mut parts, request.limit, &mut shortfalls)?;
@@ -113,15 +119,10 @@ pub fn build(
     events.emit(Event::Step(format!("writing {}", request.name)));
     let made = assemble(&parts, request, &mut workshop, &shortfalls)?;
     let reports = parts.iter().map(report).collect();
-    let file = request.directory.join(&request.name);
-    // Whatever already has this name is not ours to write over, nor to take away if something fails below.
-    let created = File::create_new(&file).map_err(|error| AppError::io("make", &file, error))?;
-    let result = seal(created, &file, request, &made, events);
-    if result.is_err() {
-        // A package that failed its verification must not be taken for one.
-        let _already_gone = std::fs::remove_file(&file);
-    }
-    let (size, sha256) = result?;
+    let made_file = scratch.path().join("package");
+    let created = File::create_new(&made_file).map_err(|error| AppError::io("make", &made_file, error))?;
+    let (size, sha256) = seal(created, &made_file, request, &made, events)?;
+    place(&made_file, &request.directory, &file)?;
     let read_back = request.identity.is_some();
     let name = request.name.clone();
     Ok(BuildReport { name, file, size, sha256, read_back, clusters: reports, shortfalls, contents })
@@ -135,44 +136,78 @@ fn parts<'a>(
     shortfalls: &mut Vec<String>,
     events: &dyn Events,
 ) -> Result<Vec<Part<'a>>, AppError> {
-    let mut parts = Vec::new();
-    for (number, context) in clusters.iter().enumerate() {
-        events.emit(Event::Step(format!("packing {}", context.name)));
-        match part(context, request, workshop, shortfalls) {
-            Ok(part) => parts.push(part),
-            Err(error) if request.stop.is_set() || (parts.is_empty() && number + 1 == clusters.len()) => {
-                return Err(error);
+    let left_out = |context: &ClusterContext, error: &AppError| format!("{}: it is left out: {error}", context.name);
+    let (mut planned, mut parts, mut failure) = (Vec::new(), Vec::new(), None);
+    for context in clusters {
+        match Planned::of(context, shortfalls) {
+            Ok(cluster) => planned.push(cluster),
+            Err(error) => {
+                shortfalls.push(left_out(context, &error));
+                failure = Some(error);
             }
-            Err(error) => shortfalls.push(format!("{}: it is left out: {error}", context.name)),
         }
     }
-    Ok(parts)
+    room::to_build(&planned, request)?;
+    for cluster in planned {
+        let context = cluster.context;
+        events.emit(Event::Step(format!("packing {}", context.name)));
+        match part(cluster, request, workshop, shortfalls) {
+            Ok(part) => parts.push(part),
+            Err(error) if request.stop.is_set() => return Err(error),
+            Err(error) => {
+                shortfalls.push(left_out(context, &error));
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        Some(failure) if parts.is_empty() => Err(failure),
+        _ => Ok(parts),
+    }
+}
+
+/// A cluster before anything of it is made.
+pub(super) struct Planned<'a> {
+    pub(super) context: &'a ClusterContext,
+    pub(super) facts: Facts,
+    /// How its newest moment is reached, if it can be.
+    pub(super) plan: Option<RestorePlan>,
+}
+
+impl<'a> Planned<'a> {
+    fn of(context: &'a ClusterContext, shortfalls: &mut Vec<String>) -> Result<Self, AppError> {
+        let facts = facts::load(context)?;
+        let newest =
+            RestoreRequest { target: Target::Latest, exclusive: false, timeline: None, skip: Vec::new() };
+        let plan = match facts::plan(context, &facts, &newest)? {
+            Ok(plan) => Some(plan),
+            Err(shortfall) => {
+                shortfalls.push(format!("{}: no base image goes in: {}", context.name, shortfall.reason));
+                None
+            }
+        };
+        Ok(Self { context, facts, plan })
+    }
+
+    pub(super) fn log<'b>(&'b self, request: &'b BuildRequest) -> LogRequest<'b> {
+        LogRequest {
+            context: self.context,
+            facts: &self.facts,
+            plan: self.plan.as_ref(),
+            arrived: &request.arrived,
+            stop: &request.stop,
+        }
+    }
 }
 
 fn part<'a>(
-    context: &'a ClusterContext,
+    planned: Planned<'a>,
     request: &BuildRequest,
     workshop: &mut Workshop,
     shortfalls: &mut Vec<String>,
 ) -> Result<Part<'a>, AppError> {
-    let facts = facts::load(context)?;
-    let newest =
-        RestoreRequest { target: Target::Latest, exclusive: false, timeline: None, skip: Vec::new() };
-    let plan = match facts::plan(context, &facts, &newest)? {
-        Ok(plan) => Some(plan),
-        Err(shortfall) => {
-            shortfalls.push(format!("{}: no base image goes in: {}", context.name, shortfall.reason));
-            None
-        }
-    };
-    let wanted = LogRequest {
-        context,
-        facts: &facts,
-        plan: plan.as_ref(),
-        arrived: &request.arrived,
-        stop: &request.stop,
-    };
-    let logs = wanted.make(workshop)?;
+    let logs = planned.log(request).make(workshop, shortfalls)?;
+    let Planned { context, facts, plan } = planned;
     let base = match &plan {
         Some(plan) => {
             let record = facts::record(&facts, &plan.backup)?.clone();
@@ -256,7 +291,9 @@ fn instructions_member(
     workshop: &mut Workshop,
 ) -> Result<Made, AppError> {
     let plans: Vec<Option<&RestorePlan>> = parts.iter().map(|part| part.plan.as_ref()).collect();
-    let written = instructions::write(&request.name, clusters, &plans);
+    let paths: Vec<_> =
+        parts.iter().map(|part| part.plan.as_ref().map(|plan| directories(part, plan))).collect();
+    let written = instructions::write(&request.name, clusters, &plans, &paths);
     bytes(workshop, INSTRUCTIONS, written.as_bytes())
 }
 
@@ -316,6 +353,18 @@ fn report(part: &Part<'_>) -> PackagedReport {
         to_lsn: reached.map(|reached| text::lsn(reached.position)),
         to_time: reached.and_then(|reached| reached.time).map(text::time),
     }
+}
+
+/// Gives the finished package its name, if that is free: under it there is all of it, or nothing, whatever happens.
+fn place(made: &Path, directory: &Path, file: &Path) -> Result<(), AppError> {
+    let unsupported = |error: &Errno| matches!(*error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP);
+    let moved = match renameat_with(CWD, made, CWD, file, RenameFlags::NOREPLACE) {
+        Err(error) if unsupported(&error) => std::fs::hard_link(made, file),
+        moved => moved.map_err(std::io::Error::from),
+    };
+    moved.map_err(|error| AppError::io("make", file, error))?;
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| AppError::io("make durable", directory, error))
 }
 
 /// Writes the file and proves that it can be read: all of it before the day's call is spent on it.

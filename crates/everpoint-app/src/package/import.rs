@@ -14,6 +14,7 @@ use everpoint_format::package::{PackageManifest, PackagedCluster, PackagedLog};
 use serde::Serialize;
 
 use super::read::Opening;
+use super::room;
 use crate::backup::image::ImageWriter;
 use crate::backup::resume::Resumed;
 use crate::backup::spill::EntrySorter;
@@ -61,6 +62,7 @@ pub fn import(
         ordered.push((opening.manifest()?, opening));
     }
     ordered.sort_by_key(|(manifest, _)| manifest.made_at);
+    room::to_import(context, ordered.iter().map(|(manifest, _)| manifest))?;
     let mut packages = Vec::new();
     for (manifest, opening) in ordered {
         let Some(cluster) = manifest.cluster(&context.name) else { continue };

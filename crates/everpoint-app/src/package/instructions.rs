@@ -31,7 +31,13 @@ With Everpoint at hand, one command does all of this: `everpoint --key-file KEY 
 "#;
 
 /// Writes it.
-pub(super) fn write(name: &str, clusters: &[PackagedCluster], plans: &[Option<&RestorePlan>]) -> String {
+/// `paths`: of each plan, the directories in which its log lies here, the newest branch first.
+pub(super) fn write(
+    name: &str,
+    clusters: &[PackagedCluster],
+    plans: &[Option<&RestorePlan>],
+    paths: &[Option<Vec<String>>],
+) -> String {
     let mut out = HEAD.to_owned();
     let _ = write!(
         out,
@@ -47,10 +53,10 @@ Set `package` to an empty directory with room for it, `identity` to the file wit
 The package is called {name}. `MANIFEST.json` says what it holds.
 "#
     );
-    for (cluster, plan) in clusters.iter().zip(plans) {
+    for ((cluster, plan), path) in clusters.iter().zip(plans).zip(paths) {
         match (&cluster.base, &cluster.newest) {
             (Some(base), Some(newest)) => restorable(&mut out, cluster, base, newest, *plan),
-            _ => log_only(&mut out, cluster),
+            _ => log_only(&mut out, cluster, plan.zip(path.as_deref())),
         }
     }
     out.push_str(TAIL);
@@ -65,13 +71,60 @@ It must lie after the base image. For a moment before it, open the package of an
 image, and name the directories of both in `fetch-log.sh`, those of the later package first.
 "#;
 
-fn log_only(out: &mut String, cluster: &PackagedCluster) {
+/// What is to be done for a cluster of which no image is in the package: the image of an earlier one, and this log.
+fn log_only(out: &mut String, cluster: &PackagedCluster, plan: Option<(&RestorePlan, &[String])>) {
     let name = &cluster.name;
     let _ = write!(
         out,
-        "\n## Cluster {name}\n\nThis package holds only log of it: `clusters/{name}/wal`. Restore the newest package that has\n\
-         a base image of it as that says, and name these directories in its `fetch-log.sh` too, before its own.\n"
+        r#"
+## Cluster {name}
+
+This package holds only log of it, below `clusters/{name}/wal`. The base image comes from the newest earlier package that
+has one: unpack that and every package made after it, each into a directory of its own. Do what the `RESTORE.md` of the
+package with the image says, up to where the server is started, with `package` set to its directory. Then, for each later
+package, the oldest first, set `package` to its directory and do what its own `RESTORE.md` says here; start the server last.
+"#
     );
+    let given: Vec<&str> = cluster.log.iter().map(|log| log.directory.as_str()).collect();
+    let path = plan.map_or_else(
+        || given.into_iter().rev().collect(),
+        |(_, path)| path.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    if path.is_empty() {
+        out.push_str("\nThere is no log in this package either: nothing to do for it.\n");
+        return;
+    }
+    let directories: Vec<String> = path.iter().map(|path| format!("\\\"$package/{path}\\\"")).collect();
+    let _ = write!(
+        out,
+        "\n    sed -i \"s|^for directory in |&{} |\" \"$data/fetch-log.sh\"\n",
+        directories.join(" ")
+    );
+    match plan {
+        Some((plan, _)) => {
+            let _ = write!(
+                out,
+                r#"    sed -i "s|^recovery_target_lsn = .*|recovery_target_lsn = '{lsn}'|" "$data/postgresql.conf"
+    sed -i "s|^recovery_target_timeline = .*|recovery_target_timeline = '{timeline}'|" "$data/postgresql.conf"
+
+That brings it to {lsn}{reached}.
+"#,
+                lsn = text::lsn(plan.stop.record),
+                timeline = plan.timeline,
+                reached = reached(Some(plan)),
+            );
+        }
+        None => out.push_str(
+            "    sed -i '/^recovery_target_lsn/d' \"$data/postgresql.conf\"\n\n\
+             The log goes on in the next package, which says where it ends: unpack that, too. With this one as the last, the server\n\
+             replays what there is, and does not tell if it were less.\n",
+        ),
+    }
+}
+
+fn reached(plan: Option<&RestorePlan>) -> String {
+    let time = plan.and_then(|plan| plan.reached.time).map(text::time);
+    time.map_or_else(String::new, |time| format!(", its last commit at {time}"))
 }
 
 fn restorable(
@@ -82,8 +135,7 @@ fn restorable(
     plan: Option<&RestorePlan>,
 ) {
     let (name, record) = (&cluster.name, &base.record);
-    let reached = plan.and_then(|plan| plan.reached.time).map(text::time);
-    let reached = reached.map_or_else(String::new, |time| format!(", its last commit at {time}"));
+    let reached = reached(plan);
     let _ = write!(
         out,
         r#"

@@ -10,7 +10,7 @@ use everpoint_format::package::{PackagedLog, PackagedRange};
 use super::member::{Made, Workshop};
 use super::{ArrivedBranch, Contents};
 use crate::facts::Facts;
-use crate::{AppError, ClusterContext};
+use crate::{AppError, ClusterContext, text};
 
 /// Threads that read one segment.
 const READERS: usize = 2;
@@ -29,6 +29,8 @@ pub(super) struct MadeLog {
     pub(super) end: LogOffset,
     /// Its newest segments were left out.
     pub(super) cut: bool,
+    /// From here on something is missing that may still come back: no package may be said to hold what follows.
+    pub(super) broken: Option<LogOffset>,
 }
 
 impl MadeLog {
@@ -57,8 +59,17 @@ impl MadeLog {
 
     /// Up to where packages hold the branch once this one has arrived; `None`: it adds nothing.
     pub(super) fn held_to(&self) -> Option<LogOffset> {
-        if self.cut { self.segments.last().map(|(span, _)| span.to) } else { Some(self.end) }
+        let to = if self.cut { self.segments.last().map(|(span, _)| span.to) } else { Some(self.end) };
+        to.map(|to| self.broken.map_or(to, |broken| broken.min(to)))
     }
+}
+
+/// The segments of a branch, in scratch.
+#[derive(Default)]
+struct Segments {
+    made: Vec<(Span, Made)>,
+    again: usize,
+    broken: Option<LogOffset>,
 }
 
 fn ranges(spans: impl Iterator<Item = Span>) -> Vec<PackagedRange> {
@@ -85,28 +96,50 @@ pub(super) struct LogRequest<'a> {
 
 impl LogRequest<'_> {
     /// Makes the members, parents before the branches that forked from them. Branches of which nothing new has to go in
-    /// come without segments.
-    pub(super) fn make(&self, workshop: &mut Workshop) -> Result<Vec<MadeLog>, AppError> {
+    /// come without segments. What should go in and can't be read is named among `shortfalls`.
+    pub(super) fn make(
+        &self,
+        workshop: &mut Workshop,
+        shortfalls: &mut Vec<String>,
+    ) -> Result<Vec<MadeLog>, AppError> {
         let mut branches: Vec<&BranchFacts> = self.facts.log.branches.iter().collect();
         branches.sort_by(|a, b| (a.identity, &a.id).cmp(&(b.identity, &b.id)));
-        branches.into_iter().map(|branch| self.branch(branch, workshop)).collect()
+        branches.into_iter().map(|branch| self.branch(branch, workshop, shortfalls)).collect()
     }
 
-    fn branch(&self, branch: &BranchFacts, workshop: &mut Workshop) -> Result<MadeLog, AppError> {
+    /// Bytes of log that have to go in, before they are compressed.
+    pub(super) fn bytes(&self) -> u64 {
+        let needed = self.facts.log.branches.iter().filter_map(|branch| {
+            let end = branch.pieces.iter().map(|piece| piece.span.to).max()?;
+            let (_, span) = self.needed(branch, end)?;
+            Some(span.to.since(span.from))
+        });
+        needed.sum()
+    }
+
+    /// The segments that have to go in.
+    fn segments(
+        &self,
+        branch: &BranchFacts,
+        end: LogOffset,
+        workshop: &mut Workshop,
+        shortfalls: &mut Vec<String>,
+    ) -> Result<Segments, AppError> {
         let directory = directory(&self.context.name, branch.identity, &branch.id.to_string());
         let store = self.context.cluster.log(branch.identity, branch.id.clone(), branch.segment_size);
-        let end = branch.pieces.iter().map(|piece| piece.span.to).max().unwrap_or_default();
-        let (mut segments, mut again) = (Vec::new(), 0);
-        if let Some((wanted, needed)) = self.needed(branch, end) {
-            let mut at = store.segment_start(needed.from);
-            while at < needed.to {
-                super::stopped(self.stop)?;
-                let next = at.plus(branch.segment_size);
-                if let Some((mut bytes, stored)) = store.read_stored(at, READERS)? {
+        let mut found = Segments::default();
+        let Some((wanted, needed)) = self.needed(branch, end) else { return Ok(found) };
+        let (known, mut at) = (store.gaps()?, store.segment_start(needed.from));
+        while at < needed.to {
+            super::stopped(self.stop)?;
+            let next = at.plus(branch.segment_size);
+            let mut missing = Span { from: at.max(needed.from), to: next.min(needed.to) };
+            let mut reason = "it is not stored".to_owned();
+            match store.read_stored(at, READERS) {
+                Ok(Some((mut bytes, stored))) => {
                     // More may have come since the facts were read: it belongs to the next package.
                     let to = stored.min(end);
-                    let keep = usize::try_from(to.since(at)).unwrap_or(usize::MAX);
-                    bytes.truncate(keep);
+                    bytes.truncate(usize::try_from(to.since(at)).unwrap_or(usize::MAX));
                     bytes.resize(usize::try_from(branch.segment_size).unwrap_or(usize::MAX), 0);
                     let path = format!("{directory}/{}.zst", store.segment_name(at));
                     let made = workshop.compressed(&path, &mut |out| {
@@ -114,12 +147,43 @@ impl LogRequest<'_> {
                             .map_err(|error| AppError::io("write", std::path::Path::new(&path), error))
                     })?;
                     let span = Span { from: at, to };
-                    again += usize::from(wanted.holds(span));
-                    segments.push((span, made));
+                    found.again += usize::from(wanted.holds(span));
+                    found.made.push((span, made));
+                    missing.from = missing.from.max(to);
                 }
-                at = next;
+                Ok(None) => {}
+                Err(error) if error.is_damaged() || error.is_missing() => reason = error.to_string(),
+                Err(error) => return Err(error.into()),
             }
+            if missing.from < missing.to {
+                let gap = known.iter().find(|(gap, _)| gap.from <= missing.from && missing.to <= gap.to);
+                // What a recorded gap lost never comes; anything else may be brought back, so the next package asks again.
+                if gap.is_none() {
+                    found.broken.get_or_insert(missing.from);
+                }
+                let reason = gap.map_or(reason, |(_, gap)| gap.reason.clone());
+                shortfalls.push(format!(
+                    "{}: the log from {} to {} is missing: {reason}",
+                    self.context.name,
+                    text::lsn(missing.from),
+                    text::lsn(missing.to)
+                ));
+            }
+            at = next;
         }
+        Ok(found)
+    }
+
+    fn branch(
+        &self,
+        branch: &BranchFacts,
+        workshop: &mut Workshop,
+        shortfalls: &mut Vec<String>,
+    ) -> Result<MadeLog, AppError> {
+        let directory = directory(&self.context.name, branch.identity, &branch.id.to_string());
+        let store = self.context.cluster.log(branch.identity, branch.id.clone(), branch.segment_size);
+        let end = branch.pieces.iter().map(|piece| piece.span.to).max().unwrap_or_default();
+        let Segments { made: segments, again, broken } = self.segments(branch, end, workshop, shortfalls)?;
         let history = match store.history()?.filter(|_| !segments.is_empty()) {
             Some(bytes) => {
                 let path = format!("{directory}/{:08X}.history", branch.timeline);
@@ -144,7 +208,7 @@ impl LogRequest<'_> {
                 .map(|gap| (gap.span.from.0, gap.span.to.0, gap.reason.clone()))
                 .collect(),
         };
-        Ok(MadeLog { log, history, segments, again, end, cut: false })
+        Ok(MadeLog { log, history, segments, again, end, cut: false, broken })
     }
 
     fn needed(&self, branch: &BranchFacts, end: LogOffset) -> Option<(BranchLog, Span)> {
@@ -162,7 +226,8 @@ impl LogRequest<'_> {
             arrived: arrived.map(|held| LogOffset(held.to)),
             replayed_from,
         };
-        Some((log, log_needed(log, known.is_none())?))
+        // Without an image nothing says what older log is good for: all goes in, an image may lie elsewhere.
+        Some((log, log_needed(log, known.is_none() && self.plan.is_some())?))
     }
 }
 
@@ -220,7 +285,7 @@ mod tests {
             gaps: Vec::new(),
         };
         let end = segments.last().unwrap().0.to;
-        MadeLog { log, history: None, segments, again, end, cut: false }
+        MadeLog { log, history: None, segments, again, end, cut: false, broken: None }
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod log;
 mod member;
 mod read;
 mod recipients;
+mod room;
+mod scratch;
 mod shrink;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,7 @@ pub struct ArrivedBranch {
     pub identity: u32,
     /// The branch.
     pub branch: String,
-    /// First position that is not held.
+    /// With this position the next package goes on: what of the branch lies before it is held, or of no use to any image.
     pub to: u64,
 }
 

@@ -5,14 +5,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use everpoint_core::Micros;
+use everpoint_core::{LogOffset, Micros};
 use everpoint_engine::StopFlag;
 use everpoint_engine::fake::FakeEngine;
 use everpoint_store::MemoryStore;
 
 use super::*;
 use crate::capture::{self, CaptureRequest};
-use crate::testing::{context, log};
+use crate::testing::{SEGMENT, context, log, reopen};
 use crate::{ClusterContext, Quiet};
 
 fn capture(context: &ClusterContext) {
@@ -81,4 +81,86 @@ fn a_package_goes_on_with_the_segment_in_which_the_last_that_arrived_ended() {
         }
     }
     assert_eq!(held, log.end().0);
+}
+
+/// The log of the scripted server, read back from a package.
+fn ranges(made: &BuildReport, request: &BuildRequest) -> Vec<(u64, u64)> {
+    let identities = [request.identity.clone().unwrap()];
+    let opening = Opening { file: &made.file, identities: &identities, stop: &request.stop };
+    let manifest = opening.verify().unwrap();
+    let logs = manifest.cluster("db").unwrap().log.iter();
+    logs.flat_map(|log| log.ranges.iter().map(|range| (range.from, range.to))).collect()
+}
+
+#[test]
+fn without_any_image_the_first_package_holds_all_log_and_claims_no_more() {
+    let log = log(100);
+    let engine = Arc::new(FakeEngine::new(log.clone()));
+    let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
+    capture(&clusters[0]);
+    let directory = tempfile::tempdir().unwrap();
+    let request = request("first", directory.path(), &Contents::default());
+    let made = build(&clusters, &request, &Quiet).unwrap();
+    assert_eq!(ranges(&made, &request), [(log.start().0, log.end().0)]);
+    assert_eq!(made.contents.clusters["db"][0].to, log.end().0);
+}
+
+#[test]
+fn what_can_t_be_read_is_named_and_no_later_log_is_said_to_have_arrived() {
+    let log = log(150);
+    let engine = Arc::new(FakeEngine::new(log.clone()));
+    let store = MemoryStore::new();
+    let clusters = [context(Arc::new(store.clone()), &engine)];
+    capture(&clusters[0]);
+    let directory = tempfile::tempdir().unwrap();
+    let (second, third) = (LogOffset(2 * SEGMENT), LogOffset(3 * SEGMENT));
+    let name = store.names().into_iter().find(|name| name.ends_with("/000000010000000000000002")).unwrap();
+    let whole = store.copy();
+    assert!(store.flip(&name, 5000), "{name}");
+
+    let request = request("holed", directory.path(), &Contents::default());
+    let made = build(&clusters, &request, &Quiet).unwrap();
+    assert_eq!(ranges(&made, &request), [(log.start().0, second.0), (third.0, log.end().0)]);
+    assert_eq!(made.contents.clusters["db"][0].to, second.0, "the chain ends before what is missing");
+    let named = made.shortfalls.iter().any(|shortfall| shortfall.contains("from 0/200000 to 0/300000"));
+    assert!(named, "{:?}", made.shortfalls);
+
+    // Brought back, it comes with the next package.
+    let repaired = [reopen(Arc::new(whole), &engine).unwrap()];
+    let next = BuildRequest { name: "next".to_owned(), arrived: made.contents, ..request };
+    let made = build(&repaired, &next, &Quiet).unwrap();
+    assert_eq!(ranges(&made, &next), [(second.0, log.end().0)]);
+    assert_eq!(made.contents.clusters["db"][0].to, log.end().0);
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_that_looks_like_a_package_and_its_scratch_goes_with_the_next() {
+    let engine = Arc::new(FakeEngine::new(log(20)));
+    let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
+    capture(&clusters[0]);
+    let directory = tempfile::tempdir().unwrap();
+    let left = directory.path().join("package-killed");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("lock"), b"").unwrap();
+    std::fs::write(left.join("package"), b"half of one").unwrap();
+    let busy = directory.path().join("package-busy");
+    std::fs::create_dir(&busy).unwrap();
+    let lock = std::fs::File::create_new(busy.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let seen = Seen(directory.path().join("one.tar.age"), std::sync::Mutex::default());
+    build(&clusters, &request("one.tar.age", directory.path(), &Contents::default()), &seen).unwrap();
+    assert!(!left.exists() && busy.exists());
+    let steps = seen.1.into_inner().unwrap();
+    assert!(steps.len() >= 3 && steps.iter().all(|there| !there), "named before it was verified: {steps:?}");
+}
+
+/// Whether the file was there at each step.
+struct Seen(std::path::PathBuf, std::sync::Mutex<Vec<bool>>);
+
+impl crate::Events for Seen {
+    fn emit(&self, event: crate::Event) {
+        if let crate::Event::Step(_) = event {
+            self.1.lock().unwrap().push(self.0.exists());
+        }
+    }
 }
