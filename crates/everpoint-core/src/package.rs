@@ -1,7 +1,8 @@
 //! What goes into a daily package: so much log that the packages which arrived hold every second together, and under a
 //! provider's limit as much of the rest as fits.
 
-use crate::position::{LogOffset, Span};
+use crate::plan::NeededPiece;
+use crate::position::{BranchId, LogOffset, Span};
 
 /// The stored log of one branch, as a package sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +128,17 @@ pub fn room_to_build(clusters: &[ClusterRoom]) -> u64 {
 #[must_use]
 pub const fn room_to_import(member: u64) -> u64 {
     member.saturating_add(member / 5)
+}
+
+/// How many of the pieces that a replay needs begin in log that packages added.
+#[must_use]
+pub fn pieces_added(needed: &[NeededPiece], added: &[(BranchId, Span)]) -> usize {
+    let inside = |piece: &&NeededPiece| {
+        added.iter().any(|(branch, span)| {
+            *branch == piece.branch && span.from <= piece.span.from && piece.span.from < span.to
+        })
+    };
+    needed.iter().filter(inside).count()
 }
 
 #[cfg(test)]

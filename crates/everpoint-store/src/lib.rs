@@ -3,11 +3,12 @@
 //! Calls block; a store that lives across a network keeps its own runtime inside (docs/adr/0002).
 //!
 //! Stores: [`LocalStore`] (a directory), [`MemoryStore`] (tests). Wrappers, each a store over a store: [`RetryStore`],
-//! [`LimitStore`], [`ReadOnlyStore`], [`FaultyStore`] (tests). [`conformance`] is the suite that all of them pass.
+//! [`LimitStore`], [`ReadOnlyStore`], [`LayeredStore`] (one over another), [`FaultyStore`] (tests). [`conformance`] is the suite that all of them pass.
 
 pub mod conformance;
 mod error;
 mod faulty;
+mod layered;
 mod limit;
 mod local;
 mod memory;
@@ -19,6 +20,7 @@ mod url;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultKind, FaultyStore};
+pub use layered::LayeredStore;
 pub use limit::{LimitStore, Rates};
 pub use local::LocalStore;
 pub use memory::MemoryStore;

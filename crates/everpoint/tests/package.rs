@@ -162,3 +162,120 @@ fn several_packages_restore_to_moments_between_them() {
     assert_eq!(ran.status.code(), Some(4), "{}", ran.err);
     assert!(!place.join("PG_VERSION").exists());
 }
+
+/// A package without the image, as a provider's limit makes it.
+fn pack_log_only(world: &World) -> PathBuf {
+    let whole = fs::metadata(pack(world, &[])).unwrap().len();
+    std::thread::sleep(Duration::from_millis(1100));
+    let place = world.everpoint.home().path().join("packages");
+    let limit = (whole - 300_000).to_string();
+    let arguments = ["offsite", "pack", "--directory", place.to_str().unwrap(), "--limit", &limit];
+    let report = world.everpoint.json(&arguments).unwrap();
+    let shortfalls = field(&report, "/shortfalls").unwrap().to_string();
+    assert!(shortfalls.contains("is left out: the provider's limit"), "{report}");
+    assert!(report["clusters"][0]["base"].is_null(), "{report}");
+    PathBuf::from(text(&report, "/file").unwrap())
+}
+
+#[test]
+fn package_and_repository_together_reach_what_neither_reaches_alone() {
+    if !found(15) {
+        return;
+    }
+    let packed = Packed::make();
+    let world = &packed.world;
+    world.source.psql("CREATE TABLE after_package AS SELECT n FROM generate_series(1, 500) n").unwrap();
+    world.settle(&world.source, 1);
+    // The repository has lost all of its backups, and still has the log.
+    let cluster = world.everpoint.home().path().join("repository/clusters").join(CLUSTER);
+    let lost = world.everpoint.home().path().join("lost");
+    fs::create_dir(&lost).unwrap();
+    for kind in ["backups", "packs"] {
+        fs::rename(cluster.join(kind), lost.join(kind)).unwrap();
+    }
+    let map = format!("{}={}", world.source.home().path().join("space").display(), world.place().display());
+    let file = packed.package.to_str().unwrap();
+    let alone = world.restore("latest", &["--package", file, "--map", &map]);
+    assert_eq!(alone.psql("SELECT to_regclass('after_package') IS NULL"), "t");
+    let both = ["--package", file, "--repo", "local", "--map", &map];
+    let place = world.place();
+    let planned = ["restore", CLUSTER, place.to_str().unwrap(), "--dry-run"];
+    let plan = world.everpoint.json(&[&planned[..], &both[..]].concat()).unwrap();
+    let reasons = plan["reasons"].to_string();
+    let package = packed.package.file_name().unwrap().to_str().unwrap();
+    assert!(reasons.contains(&format!("comes from package {package}")), "{plan}");
+    assert!(!reasons.contains("and 0 from the repository"), "{plan}");
+    let map = format!("{}={}", world.source.home().path().join("space").display(), world.place().display());
+    let copy = world.restore("latest", &["--package", file, "--repo", "local", "--map", &map]);
+    assert_eq!(copy.psql("SELECT count(*) FROM before_image"), "3000");
+    assert_eq!(copy.psql("SELECT count(*) FROM after_package"), "500");
+    assert!(!cluster.join("backups").exists(), "nothing of the package stays in the repository");
+}
+
+#[test]
+fn the_image_of_a_repository_and_the_log_of_a_package_reach_what_neither_reaches_alone() {
+    if !found(15) {
+        return;
+    }
+    let mut world = World::new(quiet(15).start().unwrap());
+    world.capture();
+    let label = world.backup(&[]);
+    world.source.psql("CREATE TABLE orders AS SELECT n FROM generate_series(1, 2000) n").unwrap();
+    world.settle(&world.source, 1);
+    let package = pack_log_only(&world);
+    world.stop_capture();
+    let cluster = world.everpoint.home().path().join("repository/clusters").join(CLUSTER);
+    fs::rename(cluster.join("log"), world.everpoint.home().path().join("lost")).unwrap();
+    let arguments = ["--package", package.to_str().unwrap(), "--repo", "local"];
+    let copy = world.restore("latest", &arguments);
+    assert_eq!(copy.psql("SELECT count(*) FROM orders"), "2000");
+    assert_eq!(text(&copy.report, "/backup").unwrap(), label);
+}
+
+#[test]
+fn without_everpoint_the_image_of_one_package_goes_on_with_the_log_of_the_next() {
+    if !found(15) {
+        return;
+    }
+    let Some(age) = test_tool("bin/age").unwrap() else { return };
+    let mut world = World::new(quiet(15).start().unwrap());
+    world.capture();
+    world.backup(&[]);
+    world.settle(&world.source, 1);
+    let first = pack(&world, &[]);
+    world.source.psql("CREATE TABLE orders AS SELECT n FROM generate_series(1, 2000) n").unwrap();
+    world.settle(&world.source, 1);
+    std::thread::sleep(Duration::from_millis(1100));
+    let second = pack_log_only(&world);
+    let home = world.everpoint.home().path().to_owned();
+    let identity = home.join("identity.txt");
+    fs::write(&identity, world.everpoint.run(&["key", "age"]).unwrap()).unwrap();
+    let data = home.join("by-hand");
+    let port = 7000 + u16::try_from(std::process::id() % 90).unwrap();
+    let variables = |file: &Path, package: &Path| {
+        format!(
+            "set -e\nPATH={}:/usr/bin:/bin\npackage={}\nidentity={}\nfile={}\ndata={}\nbin={}\nport={port}\n",
+            age.parent().unwrap().display(),
+            package.display(),
+            identity.display(),
+            file.display(),
+            data.display(),
+            world.source.install().bin().display(),
+        )
+    };
+    let places = [home.join("unpacked-1"), home.join("unpacked-2")];
+    let mut documents = Vec::new();
+    for (file, place) in [&first, &second].into_iter().zip(&places) {
+        let open = "mkdir -p \"$package\"\nage --decrypt --identity \"$identity\" \"$file\" | tar -x -C \"$package\"\n";
+        run(&world, &(variables(file, place) + open));
+        documents.push(commands(&fs::read_to_string(place.join("RESTORE.md")).unwrap()));
+    }
+    let start = documents[0].find("\"$bin/pg_ctl\" -D \"$data\" -l").unwrap();
+    let (until_start, from_start) = documents[0].split_at(start);
+    run(&world, &(variables(&first, &places[0]) + until_start));
+    run(&world, &(variables(&second, &places[1]) + &documents[1]));
+    run(&world, &(variables(&first, &places[0]) + from_start));
+    let _stopped_in_the_end = RunningCopy::on(&data).unwrap();
+    let mut session = Session::connect(&Address::Socket(data, port), "postgres").unwrap();
+    assert_eq!(ask(&mut session, "SELECT count(*) FROM orders"), "2000");
+}

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use everpoint_core::{FailureClass, LogOffset, Micros, Span};
+use everpoint_core::package::pieces_added;
+use everpoint_core::{BranchId, FailureClass, LogOffset, Micros, RestorePlan, Span};
 use everpoint_engine::{
     BackupBegin, FileKind, FileMeta, ImageSink, ImageWorker, LogSink, PART_BYTES, Part, StopFlag,
     TablespaceLink,
@@ -43,8 +44,33 @@ pub struct Imported {
     pub name: String,
     /// The base image in it.
     pub base: Option<String>,
+    /// The image was not stored before.
+    #[serde(skip)]
+    pub base_added: bool,
     /// Segments of log that it added.
     pub segments: u64,
+    /// The log that it added.
+    #[serde(skip)]
+    pub added: Vec<(BranchId, Span)>,
+}
+
+impl ImportReport {
+    /// Where what a restore takes comes from, in words: from packages, or from the repository that they were put into.
+    #[must_use]
+    pub fn sources(&self, plan: &RestorePlan) -> Vec<String> {
+        let has = |package: &&Imported| package.base_added && package.base.as_ref() == Some(&plan.backup);
+        let image = match self.packages.iter().find(has) {
+            Some(package) => format!("package {}", package.name),
+            None => "the repository".to_owned(),
+        };
+        let added: Vec<_> = self.packages.iter().flat_map(|package| package.added.iter().cloned()).collect();
+        let packaged = pieces_added(&plan.pieces, &added);
+        let stored = plan.pieces.len() - packaged;
+        vec![
+            format!("the image {} comes from {image}", plan.backup),
+            format!("of the log {packaged} pieces come from packages and {stored} from the repository"),
+        ]
+    }
 }
 
 /// Puts the context's cluster from these packages into the context's repository, the oldest first. Each is compared with
@@ -96,7 +122,7 @@ fn one(
     let known = context.cluster.backups()?.into_iter().filter(|listing| listing.record.is_some());
     let stored =
         known.map(|listing| listing.label).any(|label| base.is_some_and(|base| base.record.label == label));
-    let mut logs = Logs { context, identities: &identities, open: None, segments: 0 };
+    let mut logs = Logs { context, identities: &identities, open: None, added: Vec::new() };
     opening.each(&mut |_, path, contents| {
         if let Some(base) = base.filter(|base| base.member == path && !stored) {
             let number =
@@ -115,7 +141,9 @@ fn one(
     Ok(Imported {
         name: manifest.name.clone(),
         base: base.map(|base| base.record.label.clone()),
-        segments: logs.segments,
+        base_added: base.is_some() && !stored,
+        segments: logs.added.len() as u64,
+        added: logs.added,
     })
 }
 
@@ -206,7 +234,7 @@ struct Logs<'a> {
     /// Number in the package: number here and bytes of a segment.
     identities: &'a HashMap<u32, (u32, u64)>,
     open: Option<Open>,
-    segments: u64,
+    added: Vec<(BranchId, Span)>,
 }
 
 /// The branch of which files come.
@@ -214,7 +242,9 @@ struct Open {
     log: PackagedLog,
     history: Vec<u8>,
     writer: LogWriter,
-    /// Where the next byte goes, once one has come.
+    /// What was stored before, once a segment has come.
+    held: Option<Vec<Span>>,
+    /// Where the next byte goes, once one has been written.
     position: Option<LogOffset>,
 }
 
@@ -224,7 +254,8 @@ impl Logs<'_> {
             self.close()?;
             let (identity, size) = self.identities.get(&log.identity).copied().unwrap_or((log.identity, 0));
             let writer = LogWriter::open(self.context, identity, size)?;
-            self.open = Some(Open { log: log.clone(), history: Vec::new(), writer, position: None });
+            self.open =
+                Some(Open { log: log.clone(), history: Vec::new(), writer, held: None, position: None });
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         let damaged =
@@ -240,9 +271,13 @@ impl Logs<'_> {
         };
         let mut bytes = Vec::new();
         zstd::stream::copy_decode(contents, &mut bytes).map_err(io)?;
-        if open.segment(segment, &bytes)? {
-            self.segments += 1;
+        if open.held.is_none() {
+            let (identity, size) = self.identities.get(&log.identity).copied().unwrap_or((log.identity, 0));
+            let pieces = self.context.cluster.log(identity, open.branch(), size).pieces()?;
+            open.held =
+                Some(pieces.iter().filter(|piece| piece.has_digest).map(|piece| piece.span).collect());
         }
+        self.added.extend(open.segment(segment, &bytes)?.map(|span| (open.branch(), span)));
         Ok(())
     }
 
@@ -256,11 +291,13 @@ impl Logs<'_> {
             open.writer.covered(LogOffset(position), Micros(until))?;
         }
         open.writer.flush()?;
-        let branch = branch_id(open.log.timeline, &open.history);
         if let Some((identity, size)) = self.identities.get(&open.log.identity) {
-            let store = self.context.cluster.log(*identity, branch, *size);
+            let store = self.context.cluster.log(*identity, open.branch(), *size);
             for (from, to, reason) in &open.log.gaps {
-                store.put_gap(Span { from: LogOffset(*from), to: LogOffset(*to) }, reason)?;
+                let span = Span { from: LogOffset(*from), to: LogOffset(*to) };
+                if !covers(open.held.as_deref().unwrap_or_default(), span) {
+                    store.put_gap(span, reason)?;
+                }
             }
         }
         Ok(())
@@ -268,8 +305,12 @@ impl Logs<'_> {
 }
 
 impl Open {
-    /// Takes a segment; whether anything of it was new.
-    fn segment(&mut self, name: SegmentName, bytes: &[u8]) -> Result<bool, AppError> {
+    fn branch(&self) -> BranchId {
+        branch_id(self.log.timeline, &self.history)
+    }
+
+    /// Takes a segment; which stretch it added, if anything of it was new.
+    fn segment(&mut self, name: SegmentName, bytes: &[u8]) -> Result<Option<Span>, AppError> {
         let size = self.writer.segment_size();
         let start = name.start(size).filter(|_| bytes.len() as u64 == size);
         let Some(start) = start else {
@@ -286,17 +327,29 @@ impl Open {
         let inside = self.log.ranges.iter().find(|range| range.from <= start.0 && start.0 < range.to);
         let to = inside.map_or(start.plus(size), |range| LogOffset(range.to).min(start.plus(size)));
         let keep = usize::try_from(to.since(start)).unwrap_or(usize::MAX);
-        if self.position.is_none_or(|position| position < start) {
-            let stored = self.writer.position(self.log.timeline, &self.history)?;
-            let from = stored.filter(|stored| self.position.is_none() && *stored > start).unwrap_or(start);
-            self.writer.timeline(self.log.timeline, &self.history, from)?;
-            self.position = Some(from);
+        let span = Span { from: start, to };
+        if covers(self.held.as_deref().unwrap_or_default(), span) {
+            return Ok(None);
         }
-        if self.position.is_some_and(|position| position >= to) {
-            return Ok(false);
+        if self.position != Some(start) {
+            // Another stretch. A writer that jumped there would record a gap, and what lies between may be stored.
+            self.writer.flush()?;
+            self.writer.abandon();
+            self.writer.timeline(self.log.timeline, &self.history, start)?;
         }
         self.writer.write(start, bytes.get(..keep).unwrap_or(bytes))?;
         self.position = Some(to);
-        Ok(true)
+        Ok(Some(span))
     }
+}
+
+/// Whether these pieces, which ascend, hold all of the span.
+fn covers(held: &[Span], span: Span) -> bool {
+    let mut at = span.from;
+    for piece in held {
+        if piece.from <= at && at < piece.to {
+            at = piece.to;
+        }
+    }
+    at >= span.to
 }

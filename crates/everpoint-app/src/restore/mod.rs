@@ -17,6 +17,7 @@ use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, St
 use everpoint_format::manifest::BackupRecord;
 
 use crate::facts::{self, Facts};
+use crate::package::ImportReport;
 use crate::{AppError, ClusterContext, Event, Events, reading};
 use image::ImageRestore;
 use progress::Meter;
@@ -59,6 +60,8 @@ pub struct RestoreRequest {
     pub fetch_program: String,
     /// Put the log beside the image instead of having the server fetch it.
     pub stage_log: bool,
+    /// The packages that were put into the repository for this restore.
+    pub packages: Option<ImportReport>,
     /// Asks to stop.
     pub stop: StopFlag,
 }
@@ -90,6 +93,9 @@ pub fn run(
         let plan = match planned {
             Ok(mut plan) => {
                 plan.warnings.extend(facts.left_out(&plan.backup));
+                let sources = request.packages.iter().flat_map(|packages| packages.sources(&plan));
+                let sources: Vec<String> = sources.collect();
+                plan.reasons.extend(sources);
                 plan
             }
             Err(shortfall) if request.dry_run => {

@@ -327,7 +327,8 @@ pub(crate) struct Restore {
     /// Start PostgreSQL on the directory, follow the replay, return when it accepts connections
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) start: bool,
-    /// Restore from daily packages instead of the repository; several in a row reach any second between them
+    /// Restore from daily packages instead of the repository; several in a row reach any second between them, and with
+    /// --repo what they lack comes from that repository
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) package: Vec<PathBuf>,
     /// Age identity that opens the packages [default: that of the key]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use everpoint_app::AppError;
-use everpoint_app::package::{self, Opening};
+use everpoint_app::package::{self, ImportReport, Opening};
 use everpoint_app::restore::{self, PlanReport, RestoreOutcome, RestoreReport, RestoreRequest, StartRequest};
 use everpoint_core::FailureClass;
 use jiff::tz::TimeZone;
@@ -24,48 +24,42 @@ pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppErro
     let target = target::parse(&arguments.to, &TimeZone::system())?;
     if arguments.package.is_empty() {
         let opened = session.cluster(&arguments.cluster)?;
-        return from(session, arguments, target, &opened, false);
+        return from(session, arguments, target, &opened, None);
     }
-    let temporary = from_packages(session, &arguments)?;
-    from(session, arguments, target, &temporary.opened, true)
+    let (temporary, imported) = from_packages(session, &arguments)?;
+    from(session, arguments, target, &temporary.opened, Some(imported))
 }
 
-/// Puts the packages into a repository that lives as long as the restore.
-fn from_packages(session: &Session, arguments: &Restore) -> Result<Temporary, AppError> {
-    if session.global.repo.is_some() {
-        let message = "a restore takes either packages or a repository as its source";
-        return Err(AppError::new(
-            "package.and_repo",
-            FailureClass::Usage,
-            "restore",
-            &arguments.cluster,
-            message,
-        )
-        .hint("leave out --repo, or --package"));
-    }
+/// Puts the packages into a repository that lives as long as the restore: an empty one, or, with `--repo`, over that.
+fn from_packages(session: &Session, arguments: &Restore) -> Result<(Temporary, ImportReport), AppError> {
+    let temporary = match session.global.repo {
+        Some(_) => session.layered(&arguments.cluster, &session.repository_config(None)?)?,
+        None => session.temporary(&arguments.cluster)?,
+    };
     let identities = session.package_identities(arguments.identity.as_deref())?;
     let stop = stop_flag();
     let openings: Vec<_> =
         arguments.package.iter().map(|file| Opening { file, identities: &identities, stop: &stop }).collect();
-    let temporary = session.temporary(&arguments.cluster)?;
-    package::import(&temporary.opened.context, &openings, &session.progress())?;
-    Ok(temporary)
+    let imported = package::import(&temporary.opened.context, &openings, &session.progress())?;
+    Ok((temporary, imported))
 }
 
-/// `short_lived`: the repository is gone when the restored server is started by hand, so the log goes beside the image.
+/// `packages`: what was put into the repository, which then is gone when the restored server is started by hand: the log
+/// goes beside the image.
 fn from(
     session: &Session,
     arguments: Restore,
     target: target::Parsed,
     opened: &Opened,
-    short_lived: bool,
+    packages: Option<ImportReport>,
 ) -> Result<Done, AppError> {
     let side = if arguments.exclusive { "just before " } else { "" };
     session.say(&format!("target: {side}{}", target.shown));
     let directory = std::path::absolute(&arguments.directory)
         .map_err(|error| AppError::io("find", &arguments.directory, error))?;
-    let stage_log =
-        short_lived || arguments.stage_log || (!arguments.start && !may_fetch(session, opened, &directory));
+    let stage_log = packages.is_some()
+        || arguments.stage_log
+        || (!arguments.start && !may_fetch(session, opened, &directory));
     if !arguments.dry_run && !arguments.start && !stage_log {
         warn_of_access(session, opened);
     }
@@ -90,6 +84,7 @@ fn from(
         workers: opened.context.workers,
         fetch_program: fetch_program(session, &opened.repository, socket.as_deref())?,
         stage_log,
+        packages: packages.filter(|_| session.global.repo.is_some()),
         stop: stop_flag(),
     };
     let outcome = {

@@ -1,11 +1,14 @@
 //! Packages at the edge: what opens them, and a repository that lives as long as a restore from them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use everpoint_app::{AppError, ClusterContext, package};
 use everpoint_core::FailureClass;
 use everpoint_format::keyslot::KeyText;
 use everpoint_repo::Repository;
+use everpoint_store::LayeredStore;
+use tempfile::TempDir;
 
 use super::{Opened, Session, by_hand, default_scratch, default_workers, engine, key, open_store};
 use crate::config::{self, KeySource, RepositoryConfig};
@@ -14,7 +17,7 @@ use crate::config::{self, KeySource, RepositoryConfig};
 pub(crate) struct Temporary {
     pub(crate) opened: Opened,
     /// Where scratch files go: on the same filesystem as the repository.
-    _directory: tempfile::TempDir,
+    _directory: TempDir,
 }
 
 impl Session {
@@ -60,9 +63,15 @@ impl Session {
 
     /// An empty repository in scratch, for a cluster that packages are put into.
     pub(crate) fn temporary(&self, name: &str) -> Result<Temporary, AppError> {
-        let cluster = self.configured().and_then(|config| config.clusters.get(name));
-        let limits = self.limits();
-        let scratch = limits.scratch_dir.unwrap_or_else(default_scratch);
+        let (directory, place) = self.temporary_place()?;
+        let url = place.display().to_string();
+        let repository = Repository::create(open_store(&url)?, None)?;
+        self.in_temporary(name, directory, repository, by_hand(&url))
+    }
+
+    /// A directory in scratch that goes away, and an empty one in it.
+    fn temporary_place(&self) -> Result<(TempDir, PathBuf), AppError> {
+        let scratch = self.package_scratch();
         std::fs::create_dir_all(&scratch).map_err(|error| AppError::io("make", &scratch, error))?;
         let directory = tempfile::Builder::new()
             .prefix("packages-")
@@ -70,9 +79,18 @@ impl Session {
             .map_err(|error| AppError::io("make a directory in", &scratch, error))?;
         let place = directory.path().join("repository");
         std::fs::create_dir(&place).map_err(|error| AppError::io("make", &place, error))?;
-        let url = place.display().to_string();
-        let repository = Repository::create(open_store(&url)?, None)?;
-        let workers = cluster.and_then(|cluster| cluster.workers).or(limits.workers);
+        Ok((directory, place))
+    }
+
+    fn in_temporary(
+        &self,
+        name: &str,
+        directory: TempDir,
+        repository: Repository,
+        place: RepositoryConfig,
+    ) -> Result<Temporary, AppError> {
+        let cluster = self.configured().and_then(|config| config.clusters.get(name));
+        let workers = cluster.and_then(|cluster| cluster.workers).or(self.limits().workers);
         let context = ClusterContext {
             name: name.to_owned(),
             cluster: repository.cluster(name)?,
@@ -85,7 +103,7 @@ impl Session {
             .map_err(|error| AppError::io("make", &context.scratch, error))?;
         let opened = Opened {
             context,
-            repository: by_hand(&url),
+            repository: place,
             slot: config::slot_for(name),
             compression: cluster.map(|cluster| cluster.compression).unwrap_or_default(),
             checkpoint: cluster.map(|cluster| cluster.checkpoint).unwrap_or_default(),
@@ -93,6 +111,18 @@ impl Session {
             retention: config::Retention::default(),
         };
         Ok(Temporary { opened, _directory: directory })
+    }
+
+    /// A cluster of a repository, with room over it for packages: what is put in is gone afterwards, and nothing of the
+    /// repository changes.
+    pub(crate) fn layered(&self, name: &str, repository: &RepositoryConfig) -> Result<Temporary, AppError> {
+        let key = self.key_of(repository)?;
+        let (directory, place) = self.temporary_place()?;
+        let upper = open_store(&place.display().to_string())?;
+        // Leases tell others that this restore reads.
+        let store = LayeredStore::new(upper, open_store(&repository.url)?, &["leases/"]);
+        let opened = Repository::open(Arc::new(store), key.as_ref())?;
+        self.in_temporary(name, directory, opened, repository.clone())
     }
 
     /// The key of a repository.

@@ -88,6 +88,7 @@ pub(crate) fn restore_plan(api: &Api, mut call: Call) -> Result<Answer, Refusal>
         stage_log: false,
         workers: opened.context.workers,
         fetch_program: String::new(),
+        packages: None,
         stop: StopFlag::default(),
     };
     Answer::ok(&restore::run(&opened.context, &request, &Quiet)?)
