@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::call::{CallContext, CallReport, Parcel, allowed, spend};
 use super::{covered, settle};
-use crate::package::{self, BuildRequest, PackagedReport};
+use crate::package::{self, BuildRequest, PackagedReport, Scratch};
 use crate::text::time;
 use crate::{AppError, ClusterContext, Event, Events};
 
@@ -67,9 +67,11 @@ pub fn push(
         ctx.provider.health().map_err(|error| unwell(ctx, error))?;
     }
     let arrived = covered::contents(ctx.ledger)?;
+    // Killed during the call, this process leaves the package behind: the next one takes it away.
+    let scratch = Scratch::new(&request.directory)?;
     let build = BuildRequest {
         name: package::name(first.repository.id(), ctx.clock.read().wall, Some(number)),
-        directory: request.directory,
+        directory: scratch.path().to_owned(),
         recipients: request.recipients,
         limit: request.limit,
         arrived: arrived.clone(),
@@ -88,11 +90,7 @@ pub fn push(
         sha256: &built.sha256,
         contents: covered::record(&package::joined(&arrived, &built.contents)),
     };
-    let sent = spend(ctx, &parcel, events);
-    if let Err(error) = std::fs::remove_file(&built.file) {
-        events.emit(Event::Warning(format!("{} stays in scratch: {error}", built.file.display())));
-    }
-    let call = sent?;
+    let call = spend(ctx, &parcel, events)?;
     let next = match may_call(&ctx.ledger.entries()?, ctx.policy, &ctx.clock.read()) {
         BudgetDecision::Allowed { .. } => None,
         BudgetDecision::Refused { next_at, .. } => next_at.map(time),

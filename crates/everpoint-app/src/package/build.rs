@@ -1,7 +1,6 @@
 //! Makes a package: members in scratch, what fits under the limit, the file, and its verification.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Target};
@@ -101,11 +100,6 @@ pub fn build(
     request: &BuildRequest,
     events: &dyn Events,
 ) -> Result<BuildReport, AppError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&request.directory)
-        .map_err(|error| AppError::io("make", &request.directory, error))?;
     let file = request.directory.join(&request.name);
     // Whatever already has this name is not ours to write over.
     if file.symlink_metadata().is_ok() {
@@ -136,7 +130,8 @@ fn parts<'a>(
     shortfalls: &mut Vec<String>,
     events: &dyn Events,
 ) -> Result<Vec<Part<'a>>, AppError> {
-    let left_out = |context: &ClusterContext, error: &AppError| format!("{}: it is left out: {error}", context.name);
+    let left_out =
+        |context: &ClusterContext, error: &AppError| format!("{}: it is left out: {error}", context.name);
     let (mut planned, mut parts, mut failure) = (Vec::new(), Vec::new(), None);
     for context in clusters {
         match Planned::of(context, shortfalls) {

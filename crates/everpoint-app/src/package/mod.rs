@@ -28,6 +28,7 @@ pub use log::joined;
 pub(crate) use member::Summed;
 pub use read::Opening;
 pub use recipients::{identities_of_file, identity_of_key, recipients};
+pub(crate) use scratch::Scratch;
 
 /// Up to where packages hold the log of each cluster: recorded with every call, so that the next package goes on there.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! The directory in which a package is made.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,14 +14,19 @@ const PREFIX: &str = "package-";
 const LOCK: &str = "lock";
 
 /// See the module. Goes away with the value.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     directory: TempDir,
     _lock: File,
 }
 
 impl Scratch {
     /// Makes one, and takes away those that killed processes left behind: they would fill the disk day by day.
-    pub(super) fn new(parent: &Path) -> Result<Self, AppError> {
+    pub(crate) fn new(parent: &Path) -> Result<Self, AppError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|error| AppError::io("make", parent, error))?;
         sweep(parent);
         let directory = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -35,7 +41,7 @@ impl Scratch {
         Ok(Self { directory, _lock: file })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 }
