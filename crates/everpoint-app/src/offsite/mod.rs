@@ -7,6 +7,7 @@ mod fetch;
 mod push;
 mod settle;
 mod status;
+mod turn;
 
 pub use call::{CallContext, CallReport, Parcel, spend};
 pub use clock::{Clock, SystemClock};
@@ -14,6 +15,7 @@ pub use covered::{contents, needs};
 pub use fetch::{FetchReport, FetchRequest, RemoteList, fetch, list_remote};
 pub use push::{PushReport, PushRequest, push};
 pub use status::{CallLine, CoveredLine, OffsiteStatus, status};
+pub use turn::turn;
 
 use everpoint_offsite::Provider;
 

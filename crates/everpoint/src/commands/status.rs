@@ -1,22 +1,47 @@
 //! `status`: health now.
 
 use everpoint_app::AppError;
+use everpoint_app::offsite::OffsiteStatus;
 use everpoint_app::status::{self, Health, StatusReport};
 
-use super::Clusters;
+use serde::Serialize;
+
+use super::offsite::{status_of, status_text};
 use crate::cli::MaybeCluster;
 use crate::render::Done;
 use crate::render::number::{seconds, size};
 use crate::render::time::local;
 use crate::session::Session;
 
+#[derive(Serialize)]
+struct Report {
+    clusters: Vec<StatusReport>,
+    offsite: Vec<OffsiteStatus>,
+}
+
 pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, AppError> {
     let mut clusters = Vec::new();
     for name in session.cluster_names(arguments.cluster.as_deref())? {
         clusters.push(status::run(&session.cluster(&name)?.context)?);
     }
-    let text = clusters.iter().map(text).collect::<Vec<_>>().join("\n");
-    Ok(Done::new(&Clusters { clusters }, text))
+    let offsite = budgets(session);
+    let parts = clusters.iter().map(text).chain(offsite.iter().map(status_text));
+    let text = parts.collect::<Vec<_>>().join("\n");
+    Ok(Done::new(&Report { clusters, offsite }, text))
+}
+
+/// How providers stand. A ledger that can't be read is told, and hides nothing of the clusters.
+fn budgets(session: &Session) -> Vec<OffsiteStatus> {
+    let Ok(config) = session.config() else { return Vec::new() };
+    let enabled = config.offsite.values().filter(|provider| provider.enabled);
+    let found = enabled.filter_map(|provider| match status_of(session, provider) {
+        Ok(status) => Some(status),
+        Err(error) => {
+            session.warn(&format!("offsite {}: {error}", provider.name));
+            None
+        }
+    });
+    found.collect()
 }
 
 fn text(report: &StatusReport) -> String {

@@ -32,6 +32,11 @@ impl Kind {
     /// All that are done for each cluster.
     pub(crate) const OF_CLUSTER: [Self; 4] = [Self::Backup, Self::Bundle, Self::Expire, Self::Check];
 
+    /// Whether it reads or writes much: one such runs at a time.
+    pub(crate) const fn is_hard(self) -> bool {
+        !matches!(self, Self::Check)
+    }
+
     /// As it is stored and shown.
     pub(crate) const fn word(self) -> &'static str {
         match self {

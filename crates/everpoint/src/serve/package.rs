@@ -1,82 +1,102 @@
-//! When the package of a provider is sent: by schedule, and again where that can still help.
+//! When the package of a provider is sent: by schedule, as far as the budget allows.
 
-use everpoint_app::AppError;
-use everpoint_core::{BudgetPeriod, Due, Micros, Retry, RetryPolicy, due, retry};
+use std::sync::Mutex;
 
-use super::history::JobRow;
+use everpoint_app::offsite::{self, SystemClock};
+use everpoint_app::{AppError, text};
+use everpoint_core::budget::PackageTurn;
+use everpoint_core::{Due, Micros, RetryPolicy, due};
+
 use super::job::{Kind, Order};
-use super::runner::Runner;
-use crate::commands::offsite as offsite_command;
+use super::runner::{Runner, again, lock};
+use crate::cli::Global;
 use crate::config::offsite::OffsiteConfig;
 use crate::session::Session;
 
-/// A package that could not be made or sent is tried again so soon, as long as the call is not spent.
+/// A package that could not be made or sent is tried again so soon: as long as the call is not spent, or when the next one
+/// is allowed.
 const RETRY: RetryPolicy = RetryPolicy { pause: 15 * 60 * 1_000_000, times: u32::MAX };
-/// Word of the note that says when the next call is allowed.
-const NEXT_CALL: &str = "next call";
+/// The ledger is looked at again after so long, even where it allows nothing before: others write into it, and clocks are
+/// set. In microseconds.
+const LOOK_AGAIN: i64 = 600_000_000;
 
 /// A provider to which packages go.
 pub(crate) struct Destination {
     pub(crate) name: String,
-    /// Its budget counts any 24 hours: then the schedule slides.
-    slides: bool,
+    /// From when to when it waits for its budget.
+    waits: Mutex<Option<(Micros, Micros)>>,
 }
 
 impl Destination {
     /// Of the configuration; `None` if it is not enabled.
     pub(crate) fn of(config: &OffsiteConfig) -> Option<Self> {
-        let slides = config.budget.period == BudgetPeriod::Rolling24h;
-        config.enabled.then(|| Self { name: config.name.clone(), slides })
+        config.enabled.then(|| Self { name: config.name.clone(), waits: Mutex::default() })
+    }
+
+    fn waits(&self, now: Micros) -> bool {
+        lock(&self.waits).is_some_and(|(from, to)| (from..to).contains(&now))
+    }
+
+    fn wait(&self, now: Micros, until: Option<Micros>) {
+        let again = Micros(now.0.saturating_add(LOOK_AGAIN));
+        *lock(&self.waits) = Some((now, until.map_or(again, |until| until.min(again))));
     }
 }
 
 impl Runner {
     /// The run that is due for a provider.
     pub(super) fn due_package(&self, to: &Destination, now: Micros) -> Result<Option<Order>, AppError> {
-        if self.is_running(Kind::Package, &to.name) {
+        if self.works_hard() || to.waits(now) {
             return Ok(None);
         }
+        let Some((wanted, tried)) = self.wanted_package(to, now)? else { return Ok(None) };
+        let order = Order { tried, ..Order::new(Kind::Package, &to.name) };
+        match self.package_turn(to, wanted) {
+            // A ledger that can't be read: the run tells why.
+            Ok(PackageTurn::Go) | Err(_) => return Ok(Some(order)),
+            Ok(PackageTurn::Done(at)) => self.skip_package(to, tried, at, now)?,
+            Ok(PackageTurn::Wait(next)) => {
+                let until = next.map_or_else(|| "some later day".to_owned(), text::time);
+                tracing::info!(provider = to.name, "the package waits for a call until {until}");
+                to.wait(now, next);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Since when a package is wanted, and as which try.
+    fn wanted_package(&self, to: &Destination, now: Micros) -> Result<Option<(Micros, u32)>, AppError> {
         let last = self.history.last(Kind::Package, &to.name)?;
-        if let Some((at, tried)) =
-            last.as_ref().map(|last| self.package_again(to, last)).transpose()?.flatten()
+        if let Some(last) = &last
+            && let Some((at, tried)) = again(RETRY, last)
         {
-            return Ok((at <= now).then(|| Order { tried, ..Order::new(Kind::Package, &to.name) }));
+            return Ok((at <= now).then_some((last.started, tried)));
         }
         let Some(schedule) = &self.schedules.package else { return Ok(None) };
         let anchor = match &last {
             Some(last) => last.started,
             None => self.history.known_since(Kind::Package, &to.name, now)?,
         };
-        let is_due = matches!(due(schedule, anchor, now), Due::Now { .. });
-        Ok(is_due.then(|| Order::new(Kind::Package, &to.name)))
-    }
-
-    /// When it is tried again, and as which try. Where the call is spent that is refused, and waits for the next day.
-    fn package_again(&self, to: &Destination, last: &JobRow) -> Result<Option<(Micros, u32)>, AppError> {
-        Ok(match last.state.as_str() {
-            "failed" => match retry(RETRY, last.tried, last.ended.unwrap_or(last.started)) {
-                Retry::At(at, tried) => Some((at, tried)),
-                Retry::No => None,
-            },
-            "interrupted" => Some((last.started, last.tried)),
-            "skipped" if to.slides => {
-                let next = self.history.noted(&to.name, NEXT_CALL)?;
-                next.and_then(|at| at.parse().ok()).map(|at| (Micros(at), last.tried))
-            }
-            _ => None,
+        Ok(match due(schedule, anchor, now) {
+            Due::Now { scheduled } => Some((scheduled, 0)),
+            Due::At(_) | Due::Never => None,
         })
     }
 
-    /// Remembers when the next call is allowed.
-    pub(super) fn note_next_call(
-        &self,
-        session: &Session,
-        provider: &str,
-        now: Micros,
-    ) -> Result<(), AppError> {
-        let status = offsite_command::status_of(session, session.offsite(Some(provider))?)?;
-        let next = status.next_call_at.and_then(|at| at.parse::<jiff::Timestamp>().ok());
-        let next = next.map(|at| at.as_microsecond().to_string());
-        self.history.note(provider, NEXT_CALL, next.as_deref(), now)
+    fn package_turn(&self, to: &Destination, wanted: Micros) -> Result<PackageTurn, AppError> {
+        let session = Session::new(Global { quiet: true, ..self.global.clone() });
+        let config = session.offsite(Some(&to.name))?;
+        let ledger = session.ledger(config)?;
+        offsite::turn(&ledger.ledger, &config.budget, wanted, &SystemClock)
+    }
+
+    /// Another package serves: that is remembered, and the schedule goes on.
+    fn skip_package(&self, to: &Destination, tried: u32, at: Micros, now: Micros) -> Result<(), AppError> {
+        let id = self.history.begin(Kind::Package, &to.name, tried, "running", now)?;
+        let at = text::time(at);
+        let report = serde_json::json!({ "served_by_call_at": at });
+        self.history.end(id, "skipped", Some(&report), None, now)?;
+        tracing::info!(provider = to.name, "no package is needed: that of {at} arrived");
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Starts jobs when they are due, or asked for; never two of one kind for one cluster, and one heavy one at a time.
+//! Starts jobs when they are due, or asked for; never two of one kind for one cluster, and one hard one at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,7 +93,8 @@ impl Runner {
             return Ok(None);
         }
         let last = self.history.last(kind, cluster)?;
-        if let Some(again) = last.as_ref().and_then(|last| self.again(kind, last)) {
+        let failed = last.as_ref().filter(|_| kind == Kind::Backup);
+        if let Some(again) = failed.and_then(|last| again(RetryPolicy::default(), last)) {
             return Ok((again.0 <= now).then(|| Order { tried: again.1, ..Order::new(kind, cluster) }));
         }
         if kind == Kind::Backup && watched.has_begun() && lock(&self.wanted).contains_key(cluster) {
@@ -103,7 +104,7 @@ impl Runner {
             Kind::Backup => &self.schedules.backup,
             Kind::Bundle => &self.schedules.bundle,
             Kind::Check => &self.schedules.check,
-            Kind::Package => &self.schedules.package,
+            Kind::Package => return Ok(None),
             Kind::Expire => {
                 let is_wanted = lock(&self.renewed).contains(cluster);
                 return Ok(is_wanted.then(|| Order::new(kind, cluster)));
@@ -118,30 +119,15 @@ impl Runner {
         Ok(is_due.then(|| Order::new(kind, cluster)))
     }
 
-    /// When a backup that failed is tried again, and as which try. One that was cut off is, at once.
-    fn again(&self, kind: Kind, last: &JobRow) -> Option<(Micros, u32)> {
-        if kind != Kind::Backup {
-            return None;
-        }
-        match last.state.as_str() {
-            "failed" => match retry(RetryPolicy::default(), last.tried, last.ended.unwrap_or(last.started)) {
-                Retry::At(at, tried) => Some((at, tried)),
-                Retry::No => None,
-            },
-            "interrupted" => Some((last.started, last.tried)),
-            _ => None,
-        }
-    }
-
     /// Starts a run in a thread of its own; returns its number.
     ///
     /// # Errors
-    /// Class `Locked`: one of that kind, or another heavy one, runs now.
+    /// Class `Locked`: one of that kind, or another hard one, runs now.
     pub(crate) fn start(self: &Arc<Self>, order: Order, now: Micros) -> Result<i64, AppError> {
         let key = (order.kind, order.cluster.clone());
         let mut running = lock(&self.running);
-        let heavy = |kind: Kind| kind != Kind::Check;
-        if running.contains_key(&key) || (heavy(order.kind) && running.keys().any(|(kind, _)| heavy(*kind))) {
+        let hard = running.keys().any(|(kind, _)| kind.is_hard());
+        if running.contains_key(&key) || (order.kind.is_hard() && hard) {
             let message = "another job runs now";
             return Err(AppError::new(
                 "serve.busy",
@@ -206,20 +192,22 @@ impl Runner {
             Err(failure) => {
                 let state = match failure.class {
                     _ if self.stop.is_set() => "interrupted",
-                    FailureClass::Locked | FailureClass::BudgetSpent => "skipped",
+                    // A package is wanted all the same: it waits for the next call.
+                    FailureClass::Locked if order.kind != Kind::Package => "skipped",
                     _ => "failed",
                 };
                 tracing::error!(cluster, "{kind} {state}: {failure}");
                 self.history.end(id, state, None, Some(&error::json(failure)), now)
             }
         };
-        let noted = match order.kind {
-            Kind::Package => self.note_next_call(&session, cluster, now),
-            _ => Ok(()),
-        };
-        for error in [ended, noted].into_iter().filter_map(Result::err) {
+        if let Err(error) = ended {
             tracing::error!("{error}");
         }
+    }
+
+    /// Whether a job runs beside which no other hard one is started.
+    pub(super) fn works_hard(&self) -> bool {
+        lock(&self.running).keys().any(|(kind, _)| kind.is_hard())
     }
 
     /// Whether any job runs.
@@ -228,7 +216,19 @@ impl Runner {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// When a run that failed is tried again, and as which try. One that was cut off is, at once.
+pub(super) fn again(policy: RetryPolicy, last: &JobRow) -> Option<(Micros, u32)> {
+    match last.state.as_str() {
+        "failed" => match retry(policy, last.tried, last.ended.unwrap_or(last.started)) {
+            Retry::At(at, tried) => Some((at, tried)),
+            Retry::No => None,
+        },
+        "interrupted" => Some((last.started, last.tried)),
+        _ => None,
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

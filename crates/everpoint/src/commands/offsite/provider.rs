@@ -204,7 +204,8 @@ fn push_text(report: &PushReport) -> String {
     out
 }
 
-fn status_text(status: &OffsiteStatus) -> String {
+/// A paragraph of how a provider stands.
+pub(crate) fn status_text(status: &OffsiteStatus) -> String {
     let mut out = format!("{} ({}): ", status.provider, status.place);
     match (&status.refused, &status.next_call_at) {
         (None, _) => {
