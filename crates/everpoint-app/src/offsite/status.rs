@@ -110,7 +110,7 @@ pub fn status(ctx: &CallContext<'_>) -> Result<OffsiteStatus, AppError> {
 fn period(period: &BudgetPeriod) -> String {
     match period {
         BudgetPeriod::CalendarDay(zone) => {
-            format!("calendar day of {}", zone.iana_name().unwrap_or("its zone"))
+            format!("a calendar day of {}", zone.iana_name().unwrap_or("its zone"))
         }
         BudgetPeriod::Rolling24h => "any 24 hours".to_owned(),
     }

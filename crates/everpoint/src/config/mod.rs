@@ -10,7 +10,7 @@ mod repository;
 mod retention;
 mod search;
 pub(crate) mod secret;
-mod section;
+pub(crate) mod section;
 mod serve;
 pub(crate) mod write;
 

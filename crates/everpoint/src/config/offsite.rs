@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::Variables;
 use super::mistake::{Mistake, nearest};
 use super::secret::{Secret, SecretSource};
-use super::section::{At, Section};
+use super::section::{At, Section, TextOrTable, expand};
 
 /// Time for a whole upload or download, unless the file says otherwise.
 const TIMEOUT: u64 = 6 * 3600;
@@ -54,7 +54,16 @@ pub(crate) struct HttpPlace {
     pub(crate) list_url: Option<Secret>,
     pub(crate) health_url: Option<Secret>,
     pub(crate) method: HttpMethod,
-    pub(crate) headers: Vec<(String, Secret)>,
+    pub(crate) headers: Vec<(String, HeaderSource)>,
+}
+
+/// Where the value of a header comes from. It is looked for when a request is made: commands that make none, such as
+/// `archive_command`, run in environments that don't have it.
+#[derive(Debug, Clone)]
+pub(crate) enum HeaderSource {
+    /// A text; `${NAME}` stands for an environment variable.
+    Text(Secret),
+    From(SecretSource),
 }
 
 /// A bucket.
@@ -117,7 +126,7 @@ impl OffsiteConfig {
         };
         let place = match kind {
             Kind::Filesystem => filesystem(section, base),
-            Kind::Http => http(section, variables).map(OffsitePlace::Http),
+            Kind::Http => http(section, base, variables).map(OffsitePlace::Http),
             Kind::S3 => s3(section, base, variables).map(OffsitePlace::S3),
             Kind::Command => command(section).map(OffsitePlace::Command),
         }?;
@@ -216,19 +225,47 @@ fn filesystem(section: &mut Section<'_>, base: &Path) -> Option<OffsitePlace> {
     Some(OffsitePlace::Filesystem { path, keep })
 }
 
-fn http(section: &mut Section<'_>, variables: Variables<'_>) -> Option<HttpPlace> {
+fn http(section: &mut Section<'_>, base: &Path, variables: Variables<'_>) -> Option<HttpPlace> {
     let method = section.choice("method", &[("PUT", HttpMethod::Put), ("POST", HttpMethod::Post)]);
     let mut url = |key| section.expanded(key, variables).map(|text| Secret::new(text.value));
     let (own, download_url, list_url, health_url) =
         (url("url"), url("download_url"), url("list_url"), url("health_url"));
-    let headers = section.pairs("headers", variables);
-    let headers = headers.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+    let headers = headers(section, base);
     let Some(url) = own else {
         missing(section, "url", "\"https://backup.example.net/upload/{name}\"");
         return None;
     };
     let method = method.unwrap_or_default();
     Some(HttpPlace { url, download_url, list_url, health_url, method, headers })
+}
+
+fn headers(section: &mut Section<'_>, base: &Path) -> Vec<(String, HeaderSource)> {
+    let mut found = Vec::new();
+    for (name, value) in section.entries("headers") {
+        match value {
+            TextOrTable::Text(text) => {
+                // Only its form is looked at here.
+                if let Err(why) = expand(&text.value, &|_| Some(String::new())) {
+                    section.mistake(Mistake::new(text.at, why));
+                }
+                found.push((name, HeaderSource::Text(Secret::new(text.value))));
+            }
+            TextOrTable::Table(mut table) => {
+                match SecretSource::of(&mut table, ["file", "env", "command"], base) {
+                    Some(source) => found.push((name, HeaderSource::From(source))),
+                    None => {
+                        let mistake = Mistake::new(table.at(), format!("the header `{name}` has no value"));
+                        section.mistake(
+                            mistake
+                                .hint("write a text, or one of { file = … }, { env = … }, { command = … }"),
+                        );
+                    }
+                }
+                table.finish().into_iter().for_each(|mistake| section.mistake(mistake));
+            }
+        }
+    }
+    found
 }
 
 fn s3(section: &mut Section<'_>, base: &Path, variables: Variables<'_>) -> Option<S3Place> {

@@ -14,6 +14,12 @@ pub(crate) struct At<T> {
     pub(crate) at: Range<usize>,
 }
 
+/// A value that may be written in two ways.
+pub(crate) enum TextOrTable<'a> {
+    Text(At<String>),
+    Table(Section<'a>),
+}
+
 /// One table.
 pub(crate) struct Section<'a> {
     name: String,
@@ -174,28 +180,25 @@ impl<'a> Section<'a> {
         found
     }
 
-    /// A table of texts under any names: `{ Authorization = "Bearer ${TOKEN}" }`.
-    pub(crate) fn pairs(
-        &mut self,
-        key: &'static str,
-        variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Vec<(String, String)> {
+    /// What stands under any names in the table `key`: `{ Accept = "text/plain", Authorization = { file = "token" } }`.
+    pub(crate) fn entries(&mut self, key: &'static str) -> Vec<(String, TextOrTable<'a>)> {
         let Some((value, at)) = self.get(key) else {
             return Vec::new();
         };
         let Some(table) = value.as_table() else {
-            self.wrong_type(key, "a table of texts", value, at);
+            self.wrong_type(key, "a table", value, at);
             return Vec::new();
         };
         let mut found = Vec::new();
         for (name, value) in table {
-            let Some(text) = value.get_ref().as_str() else {
-                self.wrong_type(name.get_ref(), "a text in quotes", value.get_ref(), value.span());
-                continue;
-            };
-            match expand(text, variable) {
-                Ok(text) => found.push((name.get_ref().to_string(), text)),
-                Err(message) => self.mistakes.push(Mistake::new(value.span(), message)),
+            let (name, at) = (name.get_ref().to_string(), value.span());
+            match (value.get_ref().as_str(), value.get_ref().as_table()) {
+                (Some(text), _) => found.push((name, TextOrTable::Text(At { value: text.to_owned(), at }))),
+                (_, Some(table)) => {
+                    let section = Section::new(format!("`{key}.{name}`"), at, table);
+                    found.push((name, TextOrTable::Table(section)));
+                }
+                _ => self.wrong_type(&name, "a text in quotes, or a table", value.get_ref(), at),
             }
         }
         found
@@ -288,7 +291,8 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+/// Puts environment variables in place of `${NAME}`.
+pub(crate) fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(found) = rest.find("${") {

@@ -121,15 +121,15 @@ fn a_password_never_shows() {
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 
-/// The file that docs/CONFIG.md shows.
-fn documented() -> &'static str {
+/// The files that docs/CONFIG.md shows: the whole, and providers of each type.
+fn documented(number: usize) -> &'static str {
     let page = include_str!("../../../../docs/CONFIG.md");
-    page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap()
+    page.split("```toml\n").nth(number).and_then(|rest| rest.split("```").next()).unwrap()
 }
 
 #[test]
 fn the_documented_keys_are_those_that_exist() {
-    let config = parse(documented()).unwrap();
+    let config = parse(documented(1)).unwrap();
     let order = config.cluster("order-db").unwrap();
     let defaults = parse("[cluster.order-db]\npostgres = \"postgres://h/x\"\n").unwrap();
     let plain = defaults.cluster("order-db").unwrap();
@@ -138,11 +138,33 @@ fn the_documented_keys_are_those_that_exist() {
         (&plain.slot, plain.compression, plain.checkpoint)
     );
     // A mistake lists what is known: each of these words must stand on the page.
-    for table in ["repository.local", "cluster.a", "limits", "api", "alerts", "otel"] {
+    for table in ["repository.local", "cluster.a", "limits", "schedule", "api", "alerts", "otel"] {
         let shown = parse(&format!("[{table}]\nqqqqqqqq = 1")).unwrap_err();
         let known = shown.split("known here: ").nth(1).unwrap().lines().next().unwrap();
         for key in known.split(", ") {
-            assert!(documented().contains(key), "docs/CONFIG.md lacks {key}");
+            assert!(documented(1).contains(key), "docs/CONFIG.md lacks {key}");
+        }
+    }
+}
+
+#[test]
+fn the_documented_keys_of_providers_are_those_that_exist() {
+    let config = parse(documented(2)).unwrap();
+    assert_eq!(config.offsite.len(), 4);
+    let both = [documented(1), documented(2)].concat();
+    for own in [
+        "\"filesystem\"\npath = \"p\"",
+        "\"http\"\nurl = \"u\"",
+        "\"s3\"\nbucket = \"b\"",
+        "\"command\"\nupload = [\"u\"]",
+    ] {
+        let shown = parse(&format!("[offsite.x]\nqqqqqqqq = 1\ntype = {own}")).unwrap_err();
+        let known = shown.split("known here: ").nth(1).unwrap().lines().next().unwrap();
+        for key in known.split(", ") {
+            // Three sources of the same secret are shown once.
+            let shown =
+                ["_file", "_env", "_command"].iter().find_map(|end| key.strip_suffix(end)).unwrap_or(key);
+            assert!(both.contains(shown), "docs/CONFIG.md lacks {key}");
         }
     }
 }
@@ -182,4 +204,62 @@ fn mistakes_in_the_tables_of_the_api_and_of_alerts_are_told() {
         "no mail address",
     );
     told("[[alerts.sink]]\ntype = \"log\"\n[[alerts.sink]]\ntype = \"log\"\n", "two sinks named \"log\"");
+}
+
+const OFFSITE: &str = r#"
+[offsite.vault]
+type = "http"
+url = "https://${DB_HOST}/upload/{name}"
+method = "POST"
+headers = { Accept = "text/plain", Authorization = "Bearer ${NOT_SET_HERE}", Cookie = { file = "cookie" } }
+calls = 2
+zone = "Europe/Berlin"
+counts = ["download"]
+limit = "2GB"
+priority = ["shop"]
+
+[offsite.tape]
+type = "command"
+upload = ["/bin/send", "{name}"]
+period = "24h"
+enabled = false
+"#;
+
+#[test]
+fn offsite_providers_are_read_and_values_of_headers_are_not_looked_for_yet() {
+    let config = parse(&format!("{GOOD}{OFFSITE}")).unwrap();
+    let vault = &config.offsite["vault"];
+    let offsite::OffsitePlace::Http(place) = &vault.place else { panic!("{vault:?}") };
+    assert_eq!(place.url.expose(), "https://db9/upload/{name}");
+    assert_eq!(place.headers.len(), 3);
+    let berlin = everpoint_core::BudgetPeriod::CalendarDay(jiff::tz::TimeZone::get("Europe/Berlin").unwrap());
+    assert_eq!((vault.budget.calls, &vault.budget.period), (2, &berlin));
+    assert!(vault.counts.download && !vault.counts.list && vault.enabled);
+    assert_eq!(vault.limit, Some(2_000_000_000));
+    assert!(!format!("{vault:?}").contains("Bearer"), "what a header says is secret");
+    let tape = &config.offsite["tape"];
+    assert_eq!((tape.budget.calls, &tape.budget.period), (1, &everpoint_core::BudgetPeriod::Rolling24h));
+    assert!(!tape.enabled);
+}
+
+#[test]
+fn mistakes_in_offsite_providers_are_shown_where_they_are() {
+    let wrong =
+        |change: (&str, &str)| parse(&format!("{GOOD}{}", OFFSITE.replace(change.0, change.1))).unwrap_err();
+    for (change, expected) in [
+        (("type = \"http\"", "type = \"htttp\""), "line 19"),
+        (("type = \"http\"", ""), "one of: filesystem, http, s3, command"),
+        (("\"2GB\"", "\"much\""), "line 25, column 9"),
+        (("Europe/Berlin", "Berlin"), "there is no time zone \"Berlin\""),
+        (("[\"download\"]", "[\"downloads\"]"), "`downloads` is no kind of request"),
+        (("[\"shop\"]", "[\"shopp\"]"), "did you mean \"shop\"?"),
+        (("{ file = \"cookie\" }", "{ fill = \"cookie\" }"), "the header `Cookie` has no value"),
+        (("${NOT_SET_HERE}", "${NOT_CLOSED"), "`${` without its `}`"),
+        (("upload = [\"/bin/send\", \"{name}\"]", ""), "the provider has no valid `upload`"),
+        (("period = \"24h\"", "period = \"24h\"\nzone = \"UTC\""), "any 24 hours have no `zone`"),
+        (("enabled = false", "enabld = false"), "enabled"),
+    ] {
+        let told = wrong(change);
+        assert!(told.contains(expected), "{change:?}: {told}");
+    }
 }

@@ -10,8 +10,9 @@ use everpoint_repo::{OffsiteLedger, Repository};
 
 use super::{Opened, Session};
 use crate::config::mistake::nearest;
-use crate::config::offsite::{CommandPlace, HttpPlace, OffsiteConfig, OffsitePlace, S3Place};
+use crate::config::offsite::{CommandPlace, HeaderSource, HttpPlace, OffsiteConfig, OffsitePlace, S3Place};
 use crate::config::secret::{Secret, SecretSource};
+use crate::config::section::expand;
 use crate::config::{Config, RepositoryConfig};
 
 /// The ledger of a provider and the repository that holds it.
@@ -69,9 +70,9 @@ impl Session {
     pub(crate) fn provider(&self, config: &OffsiteConfig) -> Result<Box<dyn Provider>, AppError> {
         Ok(match &config.place {
             OffsitePlace::Filesystem { path, keep } => Box::new(FilesystemProvider::new(path, *keep)),
-            OffsitePlace::Http(place) => {
-                Box::new(http(config, place).map_err(|error| unusable(config, error))?)
-            }
+            OffsitePlace::Http(place) => Box::new(
+                http(config, place, self.headers(config, place)?).map_err(|error| unusable(config, error))?,
+            ),
             OffsitePlace::S3(place) => {
                 let options = self.s3(config, place)?;
                 Box::new(S3Provider::new(options).map_err(|error| unusable(config, error))?)
@@ -80,6 +81,21 @@ impl Session {
                 Box::new(command(config, place).map_err(|error| unusable(config, error))?)
             }
         })
+    }
+
+    fn headers(&self, config: &OffsiteConfig, place: &HttpPlace) -> Result<Vec<(String, String)>, AppError> {
+        let read = |(name, source): &(String, HeaderSource)| {
+            let what = format!("the header {name} of [offsite.{}]", config.name);
+            let value = match source {
+                HeaderSource::From(source) => {
+                    source.read(&what, &mut |warning| self.warn(&warning))?.expose().to_owned()
+                }
+                HeaderSource::Text(text) => expand(text.expose(), &|name| std::env::var(name).ok())
+                    .map_err(|why| AppError::new("config.secret", FailureClass::Usage, "read", what, why))?,
+            };
+            Ok((name.clone(), value))
+        };
+        place.headers.iter().map(read).collect()
     }
 
     fn s3(&self, config: &OffsiteConfig, place: &S3Place) -> Result<S3Options, AppError> {
@@ -161,14 +177,18 @@ impl Session {
     }
 }
 
-fn http(config: &OffsiteConfig, place: &HttpPlace) -> Result<HttpProvider, ProviderError> {
+fn http(
+    config: &OffsiteConfig,
+    place: &HttpPlace,
+    headers: Vec<(String, String)>,
+) -> Result<HttpProvider, ProviderError> {
     let text = |secret: &Secret| secret.expose().to_owned();
     HttpProvider::new(HttpOptions {
         download_url: place.download_url.as_ref().map(text),
         list_url: place.list_url.as_ref().map(text),
         health_url: place.health_url.as_ref().map(text),
         method: place.method,
-        headers: place.headers.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+        headers,
         counts: config.counts,
         timeout: config.timeout,
         ..HttpOptions::new(text(&place.url))

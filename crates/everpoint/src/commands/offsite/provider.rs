@@ -104,27 +104,46 @@ pub(super) fn push(session: &Session, arguments: &OffsitePush) -> Result<Done, A
 
 pub(super) fn list(session: &Session, arguments: &OffsiteList) -> Result<Done, AppError> {
     let (mut providers, mut text) = (Vec::new(), String::new());
-    for config in chosen(session, arguments.provider.as_deref())? {
+    let chosen = chosen(session, arguments.provider.as_deref())?;
+    for config in &chosen {
         let ledger = ledger_at_hand(session, config, arguments.remote)?;
         let calls = ledger.as_ref().map(|ledger| ledger.ledger.calls()).transpose()?.unwrap_or_default();
-        let mut remote = None;
-        if arguments.remote {
-            if config.counts.list && !arguments.yes {
-                confirm(&format!("{} counts this request: it spends a call.", config.name), "list --remote")?;
+        let remote = match remote(session, config, ledger.as_ref(), arguments) {
+            // One of several that does not answer hides nothing of the others.
+            Err(error) if chosen.len() > 1 => {
+                session.warn(&error.to_string());
+                None
             }
-            let provider = session.provider(config)?;
-            let ctx = ledger.as_ref().map(|ledger| context(config, ledger, provider.as_ref(), "list"));
-            remote = offsite::list_remote(provider.as_ref(), ctx.as_ref(), &session.progress())?.files;
-            if remote.is_none() {
-                session.warn(&format!("{} can't be asked what it has", config.name));
-            }
-        }
+            found => found?,
+        };
         let calls: Vec<CallLine> = calls.iter().rev().map(CallLine::of).collect();
         let listed = Listed { provider: config.name.clone(), calls, remote };
         text.push_str(&list_text(&listed));
         providers.push(listed);
     }
     Ok(Done::new(&Providers { providers }, text))
+}
+
+/// What the provider says that it has, if it is to be asked and can be.
+fn remote(
+    session: &Session,
+    config: &OffsiteConfig,
+    ledger: Option<&Ledger>,
+    arguments: &OffsiteList,
+) -> Result<Option<Vec<Entry>>, AppError> {
+    if !arguments.remote {
+        return Ok(None);
+    }
+    if config.counts.list && !arguments.yes {
+        confirm(&format!("{} counts this request: it spends a call.", config.name), "list --remote")?;
+    }
+    let provider = session.provider(config)?;
+    let ctx = ledger.map(|ledger| context(config, ledger, provider.as_ref(), "list"));
+    let found = offsite::list_remote(provider.as_ref(), ctx.as_ref(), &session.progress())?.files;
+    if found.is_none() {
+        session.warn(&format!("{} can't be asked what it has", config.name));
+    }
+    Ok(found)
 }
 
 pub(super) fn fetch(session: &Session, arguments: &OffsiteFetch) -> Result<Done, AppError> {
@@ -209,7 +228,7 @@ pub(crate) fn status_text(status: &OffsiteStatus) -> String {
     let mut out = format!("{} ({}): ", status.provider, status.place);
     match (&status.refused, &status.next_call_at) {
         (None, _) => {
-            out.push_str(&format!("{} of {} calls left in a {}\n", status.left, status.calls, status.period))
+            out.push_str(&format!("{} of {} calls left in {}\n", status.left, status.calls, status.period))
         }
         (Some(why), None) => out.push_str(&format!("no call now: {why}\n")),
         (Some(why), Some(next)) => {
