@@ -148,7 +148,8 @@ fn what_is_asked_over_http_happens_to_the_database() {
 #[test]
 fn schemathesis_finds_nothing() {
     let Some(schemathesis) = test_tool("python/bin/st").unwrap() else { return };
-    let Some(served) = serve("") else { return };
+    let vault = "[offsite.vault]\ntype = \"filesystem\"\npath = \".\"\ncalls = 3\n";
+    let Some(served) = serve(vault) else { return };
     let home = served.everpoint.home().path().join("schemathesis");
     fs::create_dir_all(&home).unwrap();
     let config = home.join("schemathesis.toml");
@@ -170,10 +171,10 @@ fn schemathesis_finds_nothing() {
     served.end();
 }
 
-#[test]
-fn a_server_that_goes_away_is_alerted_once_and_its_return_once() {
+/// A webhook's messages, and its address.
+fn webhook() -> (Arc<Mutex<Vec<Value>>>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap().to_string();
     let got: Arc<Mutex<Vec<Value>>> = Arc::default();
     let kept = Arc::clone(&got);
     std::thread::spawn(move || {
@@ -182,6 +183,12 @@ fn a_server_that_goes_away_is_alerted_once_and_its_return_once() {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }
     });
+    (got, address)
+}
+
+#[test]
+fn a_server_that_goes_away_is_alerted_once_and_its_return_once() {
+    let (got, address) = webhook();
     let more = format!(
         "[alerts]\nevery = \"1s\"\n[[alerts.sink]]\ntype = \"webhook\"\nonly = [\"server_down\"]\nurl = \"http://{address}/T0SECRET\"\n"
     );
@@ -198,6 +205,44 @@ fn a_server_that_goes_away_is_alerted_once_and_its_return_once() {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(states(), ["firing", "resolved"]);
     assert!(!served.daemon.said().contains("T0SECRET"));
+    served.end();
+}
+
+#[test]
+fn a_package_is_asked_for_and_its_failure_and_recovery_are_told() {
+    let (got, address) = webhook();
+    let more = format!(
+        "[offsite.vault]\ntype = \"filesystem\"\npath = \"vault\"\n[alerts]\nevery = \"1s\"\n\
+         [[alerts.sink]]\ntype = \"webhook\"\nonly = [\"upload_failed\"]\nurl = \"http://{address}/\"\n"
+    );
+    let Some(served) = serve(&more) else { return };
+    let states =
+        || got.lock().unwrap().iter().map(|message| message["state"].clone()).collect::<Vec<Value>>();
+    let trigger = |body: Value| served.post("/backup/trigger", &body);
+    assert_eq!(trigger(serde_json::json!({})).0, 422);
+    assert_eq!(trigger(serde_json::json!({"confirm": false})).0, 409);
+    assert_eq!(trigger(serde_json::json!({"confirm": true, "provider": "other"})).0, 404);
+    // Expiry follows the first backup; a package waits for it.
+    let push = || {
+        served.wait_until("nothing else works", || trigger(serde_json::json!({"confirm": true})).0 == 202);
+        let last = || served.try_get("/api/v1/jobs?kind=package&limit=1").unwrap()["jobs"][0].clone();
+        served.wait_until("the package", || last()["state"] != "running");
+        last()
+    };
+    let failed = push();
+    assert_eq!((&failed["state"], &failed["provider"]), (&Value::from("failed"), &Value::from("vault")));
+    served.wait_until("the alert", || states() == ["firing"]);
+    let path = served.everpoint.home().path().join("vault");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    let sent = push();
+    assert_eq!(sent["state"], "ok", "{sent}");
+    served.wait_until("the recovery", || states() == ["firing", "resolved"]);
+    served.wait_until("the measure", || served.metric("everpoint_offsite_calls_left") == Some(0.0));
+    assert_eq!(trigger(serde_json::json!({"confirm": true})).0, 429);
+    let status = served.try_get("/api/v1/offsite").unwrap();
+    assert_eq!(status["providers"][0]["last_arrived"]["name"], sent["report"]["name"]);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
     served.end();
 }
 

@@ -14,7 +14,7 @@ pub use clock::{Clock, SystemClock};
 pub use covered::{contents, needs};
 pub use fetch::{FetchReport, FetchRequest, RemoteList, fetch, list_remote};
 pub use push::{PushReport, PushRequest, push};
-pub use status::{CallLine, CoveredLine, OffsiteStatus, status};
+pub use status::{CallLine, CoveredLine, OffsiteStatus, period, status};
 pub use turn::turn;
 
 use everpoint_offsite::Provider;

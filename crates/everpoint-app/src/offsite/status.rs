@@ -1,13 +1,13 @@
 //! `offsite status`: the budget, the calls, and what arrived.
 
 use everpoint_core::budget::calls_left;
-use everpoint_core::{BudgetDecision, BudgetPeriod, CallStatus, LogOffset, Micros, may_call};
+use everpoint_core::{BudgetDecision, BudgetPeriod, BudgetPolicy, CallStatus, LogOffset, Micros, may_call};
 use everpoint_format::offsite::OffsiteOutcome;
-use everpoint_repo::OffsiteCall;
+use everpoint_repo::{OffsiteCall, OffsiteLedger};
 use serde::Serialize;
 
 use super::call::why;
-use super::{CallContext, contents};
+use super::{Clock, contents};
 use crate::AppError;
 use crate::text::{lsn, time};
 
@@ -74,15 +74,20 @@ pub struct CoveredLine {
     pub to_lsn: String,
 }
 
-/// Reads the ledger.
+/// Reads the ledger. `place`: what and where the provider is, without anything secret.
 ///
 /// # Errors
 /// If it can't be read.
-pub fn status(ctx: &CallContext<'_>) -> Result<OffsiteStatus, AppError> {
-    let calls = ctx.ledger.calls()?;
+pub fn status(
+    ledger: &OffsiteLedger,
+    policy: &BudgetPolicy,
+    clock: &dyn Clock,
+    place: &str,
+) -> Result<OffsiteStatus, AppError> {
+    let calls = ledger.calls()?;
     let entries: Vec<_> = calls.iter().filter_map(OffsiteCall::entry).collect();
-    let now = ctx.clock.read();
-    let (refused, next) = match may_call(&entries, ctx.policy, &now) {
+    let now = clock.read();
+    let (refused, next) = match may_call(&entries, policy, &now) {
         BudgetDecision::Allowed { .. } => (None, None),
         BudgetDecision::Refused { reason, next_at } => (Some(why(&reason)), next_at.map(time)),
     };
@@ -93,21 +98,23 @@ pub fn status(ctx: &CallContext<'_>) -> Result<OffsiteStatus, AppError> {
         call.number > since && call.is_upload() && state == Some(true)
     };
     Ok(OffsiteStatus {
-        provider: ctx.ledger.provider().to_owned(),
-        place: ctx.provider.describe(),
-        calls: ctx.policy.calls,
-        period: period(&ctx.policy.period),
-        left: calls_left(&entries, ctx.policy, &now),
+        provider: ledger.provider().to_owned(),
+        place: place.to_owned(),
+        calls: policy.calls,
+        period: period(&policy.period),
+        left: calls_left(&entries, policy, &now),
         refused,
         next_call_at: next,
         last_arrived: last.map(CallLine::of),
         failed_since: u32::try_from(calls.iter().filter(lost).count()).unwrap_or(u32::MAX),
-        covered: covered(&contents(ctx.ledger)?),
+        covered: covered(&contents(ledger)?),
         history: calls.iter().rev().map(CallLine::of).collect(),
     })
 }
 
-fn period(period: &BudgetPeriod) -> String {
+/// A period in words.
+#[must_use]
+pub fn period(period: &BudgetPeriod) -> String {
     match period {
         BudgetPeriod::CalendarDay(zone) => {
             format!("a calendar day of {}", zone.iana_name().unwrap_or("its zone"))

@@ -77,6 +77,8 @@ kinds! {
     RepositoryFailed = "repository_failed", Critical, "repository can't be used";
     /// A package was not delivered.
     UploadFailed = "upload_failed", Critical, "package was not delivered";
+    /// A package went without something that should be in it.
+    PackageShort = "package_short", Warning, "package is not complete";
     /// The day's call was not made when it was due.
     BudgetUnspent = "budget_unspent", Warning, "the day's call was not made";
     /// A call was refused: the budget is spent, or a clock is wrong.

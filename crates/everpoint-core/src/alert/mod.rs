@@ -1,6 +1,7 @@
 //! Alerts: what is wrong is told once, again after a while, and once more when it is over.
 
 mod conditions;
+mod delivery;
 mod kind;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ pub use conditions::{
     BudgetState, CaptureHealth, ClusterHealth, SpaceHealth, Thresholds, UploadHealth, budget, cluster, space,
     upload,
 };
+pub use delivery::{LastCall, LastRun, budget_state, delivery};
 pub use kind::{AlertKind, Severity};
 
 /// What an alert is about. Two alerts with the same key are one.

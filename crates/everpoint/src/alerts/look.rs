@@ -2,6 +2,7 @@
 
 mod cluster;
 mod jobs;
+mod offsite;
 mod repository;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ struct Look {
     /// The newest good backup of each cluster when it was looked at last.
     newest: BTreeMap<String, Option<String>>,
     jobs: jobs::Seen,
+    offsite: offsite::Seen,
     repositories: repository::Seen,
     begun: Instant,
 }
@@ -64,6 +66,7 @@ impl Looker {
             opened: BTreeMap::new(),
             newest: BTreeMap::new(),
             jobs: jobs::Seen::default(),
+            offsite: offsite::Seen::default(),
             repositories: repository::Seen::default(),
             begun: Instant::now(),
         };
@@ -122,6 +125,7 @@ impl Look {
             }
         }
         self.look_at_jobs();
+        self.look_at_providers(&session);
         self.look_at_repositories();
     }
 

@@ -115,7 +115,7 @@ impl Refusal {
 impl From<AppError> for Refusal {
     fn from(error: AppError) -> Self {
         let status = match (error.code.as_str(), error.class) {
-            ("config.no_cluster" | "api.no_job" | "backup.unknown", _) => 404,
+            ("config.no_cluster" | "config.no_offsite" | "api.no_job" | "backup.unknown", _) => 404,
             ("hold.past", _) => 409,
             (_, FailureClass::Usage) => 422,
             (_, FailureClass::Shortfall | FailureClass::Locked) => 409,

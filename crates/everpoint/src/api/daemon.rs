@@ -18,6 +18,8 @@ pub(crate) enum Ask {
     Bundle { cluster: String },
     /// What the policy does not keep goes.
     Expire { cluster: String },
+    /// The package is sent to a provider: a call is spent.
+    Package { provider: String },
 }
 
 /// Which jobs are wanted.
@@ -37,6 +39,8 @@ pub(crate) struct Job {
     /// `backup`, ...
     pub(crate) kind: String,
     pub(crate) cluster: Option<String>,
+    /// To which a package is sent.
+    pub(crate) provider: Option<String>,
     /// 0: as scheduled or asked for; else which try after a failure.
     pub(crate) tried: u32,
     /// `running`, `ok`, `failed`, `skipped`, `interrupted`.

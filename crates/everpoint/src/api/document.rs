@@ -146,7 +146,7 @@ const fn meaning(status: u16) -> &'static str {
         400 => "The request can't be understood",
         401 => "No token, or one that is not valid",
         403 => "The token does not allow it",
-        404 => "There is no such cluster, backup or job",
+        404 => "There is no such cluster, provider, backup or job",
         408 => "The request does not arrive",
         409 => "It can't be done now: it runs already, or was not confirmed",
         413 => "The body is too large",

@@ -5,7 +5,7 @@ use crate::config::api::Scope;
 use super::Api;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
-use super::handlers::{backups, clusters, health, jobs, keeping};
+use super::handlers::{backups, clusters, health, jobs, keeping, offsite};
 
 /// Method of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub(crate) struct Route {
 
 const READ: Guard = Guard::Scope(Scope::Read);
 const OPERATE: Guard = Guard::Scope(Scope::Operate);
+
+const TRIGGER: &str = "Send the package of all clusters now: spends a call of the provider";
 
 const CLUSTER: Parameter =
     Parameter { name: "cluster", schema: "Name", about: "Only this cluster; all if it is not given" };
@@ -128,6 +130,14 @@ pub(crate) static ROUTES: &[Route] = &[
             "",
             backups::snapshot,
         )
+    },
+    Route {
+        verb: Verb::Post,
+        guard: OPERATE,
+        body: Some("TriggerRequest"),
+        gives: (202, "Jobs"),
+        refuses: &[404, 409, 429],
+        ..look("/backup/trigger", "backupTrigger", TRIGGER, "", offsite::trigger)
     },
     look(
         "/backup/strategy",
@@ -258,6 +268,21 @@ pub(crate) static ROUTES: &[Route] = &[
             "Hold",
             keeping::release,
         )
+    },
+    look(
+        "/api/v1/offsite",
+        "offsiteStatus",
+        "Budget, calls and packages of each provider, which is not asked",
+        "OffsiteProviders",
+        offsite::status,
+    ),
+    Route {
+        verb: Verb::Post,
+        guard: OPERATE,
+        body: Some("TriggerRequest"),
+        gives: (202, "Jobs"),
+        refuses: &[404, 409, 429],
+        ..look("/api/v1/offsite/push", "offsitePush", TRIGGER, "", offsite::trigger)
     },
     look("/api/v1/alerts", "alerts", "What is wrong now", "Alerts", jobs::alerts),
     Route {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::config::mistake::hide_secrets;
+use crate::config::offsite::OffsiteConfig;
 use crate::config::{ClusterConfig, Config, Source};
 
 /// The whole of it.
@@ -12,6 +13,7 @@ pub(crate) struct Strategy {
     pub(crate) words: Vec<String>,
     pub(crate) clusters: Vec<ClusterStrategy>,
     pub(crate) repositories: Vec<RepositoryStrategy>,
+    pub(crate) providers: Vec<ProviderStrategy>,
     /// When jobs run by themselves.
     pub(crate) schedules: Schedules,
     /// Bytes of log that the server may have to keep for us before its slot is given up; `null`: without bound.
@@ -23,6 +25,7 @@ pub(crate) struct Strategy {
 pub(crate) struct Schedules {
     pub(crate) zone: String,
     pub(crate) backup: Option<String>,
+    pub(crate) package: Option<String>,
     pub(crate) bundle: Option<String>,
     pub(crate) check: Option<String>,
 }
@@ -46,6 +49,19 @@ pub(crate) struct RepositoryStrategy {
     pub(crate) url: String,
 }
 
+/// For one offsite provider.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProviderStrategy {
+    pub(crate) name: String,
+    pub(crate) enabled: bool,
+    /// Calls that it takes in a period.
+    pub(crate) calls: u32,
+    /// The period, in words.
+    pub(crate) period: String,
+    /// Most bytes of a package; `null`: without bound.
+    pub(crate) limit: Option<u64>,
+}
+
 /// Reads it off the configuration.
 pub(crate) fn strategy(config: &Config) -> Strategy {
     let protected = config.clusters.values().filter(|cluster| matches!(cluster.source, Source::Postgres(_)));
@@ -64,6 +80,7 @@ pub(crate) fn strategy(config: &Config) -> Strategy {
     let schedules = Schedules {
         zone: config.schedules.zone.iana_name().unwrap_or("UTC").to_owned(),
         backup: text(&config.schedules.backup),
+        package: text(&config.schedules.package),
         bundle: text(&config.schedules.bundle),
         check: text(&config.schedules.check),
     };
@@ -71,7 +88,9 @@ pub(crate) fn strategy(config: &Config) -> Strategy {
     let mut words: Vec<String> = clusters.iter().map(promise).collect();
     words.extend(when(&schedules));
     words.push(kept_alive(max_retained));
-    Strategy { words, clusters, repositories, schedules, max_retained }
+    let providers: Vec<ProviderStrategy> = config.offsite.values().map(of_provider).collect();
+    words.extend(providers.iter().filter(|provider| provider.enabled).map(|it| offsite(it, &schedules)));
+    Strategy { words, clusters, repositories, providers, schedules, max_retained }
 }
 
 fn of_cluster(config: &Config, cluster: &ClusterConfig) -> ClusterStrategy {
@@ -82,6 +101,28 @@ fn of_cluster(config: &Config, cluster: &ClusterConfig) -> ClusterStrategy {
         capture: "streaming",
         commit_stored_within_seconds: 1,
     }
+}
+
+fn of_provider(config: &OffsiteConfig) -> ProviderStrategy {
+    ProviderStrategy {
+        name: config.name.clone(),
+        enabled: config.enabled,
+        calls: config.budget.calls,
+        period: everpoint_app::offsite::period(&config.budget.period),
+        limit: config.limit,
+    }
+}
+
+fn offsite(provider: &ProviderStrategy, schedules: &Schedules) -> String {
+    let ProviderStrategy { name, calls, period, .. } = provider;
+    let when = schedules
+        .package
+        .as_ref()
+        .map_or_else(|| "only by hand".to_owned(), |cron| format!("at \"{cron}\" ({})", schedules.zone));
+    format!(
+        "{name}: a package of all clusters is sent {when}, with at most {calls} calls in a {period}; it holds everything \
+         since the last one that arrived, and nothing that has not arrived is let go."
+    )
 }
 
 fn promise(cluster: &ClusterStrategy) -> String {

@@ -68,6 +68,7 @@ fn job() -> Job {
         id: 7,
         kind: "backup".to_owned(),
         cluster: Some("shop".to_owned()),
+        provider: None,
         tried: 0,
         state: "running".to_owned(),
         started_at: "2026-01-29T14:30:00.000000Z".to_owned(),

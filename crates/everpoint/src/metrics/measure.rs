@@ -73,6 +73,11 @@ measures! {
     RepositoryUsed = "everpoint_repository_used_bytes", Gauge, ["repository"], "Bytes of all objects in the repository";
     RepositoryFree = "everpoint_repository_free_bytes", Gauge, ["repository"], "Free bytes where the repository is";
     RepositorySize = "everpoint_repository_size_bytes", Gauge, ["repository"], "Size of the filesystem where the repository is";
+    OffsiteCallsLeft = "everpoint_offsite_calls_left", Gauge, ["provider"], "Calls that the budget allows now";
+    OffsiteFailed = "everpoint_offsite_failed_calls", Gauge, ["provider"], "Calls since the last package that arrived which did not";
+    OffsiteLastArrived = "everpoint_offsite_last_arrived_timestamp_seconds", Gauge, ["provider"], "When the last package arrived, in seconds since 1970";
+    OffsiteLastSize = "everpoint_offsite_last_size_bytes", Gauge, ["provider"], "Size of the last package that arrived";
+    OffsiteUploadSeconds = "everpoint_offsite_last_upload_seconds", Gauge, ["provider"], "How long the upload of the last package took that arrived";
     Jobs = "everpoint_jobs_total", Counter, ["kind", "cluster", "result"], "Jobs that ended, by result";
     JobSeconds = "everpoint_job_duration_seconds", Summary, ["kind", "cluster"], "How long jobs took";
     JobsRunning = "everpoint_jobs_running", Gauge, ["kind"], "Jobs that run now";

@@ -65,6 +65,7 @@ impl Daemon for View {
             }
             Ask::Bundle { cluster } => Order::new(Kind::Bundle, &cluster),
             Ask::Expire { cluster } => Order::new(Kind::Expire, &cluster),
+            Ask::Package { provider } => Order::new(Kind::Package, &provider),
         };
         let id = self.runner.start(order, text::now())?;
         let gone =
@@ -116,10 +117,13 @@ impl Daemon for View {
 }
 
 fn shown(row: JobRow) -> Job {
+    let of = Some(row.cluster).filter(|name| !name.is_empty());
+    let (provider, cluster) = if row.kind == Kind::Package.word() { (of, None) } else { (None, of) };
     Job {
         id: row.id,
         kind: row.kind,
-        cluster: Some(row.cluster).filter(|cluster| !cluster.is_empty()),
+        cluster,
+        provider,
         tried: row.tried,
         state: row.state,
         started_at: text::time(row.started),

@@ -12,7 +12,7 @@ use crate::metrics::Measure;
 /// Jobs that are looked at.
 const LATEST: u32 = 200;
 /// Kinds that have alerts of their own.
-const TOLD_ELSEWHERE: [&str; 2] = ["backup", "offsite"];
+const TOLD_ELSEWHERE: [&str; 2] = ["backup", "package"];
 
 /// Jobs that were counted already; `None`: none was looked at yet.
 #[derive(Debug, Default)]
@@ -29,8 +29,13 @@ fn why(job: &Job) -> String {
     message.unwrap_or_else(|| "it does not say why".to_owned())
 }
 
+/// Of what it was: a cluster or a provider.
+fn of(job: &Job) -> &str {
+    job.cluster.as_deref().or(job.provider.as_deref()).unwrap_or_default()
+}
+
 impl Look {
-    fn latest(&self, kind: Option<&str>, cluster: Option<&str>) -> Vec<Job> {
+    pub(super) fn latest(&self, kind: Option<&str>, cluster: Option<&str>) -> Vec<Job> {
         let filter = JobFilter {
             kind: kind.map(str::to_owned),
             cluster: cluster.map(str::to_owned),
@@ -77,7 +82,7 @@ impl Look {
     }
 
     fn count(&self, job: &Job) {
-        let cluster = job.cluster.as_deref().unwrap_or_default();
+        let cluster = of(job);
         self.metrics.count(Measure::Jobs, &[&job.kind, cluster, &job.state]);
         let end = job.ended_at.as_deref().and_then(seconds_of);
         if let (Some(begun), Some(end)) = (seconds_of(&job.started_at), end) {
@@ -89,7 +94,7 @@ impl Look {
     fn judge(&self, jobs: &[Job]) {
         let mut last: BTreeMap<(&str, &str), &Job> = BTreeMap::new();
         for job in jobs.iter().rev().filter(|job| ended(job)) {
-            let cluster = job.cluster.as_deref().unwrap_or_default();
+            let cluster = of(job);
             last.insert((&job.kind, cluster), job);
             if let (true, Some(end)) = (job.state == "ok", job.ended_at.as_deref().and_then(seconds_of)) {
                 self.metrics.set(Measure::JobLastSuccess, &[&job.kind, cluster], end);

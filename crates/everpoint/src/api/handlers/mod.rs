@@ -5,6 +5,7 @@ pub(crate) mod clusters;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod keeping;
+pub(crate) mod offsite;
 
 use crate::config::valid_name;
 

@@ -49,7 +49,7 @@ fn context<'a>(
 pub(crate) fn status_of(session: &Session, config: &OffsiteConfig) -> Result<OffsiteStatus, AppError> {
     let provider = session.provider(config)?;
     let ledger = session.ledger(config)?;
-    offsite::status(&context(config, &ledger, provider.as_ref(), "status"))
+    offsite::status(&ledger.ledger, &config.budget, &SystemClock, &provider.describe())
 }
 
 /// Makes the package and spends a call on it.
