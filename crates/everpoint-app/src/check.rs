@@ -8,12 +8,10 @@ use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::facts::{self, Facts};
-use crate::{ClusterContext, text};
+use crate::{ClusterContext, health, text};
 
 /// A backup older than this is pointed out: a day and some slack.
 const OLD_BACKUP: Micros = Micros(26 * 3600 * 1_000_000);
-/// Less free space than this share of the whole is an error.
-const LEAST_FREE_PERCENT: u64 = 15;
 
 /// Where the key of the repository lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +56,7 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     match facts::load(context) {
         Ok(facts) => {
             lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));
-            lines.extend(space(context, &facts));
+            lines.extend(health::space(context, &facts.listings));
             lines.push(last_backup(context, &facts));
             lines.push(capture(context, &facts, server.as_ref()));
             lines.extend(gaps(context, &facts));
@@ -114,39 +112,6 @@ fn identity(context: &ClusterContext, facts: &Facts, server: &ServerIdentity) ->
     );
     let hint = "give the new cluster a name of its own in the configuration";
     Some(line("identity", CheckState::Error, message, Some(hint.to_owned())))
-}
-
-/// A further full backup has to fit twice: it may have to stand beside the one that it replaces.
-fn space(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {
-    let space = match context.repository.store().space() {
-        Ok(space) => space?,
-        Err(error) => {
-            return Some(line(
-                "space",
-                CheckState::Warning,
-                format!("can't tell how much is free: {error}"),
-                None,
-            ));
-        }
-    };
-    let percent = (u128::from(space.free) * 100 / u128::from(space.total.max(1))) as u64;
-    let largest =
-        facts.listings.iter().filter_map(|listing| listing.record.as_ref()).map(|r| r.stored_bytes).max();
-    let needed = largest.unwrap_or(0).saturating_mul(2);
-    let free = format!("{} MiB free, {percent} %", space.free >> 20);
-    let hint = Some("make room there, or move the repository to a larger disk".to_owned());
-    Some(if percent < LEAST_FREE_PERCENT {
-        line("space", CheckState::Error, format!("{free}: less than {LEAST_FREE_PERCENT} %"), hint)
-    } else if space.free < needed {
-        line(
-            "space",
-            CheckState::Error,
-            format!("{free}: less than two backups need ({} MiB)", needed >> 20),
-            hint,
-        )
-    } else {
-        line("space", CheckState::Ok, free, None)
-    })
 }
 
 fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {

@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod expire;
 pub mod facts;
+pub mod health;
 pub mod hold;
 pub mod init;
 pub mod key;

@@ -13,6 +13,7 @@ pub mod digest;
 mod drops;
 pub mod estimate;
 pub mod facts;
+pub mod health;
 pub mod history;
 mod known;
 mod leaf;

@@ -77,6 +77,11 @@ pub trait Engine: Send + Sync {
     /// Looks at connection, privileges, settings, slot, archive, versions. Never fails: what is wrong is a line.
     fn check(&self, slot: Option<&str>) -> Vec<CheckLine>;
 
+    /// Bytes of all its databases; `None` if the server can't be asked, or would not say.
+    fn size(&self) -> Option<u64> {
+        None
+    }
+
     /// Receives the log until stopped, the `until` position is durable, or an error. Reconnects are the caller's
     /// business: it calls again from where the sink stands.
     ///

@@ -277,7 +277,7 @@ fn a_role_with_replication_and_no_database_is_enough() {
     let until = cluster.flushed().unwrap();
     let source = CaptureSource { config: &config, system: None };
     capture(source, &sink.from(), &options("poor", Some(until)), &mut sink.clone()).unwrap();
-    let lines = everpoint_pg::catalog::check(&config, Some("poor"));
+    let lines = everpoint_pg::catalog::check(&config, Some("poor"), everpoint_core::Micros(60_000_000));
     assert!(lines.iter().all(|line| line.state != everpoint_engine::CheckState::Error), "{lines:#?}");
 }
 

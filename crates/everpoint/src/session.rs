@@ -193,9 +193,9 @@ impl Session {
         cluster: Option<&ClusterConfig>,
         repository: RepositoryConfig,
     ) -> Result<Opened, AppError> {
-        let engine = engine::build(cluster, &mut |warning| self.warn(&warning))?;
+        let limits = self.limits();
+        let engine = engine::build(cluster, &limits, &mut |warning| self.warn(&warning))?;
         let opened = self.open(&repository)?;
-        let limits = self.config.get().map(|config| config.limits.clone()).unwrap_or_default();
         let workers =
             cluster.and_then(|cluster| cluster.workers).or(limits.workers).unwrap_or_else(default_workers);
         let context = ClusterContext {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use everpoint_core::Micros;
+use everpoint_core::health::StandbyFacts;
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 
-use super::lines;
+use super::{lines, standby};
 use crate::client::{Config, Connection, PgError, Purpose, connect, quote_literal};
 use crate::replication::Replication;
 
@@ -79,8 +81,9 @@ pub(super) struct SlotFindings {
 }
 
 /// The lines of `check` for a server. Never fails: what is wrong is a line.
+/// `standby_lag`: how far a standby may be behind.
 #[must_use]
-pub fn check(config: &Config, slot: Option<&str>) -> Vec<CheckLine> {
+pub fn check(config: &Config, slot: Option<&str>, standby_lag: Micros) -> Vec<CheckLine> {
     let mut findings = Findings {
         user: config.user.clone(),
         host: config.hosts.first().map(|host| host.name.clone()).unwrap_or_default(),
@@ -108,15 +111,26 @@ pub fn check(config: &Config, slot: Option<&str>) -> Vec<CheckLine> {
     if let Some(replication) = replication.as_mut() {
         look_by_replication(replication, slot, &mut findings);
     }
+    let mut lag = None;
     if let Some(sql) = sql.as_mut() {
         look_by_sql(sql, slot, &mut findings);
+        lag = look_at_standby(sql, &findings).map(|facts| standby::line(&facts, standby_lag));
     }
     if replication.is_none() && sql.is_none() {
         lines.extend(lines::managed(&findings));
         return lines;
     }
     lines.extend(lines::all(&findings));
+    lines.extend(lag);
     lines
+}
+
+fn look_at_standby(sql: &mut Connection, findings: &Findings) -> Option<StandbyFacts> {
+    findings.identity.as_ref().filter(|identity| identity.in_recovery)?;
+    standby::look(sql).unwrap_or_else(|error| {
+        tracing::debug!(%error, "how far the standby is was not said");
+        None
+    })
 }
 
 fn no_connection(config: &Config, error: &PgError) -> CheckLine {

@@ -252,7 +252,8 @@ fn archive(findings: &Findings) -> Option<CheckLine> {
         return Some(error(
             "archive",
             format!("archiving fails: {segment} last, {failed} failures in all"),
-            "the server's log says why",
+            "the server's log says why; mend archive_command, or if another capture took its place: \
+             ALTER SYSTEM SET archive_command = '/bin/true'; SELECT pg_reload_conf()",
         ));
     }
     let archived = findings.number("archived").unwrap_or(0);

@@ -4,6 +4,7 @@ mod check;
 mod facts;
 mod lines;
 mod session;
+mod standby;
 
 pub use check::check;
 pub use facts::{facts, sql_facts};
@@ -24,6 +25,14 @@ pub fn identify(config: &Config) -> Result<ServerIdentity, EngineError> {
     let mut replication =
         Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
     replication.identify().map_err(|error| error.at("identify", config.to_string()))
+}
+
+/// Bytes of all databases, as far as the role may know them.
+pub(crate) fn size(config: &Config) -> Option<u64> {
+    let mut sql = connect(config, Purpose::Sql).ok()?;
+    let query = "SELECT sum(pg_catalog.pg_database_size(oid))::bigint FROM pg_catalog.pg_database \
+                 WHERE pg_catalog.has_database_privilege(oid, 'CONNECT')";
+    sql.query(query).ok()?.single()?.parse().ok()
 }
 
 /// Writes a named restore point; returns the end of its record.

@@ -5,7 +5,7 @@ mod session;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, RecordSpan};
+use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, Engine, EngineError,
     ImageSink, LocalLog, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
@@ -22,6 +22,9 @@ use crate::wal::{SegmentHead, WalDecoder, WalFormat};
 use crate::{basebackup, catalog, recovery, replication, wal};
 use session::LocalBackup;
 
+/// A standby may be so far behind a busy primary.
+const STANDBY_LAG: Micros = Micros(60_000_000);
+
 /// How to reach a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct PgOptions {
@@ -35,6 +38,8 @@ pub struct PgOptions {
     pub programs: Option<PathBuf>,
     /// Name shown in pg_stat_replication and matched with synchronous_standby_names, unless the address has one.
     pub application_name: Option<String>,
+    /// A standby that is further behind its primary is an error of `check`; microseconds.
+    pub standby_lag: Option<Micros>,
 }
 
 /// A PostgreSQL cluster.
@@ -43,6 +48,7 @@ pub struct PgEngine {
     config: Option<Config>,
     data_dir: Option<PathBuf>,
     programs: Option<PathBuf>,
+    standby_lag: Micros,
     /// System identifier that the server had when it was last asked; 0: it was not. With several hosts in the address the
     /// next connection may lead to another one.
     system: AtomicU64,
@@ -69,7 +75,8 @@ impl PgEngine {
         };
         let config = options.address.as_ref().map(parse).transpose()?;
         let system = AtomicU64::new(0);
-        Ok(Self { config, data_dir: options.data_dir, programs: options.programs, system })
+        let standby_lag = options.standby_lag.unwrap_or(STANDBY_LAG);
+        Ok(Self { config, data_dir: options.data_dir, programs: options.programs, standby_lag, system })
     }
 
     fn known_system(&self) -> Option<u64> {
@@ -141,9 +148,13 @@ impl Engine for PgEngine {
                 return vec![line("connection", CheckState::Error, error.to_string(), error.hint)];
             }
         };
-        let mut lines = catalog::check(config, slot);
+        let mut lines = catalog::check(config, slot, self.standby_lag);
         lines.extend(self.check_data_dir(config));
         lines
+    }
+
+    fn size(&self) -> Option<u64> {
+        catalog::size(self.config().ok()?)
     }
 
     fn capture(

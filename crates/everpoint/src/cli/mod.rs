@@ -59,7 +59,7 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Protect a database from nothing: configuration, repository, key, first backup, then capture
+    /// Protect a database from nothing: configuration, repository, key, first backup, then capture and schedules
     #[command(after_help = help::PROTECT)]
     Protect(Protect),
     /// Create the repositories of the configuration; again is harmless
@@ -249,6 +249,9 @@ pub(crate) struct Backup {
     /// Let the server spread its checkpoint: gentler, and may take minutes
     #[arg(long)]
     pub(crate) spread_checkpoint: bool,
+    /// Take it even from a standby that is late, beside an archive that fails, or with little room
+    #[arg(long)]
+    pub(crate) skip_checks: bool,
 }
 
 /// Arguments of `bundle`.

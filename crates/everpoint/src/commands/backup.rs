@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use everpoint_app::AppError;
 use everpoint_app::backup::{self, BackupMode, BackupReport, BackupRequest, DEFAULT_CODEC};
+use everpoint_app::{AppError, health};
 use everpoint_core::FailureClass;
 use everpoint_engine::StopFlag;
 use everpoint_format::codec::Codec;
@@ -25,6 +25,9 @@ pub(crate) fn run(session: &Session, arguments: Backup) -> Result<Done, AppError
         (_, true) => BackupMode::Incremental,
         _ => BackupMode::Auto,
     };
+    if !arguments.skip_checks {
+        health::run(&opened.context)?;
+    }
     let mut request = request(session, &opened, mode, stop_flag());
     request.labels = arguments.label.into_iter().collect();
     request.fast_checkpoint &= !arguments.spread_checkpoint;

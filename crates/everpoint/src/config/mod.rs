@@ -3,6 +3,7 @@
 pub(crate) mod alerts;
 pub(crate) mod api;
 mod cluster;
+pub(crate) mod container;
 pub(crate) mod mistake;
 pub(crate) mod offsite;
 pub(crate) mod otel;
@@ -68,6 +69,8 @@ pub(crate) struct Limits {
     pub(crate) push_ahead: Option<usize>,
     /// Directory for scratch files.
     pub(crate) scratch_dir: Option<PathBuf>,
+    /// Microseconds that a standby may be behind its primary when a backup is taken from it.
+    pub(crate) standby_lag: Option<i64>,
 }
 
 /// Gives the value of an environment variable.
@@ -130,6 +133,9 @@ impl Config {
                 offsite.insert(name.value, provider);
             }
             mistakes.extend(section.finish());
+        }
+        if let Err(mistake) = container::complete(variables, &mut repositories, &mut offsite) {
+            mistakes.push(mistake);
         }
         let limits = match top.table("limits") {
             Some(mut section) => {
@@ -275,6 +281,9 @@ impl Limits {
             fetch_ahead: section.bytes("fetch_ahead"),
             push_ahead: section.number("push_ahead", 0..=1024).and_then(|n| usize::try_from(n).ok()),
             scratch_dir: section.path("scratch_dir", base),
+            standby_lag: section
+                .seconds("standby_lag")
+                .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)),
         }
     }
 }

@@ -134,6 +134,22 @@ impl OffsiteConfig {
         Some(Self { name, place, budget, counts, limit, recipients, priority, repository, enabled, timeout })
     }
 
+    /// A directory, all else as it is by itself.
+    pub(super) fn filesystem(name: &str, path: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            place: OffsitePlace::Filesystem { path, keep: None },
+            budget: BudgetPolicy { calls: 1, period: BudgetPeriod::CalendarDay(TimeZone::UTC) },
+            counts: Counts::default(),
+            limit: None,
+            recipients: Vec::new(),
+            priority: Vec::new(),
+            repository: None,
+            enabled: true,
+            timeout: Duration::from_secs(TIMEOUT),
+        }
+    }
+
     /// What the file says of clusters and repositories that it does not have.
     pub(super) fn check_references<'a>(
         &self,

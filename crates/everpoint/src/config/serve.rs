@@ -6,6 +6,7 @@ use everpoint_core::Schedule;
 use jiff::tz::TimeZone;
 
 use super::Variables;
+use super::container::enabled;
 use super::mistake::Mistake;
 use super::section::Section;
 
@@ -14,6 +15,8 @@ use super::section::Section;
 pub(crate) struct Schedules {
     /// Zone of the expressions and of the names of bundles.
     pub(crate) zone: TimeZone,
+    /// `BACKUP_ENABLED`: whether anything but checks runs by itself.
+    pub(crate) enabled: bool,
     pub(crate) backup: Option<Schedule>,
     pub(crate) package: Option<Schedule>,
     pub(crate) bundle: Option<Schedule>,
@@ -40,6 +43,7 @@ impl Default for Schedules {
         let parse = |text| Schedule::parse(text, &TimeZone::UTC).ok();
         Self {
             zone: TimeZone::UTC,
+            enabled: true,
             backup: parse(BACKUP),
             package: parse(PACKAGE),
             bundle: parse(BUNDLE),
@@ -52,11 +56,12 @@ impl Schedules {
     /// Reads `[schedule]`, or takes the defaults; the variables of containers come after the file.
     pub(super) fn read(section: Option<&mut Section<'_>>, variables: Variables<'_>) -> Result<Self, Mistake> {
         let (base, package) = container(variables)?;
+        let enabled = enabled(variables)?;
         let Some(section) = section else {
             let parse = |text: &str| {
                 Schedule::parse(text, &TimeZone::UTC).map(Some).map_err(|why| Mistake::new(0..0, why))
             };
-            return Ok(Self { backup: parse(&base)?, package: parse(&package)?, ..Self::default() });
+            return Ok(Self { backup: parse(&base)?, package: parse(&package)?, enabled, ..Self::default() });
         };
         let zone = zone(section).unwrap_or(TimeZone::UTC);
         let mut read = |key: &'static str, default: &str| -> Option<Schedule> {
@@ -80,6 +85,7 @@ impl Schedules {
             package: read("package", &package),
             bundle: read("bundle", BUNDLE),
             check: read("check", CHECK),
+            enabled,
             zone,
         })
     }

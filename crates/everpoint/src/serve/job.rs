@@ -2,7 +2,7 @@
 
 use everpoint_app::backup::BackupMode;
 use everpoint_app::bundle::{self, BundleRequest};
-use everpoint_app::{AppError, Event, Events, backup, expire};
+use everpoint_app::{AppError, Event, Events, backup, expire, health};
 use everpoint_core::FailureClass;
 use everpoint_engine::{CheckLine, CheckState, StopFlag};
 use jiff::tz::TimeZone;
@@ -123,6 +123,7 @@ fn take_backup(
     events: &dyn Events,
 ) -> Result<Value, AppError> {
     make_room(session, opened, stop, events)?;
+    health::run(&opened.context)?;
     let mut request = backup_command::request(session, opened, order.mode, stop.clone());
     request.labels.clone_from(&order.labels);
     let report = backup::run(&opened.context, &request, events)?;

@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_millis(250);
 const STOP_TIME: Duration = Duration::from_secs(9);
 
 #[derive(Serialize)]
-struct ServeReport {
+pub(crate) struct ServeReport {
     clusters: Vec<String>,
     seconds: f64,
 }
@@ -47,14 +47,20 @@ struct ServeReport {
 /// # Errors
 /// Class `Usage` if the configuration has no cluster; `Locked` if another daemon uses the state directory.
 pub(crate) fn run(session: &Session) -> Result<Done, AppError> {
-    serve(session, &stop_flag())
+    let (report, text) = serve(session, &stop_flag(), None)?;
+    Ok(Done::new(&report, text))
 }
 
-/// As [`run`]; ends when `stop` is set.
+/// As [`run`]; ends when `stop` is set. Returns its report, and what it says to people. `said`: what it says once all
+/// clusters are captured.
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn serve(session: &Session, stop: &StopFlag) -> Result<Done, AppError> {
+pub(crate) fn serve(
+    session: &Session,
+    stop: &StopFlag,
+    said: Option<&str>,
+) -> Result<(ServeReport, String), AppError> {
     let begun = Instant::now();
     crate::log::begin(session.global.verbose.max(1));
     let config = session.config()?;
@@ -95,23 +101,32 @@ pub(crate) fn serve(session: &Session, stop: &StopFlag) -> Result<Done, AppError
     }
     let names = clusters.join(", ");
     session.say(&format!("serving {names}; state in {}", state.display()));
+    if !config.schedules.enabled {
+        session
+            .warn("BACKUP_ENABLED is false: the log is captured, but no backup, bundle or package is made");
+    }
     let notify = Notify::from_environment();
     notify.ready(&format!("serving {names}"));
-    turn(&runner, &notify, stop);
+    turn(&runner, &notify, stop, said.map(|text| (session, text)));
     notify.stopping();
     let traces = runner.traces.clone();
     threads.push(std::thread::spawn(move || drop(surface)));
     end(threads, &runner);
     traces.end();
     let report = ServeReport { clusters, seconds: begun.elapsed().as_secs_f64() };
-    Ok(Done::new(&report, format!("stopped serving {names}")))
+    Ok((report, format!("stopped serving {names}")))
 }
 
 /// Looks again and again what is due.
-fn turn(runner: &Arc<Runner>, notify: &Notify, stop: &StopFlag) {
+fn turn(runner: &Arc<Runner>, notify: &Notify, stop: &StopFlag, mut said: Option<(&Session, &str)>) {
     let mut unseen: Vec<String> = runner.watched.iter().map(|watched| watched.cluster.clone()).collect();
     let (mut alive, mut looked) = (Instant::now(), None::<Instant>);
     while !stop.is_set() {
+        if runner.watched.iter().all(|watched| watched.has_begun())
+            && let Some((session, text)) = said.take()
+        {
+            session.say(text);
+        }
         let now = text::now();
         if !unseen.is_empty() && looked.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
             // A repository that can't be read yet is looked at again later.

@@ -46,7 +46,7 @@ impl Destination {
 impl Runner {
     /// The run that is due for a provider.
     pub(super) fn due_package(&self, to: &Destination, now: Micros) -> Result<Option<Order>, AppError> {
-        if self.works_hard() || to.waits(now) {
+        if !self.schedules.enabled || self.works_hard() || to.waits(now) {
             return Ok(None);
         }
         let Some((wanted, tried)) = self.wanted_package(to, now)? else { return Ok(None) };

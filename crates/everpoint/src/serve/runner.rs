@@ -89,7 +89,7 @@ impl Runner {
 
     fn due(&self, kind: Kind, watched: &Watched, now: Micros) -> Result<Option<Order>, AppError> {
         let cluster = &watched.cluster;
-        if self.is_running(kind, cluster) {
+        if self.is_running(kind, cluster) || (!self.schedules.enabled && kind != Kind::Check) {
             return Ok(None);
         }
         let last = self.history.last(kind, cluster)?;

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use everpoint_app::AppError;
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, Micros};
 use everpoint_engine::Engine;
 use everpoint_pg::engine::{PgEngine, PgOptions};
 
 use crate::config::secret;
-use crate::config::{ClusterConfig, PasswordSource, PostgresConfig, Source};
+use crate::config::{ClusterConfig, Limits, PasswordSource, PostgresConfig, Source};
 
 /// The engine. A cluster without configuration can only be restored.
 pub(super) fn build(
     cluster: Option<&ClusterConfig>,
+    limits: &Limits,
     warn: &mut dyn FnMut(String),
 ) -> Result<Arc<dyn Engine>, AppError> {
     let options = match cluster.map(|cluster| (&cluster.source, cluster)) {
@@ -24,6 +25,7 @@ pub(super) fn build(
             data_dir: postgres.data_dir.clone(),
             programs: postgres.pg_bin.clone(),
             application_name: Some(cluster.slot.clone()),
+            standby_lag: limits.standby_lag.map(Micros),
         },
         Some((Source::MongoDb, cluster)) => return Err(not_yet(&cluster.name)),
     };

@@ -15,10 +15,11 @@ use everpoint_engine::{CheckState, StopFlag};
 use serde::Serialize;
 
 use super::backup as backup_command;
-use super::{capture as capture_command, check as check_command};
+use super::check as check_command;
 use crate::cli::{Global, Protect};
 use crate::render::Done;
 use crate::render::progress::Progress;
+use crate::serve::{self, ServeReport};
 use crate::session::{Opened, Session};
 use crate::signal::stop_flag;
 
@@ -33,6 +34,7 @@ struct ProtectReport {
     config: PathBuf,
     backup: Option<BackupReport>,
     capture: CaptureReport,
+    served: ServeReport,
 }
 
 pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppError> {
@@ -43,14 +45,17 @@ pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppErr
     let session = Session::new(global);
     let opened = session.cluster(&setup.cluster)?;
     look(&session, &opened)?;
-    let protected = protect(&session, &opened, &stop_flag())?;
-    let text = capture_command::text(&protected.1);
-    let report = ProtectReport {
-        cluster: setup.cluster,
-        config: setup.config,
-        backup: protected.0,
-        capture: protected.1,
-    };
+    let stop = stop_flag();
+    let (backup, capture) = protect(&session, &opened, &stop)?;
+    // Closed before the daemon opens its own.
+    drop(opened);
+    let said = format!(
+        "{0} is protected; capture and scheduled jobs go on until you stop it\n\
+         bring it back with: everpoint restore {0} DIRECTORY --to TARGET --start",
+        setup.cluster
+    );
+    let (served, text) = serve::serve(&session, &stop, Some(&said))?;
+    let report = ProtectReport { cluster: setup.cluster, config: setup.config, backup, capture, served };
     Ok(Done::new(&report, text))
 }
 
@@ -76,14 +81,16 @@ fn look(session: &Session, opened: &Opened) -> Result<(), AppError> {
     })
 }
 
-/// Captures until stopped, and takes the first backup meanwhile, so that nothing between the two is missed.
+/// Takes the first backup while the log is captured, so that nothing between the two is missed. The slot holds what comes
+/// until the daemon goes on.
 fn protect(
     session: &Session,
     opened: &Opened,
     stop: &StopFlag,
 ) -> Result<(Option<BackupReport>, CaptureReport), AppError> {
-    let request =
-        CaptureRequest { once: false, slot: opened.slot.clone(), create_slot: true, stop: stop.clone() };
+    let enough = StopFlag::default();
+    let slot = opened.slot.clone();
+    let request = CaptureRequest { once: false, slot, create_slot: true, stop: enough.clone() };
     let events = CaptureEvents::new(session);
     std::thread::scope(|scope| {
         let capture = scope.spawn(|| capture::run(&opened.context, &request, &events));
@@ -100,16 +107,7 @@ fn protect(
         } else {
             first_backup(session, opened, stop)
         };
-        if backup.is_err() {
-            stop.stop();
-        } else if !stop.is_set() && !capture.is_finished() {
-            session.say(&format!(
-                "{0} is protected; capture goes on until you stop it\n\
-                 bring it back with: everpoint restore {0} DIRECTORY --to TARGET --start",
-                opened.context.name
-            ));
-        }
-        events.loud.store(true, Ordering::SeqCst);
+        enough.stop();
         let captured = capture.join().unwrap_or_else(|_| Err(died(&opened.context.name)));
         let backup = backup?;
         Ok((backup, captured?))
@@ -141,17 +139,16 @@ fn first_backup(
     Ok(Some(report))
 }
 
-/// Capture's events: only warnings while the backup shows its own progress.
+/// Capture's events: only warnings, as the backup shows its own progress.
 struct CaptureEvents {
     begun: AtomicBool,
-    loud: AtomicBool,
     progress: Progress,
 }
 
 impl CaptureEvents {
     fn new(session: &Session) -> Self {
         let progress = Progress::named(session.style(), "capture");
-        Self { begun: AtomicBool::new(false), loud: AtomicBool::new(false), progress }
+        Self { begun: AtomicBool::new(false), progress }
     }
 }
 
@@ -160,7 +157,7 @@ impl Events for CaptureEvents {
         if matches!(event, Event::Captured { .. }) {
             self.begun.store(true, Ordering::SeqCst);
         }
-        if event.warning().is_some() || self.loud.load(Ordering::SeqCst) {
+        if event.warning().is_some() {
             self.progress.emit(event);
         }
     }

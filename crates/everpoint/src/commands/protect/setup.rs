@@ -10,7 +10,9 @@ use super::address::Address;
 use crate::cli::Protect;
 use crate::commands::init;
 use crate::config::write::{NewCluster, NewRepository, append};
-use crate::config::{self, Config, KeySource, RepositoryConfig, Retention, Source, secret, valid_name};
+use crate::config::{
+    self, Config, KeySource, RepositoryConfig, Retention, Source, container, secret, valid_name,
+};
 use crate::render::note;
 use crate::session::{Session, by_hand, key};
 
@@ -149,7 +151,8 @@ fn choose_repository(
             return Ok(Chosen { config: known.clone(), new: None });
         }
     }
-    let url = by_hand(asked.unwrap_or_else(|| default_repository())).url;
+    let default = default_repository();
+    let url = by_hand(asked.unwrap_or(&default)).url;
     let taken = |name: &str| existing.is_some_and(|config| config.repositories.contains_key(name));
     let mut candidates =
         std::iter::once("local".to_owned()).chain((2..1000).map(|number| format!("local-{number}")));
@@ -166,8 +169,11 @@ fn choose_repository(
     Ok(Chosen { config, new: Some(NewRepository { name, url, key_file }) })
 }
 
-fn default_repository() -> &'static str {
-    if rustix::process::geteuid().is_root() { "/var/lib/everpoint" } else { "./everpoint-repo" }
+/// Below `$BACKUP_DIR`, or in a usual place.
+fn default_repository() -> String {
+    let usual = if rustix::process::geteuid().is_root() { "/var/lib/everpoint" } else { "./everpoint-repo" };
+    let named = container::directory(&|name| std::env::var(name).ok());
+    named.map_or_else(|| usual.to_owned(), |directory| container::repository_below(&directory))
 }
 
 /// Makes the repository if it is missing, and sees to a second copy of a new key.

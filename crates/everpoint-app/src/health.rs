@@ -1,0 +1,69 @@
+//! What must be right before a backup begins: what the backup itself would only notice late, or never.
+
+use everpoint_core::FailureClass;
+use everpoint_core::health::{LEAST_FREE_PERCENT, RoomHealth, expected_size, room};
+use everpoint_engine::{CheckLine, CheckState};
+use everpoint_repo::BackupListing;
+
+use crate::{AppError, ClusterContext};
+
+/// Lines of `check` that keep a backup from beginning. What else may be wrong with the server (connection, privileges)
+/// the backup meets at its first step, and says so itself.
+const BLOCKING: [&str; 3] = ["managed_service", "standby_lag", "archive"];
+
+/// Looks at the server and at the room in the repository.
+///
+/// # Errors
+/// `backup.unhealthy` with all that is wrong, `backup.no_room`.
+pub fn run(context: &ClusterContext) -> Result<(), AppError> {
+    let lines = context.engine.check(None);
+    let blocking =
+        |line: &&CheckLine| line.state == CheckState::Error && BLOCKING.contains(&line.name.as_str());
+    let wrong: Vec<&CheckLine> = lines.iter().filter(blocking).collect();
+    if !wrong.is_empty() {
+        let said: Vec<String> = wrong.iter().map(|line| format!("{}: {}", line.name, line.message)).collect();
+        let hints: Vec<&str> = wrong.iter().filter_map(|line| line.hint.as_deref()).collect();
+        let class = FailureClass::Failed;
+        return Err(AppError::new("backup.unhealthy", class, "back up", &context.name, said.join("; "))
+            .hint(format!("{}; to take it all the same: --skip-checks", hints.join("; "))));
+    }
+    match space(context, &context.cluster.backups()?).filter(|line| line.state == CheckState::Error) {
+        None => Ok(()),
+        Some(line) => {
+            let error =
+                AppError::new("backup.no_room", FailureClass::Failed, "back up", &context.name, line.message);
+            let hint = line.hint.unwrap_or_default();
+            Err(error.hint(format!("{hint}; to take it all the same: --skip-checks")))
+        }
+    }
+}
+
+/// The line of `check` about the room in the repository; `None` where the store can't tell.
+pub(crate) fn space(context: &ClusterContext, listings: &[BackupListing]) -> Option<CheckLine> {
+    let line = |state, message, hint: Option<&str>| {
+        let hint = hint.map(str::to_owned);
+        Some(CheckLine { name: "space".to_owned(), state, message, hint })
+    };
+    let space = match context.repository.store().space() {
+        Ok(space) => space?,
+        Err(error) => {
+            return line(CheckState::Warning, format!("can't tell how much is free: {error}"), None);
+        }
+    };
+    let percent = u128::from(space.free) * 100 / u128::from(space.total.max(1));
+    let largest = listings.iter().filter_map(|listing| listing.record.as_ref()).map(|r| r.stored_bytes).max();
+    // The server is only asked where nothing is known from before.
+    let cluster = largest.is_none().then(|| context.engine.size()).flatten();
+    let free = format!("{} MiB free, {percent} %", space.free >> 20);
+    let hint = Some("make room there, or move the repository to a larger disk");
+    match room(space.free, space.total, expected_size(largest, cluster)) {
+        RoomHealth::Enough => line(CheckState::Ok, free, None),
+        RoomHealth::SmallShare => {
+            line(CheckState::Error, format!("{free}: less than {LEAST_FREE_PERCENT} %"), hint)
+        }
+        RoomHealth::TooLittle { needed } => {
+            let message = format!("{free}: less than two backups need ({} MiB)", needed >> 20);
+            line(CheckState::Error, message, hint)
+        }
+    }
+}
