@@ -7,6 +7,8 @@ mod fetch;
 mod push;
 mod settle;
 mod status;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 pub use call::{CallContext, CallReport, Parcel, spend};

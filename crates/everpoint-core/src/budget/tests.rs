@@ -182,3 +182,13 @@ fn a_call_is_not_sent_by_a_clock_that_was_changed_since_it_was_marked() {
         assert!(!may_send(&marked, &changed, SEND_WITHIN), "{hours}");
     }
 }
+
+#[test]
+fn calls_that_are_left_are_those_that_would_be_allowed_one_after_another() {
+    let now = clock("2026-03-10T12:00:00Z");
+    let made = [called(1, clock("2026-03-10T03:00:00Z"), None), open(2, clock("2026-03-10T04:00:00Z"))];
+    assert_eq!(calls_left(&made, &daily(3, "UTC"), &now), 2, "a claim that was not sent counts for nothing");
+    assert_eq!(calls_left(&made, &daily(1, "UTC"), &now), 0);
+    assert_eq!(calls_left(&[], &daily(3, "UTC"), &now), 3);
+    assert_eq!(calls_left(&[], &daily(0, "UTC"), &now), 0);
+}

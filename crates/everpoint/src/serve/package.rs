@@ -20,11 +20,19 @@ const RETRY: RetryPolicy = RetryPolicy { pause: 15 * 60 * 1_000_000, times: u32:
 /// set. In microseconds.
 const LOOK_AGAIN: i64 = 600_000_000;
 
+/// A package waits for its budget.
+struct Wait {
+    /// From when to when there is no need to look.
+    from: Micros,
+    to: Micros,
+    /// When a call is allowed.
+    next: Option<Micros>,
+}
+
 /// A provider to which packages go.
 pub(crate) struct Destination {
     pub(crate) name: String,
-    /// From when to when it waits for its budget.
-    waits: Mutex<Option<(Micros, Micros)>>,
+    waits: Mutex<Option<Wait>>,
 }
 
 impl Destination {
@@ -34,12 +42,15 @@ impl Destination {
     }
 
     fn waits(&self, now: Micros) -> bool {
-        lock(&self.waits).is_some_and(|(from, to)| (from..to).contains(&now))
+        lock(&self.waits).as_ref().is_some_and(|wait| (wait.from..wait.to).contains(&now))
     }
 
-    fn wait(&self, now: Micros, until: Option<Micros>) {
+    /// Returns whether that is news.
+    fn wait(&self, now: Micros, next: Option<Micros>) -> bool {
         let again = Micros(now.0.saturating_add(LOOK_AGAIN));
-        *lock(&self.waits) = Some((now, until.map_or(again, |until| until.min(again))));
+        let to = next.map_or(again, |next| next.min(again));
+        let before = lock(&self.waits).replace(Wait { from: now, to, next });
+        before.is_none_or(|before| before.next != next)
     }
 }
 
@@ -56,9 +67,10 @@ impl Runner {
             Ok(PackageTurn::Go) | Err(_) => return Ok(Some(order)),
             Ok(PackageTurn::Done(at)) => self.skip_package(to, tried, at, now)?,
             Ok(PackageTurn::Wait(next)) => {
-                let until = next.map_or_else(|| "some later day".to_owned(), text::time);
-                tracing::info!(provider = to.name, "the package waits for a call until {until}");
-                to.wait(now, next);
+                if to.wait(now, next) {
+                    let until = next.map_or_else(|| "some later day".to_owned(), text::time);
+                    tracing::info!(provider = to.name, "the package waits for a call until {until}");
+                }
             }
         }
         Ok(None)
