@@ -18,6 +18,13 @@ pub enum Event {
     },
     /// Something that the operator should know but that does not stop the work.
     Warning(String),
+    /// Capture: an attempt failed, and another one follows.
+    Failing {
+        /// Why, in words.
+        why: String,
+        /// The store has no room.
+        full: bool,
+    },
     /// Log is lost: nothing in it can be restored, and a new backup is needed for what follows.
     Gap {
         /// Timeline.

@@ -28,6 +28,17 @@ pub struct ServerIdentity {
     pub in_recovery: bool,
 }
 
+/// What a slot keeps its server from recycling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotHolds {
+    /// There is no slot, or it keeps nothing.
+    Nothing,
+    /// So many bytes of log.
+    Bytes(u64),
+    /// The server does not tell.
+    Unknown,
+}
+
 /// Log in the directory of a stopped server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalLog {
@@ -99,6 +110,12 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// If it exists and can't be dropped.
     fn drop_slot(&self, slot: &str) -> Result<(), EngineError>;
+
+    /// How much log the slot of this name holds back now.
+    ///
+    /// # Errors
+    /// If the server can't be asked.
+    fn slot_holds(&self, slot: &str) -> Result<SlotHolds, EngineError>;
 
     /// Takes a full image into the sink.
     ///

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use everpoint_app::init::store_error;
 use everpoint_app::{AppError, ClusterContext};
 use everpoint_core::FailureClass;
+use everpoint_engine::Engine;
 use everpoint_repo::Repository;
 use everpoint_store::Store;
 use jiff::tz::TimeZone;
@@ -166,6 +167,13 @@ impl Session {
             None => config.repository_of(cluster)?.clone(),
         };
         self.opened(name, Some(cluster), self.with_key(repository))
+    }
+
+    /// The server of a configured cluster and the name of its slot, whatever the repository is like.
+    pub(crate) fn server(&self, name: &str) -> Result<(Arc<dyn Engine>, String), AppError> {
+        let cluster = self.config()?.cluster(name)?;
+        let engine = engine::build(Some(cluster), &mut |warning| self.warn(&warning))?;
+        Ok((engine, cluster.slot.clone()))
     }
 
     /// The clusters that a command is about: the one named, or all that are configured, or all that a repository

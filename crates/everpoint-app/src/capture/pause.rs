@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use everpoint_engine::{EngineError, StopFlag};
+use everpoint_repo::code;
 
 use crate::{Event, Events};
 
@@ -30,8 +31,9 @@ impl<'a> Pause<'a> {
         let words = error.to_string();
         if self.told.as_ref() != Some(&words) {
             events.emit(Event::Warning(format!("{words}; trying again until it works")));
-            self.told = Some(words);
+            self.told = Some(words.clone());
         }
+        events.emit(Event::Failing { why: words, full: error.code == code::FULL });
         let until = Instant::now() + self.next;
         self.next = self.next.saturating_mul(2).min(PAUSES.1);
         while Instant::now() < until {

@@ -12,7 +12,7 @@ use super::{FakeDecoder, FakeLog};
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, Engine, EngineError, ImageSink,
     LocalLog, LogDecoder, LogHead, LogSink, RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity,
-    StartOptions,
+    SlotHolds, StartOptions,
 };
 
 /// A timeline of the scripted server.
@@ -213,6 +213,10 @@ impl Engine for FakeEngine {
 
     fn drop_slot(&self, _slot: &str) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    fn slot_holds(&self, _slot: &str) -> Result<SlotHolds, EngineError> {
+        Ok(SlotHolds::Unknown)
     }
 
     fn backup(&self, _options: &BackupOptions, _sink: &dyn ImageSink) -> Result<BackupEnd, EngineError> {

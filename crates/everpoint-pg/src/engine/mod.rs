@@ -9,7 +9,7 @@ use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, Micros, Recor
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, Engine, EngineError,
     ImageSink, LocalLog, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
-    RecoverySettings, ServerIdentity, StartOptions,
+    RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;
@@ -169,6 +169,10 @@ impl Engine for PgEngine {
 
     fn drop_slot(&self, slot: &str) -> Result<(), EngineError> {
         replication::drop_slot(self.config()?, slot)
+    }
+
+    fn slot_holds(&self, slot: &str) -> Result<SlotHolds, EngineError> {
+        replication::slot_holds(self.config()?, slot)
     }
 
     fn backup(&self, options: &BackupOptions, sink: &dyn ImageSink) -> Result<BackupEnd, EngineError> {

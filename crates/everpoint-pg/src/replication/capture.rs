@@ -1,7 +1,7 @@
 //! Capture: from wherever the sink stands, through restarts of timelines and losses, until stopped.
 
 use everpoint_core::{FailureClass, LogOffset};
-use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, LogSink, ServerIdentity};
+use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, LogSink, ServerIdentity, SlotHolds};
 
 use super::loss::{is_gone, next_available, record_gap};
 use super::receive::{Outcome, Receiver};
@@ -70,6 +70,23 @@ pub fn drop_slot(config: &Config, name: &str) -> Result<(), EngineError> {
         Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
     replication.drop_slot(name).map_err(|error| error.at("drop replication slot", object()))?;
     Ok(())
+}
+
+/// How much log a slot holds back now.
+///
+/// # Errors
+/// If the server can't be asked.
+pub fn slot_holds(config: &Config, name: &str) -> Result<SlotHolds, EngineError> {
+    let fail = |error: PgError| error.at("ask for the replication slot of", config.to_string());
+    let mut replication = Replication::open(config).map_err(fail)?;
+    let position = replication.identify().map_err(fail)?.position;
+    Ok(match replication.read_slot(name).map_err(fail)? {
+        None => SlotHolds::Nothing,
+        Some(SlotPosition { restart: Some(restart), .. }) => SlotHolds::Bytes(position.since(restart)),
+        // Newer servers tell; one that was invalidated keeps nothing there.
+        Some(_) if replication.tells_of_slots() => SlotHolds::Nothing,
+        Some(_) => SlotHolds::Unknown,
+    })
 }
 
 /// A replication connection with what is known about its server.

@@ -54,7 +54,7 @@ impl Replication {
     /// # Errors
     /// If the connection broke.
     pub fn read_slot(&mut self, name: &str) -> Result<Option<SlotPosition>, PgError> {
-        if self.connection.major() < 15 {
+        if !self.tells_of_slots() {
             return Ok(self.read_slot_by_sql(name));
         }
         let rows = self.connection.query(&format!("READ_REPLICATION_SLOT {}", quote_identifier(name)))?;
@@ -65,6 +65,11 @@ impl Replication {
             restart: rows.get(0, 1).map(lsn).transpose()?,
             timeline: rows.get(0, 2).map(number).transpose()?,
         }))
+    }
+
+    /// Whether the server tells over this protocol where a slot stands.
+    pub(crate) fn tells_of_slots(&self) -> bool {
+        self.connection.major() >= 15
     }
 
     fn read_slot_by_sql(&self, name: &str) -> Option<SlotPosition> {

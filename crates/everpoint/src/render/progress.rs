@@ -132,7 +132,7 @@ impl Events for Progress {
     fn emit(&self, event: Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match (self.style, event) {
-            (Style::Silent, _) => {}
+            (Style::Silent, _) | (_, Event::Failing { .. }) => {}
             (_, event @ (Event::Warning(_) | Event::Gap { .. })) => {
                 self.say(&state, &format!("warning: {}", event.warning().unwrap_or_default()));
             }

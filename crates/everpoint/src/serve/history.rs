@@ -48,6 +48,13 @@ pub(crate) struct JobRow {
     pub(crate) error: Option<Value>,
 }
 
+impl JobRow {
+    /// The code of its error.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.error.as_ref()?.pointer("/error/code")?.as_str()
+    }
+}
+
 /// The database. Shared by all threads.
 pub(crate) struct History {
     connection: Mutex<Connection>,

@@ -1,5 +1,7 @@
 //! The kinds of jobs, and one run of each.
 
+use std::time::Duration;
+
 use everpoint_app::backup::BackupMode;
 use everpoint_app::bundle::{self, BundleRequest};
 use everpoint_app::{AppError, Event, Events, backup, expire, health};
@@ -12,6 +14,9 @@ use crate::commands::{
     backup as backup_command, check as check_command, expire as expire_command, offsite as offsite_command,
 };
 use crate::session::{Opened, Session};
+
+/// A backup was not begun for want of room.
+pub(crate) const NO_ROOM: &str = "backup.no_room";
 
 /// What the daemon does by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,13 +66,15 @@ pub(crate) struct Order {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Which try it is.
     pub(crate) tried: u32,
+    /// For an expiry: there is no room, so what may go goes without a time of grace.
+    pub(crate) at_once: bool,
 }
 
 impl Order {
     /// A run as the schedule wants it.
     pub(crate) fn new(kind: Kind, cluster: &str) -> Self {
         let labels = std::collections::BTreeMap::new();
-        Self { kind, cluster: cluster.to_owned(), mode: BackupMode::Auto, labels, tried: 0 }
+        Self { kind, cluster: cluster.to_owned(), mode: BackupMode::Auto, labels, tried: 0, at_once: false }
     }
 }
 
@@ -95,7 +102,10 @@ pub(crate) fn run(
         }
         Kind::Expire => {
             let opened = open()?;
-            let request = expire_command::request(session, &opened, stop.clone())?;
+            let mut request = expire_command::request(session, &opened, stop.clone())?;
+            if order.at_once {
+                request.grace = Duration::ZERO;
+            }
             Ok(json(&expire::run(&opened.context, &request, events)?))
         }
         Kind::Check => {
@@ -154,14 +164,13 @@ fn make_room(
     let Some(wrong) = too_little_room(opened) else { return Ok(()) };
     events.emit(Event::Warning(format!("{}; letting go what the policy does not keep", wrong.message)));
     let mut request = expire_command::request(session, opened, stop.clone())?;
-    request.grace = std::time::Duration::ZERO;
+    request.grace = Duration::ZERO;
     expire::run(&opened.context, &request, events)?;
     match too_little_room(opened) {
         None => Ok(()),
         Some(wrong) => {
             let object = &opened.context.name;
-            let error =
-                AppError::new("backup.no_room", FailureClass::Failed, "back up", object, wrong.message);
+            let error = AppError::new(NO_ROOM, FailureClass::Failed, "back up", object, wrong.message);
             Err(error.hint(wrong.hint.unwrap_or_default()))
         }
     }

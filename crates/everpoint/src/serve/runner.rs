@@ -8,7 +8,7 @@ use everpoint_core::{Due, FailureClass, Micros, Retry, RetryPolicy, due, retry};
 use everpoint_engine::StopFlag;
 
 use super::history::{History, JobRow};
-use super::job::{self, Kind, Order};
+use super::job::{self, Kind, NO_ROOM, Order};
 use super::package::Destination;
 use super::watch::{GIVEN_UP, Watched};
 use crate::cli::Global;
@@ -16,6 +16,9 @@ use crate::config::Schedules;
 use crate::render::error;
 use crate::session::Session;
 use crate::trace::{Traced, Traces};
+
+/// While there is no room, it is looked for so often: microseconds.
+const ROOM_EVERY: i64 = 30_000_000;
 
 /// The runs that go on, and what they are made from.
 pub(crate) struct Runner {
@@ -94,7 +97,7 @@ impl Runner {
         }
         let last = self.history.last(kind, cluster)?;
         let failed = last.as_ref().filter(|_| kind == Kind::Backup);
-        if let Some(again) = failed.and_then(|last| again(RetryPolicy::default(), last)) {
+        if let Some(again) = failed.and_then(|last| backup_again(watched, last)) {
             return Ok((again.0 <= now).then(|| Order { tried: again.1, ..Order::new(kind, cluster) }));
         }
         if kind == Kind::Backup && watched.has_begun() && lock(&self.wanted).contains_key(cluster) {
@@ -106,8 +109,15 @@ impl Runner {
             Kind::Check => &self.schedules.check,
             Kind::Package => return Ok(None),
             Kind::Expire => {
-                let is_wanted = lock(&self.renewed).contains(cluster);
-                return Ok(is_wanted.then(|| Order::new(kind, cluster)));
+                let full = watched.full_since();
+                let makes_room = full.is_some_and(|since| {
+                    last.is_none_or(|last| {
+                        last.started < since || last.started.0.saturating_add(ROOM_EVERY) <= now.0
+                    })
+                });
+                let is_wanted = makes_room || lock(&self.renewed).contains(cluster);
+                let order = Order { at_once: full.is_some(), ..Order::new(kind, cluster) };
+                return Ok(is_wanted.then_some(order));
             }
         };
         let Some(schedule) = schedule else { return Ok(None) };
@@ -214,6 +224,17 @@ impl Runner {
     pub(crate) fn is_busy(&self) -> bool {
         !lock(&self.running).is_empty()
     }
+}
+
+/// When a backup that failed is tried again, and as which try. One that was not begun for want of room: as soon as there
+/// may be some, before the log has taken it.
+fn backup_again(watched: &Watched, last: &JobRow) -> Option<(Micros, u32)> {
+    if last.state != "failed" || last.code() != Some(NO_ROOM) {
+        return again(RetryPolicy::default(), last);
+    }
+    let ended = last.ended.unwrap_or(last.started);
+    let room = watched.room_since().filter(|room| *room > ended);
+    Some((room.unwrap_or(Micros(ended.0.saturating_add(ROOM_EVERY))), last.tried))
 }
 
 /// When a run that failed is tried again, and as which try. One that was cut off is, at once.

@@ -5,9 +5,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use everpoint_app::capture::{self, CaptureRequest};
-use everpoint_app::{AppError, Event, Events};
-use everpoint_core::LogOffset;
-use everpoint_engine::{Engine, StopFlag};
+use everpoint_app::{AppError, Event, Events, text};
+use everpoint_core::{LogOffset, Micros};
+use everpoint_engine::{Engine, SlotHolds, StopFlag};
+use everpoint_repo::code;
 
 use super::history::History;
 use crate::cli::Global;
@@ -35,24 +36,38 @@ pub(crate) struct Watched {
 struct State {
     /// Why nothing can be stored now.
     error: Option<String>,
+    /// Since when nothing can be stored as the repository has no room.
+    full: Option<Micros>,
+    /// When it had room again.
+    room: Option<Micros>,
     /// Everything before is stored.
     durable: Option<LogOffset>,
+    /// Nothing was committed beyond it up to this moment.
+    covered: Option<Micros>,
+    /// When something was stored last.
     told: Instant,
-    /// The slot was given up, and nothing was stored since.
-    given_up: bool,
     /// The log has a gap since the last backup was begun.
     gap: bool,
     /// The server, and the slot's name, once the configuration could be used.
     server: Option<(Arc<dyn Engine>, String)>,
 }
 
+impl State {
+    fn fail(&mut self, why: String, full: bool) {
+        self.error = Some(why);
+        self.full = if full { self.full.or_else(|| Some(text::now())) } else { None };
+    }
+}
+
 impl Watched {
     pub(crate) fn new(cluster: &str) -> Self {
         let state = State {
             error: None,
+            full: None,
+            room: None,
             durable: None,
+            covered: None,
             told: Instant::now(),
-            given_up: false,
             gap: false,
             server: None,
         };
@@ -62,6 +77,16 @@ impl Watched {
     /// Why nothing can be stored now.
     pub(crate) fn error(&self) -> Option<String> {
         self.lock().error.clone()
+    }
+
+    /// Since when the repository has no room for the log; `None`: it has.
+    pub(crate) fn full_since(&self) -> Option<Micros> {
+        self.lock().full
+    }
+
+    /// When the repository had room again after it had none.
+    pub(crate) fn room_since(&self) -> Option<Micros> {
+        self.lock().room
     }
 
     /// It has stored something since it was started.
@@ -75,9 +100,9 @@ impl Watched {
     }
 
     fn failed(&self, error: &AppError) {
-        let text = error.to_string();
-        tracing::error!(cluster = self.cluster, "capture: {text}");
-        self.lock().error = Some(text);
+        let why = error.to_string();
+        tracing::error!(cluster = self.cluster, "capture: {why}");
+        self.lock().fail(why, error.code == code::FULL);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -89,18 +114,24 @@ impl Events for Watched {
     fn emit(&self, event: Event) {
         let mut state = self.lock();
         match event {
-            Event::Captured { position, .. } => {
-                (state.durable, state.error, state.told) = (Some(position), None, Instant::now());
-                state.given_up = false;
+            Event::Captured { position, covered_until, .. } => {
+                // A capture that begins again tells first where it stands: nothing was stored by that.
+                if Some(position) > state.durable || covered_until > state.covered {
+                    if state.full.is_some() {
+                        state.room = Some(text::now());
+                    }
+                    (state.error, state.full, state.told) = (None, None, Instant::now());
+                }
+                (state.durable, state.covered) = (Some(position), covered_until.max(state.covered));
             }
+            Event::Failing { why, full } => state.fail(why, full),
             Event::Gap { timeline, from, to, reason } => {
                 state.gap = true;
-                let span = format!("{} to {}", everpoint_app::text::lsn(from), everpoint_app::text::lsn(to));
+                let span = format!("{} to {}", text::lsn(from), text::lsn(to));
                 tracing::error!(cluster = self.cluster, timeline, span, reason, "log is lost");
             }
             Event::Warning(text) => {
                 tracing::warn!(cluster = self.cluster, "capture: {text}");
-                state.error = Some(text);
             }
             Event::Info(text) | Event::Step(text) => {
                 tracing::info!(cluster = self.cluster, "capture: {text}")
@@ -156,9 +187,9 @@ impl Keeper {
     /// One capture, until it ends by itself, is stopped, or its slot has to be given up.
     fn attempt(&self) -> Result<(), AppError> {
         let session = Session::new(self.global.clone());
+        // The slot is watched even if the repository can't be opened.
+        self.watched.lock().server = Some(session.server(&self.watched.cluster)?);
         let opened = session.cluster(&self.watched.cluster)?;
-        let server = Some((Arc::clone(&opened.context.engine), opened.slot.clone()));
-        self.watched.lock().server = server;
         let stop = StopFlag::default();
         let request =
             CaptureRequest { once: false, slot: opened.slot.clone(), create_slot: true, stop: stop.clone() };
@@ -192,15 +223,21 @@ impl Keeper {
     /// How many bytes the slot holds back, if that is too much while nothing can be stored.
     fn too_much(&self) -> Option<u64> {
         let most = self.max_retained?;
-        let (durable, engine) = {
+        let (engine, slot, durable) = {
             let state = self.watched.lock();
-            let stuck = !state.given_up && (state.error.is_some() || state.told.elapsed() > SILENT);
-            let (engine, _) = state.server.as_ref()?;
-            (state.durable.filter(|_| stuck)?, Arc::clone(engine))
+            if state.error.is_none() && state.told.elapsed() <= SILENT {
+                return None;
+            }
+            let (engine, slot) = state.server.clone()?;
+            (engine, slot, state.durable)
         };
         // A server that does not answer holds back nothing that we could free.
-        let server = engine.identify().ok()?;
-        Some(server.position.since(durable)).filter(|held| *held > most)
+        let held = match engine.slot_holds(&slot).ok()? {
+            SlotHolds::Nothing => return None,
+            SlotHolds::Bytes(bytes) => bytes,
+            SlotHolds::Unknown => engine.identify().ok()?.position.since(durable?),
+        };
+        (held > most).then_some(held)
     }
 
     /// Drops the slot. What the server no longer has then becomes a gap when capture goes on.
@@ -212,14 +249,13 @@ impl Keeper {
             return;
         }
         let why = self.watched.error().unwrap_or_else(|| "nothing was stored for a while".to_owned());
-        self.watched.lock().given_up = true;
-        let text = format!(
+        let told = format!(
             "the slot {slot} held back {} of WAL, more than max_retained, and was given up to keep the server alive: {why}",
             size(held)
         );
-        tracing::error!(cluster = self.watched.cluster, "{text}");
-        let now = everpoint_app::text::now();
-        if let Err(error) = self.history.note(&self.watched.cluster, GIVEN_UP, Some(&text), now) {
+        tracing::error!(cluster = self.watched.cluster, "{told}");
+        let now = text::now();
+        if let Err(error) = self.history.note(&self.watched.cluster, GIVEN_UP, Some(&told), now) {
             tracing::error!("{error}");
         }
     }

@@ -31,7 +31,10 @@ impl Events for Traced<'_> {
             Event::Warning(_) | Event::Gap { .. } => {
                 self.span.event(&format!("warning: {}", event.warning().unwrap_or_default()));
             }
-            Event::Progress { .. } | Event::Captured { .. } | Event::Replaying { .. } => {}
+            Event::Progress { .. }
+            | Event::Captured { .. }
+            | Event::Failing { .. }
+            | Event::Replaying { .. } => {}
         }
         self.inner.emit(event);
     }

@@ -25,7 +25,8 @@ fn ended(job: &Job) -> bool {
 }
 
 fn why(job: &Job) -> String {
-    let message = job.error.as_ref().and_then(|error| error.get("message")?.as_str().map(str::to_owned));
+    let message =
+        job.error.as_ref().and_then(|error| error.pointer("/error/message")?.as_str().map(str::to_owned));
     message.unwrap_or_else(|| "it does not say why".to_owned())
 }
 
