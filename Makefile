@@ -7,7 +7,7 @@ help:
 	@echo 'make test     all tests, on real servers too'
 	@echo 'make lint     formatting, lints, shape of the repository'
 	@echo 'make demo     two clusters, a disaster, and both brought back'
-	@echo 'make torture  long trials: exactness and kill -9 (COUNT=20 KILLS=50 VERSIONS=13,15,18)'
+	@echo 'make torture  long trials: exactness, kill -9, packages, a full disk, a daemon (COUNT=20 KILLS=50 MINUTES=30)'
 	@echo 'make bench    measurements beside pgBackRest and pg_basebackup (ARGS="--scale 20 --runs 3")'
 
 build:
@@ -27,6 +27,7 @@ demo: build
 COUNT ?= 20
 KILLS ?= 50
 SCHEDULES ?= 1000
+MINUTES ?= 30
 VERSIONS ?= 13,15,18
 
 torture: build
@@ -35,6 +36,16 @@ torture: build
 	  exactness --count $(COUNT) --version $(VERSIONS) --binary $(CURDIR)/target/release/everpoint
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
 	  kill9 --count $(KILLS) --version 15 --capture stream,archive,none --binary $(CURDIR)/target/release/everpoint
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  calls --count $(KILLS) --binary $(CURDIR)/target/release/everpoint
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  days --moments 10 --binary $(CURDIR)/target/release/everpoint
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  days --count 5 --failed 2,3,4 --moments 10 --binary $(CURDIR)/target/release/everpoint
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  full --megabytes 1024 --binary $(CURDIR)/target/release/everpoint
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  serve --minutes $(MINUTES) --binary $(CURDIR)/target/release/everpoint
 	EVERPOINT_BUDGET_SCHEDULES=$(SCHEDULES) cargo test --release --locked -p everpoint-app --test offsite_budget
 
 bench: build

@@ -85,6 +85,16 @@ impl Everpoint {
         &self.home
     }
 
+    /// Adds tables to its configuration.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn configure(&self, more: &str) -> Result<()> {
+        let mut file =
+            File::options().append(true).open(&self.config).context("cannot open the configuration")?;
+        file.write_all(more.as_bytes()).context("cannot write the configuration")
+    }
+
     /// Keeps its files after the end of the test; returns where they are.
     pub fn keep(&mut self) -> PathBuf {
         self.home.keep()
@@ -177,6 +187,12 @@ impl Ran {
 }
 
 impl Background {
+    /// Its process id. It is its own until it was waited for.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors
@@ -240,10 +256,16 @@ impl Background {
         }
     }
 
+    /// All that it printed on standard error so far.
+    #[must_use]
+    pub fn all_said(&self) -> String {
+        fs::read_to_string(&self.err).unwrap_or_default()
+    }
+
     /// The last lines that it printed on standard error so far.
     #[must_use]
     pub fn said(&self) -> String {
-        let said = fs::read_to_string(&self.err).unwrap_or_default();
+        let said = self.all_said();
         let lines: Vec<&str> = said.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }

@@ -41,3 +41,18 @@ fn kills_lose_nothing() {
 fn backups_stand_alone_where_nothing_captures() {
     torture(&["kill9", "--version", "15", "--capture", "none", "--count", "1"]);
 }
+
+#[test]
+fn a_daemon_stays_flat_and_keeps_up() {
+    torture(&["serve", "--minutes", "0.2", "--rate", "20", "--scale", "1", "--lag", "10"]);
+}
+
+#[test]
+fn the_call_that_failed_costs_no_second() {
+    torture(&["days", "--count", "3", "--failed", "2", "--moments", "2"]);
+}
+
+#[test]
+fn kills_around_a_call_never_make_two() {
+    torture(&["calls", "--count", "4", "--moments", "1"]);
+}

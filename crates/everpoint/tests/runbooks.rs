@@ -22,7 +22,7 @@ use support_scenarios::{CLUSTER, World, found, quiet};
 const MAJOR: u32 = 15;
 
 /// Titles of the runbooks that this test has a disaster for.
-const TITLES: [&str; 7] = [
+const TITLES: [&str; 8] = [
     "The server crashed, its disk is whole",
     "Somebody dropped a table",
     "The machine is lost",
@@ -30,6 +30,7 @@ const TITLES: [&str; 7] = [
     "The key is lost",
     "There is a gap in the WAL",
     "The repository's disk is full",
+    "Total loss, from a package",
 ];
 
 /// Title and commands of each runbook.
@@ -223,4 +224,27 @@ fn a_gap_is_seen_and_a_new_backup_ends_it() {
 fn a_full_disk_is_looked_at() {
     let Some(ground) = Ground::new(TITLES[6]) else { return };
     assert!(ground.run().contains(CLUSTER));
+}
+
+#[test]
+fn after_total_loss_a_package_and_the_key_are_enough() {
+    let Some(mut ground) = Ground::new(TITLES[7]) else { return };
+    let directory = ground.home("packages");
+    let packed = ground
+        .world
+        .everpoint
+        .json(&["offsite", "pack", "--directory", directory.to_str().unwrap()])
+        .unwrap();
+    ground.world.stop_capture();
+    ground.world.source.kill9().unwrap();
+    fs::remove_dir_all(ground.world.source.data_dir()).unwrap();
+    fs::remove_dir_all(ground.home("repository")).unwrap();
+    fs::remove_file(ground.home("everpoint.toml")).unwrap();
+    let key = ground.home("key");
+    ground.put("/media/usb/package.age", packed["file"].as_str().unwrap());
+    ground.put("/root/key", key.to_str().unwrap());
+    let place = ground.place();
+    ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
+    ground.run();
+    assert_eq!(rows(&place), "3");
 }

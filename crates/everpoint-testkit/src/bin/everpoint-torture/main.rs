@@ -2,8 +2,13 @@
 //! its choices (not their timing).
 
 mod compaction;
+mod disk;
 mod exactness;
+mod full;
 mod kill9;
+mod packages;
+mod serve;
+mod vault;
 mod world;
 
 use std::path::PathBuf;
@@ -25,6 +30,14 @@ enum Trial {
     Exactness(Options),
     /// Processes are killed at random instants; no acknowledged commit is missing, every listed backup restores
     Kill9(Options),
+    /// A daemon under load, watched: its memory stays flat, and what is committed is captured within a second
+    Serve(serve::Options),
+    /// The repository's disk runs full under load: the database stays up, and all is well again once there is room
+    Full(full::Options),
+    /// Processes are killed around the call of a day: never one too many, and the next package covers all
+    Calls(packages::Options),
+    /// Some days' calls fail; random moments come back from the packages alone
+    Days(packages::Options),
 }
 
 /// Where and how much.
@@ -72,18 +85,29 @@ impl std::fmt::Display for Capture {
 }
 
 fn main() -> ExitCode {
-    let (name, options, trial): (_, _, fn(&world::Setting, &Options) -> anyhow::Result<()>) =
-        match Cli::parse().trial {
-            Trial::Exactness(options) => ("exactness", options, exactness::run),
-            Trial::Kill9(options) => ("kill9", options, kill9::run),
-        };
+    match Cli::parse().trial {
+        Trial::Exactness(options) => in_each_setting("exactness", &options, exactness::run),
+        Trial::Kill9(options) => in_each_setting("kill9", &options, kill9::run),
+        Trial::Serve(options) => once("serve", serve::run(&options)),
+        Trial::Full(options) => once("full", full::run(&options)),
+        Trial::Calls(options) => once("calls", packages::calls(&options)),
+        Trial::Days(options) => once("days", packages::days(&options)),
+    }
+}
+
+/// Runs a trial with each version and each kind of capture.
+fn in_each_setting(
+    name: &str,
+    options: &Options,
+    trial: fn(&world::Setting, &Options) -> anyhow::Result<()>,
+) -> ExitCode {
     let seed = options.seed.unwrap_or_else(|| now().unsigned_abs());
     let mut failed = 0;
     for &version in &options.version {
         for &capture in &options.capture {
             let setting = world::Setting { version, capture, seed };
             say(&format!("== {name}: PostgreSQL {version}, capture by {capture}, --seed {seed}"));
-            if let Err(why) = trial(&setting, &options) {
+            if let Err(why) = trial(&setting, options) {
                 failed += 1;
                 say(&format!(
                     "FAILED {name}: PostgreSQL {version}, capture by {capture}, --seed {seed}: {why:#}"
@@ -94,4 +118,18 @@ fn main() -> ExitCode {
     let trials = options.version.len() * options.capture.len();
     say(&format!("{name}: {trials} trials, {failed} failed"));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says how a trial ended.
+fn once(name: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => {
+            say(&format!("{name}: passed"));
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            say(&format!("FAILED {name}: {why:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
