@@ -92,6 +92,7 @@ impl Trial {
         let judge = Judge::new(&record, self.world.history()?)?;
         let packages = vault.packages()?;
         vault.stop()?;
+        self.world.kill_capture()?;
         let home = self.world.everpoint.home().path();
         let key = home.join("key").display().to_string();
         fs::remove_dir_all(home.join("repository")).context("cannot remove the repository")?;
