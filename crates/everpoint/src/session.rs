@@ -172,7 +172,7 @@ impl Session {
     /// The server of a configured cluster and the name of its slot, whatever the repository is like.
     pub(crate) fn server(&self, name: &str) -> Result<(Arc<dyn Engine>, String), AppError> {
         let cluster = self.config()?.cluster(name)?;
-        let engine = engine::build(Some(cluster), &mut |warning| self.warn(&warning))?;
+        let engine = engine::build(Some(cluster), &self.limits(), &mut |warning| self.warn(&warning))?;
         Ok((engine, cluster.slot.clone()))
     }
 

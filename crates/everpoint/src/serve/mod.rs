@@ -152,20 +152,29 @@ fn end(threads: Vec<JoinHandle<()>>, runner: &Runner) {
     }
 }
 
-/// The directory of what the daemon remembers: that of the configuration, that of systemd, or one of the user.
-fn state_dir(session: &Session) -> Result<PathBuf, AppError> {
+/// The directory of what the daemon remembers: that of the configuration, that of systemd, one of the user, or for a user
+/// without a home one beside the configuration. It is made if missing.
+///
+/// # Errors
+/// If it can't be made.
+pub(crate) fn state_dir(session: &Session) -> Result<PathBuf, AppError> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = session.config()?;
     let directory = config.serve.state_dir.clone().or_else(|| set("STATE_DIRECTORY")).unwrap_or_else(|| {
-        let of_user = || Some(set("XDG_STATE_HOME").unwrap_or(set("HOME")?.join(".local/state")));
-        let base = if rustix::process::geteuid().is_root() { None } else { of_user() };
+        let home = || set("HOME").filter(|home| home.is_dir()).map(|home| home.join(".local/state"));
+        let beside = || config.path.with_file_name(".everpoint-state");
+        let base = match rustix::process::geteuid().is_root() {
+            true => PathBuf::from("/var/lib/everpoint-state"),
+            false => set("XDG_STATE_HOME").or_else(home).unwrap_or_else(beside),
+        };
         // Two configurations of one user are two daemons.
         let name = blake3::hash(config.path.as_os_str().as_encoded_bytes()).to_hex();
-        let base = base.unwrap_or_else(|| PathBuf::from("/var/lib/everpoint-state"));
         base.join("everpoint").join(name.get(..12).unwrap_or_default())
     });
-    std::fs::create_dir_all(&directory)
-        .map_err(|error| AppError::io("make the state directory", &directory, error))?;
+    std::fs::create_dir_all(&directory).map_err(|error| {
+        AppError::io("make the state directory", &directory, error)
+            .hint("name one that this user may write to: state_dir in [serve], or $STATE_DIRECTORY")
+    })?;
     Ok(directory)
 }
 

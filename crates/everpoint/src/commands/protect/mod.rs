@@ -45,6 +45,8 @@ pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppErr
     let session = Session::new(global);
     let opened = session.cluster(&setup.cluster)?;
     look(&session, &opened)?;
+    // Said before the first backup, which may take hours, and not after it.
+    serve::state_dir(&session)?;
     let stop = stop_flag();
     let (backup, capture) = protect(&session, &opened, &stop)?;
     // Closed before the daemon opens its own.
