@@ -14,6 +14,7 @@ const OURS: &str = "everpoint-";
 #[derive(Debug, Clone)]
 pub struct FilesystemProvider {
     dir: PathBuf,
+    below: Option<PathBuf>,
     keep: Option<usize>,
 }
 
@@ -21,7 +22,14 @@ impl FilesystemProvider {
     /// Files go to `dir`, which must be there when they come; the newest `keep` packages stay (`None`: all).
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, keep: Option<usize>) -> Self {
-        Self { dir: dir.into(), keep }
+        Self { dir: dir.into(), below: None, keep }
+    }
+
+    /// The directory is made if it is missing, provided that `below`, a directory above it, is there.
+    #[must_use]
+    pub fn made_below(mut self, below: Option<PathBuf>) -> Self {
+        self.below = below;
+        self
     }
 
     fn error(&self, operation: &'static str, name: &str, error: io::Error) -> ProviderError {
@@ -36,13 +44,16 @@ impl FilesystemProvider {
         ProviderError::new(operation, self.dir.join(name).display().to_string(), kind).cause(error)
     }
 
-    /// A directory that is missing may be one that is not mounted: it is never made.
+    /// A directory that is missing may be one that is not mounted: it is not made, but below one that must be there.
     fn reach(&self, operation: &'static str) -> Result<(), ProviderError> {
         let wrong = |cause: io::Error| {
             ProviderError::new(operation, self.describe(), ProviderErrorKind::Unreachable)
                 .unsent()
                 .cause(cause)
         };
+        if self.below.as_deref().is_some_and(Path::is_dir) {
+            fs::create_dir_all(&self.dir).map_err(wrong)?;
+        }
         match fs::metadata(&self.dir) {
             Ok(found) if found.is_dir() => Ok(()),
             Ok(_) => Err(wrong(io::ErrorKind::NotADirectory.into())),
@@ -189,6 +200,13 @@ mod tests {
         );
         assert!(provider.health().is_err());
         assert!(!dir.path().join("usb").exists());
+        let below = |name: &str| {
+            let below = dir.path().join(name);
+            FilesystemProvider::new(below.join("packages"), None).made_below(Some(below))
+        };
+        assert!(below("usb").health().is_err());
+        fs::create_dir(dir.path().join("usb")).unwrap();
+        below("usb").upload("everpoint-a", 1, body("a")).unwrap();
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(super) fn complete(
         let mistake = Mistake::new(0..0, format!("{USE_FILESYSTEM} is true, but {DIRECTORY} is not set"));
         return Err(mistake.hint(format!("set {DIRECTORY} to the directory below which packages go")));
     };
-    let provider = OffsiteConfig::filesystem("filesystem", directory.join("packages"));
+    let provider = OffsiteConfig::filesystem("filesystem", directory.join("packages"), directory);
     offsite.insert(provider.name.clone(), provider);
     Ok(())
 }

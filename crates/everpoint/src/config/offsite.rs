@@ -40,7 +40,8 @@ pub(crate) struct OffsiteConfig {
 /// Where it is.
 #[derive(Debug, Clone)]
 pub(crate) enum OffsitePlace {
-    Filesystem { path: PathBuf, keep: Option<usize> },
+    /// Made if missing, if a directory above it is there.
+    Filesystem { path: PathBuf, below: Option<PathBuf>, keep: Option<usize> },
     Http(HttpPlace),
     S3(S3Place),
     Command(CommandPlace),
@@ -134,11 +135,11 @@ impl OffsiteConfig {
         Some(Self { name, place, budget, counts, limit, recipients, priority, repository, enabled, timeout })
     }
 
-    /// A directory, all else as it is by itself.
-    pub(super) fn filesystem(name: &str, path: PathBuf) -> Self {
+    /// A directory, made below one that is there; all else as it is by itself.
+    pub(super) fn filesystem(name: &str, path: PathBuf, below: PathBuf) -> Self {
         Self {
             name: name.to_owned(),
-            place: OffsitePlace::Filesystem { path, keep: None },
+            place: OffsitePlace::Filesystem { path, below: Some(below), keep: None },
             budget: BudgetPolicy { calls: 1, period: BudgetPeriod::CalendarDay(TimeZone::UTC) },
             counts: Counts::default(),
             limit: None,
@@ -238,7 +239,7 @@ fn filesystem(section: &mut Section<'_>, base: &Path) -> Option<OffsitePlace> {
         missing(section, "path", "\"/mnt/offsite\"");
         return None;
     };
-    Some(OffsitePlace::Filesystem { path, keep })
+    Some(OffsitePlace::Filesystem { path, below: None, keep })
 }
 
 fn http(section: &mut Section<'_>, base: &Path, variables: Variables<'_>) -> Option<HttpPlace> {

@@ -69,7 +69,9 @@ impl Session {
     /// Class `Usage`: a secret can't be read, or an address can't be one.
     pub(crate) fn provider(&self, config: &OffsiteConfig) -> Result<Box<dyn Provider>, AppError> {
         Ok(match &config.place {
-            OffsitePlace::Filesystem { path, keep } => Box::new(FilesystemProvider::new(path, *keep)),
+            OffsitePlace::Filesystem { path, below, keep } => {
+                Box::new(FilesystemProvider::new(path, *keep).made_below(below.clone()))
+            }
             OffsitePlace::Http(place) => Box::new(
                 http(config, place, self.headers(config, place)?).map_err(|error| unusable(config, error))?,
             ),
