@@ -13,6 +13,8 @@ use super::retention::Retention;
 const ENABLED: &str = "BACKUP_ENABLED";
 const DIRECTORY: &str = "BACKUP_DIR";
 const USE_FILESYSTEM: &str = "BACKUP_USE_FILESYSTEM";
+/// Packages that stay in a directory: as many days as daily backups do by default.
+const PACKAGES: usize = 14;
 
 fn set(variables: Variables<'_>, name: &str) -> Option<String> {
     variables(name).filter(|text| !text.trim().is_empty())
@@ -69,7 +71,7 @@ pub(super) fn complete(
         let mistake = Mistake::new(0..0, format!("{USE_FILESYSTEM} is true, but {DIRECTORY} is not set"));
         return Err(mistake.hint(format!("set {DIRECTORY} to the directory below which packages go")));
     };
-    let provider = OffsiteConfig::filesystem("filesystem", directory.join("packages"), directory);
+    let provider = OffsiteConfig::filesystem("filesystem", directory.join("packages"), directory, PACKAGES);
     offsite.insert(provider.name.clone(), provider);
     Ok(())
 }

@@ -41,7 +41,11 @@ pub(crate) struct OffsiteConfig {
 #[derive(Debug, Clone)]
 pub(crate) enum OffsitePlace {
     /// Made if missing, if a directory above it is there.
-    Filesystem { path: PathBuf, below: Option<PathBuf>, keep: Option<usize> },
+    Filesystem {
+        path: PathBuf,
+        below: Option<PathBuf>,
+        keep: Option<usize>,
+    },
     Http(HttpPlace),
     S3(S3Place),
     Command(CommandPlace),
@@ -135,11 +139,11 @@ impl OffsiteConfig {
         Some(Self { name, place, budget, counts, limit, recipients, priority, repository, enabled, timeout })
     }
 
-    /// A directory, made below one that is there; all else as it is by itself.
-    pub(super) fn filesystem(name: &str, path: PathBuf, below: PathBuf) -> Self {
+    /// A directory, made below one that is there, that keeps so many packages; all else as it is by itself.
+    pub(super) fn filesystem(name: &str, path: PathBuf, below: PathBuf, keep: usize) -> Self {
         Self {
             name: name.to_owned(),
-            place: OffsitePlace::Filesystem { path, below: Some(below), keep: None },
+            place: OffsitePlace::Filesystem { path, below: Some(below), keep: Some(keep) },
             budget: BudgetPolicy { calls: 1, period: BudgetPeriod::CalendarDay(TimeZone::UTC) },
             counts: Counts::default(),
             limit: None,
