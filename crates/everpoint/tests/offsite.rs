@@ -122,6 +122,16 @@ fn one_call_brings_all_away_and_a_second_one_is_refused_before_anything_is_built
     let vault = Vault::start(&world.everpoint, &[]);
     configure(&world, |text| text + &vault.table(""));
 
+    // Nothing happens any more: what is known of that time goes along, too.
+    let quiet = world
+        .source
+        .psql(r#"SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#);
+    let quiet = quiet.unwrap();
+    world.wait_for("a quiet moment is known", || {
+        let list = world.everpoint.json(&["list"]).unwrap();
+        text(&list, "/clusters/0/windows/0/to").unwrap() > quiet.as_str()
+    });
+
     let unasked = refused(&world, &["offsite", "push"], 2);
     assert_eq!(text(&unasked, "/error/code").unwrap(), "offsite.not_confirmed");
     let sent = world.everpoint.json(&["offsite", "push", "--yes"]).unwrap();
@@ -129,6 +139,7 @@ fn one_call_brings_all_away_and_a_second_one_is_refused_before_anything_is_built
         (&sent["number"], &sent["read_back"], &sent["shortfalls"]),
         (&json!(1), &json!(true), &json!([]))
     );
+    assert!(text(&sent, "/clusters/0/to_time").unwrap() > quiet.as_str(), "{sent}");
     let spent = refused(&world, &["offsite", "push", "--yes"], 5);
     assert_eq!(text(&spent, "/error/code").unwrap(), "offsite.budget_spent");
     assert!(text(&spent, "/error/message").unwrap().contains("the next call is allowed at"), "{spent}");
@@ -157,7 +168,7 @@ fn one_call_brings_all_away_and_a_second_one_is_refused_before_anything_is_built
     let key = ["--key-file", key.to_str().unwrap()];
     let place = world.place();
     let to = ["restore", "order-db", place.to_str().unwrap(), "--package", package.to_str().unwrap()];
-    world.everpoint.run(&[&to[..], &key].concat()).unwrap();
+    world.everpoint.run(&[&to[..], &key, &["--to", &quiet]].concat()).unwrap();
     assert!(place.join("PG_VERSION").exists());
     let stats = vault.stop();
     assert_eq!((uploads(&stats), &stats["refused"]), (1, &json!(0)), "{stats}");

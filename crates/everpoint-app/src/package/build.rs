@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::log::{LogRequest, MadeLog};
 use super::member::{Made, Sum, Workshop};
 use super::read::Opening;
+use super::report::PackagedReport;
 use super::room;
 use super::scratch::Scratch;
 use super::shrink::shrink;
@@ -42,21 +43,6 @@ pub struct BuildRequest {
     pub shortfalls: Vec<String>,
     /// Asks to stop.
     pub stop: StopFlag,
-}
-
-/// What of a cluster is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PackagedReport {
-    /// Its name.
-    pub name: String,
-    /// The base image in it.
-    pub base: Option<String>,
-    /// Segments of its log in it.
-    pub segments: usize,
-    /// Last position to which it restores.
-    pub to_lsn: Option<String>,
-    /// The moment of it.
-    pub to_time: Option<String>,
 }
 
 /// What was made.
@@ -112,7 +98,7 @@ pub fn build(
     let contents = contents(&parts);
     events.emit(Event::Step(format!("writing {}", request.name)));
     let made = assemble(&parts, request, &mut workshop, &shortfalls)?;
-    let reports = parts.iter().map(report).collect();
+    let reports = parts.iter().map(PackagedReport::of).collect();
     let made_file = scratch.path().join("package");
     let created = File::create_new(&made_file).map_err(|error| AppError::io("make", &made_file, error))?;
     let (size, sha256) = seal(created, &made_file, request, &made, events)?;
@@ -337,17 +323,6 @@ fn directories(part: &Part<'_>, plan: &RestorePlan) -> Vec<String> {
         part.logs.iter().find(of).filter(|log| !log.segments.is_empty())
     });
     found.map(|log| log.log.directory.clone()).collect()
-}
-
-fn report(part: &Part<'_>) -> PackagedReport {
-    let reached = part.plan.as_ref().filter(|_| part.base.is_some()).map(|plan| &plan.reached);
-    PackagedReport {
-        name: part.context.name.clone(),
-        base: part.base.as_ref().map(|(record, _)| record.label.clone()),
-        segments: part.logs.iter().map(|log| log.segments.len()).sum(),
-        to_lsn: reached.map(|reached| text::lsn(reached.position)),
-        to_time: reached.and_then(|reached| reached.time).map(text::time),
-    }
 }
 
 /// Gives the finished package its name, if that is free: under it there is all of it, or nothing, whatever happens.

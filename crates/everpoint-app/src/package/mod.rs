@@ -9,6 +9,7 @@ mod log;
 mod member;
 mod read;
 mod recipients;
+mod report;
 mod room;
 mod scratch;
 mod shrink;
@@ -22,12 +23,13 @@ use everpoint_engine::StopFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::AppError;
-pub use build::{BuildReport, BuildRequest, PackagedReport, build};
+pub use build::{BuildReport, BuildRequest, build};
 pub use import::{ImportReport, Imported, import};
 pub use log::joined;
 pub(crate) use member::Summed;
 pub use read::Opening;
 pub use recipients::{identities_of_file, identity_of_key, recipients};
+pub use report::PackagedReport;
 pub(crate) use scratch::Scratch;
 
 /// Up to where packages hold the log of each cluster: recorded with every call, so that the next package goes on there.

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::cli::{OffsitePack, OffsiteUnpack};
 use crate::render::Done;
 use crate::render::number::size;
+use crate::render::time::local;
 use crate::session::Session;
 use crate::signal::stop_flag;
 
@@ -56,7 +57,8 @@ fn pack_text(report: &BuildReport) -> String {
     for cluster in &report.clusters {
         let base =
             cluster.base.as_ref().map_or_else(|| "no image".to_owned(), |label| format!("image {label}"));
-        let to = cluster.to_lsn.as_ref().map_or_else(String::new, |lsn| format!(", restores to {lsn}"));
+        let to =
+            cluster.to_time.as_ref().map_or_else(String::new, |at| format!(", restores to {}", local(at)));
         out.push_str(&format!("  {}: {base}, {} segments of log{to}\n", cluster.name, cluster.segments));
     }
     out.push_str(if report.read_back {
