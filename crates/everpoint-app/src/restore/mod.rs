@@ -12,7 +12,7 @@ pub mod tree;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use everpoint_core::{FailureClass, RestorePlan, RestoreRequest as Wanted, Target};
+use everpoint_core::{FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall, Target};
 use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, StopFlag};
 use everpoint_format::manifest::BackupRecord;
 
@@ -54,6 +54,8 @@ pub struct RestoreRequest {
     pub start: Option<StartRequest>,
     /// The restore replaces production: its own configuration is kept.
     pub replace_production: bool,
+    /// Nothing outside of the directory is written: a cluster with tablespaces elsewhere is refused.
+    pub confined: bool,
     /// Threads.
     pub workers: usize,
     /// Beginning of the command that fetches log files: program and options that say which repository, quoted for a shell.
@@ -80,17 +82,9 @@ pub fn run(
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
-    let (mut skip, mut replanned): (Vec<String>, u32) = (Vec::new(), 0);
+    let mut skip: Vec<String> = Vec::new();
     loop {
-        let planned = match plan(context, &facts, request, &skip) {
-            // Capture puts tails together while we look at them.
-            Err(error) if error.code == REPLACED && replanned < REPLANS => {
-                (facts, replanned) = (facts::load(context)?, replanned + 1);
-                continue;
-            }
-            planned => planned?,
-        };
-        let plan = match planned {
+        let plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
                 plan.warnings.extend(facts.left_out(&plan.backup));
                 let sources = request.packages.iter().flat_map(|packages| packages.sources(&plan));
@@ -101,15 +95,7 @@ pub fn run(
             Err(shortfall) if request.dry_run => {
                 return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
             }
-            Err(shortfall) => {
-                let left_out = facts.left_out("");
-                let mut error = report::shortfall_error(context, request, &shortfall, &skip, &left_out);
-                if !left_out.is_empty() && !facts.has_usable_backup() {
-                    error.code = "restore.no_good_backup".to_owned();
-                    error.class = FailureClass::Damaged;
-                }
-                return Err(error);
-            }
+            Err(shortfall) => return Err(refused(context, &facts, request, &shortfall, &skip)),
         };
         let record = facts::record(&facts, &plan.backup)?;
         if request.dry_run {
@@ -134,6 +120,65 @@ pub fn run(
     }
 }
 
+/// Whether [`run`] would begin; nothing is written.
+///
+/// # Errors
+/// With which [`run`] would refuse: `Shortfall` if the target can't be reached, `Usage` if the directory can't be used. And
+/// `restore.no_room` if an image of which nothing is there yet does not fit.
+pub fn check(context: &ClusterContext, request: &RestoreRequest) -> Result<(), AppError> {
+    let mut facts = facts::load(context)?;
+    let planned = settled(context, &mut facts, request, &[])?;
+    let plan = planned.map_err(|shortfall| refused(context, &facts, request, &shortfall, &[]))?;
+    let record = facts::record(&facts, &plan.backup)?;
+    let tree = request.tree(record)?;
+    tree.check(request.delta)?;
+    if request.delta { Ok(()) } else { tree.refuse_full(record.size_bytes) }
+}
+
+impl RestoreRequest {
+    /// Where everything of a backup goes.
+    fn tree(&self, record: &BackupRecord) -> Result<Tree, AppError> {
+        let tree = Tree::plan(&self.directory, &record.tablespaces, &self.map)?;
+        if self.confined {
+            tree.refuse_spaces()?;
+        }
+        Ok(tree)
+    }
+}
+
+/// Why nothing is begun.
+fn refused(
+    context: &ClusterContext,
+    facts: &Facts,
+    request: &RestoreRequest,
+    shortfall: &Shortfall,
+    skip: &[String],
+) -> AppError {
+    let left_out = facts.left_out("");
+    let mut error = report::shortfall_error(context, request, shortfall, skip, &left_out);
+    if !left_out.is_empty() && !facts.has_usable_backup() {
+        error.code = "restore.no_good_backup".to_owned();
+        error.class = FailureClass::Damaged;
+    }
+    error
+}
+
+/// A plan from facts that hold: capture puts tails together while we look at them.
+fn settled(
+    context: &ClusterContext,
+    facts: &mut Facts,
+    request: &RestoreRequest,
+    skip: &[String],
+) -> Result<Result<RestorePlan, Shortfall>, AppError> {
+    for _ in 0..REPLANS {
+        match plan(context, facts, request, skip) {
+            Err(error) if error.code == REPLACED => *facts = facts::load(context)?,
+            planned => return planned,
+        }
+    }
+    plan(context, facts, request, skip)
+}
+
 /// Code of errors that planning anew cures.
 pub(crate) const REPLACED: &str = "log.replanned";
 /// How often a restore plans anew.
@@ -156,7 +201,7 @@ fn plan(
     facts: &Facts,
     request: &RestoreRequest,
     skip: &[String],
-) -> Result<Result<RestorePlan, everpoint_core::Shortfall>, AppError> {
+) -> Result<Result<RestorePlan, Shortfall>, AppError> {
     let wanted = Wanted {
         target: request.target.clone(),
         exclusive: request.exclusive,
@@ -179,7 +224,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
-        let tree = Tree::plan(&self.request.directory, &self.record.tablespaces, &self.request.map)?;
+        let tree = self.request.tree(self.record)?;
         tree.check(self.request.delta || self.retry)?;
         if let Some(start) = &self.request.start {
             self.context.engine.check_start(start.programs.as_deref(), self.record.server_version)?;

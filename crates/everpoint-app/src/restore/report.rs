@@ -38,6 +38,8 @@ pub struct Reached {
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
 pub struct RestoreReport {
+    /// The data directory.
+    pub directory: String,
     /// The backup used.
     pub backup: String,
     /// The target, in words.
@@ -165,6 +167,7 @@ pub(super) fn done(
     started: Option<&RecoveryReached>,
 ) -> RestoreReport {
     RestoreReport {
+        directory: request.directory.display().to_string(),
         backup: plan.backup.clone(),
         target: describe(&request.target, request.exclusive),
         reached: reached(plan),

@@ -69,6 +69,37 @@ impl Tree {
         self.spaces.iter().map(|(oid, place)| (*oid, place.as_path()))
     }
 
+    /// Refuses tablespaces: they are written outside of the data directory.
+    ///
+    /// # Errors
+    /// `Usage` if there is one.
+    pub fn refuse_spaces(&self) -> Result<(), AppError> {
+        let Some(place) = self.spaces.values().next() else { return Ok(()) };
+        let message = format!("the backup has a tablespace that would be written to {}", place.display());
+        let (object, code) = (self.root.display().to_string(), "restore.tablespaces");
+        Err(AppError::new(code, FailureClass::Usage, "stay inside of", object, message).hint(format!(
+            "only the command line says where tablespaces go: everpoint restore with --map {}=/new/place",
+            place.display()
+        )))
+    }
+
+    /// Refuses an image of so many bytes for which there is no room where the data directory is, or will be.
+    ///
+    /// # Errors
+    /// `restore.no_room` if it is so.
+    pub fn refuse_full(&self, bytes: u64) -> Result<(), AppError> {
+        let there = self.root.ancestors().find_map(|place| rustix::fs::statvfs(place).ok());
+        let Some(there) = there else { return Ok(()) };
+        let free = there.f_bavail.saturating_mul(there.f_frsize);
+        if bytes <= free {
+            return Ok(());
+        }
+        let (object, code) = (self.root.display().to_string(), "restore.no_room");
+        let message = format!("the image has {bytes} bytes, and {free} are free there");
+        Err(AppError::new(code, FailureClass::Failed, "restore into", object, message)
+            .hint("free some space there, or restore to another disk"))
+    }
+
     /// Refuses directories that hold something, unless they may be written over.
     ///
     /// # Errors
@@ -325,6 +356,9 @@ mod tests {
             assert!(tree.place(bad).is_err(), "{bad}");
         }
         assert!(Tree::plan(Path::new("/r"), &[space(1, "/r/inside")], &[]).is_err());
+        assert_eq!(tree.refuse_spaces().unwrap_err().code, "restore.tablespaces");
+        let in_place = TablespaceRecord { oid: 16402, path: None };
+        Tree::plan(Path::new("/r"), &[in_place], &[]).unwrap().refuse_spaces().unwrap();
     }
 
     #[test]
@@ -336,5 +370,13 @@ mod tests {
         tree.check(true).unwrap();
         std::fs::write(there.path().join(MARKER), "").unwrap();
         tree.check(false).unwrap();
+    }
+
+    #[test]
+    fn an_image_must_fit_where_its_directory_will_be() {
+        let there = tempfile::tempdir().unwrap();
+        let tree = Tree::plan(&there.path().join("not/yet"), &[], &[]).unwrap();
+        tree.refuse_full(1).unwrap();
+        assert_eq!(tree.refuse_full(u64::MAX).unwrap_err().code, "restore.no_room");
     }
 }

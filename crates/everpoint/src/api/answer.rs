@@ -116,7 +116,7 @@ impl From<AppError> for Refusal {
     fn from(error: AppError) -> Self {
         let status = match (error.code.as_str(), error.class) {
             ("config.no_cluster" | "config.no_offsite" | "api.no_job" | "backup.unknown", _) => 404,
-            ("hold.past", _) => 409,
+            ("hold.past" | "api.no_restore_dir" | "restore.directory" | "restore.no_room", _) => 409,
             (_, FailureClass::Usage) => 422,
             (_, FailureClass::Shortfall | FailureClass::Locked) => 409,
             (_, FailureClass::BudgetSpent) => 429,

@@ -7,6 +7,7 @@ use everpoint_app::backup::BackupMode;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::commands::restore_below::RestoreBelow;
 use crate::session::Session;
 
 /// Work that takes long and runs as a job.
@@ -20,6 +21,8 @@ pub(crate) enum Ask {
     Expire { cluster: String },
     /// The package is sent to a provider: a call is spent.
     Package { provider: String },
+    /// A cluster as it was, in a directory.
+    Restore { cluster: String, wanted: RestoreBelow },
 }
 
 /// Which jobs are wanted.

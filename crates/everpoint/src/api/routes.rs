@@ -5,7 +5,7 @@ use crate::config::api::Scope;
 use super::Api;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
-use super::handlers::{backups, clusters, health, jobs, keeping, offsite};
+use super::handlers::{backups, clusters, health, jobs, keeping, offsite, restores};
 
 /// Method of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +191,21 @@ pub(crate) static ROUTES: &[Route] = &[
             "restorePlan",
             "What a restore would do, and what it would lack; nothing is written",
             "RestorePlan",
-            clusters::restore_plan,
+            restores::plan,
+        )
+    },
+    Route {
+        verb: Verb::Post,
+        guard: OPERATE,
+        body: Some("RestoreRequest"),
+        gives: (202, "Jobs"),
+        refuses: &[404, 409],
+        ..look(
+            "/api/v1/clusters/{cluster}/restore",
+            "restore",
+            "Restore a cluster into a new directory below restore_dir of [api]; no server is started",
+            "",
+            restores::restore,
         )
     },
     Route {

@@ -1,5 +1,7 @@
 //! The server in this process, asked over its socket. The database of its configuration does not answer.
 
+mod restore;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -79,7 +81,7 @@ fn job() -> Job {
 }
 
 struct Served {
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
     daemon: Arc<Fake>,
     server: Server,
 }
@@ -113,7 +115,7 @@ fn serve(tokens: bool) -> Served {
     }
     let daemon = Arc::new(Fake { config, asked: Mutex::default() });
     let server = start(&api, Arc::clone(&daemon) as Arc<dyn Daemon>, Arc::default()).unwrap().unwrap();
-    Served { _home: home, daemon, server }
+    Served { home, daemon, server }
 }
 
 struct Got {

@@ -19,6 +19,7 @@ pub(crate) mod mock_offsite;
 pub(crate) mod offsite;
 pub(crate) mod protect;
 pub(crate) mod restore;
+pub(crate) mod restore_below;
 pub(crate) mod restore_point;
 pub(crate) mod status;
 

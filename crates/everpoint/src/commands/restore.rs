@@ -81,6 +81,7 @@ fn from(
             .start
             .then(|| StartRequest { port: arguments.port, programs: opened.pg_bin.clone() }),
         replace_production: arguments.replace_production,
+        confined: false,
         workers: opened.context.workers,
         fetch_program: fetch_program(session, &opened.repository, socket.as_deref())?,
         stage_log,
@@ -102,7 +103,7 @@ fn from(
 
 /// Whether the user of the restored server can read what the log is fetched with: configuration, key and, if it is a local
 /// directory, repository.
-fn may_fetch(session: &Session, opened: &Opened, directory: &Path) -> bool {
+pub(super) fn may_fetch(session: &Session, opened: &Opened, directory: &Path) -> bool {
     let Some((uid, gid)) = restore::tree::owner_for(directory) else {
         return true;
     };

@@ -47,11 +47,20 @@ pub(crate) struct ApiConfig {
     pub(crate) insecure: bool,
     /// The file says where to listen.
     pub(crate) explicit: bool,
+    /// Restores that are asked for go below this directory; `None`: none are done.
+    pub(crate) restore_dir: Option<PathBuf>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { listen: Some(DEFAULT_LISTEN), tls: None, tokens: Vec::new(), insecure: false, explicit: false }
+        Self {
+            listen: Some(DEFAULT_LISTEN),
+            tls: None,
+            tokens: Vec::new(),
+            insecure: false,
+            explicit: false,
+            restore_dir: None,
+        }
     }
 }
 
@@ -83,6 +92,7 @@ impl ApiConfig {
             }
         };
         let insecure = section.flag("insecure").unwrap_or_default();
+        let restore_dir = section.path("restore_dir", base);
         let mut tokens = Vec::new();
         let mut mistakes = Vec::new();
         for mut table in section.tables("tokens", "api") {
@@ -90,7 +100,7 @@ impl ApiConfig {
             mistakes.extend(table.finish());
         }
         mistakes.into_iter().for_each(|mistake| section.mistake(mistake));
-        Self { listen, tls, tokens, insecure, explicit }
+        Self { listen, tls, tokens, insecure, explicit, restore_dir }
     }
 }
 

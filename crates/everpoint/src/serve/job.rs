@@ -10,6 +10,7 @@ use everpoint_engine::{CheckLine, CheckState, StopFlag};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+use crate::commands::restore_below::{self, RestoreBelow};
 use crate::commands::{
     backup as backup_command, check as check_command, expire as expire_command, offsite as offsite_command,
 };
@@ -31,10 +32,12 @@ pub(crate) enum Kind {
     Check,
     /// The package of all clusters is sent: of a provider instead of a cluster.
     Package,
+    /// A cluster as it was, in a directory: only when somebody asks for it.
+    Restore,
 }
 
 impl Kind {
-    /// All that are done for each cluster.
+    /// All that are done for each cluster by themselves.
     pub(crate) const OF_CLUSTER: [Self; 4] = [Self::Backup, Self::Bundle, Self::Expire, Self::Check];
 
     /// Whether it reads or writes much: one such runs at a time.
@@ -50,6 +53,7 @@ impl Kind {
             Self::Expire => "expire",
             Self::Check => "check",
             Self::Package => "package",
+            Self::Restore => "restore",
         }
     }
 }
@@ -68,13 +72,16 @@ pub(crate) struct Order {
     pub(crate) tried: u32,
     /// For an expiry: there is no room, so what may go goes without a time of grace.
     pub(crate) at_once: bool,
+    /// For a restore: what is wanted.
+    pub(crate) restore: Option<RestoreBelow>,
 }
 
 impl Order {
     /// A run as the schedule wants it.
     pub(crate) fn new(kind: Kind, cluster: &str) -> Self {
         let labels = std::collections::BTreeMap::new();
-        Self { kind, cluster: cluster.to_owned(), mode: BackupMode::Auto, labels, tried: 0, at_once: false }
+        let cluster = cluster.to_owned();
+        Self { kind, cluster, mode: BackupMode::Auto, labels, tried: 0, at_once: false, restore: None }
     }
 }
 
@@ -95,6 +102,19 @@ pub(crate) fn run(
         Kind::Package => {
             let config = session.offsite(Some(&order.cluster))?;
             Ok(json(&offsite_command::push_to(session, config, "serve", stop.clone(), events)?))
+        }
+        Kind::Restore => {
+            let nothing = || {
+                AppError::new(
+                    "internal",
+                    FailureClass::Failed,
+                    "restore",
+                    &order.cluster,
+                    "nothing is wanted",
+                )
+            };
+            let wanted = order.restore.as_ref().ok_or_else(nothing)?;
+            Ok(json(&restore_below::run(session, &open()?, wanted, stop, events)?))
         }
         Kind::Bundle => {
             let request = BundleRequest { close: false, zone: zone.clone(), list: false, stop: stop.clone() };

@@ -107,7 +107,7 @@ impl Runner {
             Kind::Backup => &self.schedules.backup,
             Kind::Bundle => &self.schedules.bundle,
             Kind::Check => &self.schedules.check,
-            Kind::Package => return Ok(None),
+            Kind::Package | Kind::Restore => return Ok(None),
             Kind::Expire => {
                 let full = watched.full_since();
                 let makes_room = full.is_some_and(|since| {

@@ -65,6 +65,9 @@ impl Daemon for View {
             }
             Ask::Bundle { cluster } => Order::new(Kind::Bundle, &cluster),
             Ask::Expire { cluster } => Order::new(Kind::Expire, &cluster),
+            Ask::Restore { cluster, wanted } => {
+                Order { restore: Some(wanted), ..Order::new(Kind::Restore, &cluster) }
+            }
             Ask::Package { provider } => Order::new(Kind::Package, &provider),
         };
         let id = self.runner.start(order, text::now())?;

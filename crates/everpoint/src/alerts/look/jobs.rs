@@ -11,8 +11,8 @@ use crate::metrics::Measure;
 
 /// Jobs that are looked at.
 const LATEST: u32 = 200;
-/// Kinds that have alerts of their own.
-const TOLD_ELSEWHERE: [&str; 2] = ["backup", "package"];
+/// Kinds that have alerts of their own, and one whose end is known to who asked for it.
+const TOLD_ELSEWHERE: [&str; 3] = ["backup", "package", "restore"];
 
 /// Jobs that were counted already; `None`: none was looked at yet.
 #[derive(Debug, Default)]

@@ -1,24 +1,15 @@
-//! What the commands `status`, `list`, `check`, `restore --dry-run` and `restore-point` do.
+//! What the commands `status`, `list`, `check` and `restore-point` do.
 
-use everpoint_app::restore::{self, RestoreRequest};
-use everpoint_app::{Quiet, list, restore_point as point, status as health};
-use everpoint_engine::StopFlag;
-use jiff::tz::TimeZone;
+use everpoint_app::{list, restore_point as point, status as health};
 
 use crate::api::Api;
 use crate::api::answer::{Answer, Refusal};
 use crate::api::call::Call;
 use crate::api::fields::Rule;
-use crate::api::goal::is_documented;
 use crate::api::handlers::NAME;
 use crate::commands::{Clusters, check as check_command};
 use crate::session::{Opened, Session};
-use crate::target;
 
-const TARGET: Rule = Rule(
-    is_documented,
-    "one of: latest, 2026-01-29T14:30:00+01:00, lsn:0/3000148, xid:731, before-xid:731, name:LABEL, backup:LABEL",
-);
 /// As PostgreSQL keeps them; printable ASCII, so that every client can show them.
 const POINT: Rule = Rule(
     |text| (1..=63).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)),
@@ -62,36 +53,6 @@ pub(crate) fn check(api: &Api, call: Call) -> Result<Answer, Refusal> {
 pub(super) fn of_path(session: &Session, name: &str) -> Result<Opened, Refusal> {
     session.config()?.cluster(name)?;
     Ok(session.cluster(name)?)
-}
-
-pub(crate) fn restore_plan(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
-    let to = call.query.text("to", &TARGET).unwrap_or_else(|| "latest".to_owned());
-    let exclusive = call.query.flag("exclusive").unwrap_or_default();
-    let timeline = call.query.number("timeline", 1..=u64::from(u32::MAX));
-    let parsed = target::parse(&to, &TimeZone::UTC);
-    if let Err(error) = &parsed {
-        call.query.refuse("to", error.message.clone());
-    }
-    let cluster = call.part("cluster").to_owned();
-    call.finish()?;
-    let opened = of_path(&api.daemon.session(), &cluster)?;
-    let request = RestoreRequest {
-        directory: std::path::PathBuf::new(),
-        target: parsed?.target,
-        exclusive,
-        timeline: timeline.and_then(|timeline| timeline.try_into().ok()),
-        delta: false,
-        map: Vec::new(),
-        dry_run: true,
-        start: None,
-        replace_production: false,
-        stage_log: false,
-        workers: opened.context.workers,
-        fetch_program: String::new(),
-        packages: None,
-        stop: StopFlag::default(),
-    };
-    Answer::ok(&restore::run(&opened.context, &request, &Quiet)?)
 }
 
 pub(crate) fn restore_point(api: &Api, mut call: Call) -> Result<Answer, Refusal> {

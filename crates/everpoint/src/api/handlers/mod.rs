@@ -6,6 +6,7 @@ pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod keeping;
 pub(crate) mod offsite;
+pub(crate) mod restores;
 
 use crate::config::valid_name;
 
