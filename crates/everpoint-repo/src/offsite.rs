@@ -15,7 +15,8 @@ use crate::error::code;
 use crate::object::{Shared, format_error, hex, random};
 use crate::{RepoError, names};
 
-const OFFSITE: &str = "offsite/";
+/// Under it lie the ledgers.
+pub(crate) const OFFSITE: &str = "offsite/";
 const SENDING: &str = ".sending";
 const OUTCOME: &str = ".outcome";
 

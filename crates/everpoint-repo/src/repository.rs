@@ -171,6 +171,14 @@ impl Repository {
         Ok(ClusterRepo::new(Arc::clone(&self.shared), name))
     }
 
+    /// Names of the offsite providers that have a ledger here.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn offsite_providers(&self) -> Result<Vec<String>, RepoError> {
+        Ok(self.shared.store.list_children(crate::offsite::OFFSITE)?)
+    }
+
     /// The ledger of calls to an offsite provider. Nothing is written.
     ///
     /// # Errors

@@ -243,10 +243,14 @@ fn what_no_package_holds_yet_is_not_let_go() {
 }
 
 fn serve(world: &World, vault: &Vault, more: &str) -> Background {
+    serve_with(world, &vault.table(""), more)
+}
+
+fn serve_with(world: &World, table: &str, more: &str) -> Background {
     let state = world.everpoint.home().path().join("state");
     configure(world, |text| {
         let text = text.split("\n[offsite").next().unwrap().to_owned();
-        text + &vault.table("")
+        text + table
             + &format!("[serve]\nstate_dir = \"{}\"\n[api]\nlisten = \"off\"\n", state.display())
             + &format!("[schedule]\nbackup = \"off\"\nbundle = \"off\"\ncheck = \"off\"\n{more}\n")
     });
@@ -295,4 +299,84 @@ fn what_the_daemon_sends_restores() {
     let package = fetch(&world, "latest", "latest.age");
     assert_eq!(days_of(&world, "latest", &[package]), "1");
     assert_eq!(uploads(&vault.stop()), 1);
+}
+
+#[test]
+fn a_daemon_whose_history_was_lost_knows_from_the_ledger_what_was_due() {
+    if !found(15) {
+        return;
+    }
+    let mut world = protected();
+    day(&world, 1);
+    world.stop_capture();
+    let vault = Vault::start(&world.everpoint, &["--calls", "2"]);
+    configure(&world, |text| text + &vault.table("calls = 2"));
+    world.everpoint.run(&["offsite", "push", "--yes"]).unwrap();
+    // Due a moment after the first call, and then not again for a day.
+    let at = "SELECT to_char((clock_timestamp() + '2s') AT TIME ZONE 'UTC', 'SS MI HH24')";
+    let schedule = format!("package = \"{} * * *\"", world.source.psql(at).unwrap());
+    std::thread::sleep(Duration::from_secs(3));
+    let daemon = serve_with(&world, &vault.table("calls = 2"), &schedule);
+    world.wait_for("what was missed is sent", || daemon.said().contains("package done"));
+    daemon.stop().unwrap();
+    assert_eq!(uploads(&vault.stop()), 2);
+}
+
+/// How many objects a run of expire would let go.
+fn would_go(world: &World, more: &[&str]) -> u64 {
+    let said = world.everpoint.json(&[&["expire", "order-db", "--dry-run"], more].concat()).unwrap();
+    said["clusters"][0]["log_objects"].as_u64().unwrap_or_else(|| panic!("{said}"))
+}
+
+#[test]
+fn what_no_package_holds_yet_stays_however_the_repository_is_named() {
+    if !found(15) {
+        return;
+    }
+    let world = protected();
+    let vault = Vault::start(&world.everpoint, &[]);
+    let plain = fs::read_to_string(world.everpoint.home().path().join("everpoint.toml")).unwrap();
+    configure(&world, |text| text + &vault.table("") + KEEP_LITTLE);
+    world.everpoint.run(&["offsite", "push", "--yes"]).unwrap();
+    day(&world, 2);
+    world.backup(&["--full"]);
+    let kept = would_go(&world, &[]);
+    let home = world.everpoint.home().path().to_owned();
+    let (key, repository) = (home.join("key"), format!("{}/./repository/", home.display()));
+    let by_hand = ["--repo", &repository, "--key-file", key.to_str().unwrap()];
+    assert_eq!(would_go(&world, &by_hand), kept, "the same repository, written otherwise");
+    configure(&world, |_| plain.clone() + KEEP_LITTLE);
+    assert!(would_go(&world, &[]) > kept, "nobody is sent anything any more");
+    configure(&world, |_| "[broken".to_owned());
+    assert!(would_go(&world, &by_hand) <= kept, "who is sent to can't be known");
+    vault.stop();
+}
+
+#[test]
+fn no_call_is_spent_on_what_can_give_nothing() {
+    if !found(15) {
+        return;
+    }
+    let world = protected();
+    let vault = Vault::start(&world.everpoint, &[]);
+    let table =
+        vault.table("counts = [\"list\", \"download\"]\nheaders = { authorization = \"Bearer ${NO_SUCH}\" }");
+    let table: String =
+        table.lines().filter(|line| !line.starts_with("list_url")).collect::<Vec<_>>().join("\n");
+    configure(&world, |text| text + "\n" + &table + "\n");
+    let listed = world.everpoint.json(&["offsite", "list", "--remote", "--yes"]).unwrap();
+    assert_eq!(field(&listed, "/providers/0/remote").unwrap(), &Value::Null);
+    configure(&world, |text| text.replace("${NO_SUCH}", "x"));
+    for reference in ["99", "lastest"] {
+        let said = refused(&world, &["offsite", "fetch", reference, "copy.age", "--yes"], 2);
+        assert_eq!(text(&said, "/error/code").unwrap(), "offsite.unknown_package");
+    }
+    configure(&world, |text| text.replace("Bearer x", "Bearer ${NO_SUCH}") + "enabled = false\n");
+    // Neither needs the secret.
+    let status = world.everpoint.json(&["offsite", "status", "--provider", "vault"]).unwrap();
+    assert_eq!(field(&status, "/providers/0/left").unwrap(), 1, "{status}");
+    assert!(text(&status, "/providers/0/place").unwrap().contains("not enabled"), "{status}");
+    let off = refused(&world, &["offsite", "push", "--provider", "vault", "--yes"], 2);
+    assert!(text(&off, "/error/message").unwrap().contains("enabled = false"), "{off}");
+    assert_eq!(uploads(&vault.stop()), 0);
 }

@@ -58,6 +58,9 @@ pub fn fetch(
     if known.is_none() && request.reference == "latest" {
         return Err(no_latest());
     }
+    if known.is_none() && !request.reference.ends_with(".age") {
+        return Err(unknown(&request.reference));
+    }
     let name = known.map_or(request.reference.as_str(), |sent| sent.name.as_str());
     if request.file.exists() {
         let object = request.file.display().to_string();
@@ -131,6 +134,13 @@ fn known<'a>(
         named || number == Some(call.number) || (reference == "latest" && call.arrived())
     });
     found?.sending.as_ref()
+}
+
+/// Neither a call of the ledger nor what a package can be called: to ask for it may spend a call, and gives nothing.
+fn unknown(reference: &str) -> AppError {
+    let message = "no call of that number or name is known, and no package is called so";
+    AppError::new("offsite.unknown_package", FailureClass::Usage, "fetch", reference, message)
+        .hint("see what there is: everpoint offsite list; or --remote, where the provider can be asked")
 }
 
 fn no_latest() -> AppError {

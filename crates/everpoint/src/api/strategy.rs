@@ -119,8 +119,9 @@ fn offsite(provider: &ProviderStrategy, schedules: &Schedules) -> String {
         .package
         .as_ref()
         .map_or_else(|| "only by hand".to_owned(), |cron| format!("at \"{cron}\" ({})", schedules.zone));
+    let what = if *calls == 1 { "call" } else { "calls" };
     format!(
-        "{name}: a package of all clusters is sent {when}, with at most {calls} calls in a {period}; it holds everything \
+        "{name}: a package of all clusters is sent {when}, with at most {calls} {what} in {period}; it holds everything \
          since the last one that arrived, and nothing that has not arrived is let go."
     )
 }

@@ -25,7 +25,7 @@ impl Mistake {
     }
 }
 
-/// All mistakes with line, column and the line itself, the first one first.
+/// All mistakes, the first one first, with line, column and the line itself where there is one.
 pub(crate) fn render(source: &str, mistakes: &[Mistake]) -> String {
     let mut sorted: Vec<&Mistake> = mistakes.iter().collect();
     sorted.sort_by_key(|mistake| mistake.at.start);
@@ -33,6 +33,14 @@ pub(crate) fn render(source: &str, mistakes: &[Mistake]) -> String {
     for mistake in sorted {
         if !out.is_empty() {
             out.push('\n');
+        }
+        if mistake.at == (0..0) {
+            // Not of a place in the file: of a variable, or of what the file lacks.
+            out.push_str(&mistake.message);
+            if let Some(hint) = &mistake.hint {
+                let _ = write!(out, "; {hint}");
+            }
+            continue;
         }
         let place = Place::of(source, mistake.at.start);
         let width = mistake.at.end.saturating_sub(mistake.at.start).max(1);

@@ -37,6 +37,17 @@ pub(crate) struct OffsiteConfig {
     pub(crate) timeout: Duration,
 }
 
+impl OffsitePlace {
+    /// Whether it can be asked what it has.
+    pub(crate) fn lists(&self) -> bool {
+        match self {
+            Self::Filesystem { .. } | Self::S3(_) => true,
+            Self::Http(place) => place.list_url.is_some(),
+            Self::Command(place) => place.list.is_some(),
+        }
+    }
+}
+
 /// Where it is.
 #[derive(Debug, Clone)]
 pub(crate) enum OffsitePlace {

@@ -160,16 +160,26 @@ impl History {
         read().map_err(|error| failed("read", &self.place, &error))
     }
 
-    /// When a job came to be known: nothing is caught up from before.
+    /// When a job came to be known: nothing is caught up from before. If that is news, it is known since `at`.
     ///
     /// # Errors
     /// If it can't be read or written.
-    pub(crate) fn known_since(&self, kind: Kind, cluster: &str, now: Micros) -> Result<Micros, AppError> {
-        let key = params![kind.word(), cluster, now.0];
+    pub(crate) fn known_since(&self, kind: Kind, cluster: &str, at: Micros) -> Result<Micros, AppError> {
+        let key = params![kind.word(), cluster, at.0];
         self.execute("INSERT OR IGNORE INTO known (kind, cluster, at) VALUES (?1, ?2, ?3)", key)?;
         let sql = "SELECT at FROM known WHERE kind = ?1 AND cluster = ?2";
         let at = self.lock().query_row(sql, [kind.word(), cluster], |row| row.get(0));
         at.map(Micros).map_err(|error| failed("read", &self.place, &error))
+    }
+
+    /// Whether a job is known.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(crate) fn knows(&self, kind: Kind, cluster: &str) -> Result<bool, AppError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM known WHERE kind = ?1 AND cluster = ?2)";
+        let known = self.lock().query_row(sql, [kind.word(), cluster], |row| row.get(0));
+        known.map_err(|error| failed("read", &self.place, &error))
     }
 
     /// Remembers something of a cluster beyond a restart; `None`: it is so no more.

@@ -146,9 +146,14 @@ fn turn(runner: &Arc<Runner>, notify: &Notify, stop: &StopFlag, mut said: Option
 fn end(threads: Vec<JoinHandle<()>>, runner: &Runner) {
     let deadline = Instant::now() + STOP_TIME;
     while Instant::now() < deadline
-        && (runner.is_busy() || threads.iter().any(|thread| !thread.is_finished()))
+        && (!runner.running().is_empty() || threads.iter().any(|thread| !thread.is_finished()))
     {
         std::thread::sleep(Duration::from_millis(20));
+    }
+    for job in runner.running() {
+        tracing::warn!(
+            "cut off: {job}; what was begun is taken up or cleared away later, and a call it had made counts"
+        );
     }
 }
 

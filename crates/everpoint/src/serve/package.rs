@@ -87,12 +87,28 @@ impl Runner {
         let Some(schedule) = &self.schedules.package else { return Ok(None) };
         let anchor = match &last {
             Some(last) => last.started,
-            None => self.history.known_since(Kind::Package, &to.name, now)?,
+            None if self.history.knows(Kind::Package, &to.name)? => {
+                self.history.known_since(Kind::Package, &to.name, now)?
+            }
+            // A history that is new, or was lost, knows of no run: the ledger tells what there was.
+            None => {
+                let called = self.last_upload(to).unwrap_or(now).min(now);
+                self.history.known_since(Kind::Package, &to.name, called)?
+            }
         };
         Ok(match due(schedule, anchor, now) {
             Due::Now { scheduled } => Some((scheduled, 0)),
             Due::At(_) | Due::Never => None,
         })
+    }
+
+    /// When a call was made last to send a package, if that can be told.
+    fn last_upload(&self, to: &Destination) -> Option<Micros> {
+        let session = Session::new(Global { quiet: true, ..self.global.clone() });
+        let ledger = session.ledger(session.offsite(Some(&to.name)).ok()?).ok()?;
+        let calls = ledger.ledger.calls().ok()?;
+        let last = calls.iter().rev().find(|call| call.is_upload())?;
+        Some(last.entry()?.claimed.wall)
     }
 
     fn package_turn(&self, to: &Destination, wanted: Micros) -> Result<PackageTurn, AppError> {

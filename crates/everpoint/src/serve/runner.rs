@@ -139,14 +139,10 @@ impl Runner {
         let hard = running.keys().any(|(kind, _)| kind.is_hard());
         if running.contains_key(&key) || (order.kind.is_hard() && hard) {
             let message = "another job runs now";
-            return Err(AppError::new(
-                "serve.busy",
-                FailureClass::Locked,
-                "start the",
-                order.kind.word(),
-                message,
-            )
-            .hint("try again when it has ended"));
+            let mut error =
+                AppError::new("serve.busy", FailureClass::Locked, "start the", order.kind.word(), message);
+            error.retryable = true;
+            return Err(error.hint("try again when it has ended"));
         }
         if self.stop.is_set() {
             let message = "the daemon is stopping";
@@ -220,9 +216,9 @@ impl Runner {
         lock(&self.running).keys().any(|(kind, _)| kind.is_hard())
     }
 
-    /// Whether any job runs.
-    pub(crate) fn is_busy(&self) -> bool {
-        !lock(&self.running).is_empty()
+    /// The jobs that run, in words.
+    pub(crate) fn running(&self) -> Vec<String> {
+        lock(&self.running).keys().map(|(kind, of)| format!("{} of {of}", kind.word())).collect()
     }
 }
 

@@ -57,10 +57,48 @@ impl Session {
             (None, _) => Err(none(config, "it has no [offsite.NAME] that is enabled".to_owned())
                 .hint("add a table: [offsite.vault] with type = \"http\" and url = \"https://…\"")),
             (Some(_), Some(_)) => {
-                let names = known().collect::<Vec<_>>().join(", ");
+                let enabled = config.offsite.values().filter(|provider| provider.enabled);
+                let names = enabled.map(|provider| provider.name.as_str()).collect::<Vec<_>>().join(", ");
                 Err(none(config, format!("there are several: {names}")).hint("name one with --provider"))
             }
         }
+    }
+
+    /// As [`Session::offsite`], of those to which something may be sent.
+    ///
+    /// # Errors
+    /// Class `Usage`: as there, or it is not enabled.
+    pub(crate) fn offsite_enabled(&self, name: Option<&str>) -> Result<&OffsiteConfig, AppError> {
+        let provider = self.offsite(name)?;
+        if provider.enabled {
+            return Ok(provider);
+        }
+        let message = format!("[offsite.{}] says enabled = false: nothing is sent", provider.name);
+        let hint = "take that line away, and make a new backup: no log was kept for its sake meanwhile";
+        Err(none(self.config()?, message).hint(hint))
+    }
+
+    /// Where packages go, in words; secrets are not asked for.
+    pub(crate) fn describe(&self, config: &OffsiteConfig) -> String {
+        let made: Result<Box<dyn Provider>, ProviderError> = match &config.place {
+            OffsitePlace::Http(place) => http(config, place, Vec::new()).map(|made| Box::new(made) as _),
+            OffsitePlace::S3(place) => S3Provider::new(S3Options {
+                endpoint: place.endpoint.clone(),
+                region: place.region.clone(),
+                bucket: place.bucket.clone(),
+                prefix: place.prefix.clone(),
+                path_style: place.path_style,
+                access_key: String::new(),
+                secret_key: String::new(),
+                session_token: None,
+                counts: config.counts,
+                timeout: config.timeout,
+            })
+            .map(|made| Box::new(made) as _),
+            OffsitePlace::Filesystem { path, keep, .. } => Ok(Box::new(FilesystemProvider::new(path, *keep))),
+            OffsitePlace::Command(place) => command(config, place).map(|made| Box::new(made) as _),
+        };
+        made.map_or_else(|_| format!("[offsite.{}]", config.name), |made| made.describe())
     }
 
     /// Makes the provider; sends nothing.
@@ -139,17 +177,42 @@ impl Session {
     /// # Errors
     /// If a ledger can't be read: then nothing may be let go.
     pub(crate) fn offsite_needs(&self, opened: &Opened) -> Result<Vec<LogNeed>, AppError> {
+        let repository = &opened.context.repository;
+        let providers = match self.config.get() {
+            Some(config) => self.providers_from(config, opened)?,
+            // Who is still sent to can't be known: all that ever were.
+            None => repository.offsite_providers()?,
+        };
         let mut needs = Vec::new();
-        let Some(config) = self.config.get() else { return Ok(needs) };
-        for provider in config.offsite.values().filter(|provider| provider.enabled) {
-            let wanted = provider.repository.as_ref().map(|name| name.value.as_str());
-            if self.repository_config(wanted)?.url != opened.repository.url {
-                continue;
-            }
-            let ledger = opened.context.repository.offsite(&provider.name)?;
+        for provider in providers {
+            let ledger = repository.offsite(&provider)?;
             needs.extend(offsite::needs(&opened.context, &offsite::contents(&ledger)?)?);
         }
         Ok(needs)
+    }
+
+    /// Names of the enabled providers that get packages of this repository, whichever way its address is written.
+    fn providers_from(&self, config: &Config, opened: &Opened) -> Result<Vec<String>, AppError> {
+        let mut found = Vec::new();
+        for provider in config.offsite.values().filter(|provider| provider.enabled) {
+            let named = provider.repository.as_ref().map(|name| config.repositories.get(&name.value));
+            let Some(place) = named.unwrap_or_else(|| config.repositories.values().next()) else { continue };
+            let same = place.url == opened.repository.url
+                || match self.open(place) {
+                    Ok(other) => other.id() == opened.context.repository.id(),
+                    Err(error) => {
+                        self.warn(&format!(
+                            "taken for another repository: {} of the configuration: {error}",
+                            place.name
+                        ));
+                        false
+                    }
+                };
+            if same {
+                found.push(provider.name.clone());
+            }
+        }
+        Ok(found)
     }
 
     /// What goes into the package of a provider: the clusters of its repository.

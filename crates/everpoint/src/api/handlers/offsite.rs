@@ -33,6 +33,12 @@ pub(crate) fn trigger(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
     if confirmed.is_none() {
         call.body.refuse("confirm", "this spends a call of the provider: set it to true if that is meant");
     }
+    let session = api.daemon.session();
+    let enabled = session.config()?.offsite.values().filter(|provider| provider.enabled);
+    let names: Vec<&str> = enabled.map(|provider| provider.name.as_str()).collect();
+    if provider.is_none() && names.len() > 1 {
+        call.body.refuse("provider", format!("there are several, name one: {}", names.join(", ")));
+    }
     call.finish()?;
     if confirmed == Some(false) {
         let message = "it spends a call of the provider, and that was not confirmed";
@@ -40,8 +46,7 @@ pub(crate) fn trigger(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
             AppError::new("offsite.not_confirmed", FailureClass::Usage, "send", "the package", message);
         return Err(Refusal::new(409, error.hint("set \"confirm\" to true")));
     }
-    let session = api.daemon.session();
-    let config = session.offsite(provider.as_deref())?;
+    let config = session.offsite_enabled(provider.as_deref())?;
     let status = command::status_of(&session, config)?;
     if let Some(why) = status.refused {
         let next =

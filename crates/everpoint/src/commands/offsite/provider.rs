@@ -47,9 +47,10 @@ fn context<'a>(
 /// # Errors
 /// If its ledger can't be read.
 pub(crate) fn status_of(session: &Session, config: &OffsiteConfig) -> Result<OffsiteStatus, AppError> {
-    let provider = session.provider(config)?;
     let ledger = session.ledger(config)?;
-    offsite::status(&ledger.ledger, &config.budget, &SystemClock, &provider.describe())
+    let disabled = if config.enabled { "" } else { "; not enabled: nothing is sent" };
+    let place = format!("{}{disabled}", session.describe(config));
+    offsite::status(&ledger.ledger, &config.budget, &SystemClock, &place)
 }
 
 /// Makes the package and spends a call on it.
@@ -88,7 +89,7 @@ pub(super) fn status(session: &Session, arguments: &StatusArguments) -> Result<D
 }
 
 pub(super) fn push(session: &Session, arguments: &OffsitePush) -> Result<Done, AppError> {
-    let config = session.offsite(arguments.provider.as_deref())?;
+    let config = session.offsite_enabled(arguments.provider.as_deref())?;
     if !arguments.yes {
         let before = status_of(session, config)?;
         // Who can't spend a call need not be asked whether to.
@@ -132,6 +133,10 @@ fn remote(
     arguments: &OffsiteList,
 ) -> Result<Option<Vec<Entry>>, AppError> {
     if !arguments.remote {
+        return Ok(None);
+    }
+    if !config.place.lists() {
+        session.warn(&format!("{} can't be asked what it has: nothing in its table says how", config.name));
         return Ok(None);
     }
     if config.counts.list && !arguments.yes {
@@ -189,7 +194,9 @@ fn ledger_at_hand(
 fn confirm(what: &str, command: &str) -> Result<(), AppError> {
     let refused = |message: &str| {
         let error = AppError::new("offsite.not_confirmed", FailureClass::Usage, "spend", "a call", message);
-        Err(error.hint(format!("to do it without a question: everpoint offsite {command} --yes")))
+        Err(error.hint(format!(
+            "to do it without a question, give `everpoint offsite {command}` the option --yes"
+        )))
     };
     if !std::io::stdin().is_terminal() {
         return refused("nobody is there to confirm it");
