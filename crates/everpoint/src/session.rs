@@ -212,7 +212,7 @@ impl Session {
             repository: opened,
             engine,
             workers,
-            scratch: limits.scratch_dir.unwrap_or_else(default_scratch),
+            scratch: limits.scratch_dir.unwrap_or_else(everpoint_app::package::default_scratch),
         };
         Ok(Opened {
             context,
@@ -280,9 +280,4 @@ fn open_store(url: &str) -> Result<Arc<dyn Store>, AppError> {
 
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(16)
-}
-
-/// A directory for scratch files that no other user shares.
-fn default_scratch() -> PathBuf {
-    std::env::temp_dir().join(format!("everpoint-{}", rustix::process::geteuid().as_raw()))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 23] = [
+const AREAS: [&str; 24] = [
     "alerts",
     "api",
     "archive",
@@ -25,6 +25,7 @@ const AREAS: [&str; 23] = [
     "repo",
     "restore",
     "restore_point",
+    "scratch",
     "serve",
     "store",
     "upkeep",

@@ -153,8 +153,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn take(&self) -> Result<BackupReport, AppError> {
         let context = self.context;
-        std::fs::create_dir_all(&context.scratch)
-            .map_err(|error| AppError::io("make the scratch directory", &context.scratch, error))?;
+        crate::package::prepare_scratch(&context.scratch)?;
         let prior = self.prior()?;
         let resumed = Resumed::load(&context.cluster)?;
         if resumed.bytes() > 0 {

@@ -1,6 +1,5 @@
 //! Members of a package on their way: files in scratch, their sums taken while they are written.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use everpoint_format::hex;
 use everpoint_format::package::PackageMember;
 
+use super::scratch;
 use crate::AppError;
 
 /// Bytes gathered before they are written.
@@ -100,7 +100,7 @@ impl Workshop {
         self.made += 1;
         let file = self.directory.join(format!("member-{}", self.made));
         let io = |error| AppError::io("write", &file, error);
-        let inner = BufWriter::with_capacity(BUFFER, File::create_new(&file).map_err(io)?);
+        let inner = BufWriter::with_capacity(BUFFER, scratch::create(&file).map_err(io)?);
         let mut out = Summed::new(inner);
         fill(&mut out)?;
         out.flush().map_err(io)?;

@@ -30,7 +30,7 @@ pub(crate) use member::Summed;
 pub use read::Opening;
 pub use recipients::{identities_of_file, identity_of_key, recipients};
 pub use report::PackagedReport;
-pub(crate) use scratch::Scratch;
+pub use scratch::{Scratch, default_place as default_scratch, prepare as prepare_scratch};
 
 /// Up to where packages hold the log of each cluster: recorded with every call, so that the next package goes on there.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

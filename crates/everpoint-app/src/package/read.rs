@@ -1,17 +1,17 @@
 //! Reading a package: every member is compared with its sum as it flows by.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, Permissions};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use everpoint_core::FailureClass;
 use everpoint_engine::StopFlag;
 use everpoint_format::package::{MANIFEST, PackageManifest, PackageMember, SUMS};
 
-use super::envelope;
 use super::member::Summed;
+use super::{envelope, scratch};
 use crate::AppError;
 
 /// Longest manifest that is read, in bytes.
@@ -30,6 +30,24 @@ pub struct Opening<'a> {
     pub stop: &'a StopFlag,
 }
 
+/// Remembers why the package could not be read.
+struct Noted<T> {
+    inner: T,
+    failure: Option<io::Error>,
+}
+
+impl<T: Read> Read for Noted<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer);
+        if let Err(error) = &read
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            self.failure = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        read
+    }
+}
+
 /// Takes a member. What it does not read is read and summed afterwards.
 pub(super) type Take<'a> = &'a mut dyn FnMut(&PackageManifest, &str, &mut dyn Read) -> Result<(), AppError>;
 
@@ -40,6 +58,10 @@ impl Opening<'_> {
             .hint("fetch it again; if it stays so, use the package before it")
     }
 
+    fn broken(&self, error: &io::Error) -> AppError {
+        self.damaged(format!("the file is damaged or cut: {error}"))
+    }
+
     /// The manifest alone: it stands in front.
     ///
     /// # Errors
@@ -47,9 +69,9 @@ impl Opening<'_> {
     pub fn manifest(&self) -> Result<PackageManifest, AppError> {
         let stream = BufReader::with_capacity(BUFFER, envelope::open(self.file, self.identities)?);
         let mut archive = tar::Archive::new(stream);
-        let mut entries = archive.entries().map_err(|error| self.damaged(error.to_string()))?;
+        let mut entries = archive.entries().map_err(|error| self.broken(&error))?;
         let first = entries.next().ok_or_else(|| self.damaged("it is empty"))?;
-        let mut first = first.map_err(|error| self.damaged(error.to_string()))?;
+        let mut first = first.map_err(|error| self.broken(&error))?;
         Ok(self.read_manifest(&mut first)?.0)
     }
 
@@ -61,10 +83,7 @@ impl Opening<'_> {
             return Err(self.damaged("it does not begin with its manifest"));
         }
         let mut bytes = Vec::new();
-        entry
-            .take(MANIFEST_LIMIT)
-            .read_to_end(&mut bytes)
-            .map_err(|error| self.damaged(error.to_string()))?;
+        entry.take(MANIFEST_LIMIT).read_to_end(&mut bytes).map_err(|error| self.broken(&error))?;
         let manifest =
             PackageManifest::decode(&bytes).map_err(|error| self.damaged(error.to_string()).cause(error))?;
         Ok((manifest, bytes))
@@ -75,7 +94,7 @@ impl Opening<'_> {
     /// # Errors
     /// `Damaged`, or what `take` returns.
     pub fn each(&self, take: Take<'_>) -> Result<PackageManifest, AppError> {
-        let io = |error: io::Error| self.damaged(error.to_string());
+        let io = |error: io::Error| self.broken(&error);
         let stream = BufReader::with_capacity(BUFFER, envelope::open(self.file, self.identities)?);
         let mut archive = tar::Archive::new(stream);
         let mut known: Option<(PackageManifest, HashMap<String, PackageMember>)> = None;
@@ -97,10 +116,15 @@ impl Opening<'_> {
             }
             let wanted = left.remove(&path);
             let wanted = wanted.ok_or_else(|| self.damaged(format!("its manifest does not name {path}")))?;
-            let mut contents = Summed::new(&mut entry);
-            take(manifest, &path, &mut contents)?;
+            let mut contents = Noted { inner: Summed::new(&mut entry), failure: None };
+            let taken = take(manifest, &path, &mut contents);
+            // Whoever takes it can't tell that it was the package which could not be read.
+            if let Some(failure) = contents.failure.take() {
+                return Err(io(failure));
+            }
+            taken?;
             io::copy(&mut contents, &mut io::sink()).map_err(io)?;
-            let (size, sha256) = contents.into_parts().1.finish();
+            let (size, sha256) = contents.inner.into_parts().1.finish();
             if size != wanted.size || sha256 != wanted.sha256 {
                 return Err(self.damaged(format!("{path} is not what its sum says")));
             }
@@ -124,7 +148,7 @@ impl Opening<'_> {
     /// Puts its members into a directory, which must be empty or not exist.
     ///
     /// # Errors
-    /// `Damaged` if anything differs from its sum: what was written then is not to be used.
+    /// `Damaged` if anything differs from its sum: nothing of it stays then.
     pub fn unpack(&self, directory: &Path) -> Result<PackageManifest, AppError> {
         let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
         if occupied {
@@ -139,15 +163,37 @@ impl Opening<'_> {
             )
             .hint("name an empty directory, or one that does not exist"));
         }
+        let known = directory.exists();
         make(directory)?;
-        self.each(&mut |_, name, contents| {
-            let path = self.inside(directory, name)?;
+        let done = self.unpack_into(directory);
+        if done.is_err() && !known {
+            // Only if nothing is in it.
+            let _ = std::fs::remove_dir(directory);
+        }
+        done
+    }
+
+    /// Nothing is seen in the directory before all of it is compared.
+    fn unpack_into(&self, directory: &Path) -> Result<PackageManifest, AppError> {
+        let hidden = tempfile::Builder::new()
+            .prefix(".unpacking-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(directory)
+            .map_err(|error| AppError::io("unpack into", directory, error))?;
+        let manifest = self.each(&mut |_, name, contents| {
+            let path = self.inside(hidden.path(), name)?;
             path.parent().map_or(Ok(()), make)?;
             let io = |error| AppError::io("write", &path, error);
-            let mut file = File::create_new(&path).map_err(io)?;
+            let mut file = scratch::create(&path).map_err(io)?;
             io::copy(contents, &mut file).map_err(io)?;
             Ok(())
-        })
+        })?;
+        let io = |error| AppError::io("unpack into", directory, error);
+        for entry in std::fs::read_dir(hidden.path()).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            std::fs::rename(entry.path(), directory.join(entry.file_name())).map_err(io)?;
+        }
+        Ok(manifest)
     }
 
     /// Where a member goes; no member may leave the directory.

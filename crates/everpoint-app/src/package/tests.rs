@@ -164,3 +164,44 @@ impl crate::Events for Seen {
         }
     }
 }
+
+#[test]
+fn a_damaged_file_is_named_and_nothing_of_it_stays_where_it_was_to_be_unpacked() {
+    let engine = Arc::new(FakeEngine::new(log(4000)));
+    let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
+    capture(&clusters[0]);
+    let directory = tempfile::tempdir().unwrap();
+    let request = request("one.tar.age", directory.path(), &Contents::default());
+    let made = build(&clusters, &request, &Quiet).unwrap();
+    let identities = [request.identity.clone().unwrap()];
+    let opening = Opening { file: &made.file, identities: &identities, stop: &request.stop };
+    let (new, empty) = (directory.path().join("new"), directory.path().join("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    let whole = std::fs::read(&made.file).unwrap();
+    let mut flipped = whole.clone();
+    assert!(flipped.len() > 80_000, "more than one chunk: {}", flipped.len());
+    let last = flipped.len() - 5000;
+    flipped[last] ^= 1;
+    for bytes in [&flipped[..], &whole[..whole.len() - 5000]] {
+        std::fs::write(&made.file, bytes).unwrap();
+        for place in [&new, &empty] {
+            let error = opening.unpack(place).unwrap_err();
+            assert_eq!(
+                (error.code.as_str(), error.class),
+                ("package.damaged", FailureClass::Damaged),
+                "{error}"
+            );
+            assert!(
+                error.object.contains("one.tar.age") && error.message.contains("damaged or cut"),
+                "{error}"
+            );
+        }
+        assert!(!new.exists());
+        assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
+    }
+    std::fs::write(&made.file, &whole).unwrap();
+    for place in [&new, &empty] {
+        opening.unpack(place).unwrap();
+        assert!(place.join("RESTORE.md").exists() && place.join("clusters/db").is_dir());
+    }
+}

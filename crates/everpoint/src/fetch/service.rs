@@ -39,8 +39,11 @@ impl FetchService {
         let service = Self { directory, stop: StopFlag::default() };
         let listener = UnixListener::bind(service.socket()).map_err(wrap)?;
         std::fs::set_permissions(service.socket(), Permissions::from_mode(0o666)).map_err(wrap)?;
-        let spool =
-            tempfile::Builder::new().prefix("spool-").tempdir_in(service.directory.path()).map_err(wrap)?;
+        let spool = tempfile::Builder::new()
+            .prefix("spool-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(service.directory.path())
+            .map_err(wrap)?;
         let server = Server { context, data_dir, spool, ahead, stop: service.stop.clone() };
         std::thread::spawn(move || {
             for stream in listener.incoming() {

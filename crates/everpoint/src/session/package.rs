@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use everpoint_app::{AppError, ClusterContext, package};
+use everpoint_app::package::{self, Scratch, default_scratch};
+use everpoint_app::{AppError, ClusterContext};
 use everpoint_core::FailureClass;
 use everpoint_format::keyslot::KeyText;
 use everpoint_repo::Repository;
 use everpoint_store::LayeredStore;
-use tempfile::TempDir;
 
-use super::{Opened, Session, by_hand, default_scratch, default_workers, engine, key, open_store};
+use super::{Opened, Session, by_hand, default_workers, engine, key, open_store};
 use crate::config::{self, KeySource, RepositoryConfig};
 
 /// A cluster in a repository that is removed when this is dropped.
 pub(crate) struct Temporary {
     pub(crate) opened: Opened,
     /// Where scratch files go: on the same filesystem as the repository.
-    _directory: TempDir,
+    _directory: Scratch,
 }
 
 impl Session {
@@ -70,13 +70,8 @@ impl Session {
     }
 
     /// A directory in scratch that goes away, and an empty one in it.
-    fn temporary_place(&self) -> Result<(TempDir, PathBuf), AppError> {
-        let scratch = self.package_scratch();
-        std::fs::create_dir_all(&scratch).map_err(|error| AppError::io("make", &scratch, error))?;
-        let directory = tempfile::Builder::new()
-            .prefix("packages-")
-            .tempdir_in(&scratch)
-            .map_err(|error| AppError::io("make a directory in", &scratch, error))?;
+    fn temporary_place(&self) -> Result<(Scratch, PathBuf), AppError> {
+        let directory = Scratch::new(&self.package_scratch())?;
         let place = directory.path().join("repository");
         std::fs::create_dir(&place).map_err(|error| AppError::io("make", &place, error))?;
         Ok((directory, place))
@@ -85,7 +80,7 @@ impl Session {
     fn in_temporary(
         &self,
         name: &str,
-        directory: TempDir,
+        directory: Scratch,
         repository: Repository,
         place: RepositoryConfig,
     ) -> Result<Temporary, AppError> {
