@@ -31,6 +31,7 @@ pub mod retry;
 pub mod schedule;
 pub mod source;
 pub mod target;
+pub mod thinning;
 pub mod window;
 
 pub use budget::{

@@ -1,14 +1,13 @@
-//! A directory: a mounted disk or share. It keeps the newest packages.
+//! A directory: a mounted disk or share.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt};
+use everpoint_core::thinning::repository_of;
 
-/// Only files whose names begin so are ever removed: others in the directory are somebody else's.
-const OURS: &str = "everpoint-";
+use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt};
 
 /// A directory.
 #[derive(Debug, Clone)]
@@ -86,20 +85,6 @@ impl FilesystemProvider {
         found.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
         Ok(found)
     }
-
-    /// Removes the oldest packages that are too many, never the one that has just come.
-    fn thin(&self, newest: &str) -> io::Result<()> {
-        let Some(keep) = self.keep else {
-            return Ok(());
-        };
-        let mut packages: Vec<String> = self.files()?.into_iter().map(|(_, entry)| entry.name).collect();
-        packages.retain(|name| name.starts_with(OURS) && name != newest);
-        let surplus = (packages.len() + 1).saturating_sub(keep.max(1));
-        for name in packages.iter().take(surplus) {
-            fs::remove_file(self.dir.join(name))?;
-        }
-        Ok(())
-    }
 }
 
 /// A file's name must stay inside the directory.
@@ -127,10 +112,6 @@ impl Provider for FilesystemProvider {
             return Err(ProviderError::new("upload", name, ProviderErrorKind::Usage).unsent());
         }
         self.write(name, size, &mut *body).map_err(|error| self.error("upload", name, error))?;
-        if let Err(error) = self.thin(name) {
-            // The file has arrived: that an old one is left over must not make it look lost.
-            tracing::warn!(directory = %self.dir.display(), %error, "old packages could not be removed");
-        }
         Ok(Receipt { provider_date: None, url: Some(self.dir.join(name).display().to_string()) })
     }
 
@@ -156,6 +137,19 @@ impl Provider for FilesystemProvider {
     fn asks(&self) -> bool {
         true
     }
+
+    fn keeps(&self) -> Option<usize> {
+        self.keep
+    }
+
+    fn remove(&self, name: &str) -> Result<(), ProviderError> {
+        self.reach("remove from")?;
+        // Others in the directory are somebody else's.
+        if !is_plain(name) || repository_of(name).is_none() {
+            return Err(ProviderError::new("remove", name, ProviderErrorKind::Usage).unsent());
+        }
+        fs::remove_file(self.dir.join(name)).map_err(|error| self.error("remove", name, error))
+    }
 }
 
 #[cfg(test)]
@@ -171,22 +165,26 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_packages_stay_and_foreign_files_too() {
+    fn an_upload_removes_nothing_and_only_packages_can_be_removed() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("letter.txt"), "mine").unwrap();
-        let provider = FilesystemProvider::new(dir.path(), Some(2));
-        for name in ["everpoint-c", "everpoint-b", "everpoint-a"] {
-            provider.upload(name, 4, body("data")).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        let provider = FilesystemProvider::new(dir.path(), Some(1));
+        let [first, second] = ["1", "2"].map(|n| format!("everpoint-4f2a91c0-20260129T030000Z-{n}.tar.age"));
+        let others = ["everpoint-order-db.key", "letter.txt"];
+        for other in others {
+            fs::write(dir.path().join(other), "mine").unwrap();
         }
-        assert_eq!(names(&provider), ["letter.txt", "everpoint-b", "everpoint-a"]);
+        provider.upload(&first, 4, body("data")).unwrap();
+        provider.upload(&second, 4, body("data")).unwrap();
+        assert_eq!((names(&provider).len(), provider.keeps()), (4, Some(1)));
+        provider.remove(&first).unwrap();
+        assert_eq!(provider.remove(&first).unwrap_err().kind, ProviderErrorKind::NotFound);
+        for other in others {
+            assert_eq!(provider.remove(other).unwrap_err().kind, ProviderErrorKind::Usage);
+        }
+        assert_eq!(names(&provider).len(), 3);
         let mut back = Vec::new();
-        assert_eq!(provider.download("everpoint-a", &mut back).unwrap(), 4);
+        assert_eq!(provider.download(&second, &mut back).unwrap(), 4);
         assert_eq!(back, b"data");
-        assert_eq!(
-            provider.download("everpoint-c", &mut back).unwrap_err().kind,
-            ProviderErrorKind::NotFound
-        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ProviderError;
+use crate::{ProviderError, ProviderErrorKind};
 
 /// Which requests the provider counts besides uploads, which always count. None of these is made unasked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,4 +73,17 @@ pub trait Provider: Send + Sync {
 
     /// Whether it can be asked for free what has arrived: then a call without an answer can be cleared up.
     fn asks(&self) -> bool;
+    /// How many packages it is to keep, if it lets go of older ones at all. It does so only when it is told to
+    /// [`Provider::remove`] one: which ones can go is known to the ledger alone.
+    fn keeps(&self) -> Option<usize> {
+        None
+    }
+
+    /// Removes a package that it has.
+    ///
+    /// # Errors
+    /// Kind `Unsupported` if it never lets go of anything, `Usage` if the name is not that of a package.
+    fn remove(&self, name: &str) -> Result<(), ProviderError> {
+        Err(ProviderError::new("remove", name, ProviderErrorKind::Unsupported).unsent())
+    }
 }

@@ -1,11 +1,13 @@
 //! What the packages hold that arrived, and what has to stay because it did not.
 
+use std::collections::BTreeMap;
+
 use everpoint_core::{FailureClass, LogNeed, LogOffset};
 use everpoint_format::offsite::OffsiteOutcome;
 use everpoint_repo::OffsiteLedger;
 use serde_json::{Map, Value};
 
-use crate::package::Contents;
+use crate::package::{Contents, PackagedReport};
 use crate::{AppError, ClusterContext, upkeep};
 
 /// What the packages of a provider that arrived hold together.
@@ -29,12 +31,20 @@ fn read(ledger: &OffsiteLedger, outcome: &OffsiteOutcome) -> Result<Contents, Ap
     })
 }
 
-/// As it is written into the ledger.
-pub(super) fn record(contents: &Contents) -> Map<String, Value> {
-    match serde_json::to_value(contents) {
-        Ok(Value::Object(map)) => map,
-        _ => Map::new(),
-    }
+/// Under this key the ledger says of each cluster of a package whether its image is in it.
+const IMAGES: &str = "images";
+
+/// As it is written into the ledger: what all packages hold together, and which images this one holds.
+pub(super) fn record(contents: &Contents, packaged: &[PackagedReport]) -> Map<String, Value> {
+    let Ok(Value::Object(mut map)) = serde_json::to_value(contents) else { return Map::new() };
+    let images = packaged.iter().map(|cluster| (cluster.name.clone(), Value::Bool(cluster.base.is_some())));
+    map.insert(IMAGES.to_owned(), Value::Object(images.collect()));
+    map
+}
+
+/// The images of a package; `None`: its record does not say.
+pub(super) fn images(contents: &Map<String, Value>) -> Option<BTreeMap<String, bool>> {
+    serde_json::from_value(contents.get(IMAGES)?.clone()).ok()
 }
 
 /// The log of a cluster that no package which arrived holds: it has to stay. Before the first package has arrived nothing

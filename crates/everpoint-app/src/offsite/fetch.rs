@@ -149,7 +149,7 @@ fn no_latest() -> AppError {
         .hint("ask the provider: everpoint offsite list --remote; then fetch it by its name")
 }
 
-fn wrap(provider: &dyn Provider, error: ProviderError) -> AppError {
+pub(super) fn wrap(provider: &dyn Provider, error: ProviderError) -> AppError {
     let object = if error.object.is_empty() { provider.describe() } else { error.object.clone() };
     let class = match error.kind {
         everpoint_offsite::ProviderErrorKind::Usage => FailureClass::Usage,

@@ -9,6 +9,7 @@ mod settle;
 mod status;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod turn;
 
 pub use call::{CallContext, CallReport, Parcel, spend};

@@ -7,6 +7,7 @@ use everpoint_engine::StopFlag;
 use serde::Serialize;
 
 use super::call::{CallContext, CallReport, Parcel, allowed, spend};
+use super::thin::thin;
 use super::{covered, settle};
 use crate::package::{self, BuildRequest, PackagedReport, Scratch};
 use crate::text::time;
@@ -88,9 +89,10 @@ pub fn push(
         name: &built.name,
         size: built.size,
         sha256: &built.sha256,
-        contents: covered::record(&package::joined(&arrived, &built.contents)),
+        contents: covered::record(&package::joined(&arrived, &built.contents), &built.clusters),
     };
     let call = spend(ctx, &parcel, events)?;
+    thin(ctx, &built.name, events);
     let next = match may_call(&ctx.ledger.entries()?, ctx.policy, &ctx.clock.read()) {
         BudgetDecision::Allowed { .. } => None,
         BudgetDecision::Refused { next_at, .. } => next_at.map(time),

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use everpoint_core::budget::PackageTurn;
 use everpoint_core::{BudgetPeriod, BudgetPolicy, ClockReading, FailureClass, Micros};
-use everpoint_format::offsite::{ClockRecord, OffsiteClaim, OffsiteSending};
+use everpoint_format::offsite::{ClockRecord, OffsiteClaim, OffsiteOutcome, OffsiteSending};
+use everpoint_format::seal::RepositoryId;
 use everpoint_offsite::FilesystemProvider;
 use everpoint_repo::{OffsiteLedger, Repository};
 use everpoint_store::MemoryStore;
 use serde_json::Map;
 
 use super::settle::settle;
+use super::thin::thin;
 use super::*;
 use crate::Quiet;
 
@@ -148,4 +150,80 @@ fn what_is_fetched_is_compared_with_what_was_sent() {
     // On an empty machine there is no ledger.
     let (report, _) = world.fetch("one.age", false).unwrap();
     assert!(!report.compared);
+}
+
+impl World {
+    /// A package arrived under this number.
+    fn arrived(&self, number: u32, contents: serde_json::Value) -> String {
+        let name = package_name(number);
+        let clock = ClockRecord::from(&self.clock.read());
+        let (host, token, sha256) = ("h".to_owned(), "t".to_owned(), ABC.to_owned());
+        let contents = contents.as_object().unwrap().clone();
+        let sending = OffsiteSending {
+            clock: clock.clone(),
+            host,
+            process: 1,
+            token,
+            name: name.clone(),
+            size: 3,
+            sha256: sha256.clone(),
+            request: String::new(),
+            contents: contents.clone(),
+        };
+        assert!(self.ledger.sending(number, &sending).unwrap());
+        let outcome = OffsiteOutcome {
+            status: "arrived".to_owned(),
+            clock,
+            provider_date: None,
+            message: String::new(),
+            name: name.clone(),
+            size: 3,
+            sha256,
+            contents,
+        };
+        assert!(self.ledger.outcome(number, &outcome).unwrap());
+        fs::write(self.place.path().join("vault").join(&name), "abc").unwrap();
+        name
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.place.path().join("vault")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn package_name(number: u32) -> String {
+    crate::package::name(RepositoryId([7; 16]), Micros(1000 * HOUR), Some(number))
+}
+
+#[test]
+fn of_a_directory_that_keeps_one_package_only_own_ones_go_and_never_the_last_image() {
+    let world = World::new();
+    let world =
+        World { provider: FilesystemProvider::new(world.place.path().join("vault"), Some(1)), ..world };
+    let others = [
+        "everpoint-order-db.key".to_owned(),
+        crate::package::name(RepositoryId([8; 16]), Micros(0), Some(1)),
+        package_name(99),
+    ];
+    for other in &others {
+        fs::write(world.place.path().join("vault").join(other), "mine").unwrap();
+    }
+    let stay = |packages: &[&String]| {
+        let mut all: Vec<String> =
+            packages.iter().map(|name| (*name).clone()).chain(others.clone()).collect();
+        all.sort();
+        all
+    };
+    let old = world.arrived(2, serde_json::json!({ "clusters": { "a": [] } }));
+    let image = world.arrived(3, serde_json::json!({ "clusters": {}, "images": { "a": true } }));
+    let log = world.arrived(4, serde_json::json!({ "clusters": {}, "images": { "a": false } }));
+    thin(&world.ctx(), &log, &Quiet);
+    assert_eq!(world.files(), stay(&[&image, &log]), "{old} is not needed");
+    let next = world.arrived(5, serde_json::json!({ "clusters": {}, "images": { "a": true } }));
+    thin(&world.ctx(), &next, &Quiet);
+    assert_eq!(world.files(), stay(&[&next]));
 }
