@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::mask::{Secrets, clean};
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt, template};
 
 /// How often a program is asked whether it has ended.
@@ -63,7 +64,7 @@ impl CommandProvider {
         operation: &'static str,
         argv: &[String],
         name: &str,
-        input: Option<Box<dyn Read + Send>>,
+        input: Option<(Box<dyn Read + Send>, u64)>,
         output: Option<&mut dyn Write>,
     ) -> Result<u64, ProviderError> {
         let (program, arguments) =
@@ -75,13 +76,18 @@ impl CommandProvider {
         let mut command = Command::new(program);
         command.args(arguments.iter().map(|argument| template::plain(argument, name)));
         command.env("EVERPOINT_NAME", name).process_group(0).stderr(Stdio::piped());
+        if let Some((_, size)) = &input {
+            // Its input ends, too, when this process is killed: only the size tells whether it was whole.
+            command.env("EVERPOINT_SIZE", size.to_string());
+        }
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(if output.is_some() { Stdio::piped() } else { Stdio::null() });
         // A program that never ran has sent nothing.
         let mut child = command.spawn().map_err(|error| failed(error.to_string()).unsent())?;
-        let ended = converse(&mut child, input, output, self.options.timeout);
+        let ended = converse(&mut child, input.map(|(body, _)| body), output, self.options.timeout);
         let (status, said, fed) = ended.map_err(|error| failed(error.to_string()))?;
         if !status.success() {
+            let said = environment().hide(&said);
             return Err(failed(format!("{status}: {said}").trim_end_matches([':', ' ']).to_owned()));
         }
         fed.map_err(|error| failed(format!("it ended with success without reading everything: {error}")))
@@ -160,6 +166,20 @@ fn end_group(pid: rustix::process::Pid) {
     let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
 }
 
+/// What is secret in the environment, which a program has, too.
+fn environment() -> Secrets {
+    let mut secrets = Secrets::default();
+    let is_secret = |name: &str| ["KEY", "TOKEN", "SECRET", "PASS"].iter().any(|word| name.contains(word));
+    for (name, value) in std::env::vars_os() {
+        // A path is none: it leads to one.
+        let value = value.to_string_lossy();
+        if is_secret(&name.to_string_lossy().to_uppercase()) && !value.starts_with('/') {
+            secrets.add(&value);
+        }
+    }
+    secrets
+}
+
 fn last_words(mut stderr: impl Read) -> String {
     let (mut last, mut piece) = (Vec::new(), [0; 4096]);
     while let Ok(read) = stderr.read(&mut piece) {
@@ -169,7 +189,7 @@ fn last_words(mut stderr: impl Read) -> String {
         last.extend_from_slice(piece.get(..read).unwrap_or_default());
         last.drain(..last.len().saturating_sub(SHOWN));
     }
-    String::from_utf8_lossy(&last).trim().replace(|c: char| c.is_control(), " ")
+    clean(String::from_utf8_lossy(&last).trim())
 }
 
 impl Provider for CommandProvider {
@@ -183,7 +203,7 @@ impl Provider for CommandProvider {
     }
 
     fn upload(&self, name: &str, size: u64, body: Box<dyn Read + Send>) -> Result<Receipt, ProviderError> {
-        let fed = self.run("upload", &self.options.upload, name, Some(body), None)?;
+        let fed = self.run("upload", &self.options.upload, name, Some((body, size)), None)?;
         if fed == size {
             return Ok(Receipt::default());
         }
@@ -196,7 +216,7 @@ impl Provider for CommandProvider {
             Some(argv) => self.run("download", argv, name, None, Some(into)),
             None => Err(ProviderError::new("download", name, ProviderErrorKind::Unsupported)
                 .unsent()
-                .cause("no command is known that gives files back: set download_command")),
+                .cause("no command is known that gives files back: set download")),
         }
     }
 
@@ -208,7 +228,7 @@ impl Provider for CommandProvider {
         self.run("list", argv, "", None, Some(&mut printed))?;
         let text = String::from_utf8_lossy(&printed.0).into_owned();
         let names = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        Ok(Some(names.map(|name| Entry { name: name.to_owned(), size: None }).collect()))
+        Ok(Some(names.map(|name| Entry { name: clean(name), size: None }).collect()))
     }
 
     fn health(&self) -> Result<(), ProviderError> {
@@ -313,5 +333,21 @@ mod tests {
         assert!(provider("sleep 60; true", slow).upload("a", 1_000_000, large()).unwrap_err().sent);
         assert!(provider("true", slow).download("a", &mut io::sink()).is_err());
         assert!(begun.elapsed() < Duration::from_secs(8));
+    }
+
+    #[test]
+    fn a_program_knows_how_much_is_to_come() {
+        let compare = provider("test $(wc -c) = $EVERPOINT_SIZE", |_| ());
+        compare.upload("a", 1_000_000, large()).unwrap();
+        assert!(compare.upload("a", 1_000_001, large()).is_err());
+    }
+
+    #[test]
+    fn secrets_of_the_environment_are_not_repeated() {
+        // Whatever the environment of a test holds, this is what is done with it.
+        let mut secrets = environment();
+        secrets.add("SECRETTOKEN");
+        let said = secrets.hide(&last_words(&b"curl: bad token SECRETTOKEN\n\x1b[31m"[..]));
+        assert_eq!(said, "curl: bad token ***  [31m");
     }
 }

@@ -17,6 +17,8 @@ pub enum ProviderErrorKind {
     Unsupported,
     /// The configuration of the provider is wrong.
     Usage,
+    /// No byte moved for too long.
+    Stalled,
     /// It failed, or the connection broke off.
     Failed,
 }
@@ -37,6 +39,8 @@ pub mod code {
     pub const UNSUPPORTED: &str = "offsite.unsupported";
     /// Its configuration is wrong.
     pub const USAGE: &str = "offsite.usage";
+    /// No byte moved for too long.
+    pub const STALLED: &str = "offsite.stalled";
     /// It failed or broke off.
     pub const FAILED: &str = "offsite.failed";
 }
@@ -81,6 +85,27 @@ impl ProviderError {
         self
     }
 
+    /// Why it failed, without what was tried: for those who say that themselves.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        self.cause.as_ref().map_or_else(|| self.words().to_owned(), ToString::to_string)
+    }
+
+    /// Its kind in words.
+    const fn words(&self) -> &'static str {
+        match self.kind {
+            ProviderErrorKind::Unreachable => "it can't be reached",
+            ProviderErrorKind::NoCallLeft => "no call is left",
+            ProviderErrorKind::Denied => "it refused",
+            ProviderErrorKind::Full => "it has no room",
+            ProviderErrorKind::NotFound => "it has no such file",
+            ProviderErrorKind::Unsupported => "it can't do that",
+            ProviderErrorKind::Usage => "it can't be used so",
+            ProviderErrorKind::Stalled => "no byte moved for too long",
+            ProviderErrorKind::Failed => "it failed",
+        }
+    }
+
     /// Whether the same may be tried again without spending another call.
     #[must_use]
     pub const fn retryable(&self) -> bool {
@@ -98,6 +123,7 @@ impl ProviderError {
             ProviderErrorKind::NotFound => code::NOT_FOUND,
             ProviderErrorKind::Unsupported => code::UNSUPPORTED,
             ProviderErrorKind::Usage => code::USAGE,
+            ProviderErrorKind::Stalled => code::STALLED,
             ProviderErrorKind::Failed => code::FAILED,
         }
     }
@@ -113,6 +139,9 @@ impl ProviderError {
             ProviderErrorKind::Denied => Some("check the headers or credentials that it is given"),
             ProviderErrorKind::Full => {
                 Some("set limit to what it takes, so that packages shrink to fit, or free space there")
+            }
+            ProviderErrorKind::Stalled => {
+                Some("look whether it is well; idle_timeout says how long it may stand still")
             }
             _ => None,
         }

@@ -1,13 +1,18 @@
 //! A directory: a mounted disk or share.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use everpoint_core::thinning::repository_of;
 
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt};
+
+/// What files are called until they are whole.
+const INCOMING: &str = ".incoming-";
+/// A file that is being written changes more often: this old, its process has died.
+const LEFT_OVER: Duration = Duration::from_secs(3600);
 
 /// A directory.
 #[derive(Debug, Clone)]
@@ -61,7 +66,12 @@ impl FilesystemProvider {
     }
 
     fn write(&self, name: &str, size: u64, body: &mut dyn Read) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".incoming-").tempfile_in(&self.dir)?;
+        let mut file = tempfile::Builder::new().prefix(INCOMING).tempfile_in(&self.dir)?;
+        // Where locks are unknown, age alone tells what is left over.
+        let _ = file.as_file().try_lock();
+        if let Err(error) = self.sweep(file.as_file()) {
+            tracing::warn!(directory = %self.dir.display(), %error, "what was left over can't be removed");
+        }
         let written = io::copy(body, &mut file)?;
         if written != size {
             return Err(io::Error::other(format!("the file has {written} bytes instead of {size}")));
@@ -69,6 +79,24 @@ impl FilesystemProvider {
         file.as_file().sync_all()?;
         file.persist(self.dir.join(name))?;
         File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes what processes that died have left. `new`, just made, tells the time by the clock of the disk.
+    fn sweep(&self, new: &File) -> io::Result<()> {
+        let now = new.metadata()?.modified()?;
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            let ours = metadata.is_file() && entry.file_name().to_string_lossy().starts_with(INCOMING);
+            let age = now.duration_since(metadata.modified()?).unwrap_or_default();
+            if ours && age >= LEFT_OVER {
+                let file = File::open(entry.path())?;
+                if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Files by age, oldest first.
@@ -215,5 +243,22 @@ mod tests {
         assert!(!provider.upload("../x", 1, body("a")).unwrap_err().sent);
         assert!(provider.upload(".x", 1, body("a")).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_process_that_died_has_left_goes_with_the_next_upload() {
+        let dir = tempfile::tempdir().unwrap();
+        let leave = |name: &str, age: u64| {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            file
+        };
+        drop((leave(".incoming-dead01", 7200), leave(".incoming-young1", 60), leave(".other", 7200)));
+        let alive = leave(".incoming-alive1", 7200);
+        alive.lock().unwrap();
+        FilesystemProvider::new(dir.path(), None).upload("everpoint-a", 1, body("a")).unwrap();
+        let there = |name: &str| dir.path().join(name).exists();
+        assert!(!there(".incoming-dead01"));
+        assert!(there(".incoming-young1") && there(".incoming-alive1") && there(".other"));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::blocking::{Client, ClientBuilder, RequestBuilder, Response};
@@ -13,11 +13,16 @@ use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, redirect};
 use serde::Deserialize;
 
+use crate::mask::{Secrets, clean};
 use crate::upload::{Upload, upload};
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt, template};
 
 /// A connection stands within this time, TLS included, or the request is not sent.
 pub(crate) const CONNECT: Duration = Duration::from_secs(20);
+/// A server that neither takes nor gives a byte for so long has stalled.
+pub(crate) const IDLE: Duration = Duration::from_secs(300);
+/// Bytes of a download that are read at a time.
+const CHUNK: usize = 256 << 10;
 /// Answers to small questions.
 const ASK: Duration = Duration::from_secs(60);
 /// Bytes of an answer that are read for its meaning.
@@ -56,10 +61,12 @@ pub struct HttpOptions {
     pub counts: Counts,
     /// Time for a whole upload or download.
     pub timeout: Duration,
+    /// Time in which a byte of it must move.
+    pub idle: Duration,
 }
 
 impl HttpOptions {
-    /// PUT to `url`, 6 h for a file, nothing else.
+    /// PUT to `url`, 6 h for a file, 5 min without a byte, nothing else.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -71,6 +78,7 @@ impl HttpOptions {
             headers: Vec::new(),
             counts: Counts::default(),
             timeout: Duration::from_secs(6 * 3600),
+            idle: IDLE,
         }
     }
 
@@ -92,6 +100,7 @@ pub struct HttpProvider {
     client: Client,
     headers: HeaderMap,
     place: String,
+    secrets: Secrets,
 }
 
 impl HttpProvider {
@@ -105,7 +114,9 @@ impl HttpProvider {
             ProviderError::new("use", place.clone(), ProviderErrorKind::Usage).unsent().cause(cause)
         };
         let urls = [Some(&options.url), options.download_url.as_ref(), options.list_url.as_ref()];
+        let mut secrets = Secrets::default();
         for url in urls.into_iter().flatten().chain(&options.health_url) {
+            secrets.address(url);
             let good = reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
             if !good {
                 return Err(usage(format!("{} is no http or https address", shown(url))));
@@ -113,6 +124,7 @@ impl HttpProvider {
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &options.headers {
+            secrets.header(value);
             let known =
                 HeaderName::try_from(name).map_err(|_| usage(format!("no header is called {name}")))?;
             let mut value = HeaderValue::try_from(value)
@@ -120,14 +132,35 @@ impl HttpProvider {
             value.set_sensitive(true);
             headers.append(known, value);
         }
-        let client =
-            client().default_headers(headers.clone()).build().map_err(|error| usage(chain(&error)))?;
-        Ok(Self { options, client, headers, place })
+        let client = client(options.idle).default_headers(headers.clone());
+        let client = client.build().map_err(|error| usage(chain(&error)))?;
+        Ok(Self { options, client, headers, place, secrets })
     }
 
-    fn get(&self, operation: &'static str, url: &str, timeout: Duration) -> Result<Response, ProviderError> {
-        let object = shown(url);
-        one_request(operation, &object, self.client.get(url).timeout(timeout))
+    fn ask(&self, operation: &'static str, url: &str) -> Result<Response, ProviderError> {
+        one_request(operation, &shown(url), self.client.get(url).timeout(ASK))
+    }
+
+    fn fetch(&self, name: &str, into: &mut dyn Write) -> Result<u64, ProviderError> {
+        let template = self.options.download_url.as_ref().unwrap_or(&self.options.url);
+        if !template.contains("{name}") {
+            let cause = "no address is known under which it gives files back: set download_url";
+            return Err(ProviderError::new("download from", &self.place, ProviderErrorKind::Unsupported)
+                .unsent()
+                .cause(cause));
+        }
+        let url = template::in_url(template, name);
+        let deadline = Instant::now() + self.options.timeout;
+        save(&shown(&url), one_request("download", &shown(&url), self.client.get(&url))?, into, deadline)
+    }
+
+    fn files(&self, url: &str) -> Result<Vec<Entry>, ProviderError> {
+        let failed =
+            |cause: String| ProviderError::new("list", shown(url), ProviderErrorKind::Failed).cause(cause);
+        let mut bytes = Vec::new();
+        let response = self.ask("list", url)?;
+        response.take(ANSWER).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
+        understand(&bytes).map_err(|error| failed(format!("its answer is no list of files in JSON: {error}")))
     }
 }
 
@@ -137,9 +170,11 @@ impl std::fmt::Debug for HttpProvider {
     }
 }
 
-/// A client that sends each request once.
-pub(crate) fn client() -> ClientBuilder {
+/// A client that sends each request once. A request without a time of its own waits so long for the answer, and for each
+/// piece of it.
+pub(crate) fn client(idle: Duration) -> ClientBuilder {
     Client::builder()
+        .timeout(idle)
         .connect_timeout(CONNECT)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -189,7 +224,8 @@ pub(crate) fn broken(operation: &'static str, object: &str, error: reqwest::Erro
     if error.is_builder() {
         return ProviderError::new(operation, object, ProviderErrorKind::Usage).unsent().cause(text);
     }
-    ProviderError::new(operation, object, ProviderErrorKind::Failed).cause(text)
+    let kind = if error.is_timeout() { ProviderErrorKind::Stalled } else { ProviderErrorKind::Failed };
+    ProviderError::new(operation, object, kind).cause(text)
 }
 
 pub(crate) fn kind(status: StatusCode) -> ProviderErrorKind {
@@ -212,7 +248,7 @@ fn answer(status: StatusCode, response: Response) -> String {
 
 /// A status and the beginning of what was said, without what a terminal would obey.
 pub(crate) fn said(status: StatusCode, bytes: &[u8]) -> String {
-    let said: String = String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).collect();
+    let said = clean(&String::from_utf8_lossy(bytes));
     format!("it answered {status}: {said}").trim_end_matches([':', ' ']).to_owned()
 }
 
@@ -235,9 +271,38 @@ pub(crate) fn date(headers: &HeaderMap) -> Option<i64> {
 }
 
 /// Copies an answer's body; a body that is shorter than it said is an error of reading.
-pub(crate) fn save(object: &str, mut response: Response, into: &mut dyn Write) -> Result<u64, ProviderError> {
-    io::copy(&mut response, into)
-        .map_err(|error| ProviderError::new("download", object, ProviderErrorKind::Failed).cause(error))
+pub(crate) fn save(
+    object: &str,
+    mut response: Response,
+    into: &mut dyn Write,
+    deadline: Instant,
+) -> Result<u64, ProviderError> {
+    let (mut piece, mut taken) = (vec![0; CHUNK], 0);
+    let wrong = |kind| ProviderError::new("download", object, kind);
+    loop {
+        if Instant::now() >= deadline {
+            let cause = "it took longer than timeout allows";
+            return Err(wrong(ProviderErrorKind::Failed).cause(cause));
+        }
+        match response.read(&mut piece) {
+            Ok(0) => return Ok(taken),
+            Ok(read) => {
+                let bytes = piece.get(..read).unwrap_or_default();
+                into.write_all(bytes).map_err(|error| wrong(ProviderErrorKind::Failed).cause(error))?;
+                taken += read as u64;
+            }
+            Err(error) if timed_out(&error) => {
+                let cause = format!("it stands still after {taken} bytes");
+                return Err(wrong(ProviderErrorKind::Stalled).cause(cause));
+            }
+            Err(error) => return Err(wrong(ProviderErrorKind::Failed).cause(error)),
+        }
+    }
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>());
+    error.kind() == io::ErrorKind::TimedOut || inner.is_some_and(reqwest::Error::is_timeout)
 }
 
 /// The shapes of lists that are understood.
@@ -261,8 +326,8 @@ fn understand(bytes: &[u8]) -> Result<Vec<Entry>, serde_json::Error> {
         Listing::Bare(items) => items,
     };
     let entry = |item| match item {
-        Item::Entry(entry) => entry,
-        Item::Name(name) => Entry { name, size: None },
+        Item::Entry(entry) => Entry { name: clean(&entry.name), ..entry },
+        Item::Name(name) => Entry { name: clean(&name), size: None },
     };
     Ok(items.into_iter().map(entry).collect())
 }
@@ -289,39 +354,23 @@ impl Provider for HttpProvider {
             said.into_iter().for_each(|said| drop(headers.insert(header::CONTENT_DISPOSITION, said)));
         }
         let object = shown(&url);
-        upload(&object, Upload { method, url, headers, timeout: self.options.timeout }, size, body)
+        let (timeout, idle) = (self.options.timeout, self.options.idle);
+        upload(&object, Upload { method, url, headers, timeout, idle }, size, body)
+            .map_err(|error| self.secrets.hide_in(error))
     }
 
     fn download(&self, name: &str, into: &mut dyn Write) -> Result<u64, ProviderError> {
-        let template = self.options.download_url.as_ref().unwrap_or(&self.options.url);
-        if !template.contains("{name}") {
-            let cause = "no address is known under which it gives files back: set download_url";
-            return Err(ProviderError::new("download from", &self.place, ProviderErrorKind::Unsupported)
-                .unsent()
-                .cause(cause));
-        }
-        let url = template::in_url(template, name);
-        let response = self.get("download", &url, self.options.timeout)?;
-        save(&shown(&url), response, into)
+        self.fetch(name, into).map_err(|error| self.secrets.hide_in(error))
     }
 
     fn list(&self) -> Result<Option<Vec<Entry>>, ProviderError> {
-        let Some(url) = &self.options.list_url else {
-            return Ok(None);
-        };
-        let failed =
-            |cause: String| ProviderError::new("list", shown(url), ProviderErrorKind::Failed).cause(cause);
-        let mut bytes = Vec::new();
-        let response = self.get("list", url, ASK)?;
-        response.take(ANSWER).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
-        let entries = understand(&bytes)
-            .map_err(|error| failed(format!("its answer is no list of files in JSON: {error}")))?;
-        Ok(Some(entries))
+        let files = self.options.list_url.as_ref().map(|url| self.files(url)).transpose();
+        files.map_err(|error| self.secrets.hide_in(error))
     }
 
     fn health(&self) -> Result<(), ProviderError> {
         match &self.options.health_url {
-            Some(url) => self.get("ask", url, ASK).map(drop),
+            Some(url) => self.ask("ask", url).map(drop).map_err(|error| self.secrets.hide_in(error)),
             None => Ok(()),
         }
     }

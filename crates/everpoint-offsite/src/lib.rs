@@ -8,6 +8,7 @@ mod command;
 mod error;
 mod filesystem;
 mod http;
+mod mask;
 pub mod mock;
 mod provider;
 mod s3;

@@ -1,7 +1,7 @@
 //! A bucket that speaks S3: a file is one PUT request, never a multipart upload (which would be many).
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use reqwest::Url;
@@ -11,6 +11,7 @@ use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 
 use crate::http::{client, one_request, save, shown};
+use crate::mask::{Secrets, clean};
 use crate::upload::{Upload, upload};
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt};
 
@@ -46,6 +47,8 @@ pub struct S3Options {
     pub counts: Counts,
     /// Time for a whole upload or download.
     pub timeout: Duration,
+    /// Time in which a byte of it must move.
+    pub idle: Duration,
 }
 
 /// Such a bucket.
@@ -54,6 +57,7 @@ pub struct S3Provider {
     credentials: Credentials,
     options: S3Options,
     client: Client,
+    secrets: Secrets,
 }
 
 impl std::fmt::Debug for S3Provider {
@@ -82,8 +86,11 @@ impl S3Provider {
             Some(token) => Credentials::new_with_token(key, secret, token),
             None => Credentials::new(key, secret),
         };
-        let client = client().build().map_err(|error| usage(error.to_string()))?;
-        Ok(Self { bucket, credentials, options, client })
+        let client = client(options.idle).build().map_err(|error| usage(error.to_string()))?;
+        let mut secrets = Secrets::default();
+        secrets.add(&options.secret_key);
+        options.session_token.iter().for_each(|token| secrets.add(token));
+        Ok(Self { bucket, credentials, options, client, secrets })
     }
 
     fn key(&self, name: &str) -> String {
@@ -107,7 +114,7 @@ impl S3Provider {
         let page = ListObjectsV2::parse_response(&text).map_err(|error| failed(error.to_string()))?;
         for object in page.contents {
             if let Some(name) = object.key.strip_prefix(self.options.prefix.as_str()) {
-                found.push(Entry { name: name.to_owned(), size: object.size });
+                found.push(Entry { name: clean(name), size: object.size });
             }
         }
         Ok(page.next_continuation_token)
@@ -132,23 +139,27 @@ impl Provider for S3Provider {
             return Err(ProviderError::new("upload", object, ProviderErrorKind::Full).unsent().cause(cause));
         }
         let headers = HeaderMap::new();
-        let request = Upload { method: Method::PUT, url: url.into(), headers, timeout: self.options.timeout };
-        upload(&object, request, size, body)
+        let (timeout, idle) = (self.options.timeout, self.options.idle);
+        let request = Upload { method: Method::PUT, url: url.into(), headers, timeout, idle };
+        upload(&object, request, size, body).map_err(|error| self.secrets.hide_in(error))
     }
 
     fn download(&self, name: &str, into: &mut dyn Write) -> Result<u64, ProviderError> {
         let key = self.key(name);
         let url = self.bucket.get_object(Some(&self.credentials), &key).sign(SIGNED);
         let object = shown(url.as_str());
-        let request = self.client.get(url).timeout(self.options.timeout);
-        save(&object, one_request("download", &object, request)?, into)
+        let deadline = Instant::now() + self.options.timeout;
+        one_request("download", &object, self.client.get(url))
+            .and_then(|response| save(&object, response, into, deadline))
+            .map_err(|error| self.secrets.hide_in(error))
     }
 
     fn list(&self) -> Result<Option<Vec<Entry>>, ProviderError> {
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            after = self.page(after.as_deref(), &mut found)?;
+            let page = self.page(after.as_deref(), &mut found);
+            after = page.map_err(|error| self.secrets.hide_in(error))?;
             // Where lists count, one question is one request: what stands on later pages stays unsaid.
             if after.is_none() || self.options.counts.list {
                 return Ok(Some(found));
@@ -159,7 +170,9 @@ impl Provider for S3Provider {
     fn health(&self) -> Result<(), ProviderError> {
         let url = self.bucket.head_bucket(Some(&self.credentials)).sign(SIGNED);
         let object = shown(url.as_str());
-        one_request("ask", &object, self.client.head(url).timeout(ASK)).map(drop)
+        one_request("ask", &object, self.client.head(url).timeout(ASK))
+            .map(drop)
+            .map_err(|error| self.secrets.hide_in(error))
     }
 
     fn asks(&self) -> bool {
@@ -184,6 +197,7 @@ mod tests {
             session_token: None,
             counts: Counts::default(),
             timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(10),
         }
     }
 

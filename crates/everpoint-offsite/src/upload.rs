@@ -5,9 +5,9 @@
 
 use std::io::{self, Read};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use http_body::{Frame, SizeHint};
@@ -26,12 +26,32 @@ pub(crate) struct Upload {
     pub(crate) url: String,
     pub(crate) headers: HeaderMap,
     pub(crate) timeout: Duration,
+    pub(crate) idle: Duration,
 }
 
 /// A file as the body of a request. Reading it blocks the thread, which does nothing else.
 struct Sending {
     file: Mutex<Box<dyn Read + Send>>,
     left: u64,
+    gone: Arc<Mutex<Gone>>,
+}
+
+/// How much of a body was taken, and when the last piece of it was.
+struct Gone {
+    bytes: u64,
+    at: Instant,
+}
+
+/// Ends when nothing of the body was taken for so long.
+async fn stalled(gone: &Mutex<Gone>, idle: Duration) {
+    loop {
+        let moved = gone.lock().unwrap_or_else(PoisonError::into_inner).at;
+        let left = idle.saturating_sub(moved.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left).await;
+    }
 }
 
 impl http_body::Body for Sending {
@@ -53,6 +73,9 @@ impl http_body::Body for Sending {
             Ok(length) => {
                 chunk.truncate(length);
                 self.left = self.left.saturating_sub(length as u64);
+                let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+                (gone.bytes, gone.at) = (gone.bytes + length as u64, Instant::now());
+                drop(gone);
                 Ok(Frame::data(Bytes::from(chunk)))
             }
             Err(error) => Err(error),
@@ -85,20 +108,34 @@ pub(crate) fn upload(
         .user_agent(USER_AGENT)
         .build()
         .map_err(|error| broken("upload to", object, error))?;
-    let body = reqwest::Body::wrap(Sending { file: Mutex::new(body), left: size });
+    let gone = Arc::new(Mutex::new(Gone { bytes: 0, at: Instant::now() }));
+    let body = reqwest::Body::wrap(Sending { file: Mutex::new(body), left: size, gone: Arc::clone(&gone) });
     let mut headers = request.headers;
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     let made =
         client.request(request.method, request.url).headers(headers).timeout(request.timeout).body(body);
     runtime.block_on(async {
-        let mut response = made.send().await.map_err(|error| broken("upload to", object, error))?;
+        let taken = || gone.lock().unwrap_or_else(PoisonError::into_inner).bytes;
+        let answered = tokio::select! {
+            answered = made.send() => answered.map_err(|error| broken("upload to", object, error)),
+            () = stalled(&gone, request.idle) => {
+                let cause = format!("it stands still after {} of {size} bytes", taken());
+                Err(ProviderError::new("upload to", object, ProviderErrorKind::Stalled).cause(cause))
+            }
+        };
+        let mut response = answered?;
         let (status, provider_date) = (response.status(), date(response.headers()));
+        if status.is_success() && taken() < size {
+            // Whoever answers before it has the file did not look at it: nobody knows what became of the call.
+            let cause = format!("it answered {status} after {} of {size} bytes", taken());
+            return Err(ProviderError::new("upload to", object, ProviderErrorKind::Failed).cause(cause));
+        }
         if status.is_success() {
             return Ok(Receipt { provider_date, url: Some(object.to_owned()) });
         }
         let mut answer = Vec::new();
         // What can't be read of an answer that is a failure anyway changes nothing.
-        while let Ok(Some(chunk)) = response.chunk().await {
+        while let Ok(Ok(Some(chunk))) = tokio::time::timeout(request.idle, response.chunk()).await {
             answer.extend_from_slice(&chunk);
             if answer.len() >= SHOWN {
                 answer.truncate(SHOWN);

@@ -309,7 +309,7 @@ fn outcome(step: &Step<'_>, sent: &Result<Receipt, ProviderError>, now: &ClockRe
 }
 
 /// An error and its cause, in one sentence.
-pub(super) fn explained(error: &ProviderError) -> String {
+fn explained(error: &ProviderError) -> String {
     error.cause.as_ref().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
@@ -342,8 +342,7 @@ fn failed(ctx: &CallContext<'_>, number: u32, status: CallStatus, error: Provide
         CallStatus::Unknown => format!("nobody knows whether it arrived: call {number} counts as spent"),
         CallStatus::Arrived | CallStatus::Failed => format!("call {number} is spent"),
     };
-    let mut made =
-        AppError::new(error.code(), class, error.operation, error.object.clone(), explained(&error));
+    let mut made = AppError::new(error.code(), class, error.operation, error.object.clone(), error.reason());
     made.hint = Some(error.hint().map_or_else(|| spent.clone(), |hint| format!("{hint}; {spent}")));
     made.retryable = error.retryable() && status == CallStatus::Unsent;
     if made.object.is_empty() {

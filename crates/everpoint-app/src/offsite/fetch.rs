@@ -9,7 +9,7 @@ use everpoint_repo::OffsiteCall;
 use serde::Serialize;
 
 use super::CallContext;
-use super::call::{explained, spend_asking};
+use super::call::spend_asking;
 use crate::package::Summed;
 use crate::{AppError, Event, Events};
 
@@ -156,8 +156,9 @@ pub(super) fn wrap(provider: &dyn Provider, error: ProviderError) -> AppError {
         everpoint_offsite::ProviderErrorKind::NoCallLeft => FailureClass::BudgetSpent,
         _ => FailureClass::Failed,
     };
-    let mut made = AppError::new(error.code(), class, error.operation, object, explained(&error));
+    let mut made = AppError::new(error.code(), class, error.operation, object, error.reason());
     made.hint = error.hint().map(str::to_owned);
-    made.retryable = error.retryable();
+    // Nothing was spent.
+    made.retryable = error.retryable() || error.kind == everpoint_offsite::ProviderErrorKind::Stalled;
     made.cause(error)
 }

@@ -107,9 +107,8 @@ pub fn push(
 }
 
 fn unwell(ctx: &CallContext<'_>, error: everpoint_offsite::ProviderError) -> AppError {
-    let message = error.cause.as_ref().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
     let class = everpoint_core::FailureClass::Failed;
-    let mut made = AppError::new("offsite.unwell", class, "send to", ctx.provider.describe(), message);
+    let mut made = AppError::new("offsite.unwell", class, "send to", ctx.provider.describe(), error.reason());
     made.retryable = true;
     let hint = "nothing was sent and no call was spent; it is tried again later";
     made.hint(error.hint().map_or_else(|| hint.to_owned(), |more| format!("{more}; {hint}"))).cause(error)

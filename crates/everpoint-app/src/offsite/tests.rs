@@ -147,6 +147,8 @@ fn what_is_fetched_is_compared_with_what_was_sent() {
         fs::read_dir(world.place.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["vault"], "nothing of it stays");
     assert_eq!(world.fetch("latest", true).unwrap_err().code, "offsite.none_arrived");
+    let missing = world.fetch("two.age", true).unwrap_err().to_string();
+    assert_eq!(missing.matches("cannot").count(), 1, "said once: {missing}");
     // On an empty machine there is no ledger.
     let (report, _) = world.fetch("one.age", false).unwrap();
     assert!(!report.compared);

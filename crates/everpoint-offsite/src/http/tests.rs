@@ -124,3 +124,90 @@ fn lists_of_three_shapes_are_understood() {
     }
     assert!(understand(b"<html>").is_err());
 }
+
+/// A server that answers `early` when it has the head of a request and takes nothing more; it holds the connection open.
+fn deaf(early: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/in/{{name}}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(early.as_bytes());
+            held.push(stream);
+        }
+    });
+    url
+}
+
+#[test]
+fn success_before_the_file_was_sent_is_no_arrival() {
+    let size = 64 << 20;
+    let url = deaf("HTTP/1.1 200 fine\r\ndate: Thu, 29 Jan 2026 03:00:00 GMT\r\ncontent-length: 0\r\n\r\n");
+    let provider = HttpProvider::new(HttpOptions::new(url)).unwrap();
+    let error = provider.upload("a", size, Box::new(io::repeat(b'x').take(size))).unwrap_err();
+    assert!(error.sent && error.provider_date.is_none(), "nobody knows: {error:?}");
+    let cause = error.cause.unwrap().to_string();
+    assert!(cause.contains("200") && cause.ends_with("of 67108864 bytes"), "{cause}");
+}
+
+#[test]
+fn a_server_that_stands_still_is_left() {
+    let stalling = |early| {
+        let mut options = HttpOptions::new(deaf(early));
+        options.idle = Duration::from_millis(300);
+        HttpProvider::new(options).unwrap()
+    };
+    let size = 64 << 20;
+    let error = stalling("").upload("a", size, Box::new(io::repeat(b'x').take(size))).unwrap_err();
+    assert_eq!((error.kind, error.sent), (ProviderErrorKind::Stalled, true), "{error:?}");
+    for early in ["", "HTTP/1.1 200 fine\r\ncontent-length: 9\r\n\r\nabc"] {
+        let error = stalling(early).download("a", &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind, ProviderErrorKind::Stalled, "{early}: {error:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_slow_and_moves_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/{{name}}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let _ = stream.read(&mut [0; 4096]);
+        stream.write_all(b"HTTP/1.1 200 fine\r\ncontent-length: 8\r\n\r\n").unwrap();
+        for _ in 0..8 {
+            thread::sleep(Duration::from_millis(300));
+            stream.write_all(b"x").unwrap();
+        }
+    });
+    let mut options = HttpOptions::new(url);
+    options.idle = Duration::from_millis(1500);
+    let provider = HttpProvider::new(options).unwrap();
+    assert_eq!(provider.download("a", &mut io::sink()).unwrap(), 8);
+}
+
+#[test]
+fn what_a_server_repeats_of_a_request_is_masked() {
+    let (url, _) = scripted(
+        "HTTP/1.1 403 no\r\ncontent-length: 66\r\n\r\nbad token: authorization: Bearer hiddentoken, pass, s3cret\u{202e}turned!",
+    );
+    let mut options = HttpOptions::new(&url);
+    options.headers.push(("authorization".to_owned(), "Bearer hiddentoken".to_owned()));
+    options.list_url = Some(url.replace("{name}", "list"));
+    options.health_url = options.list_url.clone();
+    let provider = HttpProvider::new(options).unwrap();
+    let errors = [
+        provider.upload("a", 1, body("a")).unwrap_err(),
+        provider.download("a", &mut io::sink()).unwrap_err(),
+        provider.list().unwrap_err(),
+        provider.health().unwrap_err(),
+    ];
+    for error in errors {
+        let said = format!("{error} {error:?} {}", error.reason());
+        assert!(said.contains("bad token") && said.contains("403"), "{said}");
+        for secret in ["hiddentoken", " pass", "s3cret", "\u{202e}", "\\u{202e}"] {
+            assert!(!said.contains(secret), "{secret} in {said}");
+        }
+    }
+}

@@ -14,6 +14,8 @@ use super::section::{At, Section, TextOrTable, expand};
 
 /// Time for a whole upload or download, unless the file says otherwise.
 const TIMEOUT: u64 = 6 * 3600;
+/// Time in which a byte of it must move, unless the file says otherwise.
+const IDLE: u64 = 300;
 
 /// One provider.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub(crate) struct OffsiteConfig {
     pub(crate) enabled: bool,
     /// Time for a whole upload or download.
     pub(crate) timeout: Duration,
+    /// Time in which a byte of it must move.
+    pub(crate) idle: Duration,
 }
 
 impl OffsitePlace {
@@ -126,13 +130,14 @@ impl OffsiteConfig {
             ("command", Kind::Command),
         ];
         let budget = budget(section);
-        let counts = counts(section);
+        let (counts, counted) = counts(section);
         let limit = section.bytes("limit");
         let recipients = recipients(section);
         let priority = section.texts("priority");
         let repository = section.text("repository");
         let enabled = section.flag("enabled").unwrap_or(true);
         let timeout = Duration::from_secs(section.seconds("timeout").unwrap_or(TIMEOUT).max(1));
+        let idle = Duration::from_secs(section.seconds("idle_timeout").unwrap_or(IDLE).max(1));
         let at = section.at();
         let Some(kind) = section.choice("type", &kinds) else {
             let all = kinds.map(|(word, _)| word).join(", ");
@@ -140,6 +145,10 @@ impl OffsiteConfig {
             section.mistake(mistake.hint(format!("one of: {all}")));
             return None;
         };
+        if let (Kind::Filesystem, Some(at)) = (kind, counted) {
+            let mistake = Mistake::new(at, "a directory counts nothing but uploads");
+            section.mistake(mistake.hint("remove `counts`"));
+        }
         let place = match kind {
             Kind::Filesystem => filesystem(section, base),
             Kind::Http => http(section, base, variables).map(OffsitePlace::Http),
@@ -147,7 +156,19 @@ impl OffsiteConfig {
             Kind::Command => command(section).map(OffsitePlace::Command),
         }?;
         let name = name.to_owned();
-        Some(Self { name, place, budget, counts, limit, recipients, priority, repository, enabled, timeout })
+        Some(Self {
+            name,
+            place,
+            budget,
+            counts,
+            limit,
+            recipients,
+            priority,
+            repository,
+            enabled,
+            timeout,
+            idle,
+        })
     }
 
     /// A directory, made below one that is there, that keeps so many packages; all else as it is by itself.
@@ -163,6 +184,7 @@ impl OffsiteConfig {
             repository: None,
             enabled: true,
             timeout: Duration::from_secs(TIMEOUT),
+            idle: Duration::from_secs(IDLE),
         }
     }
 
@@ -212,9 +234,11 @@ fn budget(section: &mut Section<'_>) -> BudgetPolicy {
     BudgetPolicy { calls, period }
 }
 
-fn counts(section: &mut Section<'_>) -> Counts {
-    let mut counts = Counts::default();
+/// What counts besides uploads, and where the file says the first of it.
+fn counts(section: &mut Section<'_>) -> (Counts, Option<std::ops::Range<usize>>) {
+    let (mut counts, mut first) = (Counts::default(), None);
     for At { value, at } in section.texts("counts") {
+        first.get_or_insert_with(|| at.clone());
         match value.as_str() {
             "download" => counts.download = true,
             "list" => counts.list = true,
@@ -226,7 +250,7 @@ fn counts(section: &mut Section<'_>) -> Counts {
             }
         }
     }
-    counts
+    (counts, first)
 }
 
 fn recipients(section: &mut Section<'_>) -> Vec<String> {

@@ -243,6 +243,14 @@ fn offsite_providers_are_read_and_values_of_headers_are_not_looked_for_yet() {
 }
 
 #[test]
+fn a_directory_that_is_to_count_requests_is_a_mistake() {
+    let usb = "[offsite.usb]\ntype = \"filesystem\"\npath = \"/mnt/usb\"\n";
+    parse(&format!("{GOOD}{usb}")).unwrap();
+    let shown = parse(&format!("{GOOD}{usb}counts = [\"list\"]\n")).unwrap_err();
+    assert!(shown.contains("counts nothing but uploads") && shown.contains("remove `counts`"), "{shown}");
+}
+
+#[test]
 fn mistakes_in_offsite_providers_are_shown_where_they_are() {
     let wrong =
         |change: (&str, &str)| parse(&format!("{GOOD}{}", OFFSITE.replace(change.0, change.1))).unwrap_err();

@@ -158,6 +158,7 @@ impl Session {
                 .transpose()?,
             counts: config.counts,
             timeout: config.timeout,
+            idle: config.idle,
         })
     }
 
@@ -256,6 +257,7 @@ fn http(
         headers,
         counts: config.counts,
         timeout: config.timeout,
+        idle: config.idle,
         ..HttpOptions::new(text(&place.url))
     })
 }

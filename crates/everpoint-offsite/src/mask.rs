@@ -1,0 +1,116 @@
+//! What a provider says, without what is secret in it and without what a terminal would obey.
+
+use crate::ProviderError;
+
+/// Stands where a secret was.
+const MASK: &str = "***";
+/// Shorter texts are no secrets, and would mask half of what is said.
+const SHORTEST: usize = 4;
+
+/// The secrets that a provider was given, and may say again when it fails.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// The value of a header: as a whole, what follows `Bearer` or `Basic`, and each value of a cookie.
+    pub(crate) fn header(&mut self, value: &str) {
+        self.add(value);
+        value.split([' ', ';', ',']).for_each(|word| self.add(word));
+        value.split([';', ',']).filter_map(|pair| pair.split_once('=')).for_each(|(_, word)| self.add(word));
+    }
+
+    /// What of an address may be secret: user and password, and the values of its query.
+    pub(crate) fn address(&mut self, url: &str) {
+        let (plain, query) = url.split_once('?').unwrap_or((url, ""));
+        let host = plain.split_once("://").map_or(plain, |(_, rest)| rest).split('/').next();
+        if let Some((user, _)) = host.and_then(|host| host.rsplit_once('@')) {
+            self.add(user);
+            user.split(':').skip(1).for_each(|password| self.add(password));
+        }
+        query
+            .split(['&', '#'])
+            .filter_map(|pair| pair.split_once('='))
+            .for_each(|(_, value)| self.add(value));
+    }
+
+    /// A secret as it is.
+    pub(crate) fn add(&mut self, secret: &str) {
+        let secret = secret.trim();
+        if secret.len() >= SHORTEST && secret != "{name}" && !self.0.iter().any(|known| known == secret) {
+            self.0.push(secret.to_owned());
+            // The longest first: one may be a part of another.
+            self.0.sort_by_key(|known| std::cmp::Reverse(known.len()));
+        }
+    }
+
+    /// A text without them, nor the part of one where the text was cut.
+    pub(crate) fn hide(&self, text: &str) -> String {
+        let mut hidden = text.to_owned();
+        for secret in &self.0 {
+            hidden = hidden.replace(secret.as_str(), MASK);
+        }
+        for secret in &self.0 {
+            let cuts = || secret.char_indices().map(|(at, _)| at).filter(|at| *at >= SHORTEST);
+            let begun = cuts().rev().find_map(|at| hidden.strip_suffix(secret.get(..at)?));
+            if let Some(rest) = begun {
+                hidden = format!("{rest}{MASK}");
+            }
+            let tails = || secret.char_indices().map(|(at, _)| at).skip(1);
+            let ended = tails().filter_map(|at| secret.get(at..)).filter(|tail| tail.len() >= SHORTEST);
+            if let Some(rest) = ended.into_iter().find_map(|tail| hidden.strip_prefix(tail)) {
+                hidden = format!("{MASK}{rest}");
+            }
+        }
+        hidden
+    }
+
+    /// An error whose cause does not tell them.
+    pub(crate) fn hide_in(&self, mut error: ProviderError) -> ProviderError {
+        error.cause = error.cause.map(|cause| self.hide(&cause.to_string()).into());
+        error
+    }
+}
+
+/// A text without what a terminal would obey: control characters, and those that turn or hide what stands there.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().filter(|c| !is_formatting(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Marks of direction, invisible characters, separators of lines.
+fn is_formatting(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_headers_and_addresses_are_masked() {
+        let mut secrets = Secrets::default();
+        secrets.header("Bearer SECRETTOKEN");
+        secrets.header("session=COOKIEVALUE; theme=dark");
+        secrets.address("https://user:passw0rd@host/{name}?sig=SIGNATURE&n={name}");
+        let said =
+            secrets.hide("bad Bearer SECRETTOKEN, SECRETTOKEN, COOKIEVALUE, passw0rd@, SIGNATURE, {name}");
+        for secret in ["SECRET", "COOKIE", "passw0rd", "SIGNATURE"] {
+            assert!(!said.contains(secret), "{said}");
+        }
+        assert!(said.contains("bad ***") && said.contains("{name}"), "{said}");
+    }
+
+    #[test]
+    fn a_secret_is_masked_although_the_text_is_cut_within_it() {
+        let mut secrets = Secrets::default();
+        secrets.add("SECRETTOKEN");
+        assert_eq!(secrets.hide("bad token SECRETTO"), "bad token ***");
+        assert_eq!(secrets.hide("ETTOKEN was bad"), "*** was bad");
+        assert_eq!(secrets.hide("fine"), "fine");
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing() {
+        assert_eq!(clean("a\u{202e}b\u{1b}[31m\u{200b}c\u{2066}"), "ab [31mc");
+    }
+}
