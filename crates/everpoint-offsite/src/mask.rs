@@ -12,10 +12,10 @@ const SHORTEST: usize = 4;
 pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// The value of a header: as a whole, what follows `Bearer` or `Basic`, and each value of a cookie.
+    /// The value of a header: as a whole, what follows its first word (`Bearer`, `Basic`), and each value of a cookie.
     pub(crate) fn header(&mut self, value: &str) {
         self.add(value);
-        value.split([' ', ';', ',']).for_each(|word| self.add(word));
+        value.split_once(' ').into_iter().for_each(|(_, rest)| self.add(rest));
         value.split([';', ',']).filter_map(|pair| pair.split_once('=')).for_each(|(_, word)| self.add(word));
     }
 
@@ -92,12 +92,13 @@ mod tests {
         secrets.header("Bearer SECRETTOKEN");
         secrets.header("session=COOKIEVALUE; theme=dark");
         secrets.address("https://user:passw0rd@host/{name}?sig=SIGNATURE&n={name}");
-        let said =
-            secrets.hide("bad Bearer SECRETTOKEN, SECRETTOKEN, COOKIEVALUE, passw0rd@, SIGNATURE, {name}");
+        let said = secrets.hide(
+            "bad Bearer SECRETTOKEN, Bearer or not: SECRETTOKEN, COOKIEVALUE, passw0rd@, SIGNATURE, {name}",
+        );
         for secret in ["SECRET", "COOKIE", "passw0rd", "SIGNATURE"] {
             assert!(!said.contains(secret), "{said}");
         }
-        assert!(said.contains("bad ***") && said.contains("{name}"), "{said}");
+        assert!(said.contains("bad ***, Bearer or not: ***") && said.contains("{name}"), "{said}");
     }
 
     #[test]
