@@ -45,7 +45,7 @@ impl Secrets {
 
     /// A text without them, nor the part of one where the text was cut.
     pub(crate) fn hide(&self, text: &str) -> String {
-        let mut hidden = text.to_owned();
+        let mut hidden = without_credentials(text);
         for secret in &self.0 {
             hidden = hidden.replace(secret.as_str(), MASK);
         }
@@ -71,6 +71,23 @@ impl Secrets {
     }
 }
 
+/// A text without the words that follow `Bearer` and `Basic`: user and password of an address go out in another form.
+fn without_credentials(text: &str) -> String {
+    let (mut hidden, mut follows) = (String::with_capacity(text.len()), false);
+    for word in text.split_inclusive(' ') {
+        let plain = word.trim_end_matches(' ');
+        if follows && plain.len() >= SHORTEST && !plain.starts_with("realm") {
+            hidden.push_str(MASK);
+            hidden.push_str(word.get(plain.len()..).unwrap_or_default());
+        } else {
+            hidden.push_str(word);
+        }
+        let lower = plain.to_ascii_lowercase();
+        follows = ["bearer", "basic"].iter().any(|scheme| lower.ends_with(scheme));
+    }
+    hidden
+}
+
 /// A text without what a terminal would obey: control characters, and those that turn or hide what stands there.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|c| !is_formatting(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -93,12 +110,19 @@ mod tests {
         secrets.header("session=COOKIEVALUE; theme=dark");
         secrets.address("https://user:passw0rd@host/{name}?sig=SIGNATURE&n={name}");
         let said = secrets.hide(
-            "bad Bearer SECRETTOKEN, Bearer or not: SECRETTOKEN, COOKIEVALUE, passw0rd@, SIGNATURE, {name}",
+            "bad Bearer SECRETTOKEN, Bearer thing not: SECRETTOKEN, COOKIEVALUE, passw0rd@, SIGNATURE, {name}",
         );
         for secret in ["SECRET", "COOKIE", "passw0rd", "SIGNATURE"] {
             assert!(!said.contains(secret), "{said}");
         }
-        assert!(said.contains("bad ***, Bearer or not: ***") && said.contains("{name}"), "{said}");
+        assert!(said.contains("bad ***, Bearer *** not: ***") && said.contains("{name}"), "{said}");
+    }
+
+    #[test]
+    fn credentials_are_masked_in_the_form_in_which_they_go_out() {
+        let secrets = Secrets::default();
+        assert_eq!(secrets.hide("bad authorization: Basic dTp1cmxwYXNz !"), "bad authorization: Basic *** !");
+        assert_eq!(secrets.hide("needs Basic realm=x"), "needs Basic realm=x");
     }
 
     #[test]
