@@ -93,6 +93,7 @@ impl Session {
                 session_token: None,
                 counts: config.counts,
                 timeout: config.timeout,
+                idle: config.idle,
             })
             .map(|made| Box::new(made) as _),
             OffsitePlace::Filesystem { path, keep, .. } => Ok(Box::new(FilesystemProvider::new(path, *keep))),
