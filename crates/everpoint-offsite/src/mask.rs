@@ -45,7 +45,7 @@ impl Secrets {
 
     /// A text without them, nor the part of one where the text was cut.
     pub(crate) fn hide(&self, text: &str) -> String {
-        let mut hidden = without_credentials(text);
+        let mut hidden = text.to_owned();
         for secret in &self.0 {
             hidden = hidden.replace(secret.as_str(), MASK);
         }
@@ -61,7 +61,7 @@ impl Secrets {
                 hidden = format!("{MASK}{rest}");
             }
         }
-        hidden
+        without_credentials(&hidden)
     }
 
     /// An error whose cause does not tell them.
