@@ -70,10 +70,20 @@ fn after_total_loss_a_package_and_the_key_bring_all_back() {
     copy.stop_and_check(&packed.world);
 }
 
-/// The commands of a document: its indented lines.
+/// The commands of a document, exactly as they stand in its blocks.
 fn commands(document: &str) -> String {
-    let lines = document.lines().filter_map(|line| line.strip_prefix("    "));
-    lines.map(|line| format!("{line}\n")).collect()
+    let mut inside = false;
+    let mut lines = String::new();
+    for line in document.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => lines += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    assert!(!inside && !lines.is_empty(), "no commands: {document}");
+    lines
 }
 
 #[test]
@@ -278,4 +288,79 @@ fn without_everpoint_the_image_of_one_package_goes_on_with_the_log_of_the_next()
     let _stopped_in_the_end = RunningCopy::on(&data).unwrap();
     let mut session = Session::connect(&Address::Socket(data, port), "postgres").unwrap();
     assert_eq!(ask(&mut session, "SELECT count(*) FROM orders"), "2000");
+}
+
+/// Damages these, each for good: twice would bring them back.
+fn damage<'a>(packs: impl Iterator<Item = &'a PathBuf>) {
+    for pack in packs {
+        let mut bytes = fs::read(pack).unwrap();
+        bytes.iter_mut().skip(16).step_by(61).for_each(|byte| *byte ^= 0x55);
+        fs::remove_file(pack).unwrap();
+        fs::write(pack, bytes).unwrap();
+    }
+}
+
+fn packs(world: &World) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open =
+        vec![world.everpoint.home().path().join("repository/clusters").join(CLUSTER).join("packs")];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
+
+#[test]
+fn with_a_damaged_image_the_one_before_goes_in_and_without_any_the_log_alone() {
+    if !found(15) {
+        return;
+    }
+    let mut world = World::new(quiet(15).start().unwrap());
+    world.source.psql("CREATE TABLE days AS SELECT 1 AS n").unwrap();
+    world.capture();
+    let older = world.backup(&[]);
+    let sound = packs(&world);
+    world.source.psql("INSERT INTO days SELECT n FROM generate_series(2, 3000) n").unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    let newest = world.backup(&["--full"]);
+    world.source.psql("INSERT INTO days VALUES (0)").unwrap();
+    world.settle(&world.source, 1);
+    damage(packs(&world).iter().filter(|pack| !sound.contains(pack)));
+    let place = world.everpoint.home().path().join("packages");
+    let arguments = ["offsite", "pack", "--directory", place.to_str().unwrap()];
+    let report = world.everpoint.json(&arguments).unwrap();
+    assert_eq!(report["clusters"][0]["base"], older, "{report}");
+    let shortfalls = report["shortfalls"].to_string();
+    let advice = format!("everpoint backup {CLUSTER} --full");
+    assert!(shortfalls.contains(&newest) && shortfalls.contains(&advice), "{report}");
+    let copy = world.restore("latest", &["--package", text(&report, "/file").unwrap()]);
+    assert_eq!(copy.psql("SELECT count(*) FROM days"), "3001");
+
+    std::thread::sleep(Duration::from_millis(1100));
+    damage(sound.iter());
+    let report = world.everpoint.json(&arguments).unwrap();
+    assert!(report["clusters"][0]["base"].is_null(), "{report}");
+    assert!(report["clusters"][0]["segments"].as_u64().unwrap() > 0, "{report}");
+    let shortfalls = report["shortfalls"].to_string();
+    assert!(shortfalls.contains(&newest) && shortfalls.contains(&older), "{report}");
+}
+
+#[test]
+fn a_package_that_would_hold_nothing_is_refused_with_what_to_do() {
+    if !found(15) {
+        return;
+    }
+    let world = World::new(quiet(15).start().unwrap());
+    let place = world.everpoint.home().path().join("packages");
+    let ran = world.everpoint.try_run(&["offsite", "pack", "--directory", place.to_str().unwrap()]).unwrap();
+    assert!(!ran.status.success(), "{}", ran.out);
+    assert!(
+        ran.err.contains("neither an image nor new log") && ran.err.contains("everpoint backup"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
 }

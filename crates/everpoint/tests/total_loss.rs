@@ -181,10 +181,20 @@ fn both_clusters_come_back_from_one_package_and_the_key() {
     }
 }
 
-/// The commands of a part of a document: its indented lines.
+/// The commands of a document, exactly as they stand in its blocks.
 fn commands(part: &str) -> String {
-    let lines = part.lines().filter_map(|line| line.strip_prefix("    "));
-    lines.map(|line| format!("{line}\n")).collect()
+    let mut inside = false;
+    let mut lines = String::new();
+    for line in part.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => lines += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    assert!(!inside && !lines.is_empty(), "no commands: {part}");
+    lines
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Target};
+use everpoint_core::{FailureClass, RestorePlan};
 use everpoint_engine::StopFlag;
 use everpoint_format::manifest::BackupRecord;
 use everpoint_format::package::{
@@ -14,15 +14,16 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::log::{LogRequest, MadeLog};
+use super::log::MadeLog;
 use super::member::{Made, Sum, Workshop};
+use super::planned::Planned;
 use super::read::Opening;
 use super::report::PackagedReport;
 use super::room;
 use super::scratch::Scratch;
 use super::shrink::shrink;
-use super::{ArrivedBranch, Contents, base, envelope, instructions};
-use crate::facts::{self, Facts};
+use super::{ArrivedBranch, Contents, envelope, instructions};
+use crate::facts::Facts;
 use crate::{AppError, ClusterContext, Event, Events, restore_points, text};
 
 /// What to make.
@@ -94,7 +95,7 @@ pub fn build(
     let scratch = Scratch::new(&request.directory)?;
     let (mut workshop, mut shortfalls) = (Workshop::new(scratch.path()), request.shortfalls.clone());
     let mut parts = parts(clusters, request, &mut workshop, &mut shortfalls, events)?;
-    shrink(&mut parts, request.limit, &mut shortfalls)?;
+    shrink(&mut parts, request, &mut shortfalls)?;
     let contents = contents(&parts);
     events.emit(Event::Step(format!("writing {}", request.name)));
     let made = assemble(&parts, request, &mut workshop, &shortfalls)?;
@@ -147,59 +148,16 @@ fn parts<'a>(
     }
 }
 
-/// A cluster before anything of it is made.
-pub(super) struct Planned<'a> {
-    pub(super) context: &'a ClusterContext,
-    pub(super) facts: Facts,
-    /// How its newest moment is reached, if it can be.
-    pub(super) plan: Option<RestorePlan>,
-}
-
-impl<'a> Planned<'a> {
-    fn of(context: &'a ClusterContext, shortfalls: &mut Vec<String>) -> Result<Self, AppError> {
-        let facts = facts::load(context)?;
-        let newest =
-            RestoreRequest { target: Target::Latest, exclusive: false, timeline: None, skip: Vec::new() };
-        let plan = match facts::plan(context, &facts, &newest)? {
-            Ok(plan) => Some(plan),
-            Err(shortfall) => {
-                shortfalls.push(format!("{}: no base image goes in: {}", context.name, shortfall.reason));
-                None
-            }
-        };
-        Ok(Self { context, facts, plan })
-    }
-
-    pub(super) fn log<'b>(&'b self, request: &'b BuildRequest) -> LogRequest<'b> {
-        LogRequest {
-            context: self.context,
-            facts: &self.facts,
-            plan: self.plan.as_ref(),
-            arrived: &request.arrived,
-            stop: &request.stop,
-        }
-    }
-}
-
 fn part<'a>(
-    planned: Planned<'a>,
+    mut planned: Planned<'a>,
     request: &BuildRequest,
     workshop: &mut Workshop,
     shortfalls: &mut Vec<String>,
 ) -> Result<Part<'a>, AppError> {
+    // The log reaches back to the image that goes in.
+    let base = planned.image(request, workshop, shortfalls)?;
     let logs = planned.log(request).make(workshop, shortfalls)?;
     let Planned { context, facts, plan } = planned;
-    let base = match &plan {
-        Some(plan) => {
-            let record = facts::record(&facts, &plan.backup)?.clone();
-            let path = format!("clusters/{}/base.tar.zst", context.name);
-            let made = workshop.compressed(&path, &mut |out| {
-                base::write(&context.cluster, &plan.backup, &request.stop, out)
-            })?;
-            Some((record, made))
-        }
-        None => None,
-    };
     let identities = context.cluster.identities()?.into_iter().map(|(number, identity)| PackagedIdentity {
         number,
         system_identifier: identity.system_identifier,

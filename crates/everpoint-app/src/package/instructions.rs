@@ -46,9 +46,11 @@ pub(super) fn write(
 
 Set `package` to an empty directory with room for it, `identity` to the file with the age identity, `file` to the package.
 
-    mkdir -p "$package"
-    age --decrypt --identity "$identity" "$file" | tar -x -C "$package"
-    (cd "$package" && sha256sum --check --quiet SHA256SUMS)
+```sh
+mkdir -p "$package"
+age --decrypt --identity "$identity" "$file" | tar -x -C "$package"
+(cd "$package" && sha256sum --check --quiet SHA256SUMS)
+```
 
 The package is called {name}. `MANIFEST.json` says what it holds.
 "#
@@ -97,15 +99,16 @@ package, the oldest first, set `package` to its directory and do what its own `R
     let directories: Vec<String> = path.iter().map(|path| format!("\\\"$package/{path}\\\"")).collect();
     let _ = write!(
         out,
-        "\n    sed -i \"s|^for directory in |&{} |\" \"$data/fetch-log.sh\"\n",
+        "\n```sh\nsed -i \"s|^for directory in |&{} |\" \"$data/fetch-log.sh\"\n",
         directories.join(" ")
     );
     match plan {
         Some((plan, _)) => {
             let _ = write!(
                 out,
-                r#"    sed -i "s|^recovery_target_lsn = .*|recovery_target_lsn = '{lsn}'|" "$data/postgresql.conf"
-    sed -i "s|^recovery_target_timeline = .*|recovery_target_timeline = '{timeline}'|" "$data/postgresql.conf"
+                r#"sed -i "s|^recovery_target_lsn = .*|recovery_target_lsn = '{lsn}'|" "$data/postgresql.conf"
+sed -i "s|^recovery_target_timeline = .*|recovery_target_timeline = '{timeline}'|" "$data/postgresql.conf"
+```
 
 That brings it to {lsn}{reached}.
 "#,
@@ -115,7 +118,7 @@ That brings it to {lsn}{reached}.
             );
         }
         None => out.push_str(
-            "    sed -i '/^recovery_target_lsn/d' \"$data/postgresql.conf\"\n\n\
+            "sed -i '/^recovery_target_lsn/d' \"$data/postgresql.conf\"\n```\n\n\
              The log goes on in the next package, which says where it ends: unpack that, too. With this one as the last, the server\n\
              replays what there is, and does not tell if it were less.\n",
         ),
@@ -146,8 +149,10 @@ commands bring it to {to}{reached}.
 
 Set `data` to an empty directory for the cluster, `bin` to the directory of PostgreSQL's programs, and `port` to a free port.
 
-    mkdir -p "$data" && chmod 700 "$data"
-    zstd -d -c "$package/{member}" | tar -x -p -C "$data"
+```sh
+mkdir -p "$data" && chmod 700 "$data"
+zstd -d -c "$package/{member}" | tar -x -p -C "$data"
+```
 "#,
         version = record.server_version_text,
         system = record.system_identifier,
@@ -164,23 +169,27 @@ Set `data` to an empty directory for the cluster, `bin` to the directory of Post
         r#"
 The script that hands the log to the server:
 
-    cat > "$data/fetch-log.sh" <<SCRIPT
-    for directory in {}; do
-      if [ -f "\$directory/\$1.zst" ]; then exec zstd -q -d -f "\$directory/\$1.zst" -o "\$2"; fi
-      if [ -f "\$directory/\$1" ]; then exec cp "\$directory/\$1" "\$2"; fi
-    done
-    exit 1
-    SCRIPT
+```sh
+cat > "$data/fetch-log.sh" <<SCRIPT
+for directory in {}; do
+  if [ -f "\$directory/\$1.zst" ]; then exec zstd -q -d -f "\$directory/\$1.zst" -o "\$2"; fi
+  if [ -f "\$directory/\$1" ]; then exec cp "\$directory/\$1" "\$2"; fi
+done
+exit 1
+SCRIPT
+```
 
 Start it, and wait until it has replayed the log. If a part of the log were missing, it would stop and `server.log` would say so.
 
-    "$bin/pg_ctl" -D "$data" -l "$data/server.log" -W start
-    sleep 2
-    while "$bin/pg_ctl" -D "$data" status > /dev/null; do
-      if "$bin/pg_isready" -q -h "$data" -p "$port"; then break; fi
-      sleep 1
-    done
-    "$bin/pg_isready" -h "$data" -p "$port"
+```sh
+"$bin/pg_ctl" -D "$data" -l "$data/server.log" -W start
+sleep 2
+while "$bin/pg_ctl" -D "$data" status > /dev/null; do
+  if "$bin/pg_isready" -q -h "$data" -p "$port"; then break; fi
+  sleep 1
+done
+"$bin/pg_isready" -h "$data" -p "$port"
+```
 
 Your own configuration lies beside as `postgresql.conf.production` and `pg_hba.conf.production`, or, if it was kept outside
 of the data directory, below `everpoint-external`. Until you put it back, connections are only taken through the socket in "$data".
@@ -194,18 +203,19 @@ fn tablespaces(out: &mut String, record: &BackupRecord) {
     if links.is_empty() {
         return;
     }
-    out.push_str("\nIts tablespaces go beside the data directory:\n\n");
+    out.push_str("\nIts tablespaces go beside the data directory:\n\n```sh\n");
     for space in links {
         let oid = space.oid;
         let was = space.path.as_deref().unwrap_or_default();
         let _ = write!(
             out,
-            r#"    mkdir -p "$data.tablespaces/{oid}" "$data/pg_tblspc/{oid}"    # was {was}
-    (cd "$data/pg_tblspc/{oid}" && tar -c .) | tar -x -p -C "$data.tablespaces/{oid}"
-    rm -r "$data/pg_tblspc/{oid}" && ln -s "$data.tablespaces/{oid}" "$data/pg_tblspc/{oid}"
+            r#"mkdir -p "$data.tablespaces/{oid}" "$data/pg_tblspc/{oid}"    # was {was}
+(cd "$data/pg_tblspc/{oid}" && tar -c .) | tar -x -p -C "$data.tablespaces/{oid}"
+rm -r "$data/pg_tblspc/{oid}" && ln -s "$data.tablespaces/{oid}" "$data/pg_tblspc/{oid}"
 "#
         );
     }
+    out.push_str("```\n");
 }
 
 fn configuration(
@@ -216,30 +226,32 @@ fn configuration(
 ) {
     let mut settings = String::new();
     for (name, value) in limits(record, plan) {
-        let _ = writeln!(settings, "    {name} = {value}");
+        let _ = writeln!(settings, "{name} = {value}");
     }
     let _ = write!(
         out,
         r#"
 A configuration of its own, so that nothing of production is touched:
 
-    rm -f "$data/tablespace_map" "$data/postmaster.pid" "$data/standby.signal"
-    for name in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf; do
-      if [ -f "$data/$name" ]; then mv "$data/$name" "$data/$name.production"; fi
-    done
-    cat > "$data/postgresql.conf" <<SETTINGS
-    port = $port
-    listen_addresses = 'localhost'
-    unix_socket_directories = '$data'
-    hot_standby = off
-    archive_mode = off
-{settings}    restore_command = 'sh fetch-log.sh "%f" "%p"'
-    recovery_target_lsn = '{lsn}'
-    recovery_target_timeline = '{timeline}'
-    recovery_target_action = 'promote'
-    SETTINGS
-    echo 'local all all trust' > "$data/pg_hba.conf"
-    touch "$data/pg_ident.conf" "$data/recovery.signal"
+```sh
+rm -f "$data/tablespace_map" "$data/postmaster.pid" "$data/standby.signal"
+for name in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf; do
+  if [ -f "$data/$name" ]; then mv "$data/$name" "$data/$name.production"; fi
+done
+cat > "$data/postgresql.conf" <<SETTINGS
+port = $port
+listen_addresses = 'localhost'
+unix_socket_directories = '$data'
+hot_standby = off
+archive_mode = off
+{settings}restore_command = 'sh fetch-log.sh "%f" "%p"'
+recovery_target_lsn = '{lsn}'
+recovery_target_timeline = '{timeline}'
+recovery_target_action = 'promote'
+SETTINGS
+echo 'local all all trust' > "$data/pg_hba.conf"
+touch "$data/pg_ident.conf" "$data/recovery.signal"
+```
 "#,
         lsn = text::lsn(LogOffset(newest.record)),
         timeline = newest.timeline,

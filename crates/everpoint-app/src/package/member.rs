@@ -102,7 +102,11 @@ impl Workshop {
         let io = |error| AppError::io("write", &file, error);
         let inner = BufWriter::with_capacity(BUFFER, scratch::create(&file).map_err(io)?);
         let mut out = Summed::new(inner);
-        fill(&mut out)?;
+        if let Err(error) = fill(&mut out) {
+            // Another one takes its room.
+            std::fs::remove_file(&file).map_err(io)?;
+            return Err(error);
+        }
         out.flush().map_err(io)?;
         let (size, sha256) = out.into_parts().1.finish();
         Ok(Made { member: PackageMember { path: path.to_owned(), size, sha256 }, file: file.clone() })

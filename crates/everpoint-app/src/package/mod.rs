@@ -7,6 +7,7 @@ mod import;
 mod instructions;
 mod log;
 mod member;
+mod planned;
 mod read;
 mod recipients;
 mod report;
@@ -49,6 +50,9 @@ pub struct ArrivedBranch {
     /// With this position the next package goes on: what of the branch lies before it is held, or of no use to any image.
     pub to: u64,
 }
+
+/// Code of the error that says that no package is needed, as nothing was written since the last one: no failure to a user.
+pub const NOTHING_NEW: &str = "package.nothing_new";
 
 fn stopped(stop: &StopFlag) -> Result<(), AppError> {
     if stop.is_set() {

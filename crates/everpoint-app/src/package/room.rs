@@ -6,7 +6,8 @@ use everpoint_core::FailureClass;
 use everpoint_core::package::{ClusterRoom, room_to_build, room_to_import};
 use everpoint_format::package::PackageManifest;
 
-use super::build::{BuildRequest, Planned};
+use super::build::BuildRequest;
+use super::planned::Planned;
 use crate::facts::Facts;
 use crate::{AppError, ClusterContext};
 

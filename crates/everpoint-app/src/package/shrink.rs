@@ -3,7 +3,8 @@
 use everpoint_core::FailureClass;
 use everpoint_core::package::{ClusterShare, ClusterSize, fit};
 
-use super::build::Part;
+use super::NOTHING_NEW;
+use super::build::{BuildRequest, Part};
 use super::log::MadeLog;
 use crate::AppError;
 
@@ -23,21 +24,46 @@ fn weight(size: u64) -> u64 {
 /// Leaves out what does not fit, and says so.
 pub(super) fn shrink(
     parts: &mut [Part<'_>],
-    limit: Option<u64>,
+    request: &BuildRequest,
     shortfalls: &mut Vec<String>,
 ) -> Result<(), AppError> {
     let sizes: Vec<ClusterSize> = parts.iter().map(size).collect();
-    let shares = fit(&sizes, limit.map(|limit| limit.saturating_sub(FRONT)));
-    let nothing = shares.iter().all(|share| share.log == 0 && !share.base);
-    if let Some(limit) = limit.filter(|_| nothing) {
-        let message = format!("not even one segment of log fits under the provider's limit of {limit} bytes");
-        return Err(AppError::new("package.limit", FailureClass::Usage, "make", "the package", message)
-            .hint("raise `limit` of the provider"));
+    let shares = fit(&sizes, request.limit.map(|limit| limit.saturating_sub(FRONT)));
+    if shares.iter().all(|share| share.log == 0 && !share.base) {
+        let arrived = |part: &Part<'_>| request.arrived.clusters.contains_key(&part.context.name);
+        let known = parts.iter().zip(&sizes).all(|(part, size)| size.base == 0 || arrived(part));
+        return Err(empty(&sizes, known, request.limit));
     }
     for ((part, share), size) in parts.iter_mut().zip(shares).zip(&sizes) {
         leave_out(part, share, size, shortfalls);
     }
     Ok(())
+}
+
+/// Why nothing would go in. `known`: packages that arrived hold log of every cluster that has an image.
+fn empty(sizes: &[ClusterSize], known: bool, limit: Option<u64>) -> AppError {
+    let (log, image) =
+        (sizes.iter().any(|size| !size.log.is_empty()), sizes.iter().any(|size| size.base > 0));
+    let limit = limit.unwrap_or(u64::MAX);
+    let failed =
+        |code: &str, class, message: String| AppError::new(code, class, "make", "the package", message);
+    if !log && !image {
+        let message = "there is neither an image nor new log of any cluster".to_owned();
+        let mut error = failed("package.empty", FailureClass::Failed, message);
+        error.retryable = true;
+        return error.hint("take a backup: everpoint backup CLUSTER; nothing was sent and no call was spent");
+    }
+    if !log && known {
+        let message = format!(
+            "there is nothing new to send: the servers wrote nothing since the last package, and no image fits \
+             under the provider's limit of {limit} bytes"
+        );
+        let error = failed(NOTHING_NEW, FailureClass::Failed, message);
+        return error.hint("no call was spent; raise `limit` of the provider if images are to be sent, too");
+    }
+    let least = if log { "segment of log" } else { "image" };
+    let message = format!("not even one {least} fits under the provider's limit of {limit} bytes");
+    failed("package.limit", FailureClass::Usage, message).hint("raise `limit` of the provider")
 }
 
 fn size(part: &Part<'_>) -> ClusterSize {
@@ -86,5 +112,23 @@ fn leave_out(part: &mut Part<'_>, share: ClusterShare, size: &ClusterSize, short
             log.keep(here);
             part.plan = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_nothing_goes_in_is_told_as_it_is() {
+        let size = |base, log: &[u64]| ClusterSize { base, log: log.to_vec() };
+        let none = empty(&[size(0, &[])], true, None);
+        assert!(none.code == "package.empty" && none.retryable && none.hint.is_some(), "{none}");
+        let idle = empty(&[size(900, &[]), size(0, &[])], true, Some(100));
+        assert!(idle.code == NOTHING_NEW && idle.message.contains("wrote nothing since"), "{idle}");
+        let first = empty(&[size(900, &[])], false, Some(100));
+        assert!(first.code == "package.limit" && first.message.contains("not even one image"), "{first}");
+        let log = empty(&[size(900, &[500])], true, Some(100));
+        assert!(log.code == "package.limit" && log.message.contains("one segment of log"), "{log}");
     }
 }

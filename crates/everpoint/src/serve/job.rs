@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use everpoint_app::backup::BackupMode;
 use everpoint_app::bundle::{self, BundleRequest};
+use everpoint_app::package::NOTHING_NEW;
 use everpoint_app::{AppError, Event, Events, backup, expire, health};
 use everpoint_core::FailureClass;
 use everpoint_engine::{CheckLine, CheckState, StopFlag};
@@ -101,7 +102,11 @@ pub(crate) fn run(
         Kind::Backup => take_backup(session, &open()?, order, stop, events),
         Kind::Package => {
             let config = session.offsite(Some(&order.cluster))?;
-            Ok(json(&offsite_command::push_to(session, config, "serve", stop.clone(), events)?))
+            match offsite_command::push_to(session, config, "serve", stop.clone(), events) {
+                // An idle server is no failure: the schedule goes on.
+                Err(error) if error.code == NOTHING_NEW => Ok(offsite_command::nothing_sent(&error)),
+                pushed => Ok(json(&pushed?)),
+            }
         }
         Kind::Restore => {
             let nothing = || {

@@ -9,7 +9,7 @@ use crate::cli::Offsite;
 use crate::render::Done;
 use crate::session::Session;
 
-pub(crate) use provider::{push_to, status_of, status_text};
+pub(crate) use provider::{nothing_sent, push_to, status_of, status_text};
 
 pub(crate) fn run(session: &Session, command: &Offsite) -> Result<Done, AppError> {
     match command {

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _};
 use everpoint_app::offsite::{
     self, CallContext, CallLine, FetchRequest, OffsiteStatus, PushReport, PushRequest, SystemClock,
 };
+use everpoint_app::package::NOTHING_NEW;
 use everpoint_app::{AppError, Events};
 use everpoint_core::FailureClass;
 use everpoint_engine::StopFlag;
@@ -53,6 +54,11 @@ pub(crate) fn status_of(session: &Session, config: &OffsiteConfig) -> Result<Off
     offsite::status(&ledger.ledger, &config.budget, &SystemClock, &place)
 }
 
+/// The report where no package was needed.
+pub(crate) fn nothing_sent(error: &AppError) -> serde_json::Value {
+    serde_json::json!({ "sent": false, "reason": error.message })
+}
+
 /// Makes the package and spends a call on it.
 ///
 /// # Errors
@@ -99,7 +105,12 @@ pub(super) fn push(session: &Session, arguments: &OffsitePush) -> Result<Done, A
             confirm(&what, "push")?;
         }
     }
-    let report = push_to(session, config, "offsite push", stop_flag(), &session.progress())?;
+    let report = match push_to(session, config, "offsite push", stop_flag(), &session.progress()) {
+        Err(error) if error.code == NOTHING_NEW => {
+            return Ok(Done::new(&nothing_sent(&error), format!("{}; no call was spent\n", error.message)));
+        }
+        pushed => pushed?,
+    };
     Ok(Done::new(&report, push_text(&report)))
 }
 

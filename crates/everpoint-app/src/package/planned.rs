@@ -1,0 +1,90 @@
+//! A cluster before anything of it is made: how its newest moment is reached, and from which image.
+
+use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Target};
+use everpoint_format::manifest::BackupRecord;
+use everpoint_repo::code;
+
+use super::base;
+use super::build::BuildRequest;
+use super::log::LogRequest;
+use super::member::{Made, Workshop};
+use crate::facts::{self, Facts};
+use crate::{AppError, ClusterContext};
+
+/// A cluster before anything of it is made.
+pub(super) struct Planned<'a> {
+    pub(super) context: &'a ClusterContext,
+    pub(super) facts: Facts,
+    /// How its newest moment is reached, if it can be.
+    pub(super) plan: Option<RestorePlan>,
+}
+
+impl<'a> Planned<'a> {
+    pub(super) fn of(context: &'a ClusterContext, shortfalls: &mut Vec<String>) -> Result<Self, AppError> {
+        let mut planned = Self { context, facts: facts::load(context)?, plan: None };
+        planned.plan(Vec::new(), shortfalls)?;
+        // What is known to be damaged was not even tried.
+        let chosen = planned.plan.as_ref().map(|plan| plan.backup.as_str()).unwrap_or_default();
+        for known in planned.facts.left_out(chosen) {
+            let name = &context.name;
+            shortfalls.push(format!("{name}: {known}; take a new one: everpoint backup {name} --full"));
+        }
+        Ok(planned)
+    }
+
+    /// Plans the way to the newest moment without these images.
+    fn plan(&mut self, skip: Vec<String>, shortfalls: &mut Vec<String>) -> Result<(), AppError> {
+        let newest = RestoreRequest { target: Target::Latest, exclusive: false, timeline: None, skip };
+        self.plan = match facts::plan(self.context, &self.facts, &newest)? {
+            Ok(plan) => Some(plan),
+            Err(shortfall) => {
+                let (name, reason) = (&self.context.name, shortfall.reason);
+                shortfalls.push(format!("{name}: no base image goes in: {reason}"));
+                None
+            }
+        };
+        Ok(())
+    }
+
+    /// Makes the newest image that can be read: an older one, or the log alone, is better than an empty day.
+    pub(super) fn image(
+        &mut self,
+        request: &BuildRequest,
+        workshop: &mut Workshop,
+        shortfalls: &mut Vec<String>,
+    ) -> Result<Option<(BackupRecord, Made)>, AppError> {
+        let name = &self.context.name;
+        let path = format!("clusters/{name}/base.tar.zst");
+        let mut unreadable = Vec::new();
+        while let Some(plan) = &self.plan {
+            let record = facts::record(&self.facts, &plan.backup)?.clone();
+            let made = workshop.compressed(&path, &mut |out| {
+                base::write(&self.context.cluster, &record.label, &request.stop, out)
+            });
+            match made {
+                Ok(made) => return Ok(Some((record, made))),
+                Err(error) if error.class == FailureClass::Damaged || error.code == code::MISSING => {
+                    shortfalls.push(format!(
+                        "{name}: the base image {} is left out, as it is damaged: {error}; take a new one: \
+                         everpoint backup {name} --full",
+                        record.label
+                    ));
+                    unreadable.push(record.label);
+                }
+                Err(error) => return Err(error),
+            }
+            self.plan(unreadable.clone(), shortfalls)?;
+        }
+        Ok(None)
+    }
+
+    pub(super) fn log<'b>(&'b self, request: &'b BuildRequest) -> LogRequest<'b> {
+        LogRequest {
+            context: self.context,
+            facts: &self.facts,
+            plan: self.plan.as_ref(),
+            arrived: &request.arrived,
+            stop: &request.stop,
+        }
+    }
+}
