@@ -175,6 +175,8 @@ impl std::fmt::Debug for HttpProvider {
 pub(crate) fn client(idle: Duration) -> ClientBuilder {
     Client::builder()
         .timeout(idle)
+        // By itself the client gives up where nothing was acknowledged for 30 s.
+        .tcp_user_timeout(idle)
         .connect_timeout(CONNECT)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())

@@ -100,6 +100,8 @@ pub(crate) fn upload(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| local(error.to_string()))?;
     let client = Client::builder()
+        // By itself the client gives up where nothing was acknowledged for 30 s.
+        .tcp_user_timeout(request.idle)
         .connect_timeout(CONNECT)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
