@@ -113,9 +113,12 @@ fn locate(major: u32) -> Result<PathBuf> {
     if Account::of_servers()?.reaches(&path.join("bin")) { Ok(path) } else { reachable_copy(major, &path) }
 }
 
+/// Where copies lie that the servers' account reaches.
+const COPIES: &str = "/var/tmp/everpoint-test-servers";
+
 /// Root may keep its checkout where no one else may look. The servers' account then gets a copy.
 fn reachable_copy(major: u32, from: &Path) -> Result<PathBuf> {
-    let parent = Path::new("/var/tmp/everpoint-test-servers");
+    let parent = Path::new(COPIES);
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let lock = File::create(parent.join(".lock")).context("cannot make a lock file")?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).context("cannot lock")?;
@@ -144,6 +147,29 @@ pub fn test_tool(path: &str) -> Result<Option<PathBuf>> {
     }
     note_skip(&format!("{} is missing; run scripts/install-test-tools", found.display()))?;
     Ok(None)
+}
+
+/// As [`test_tool`], for a program of one file that the servers' account runs.
+///
+/// # Errors
+/// If the skip can't be noted, or the program can't be copied to where that account reaches it.
+pub fn server_tool(path: &str) -> Result<Option<PathBuf>> {
+    let Some(found) = test_tool(path)? else { return Ok(None) };
+    let found = found.canonicalize().with_context(|| format!("cannot resolve {}", found.display()))?;
+    if Account::of_servers()?.reaches(&found) {
+        return Ok(Some(found));
+    }
+    let name = found.file_name().context("a program has a name")?;
+    let parent = Path::new(COPIES).join("tools");
+    fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    let lock = File::create(parent.join(".lock")).context("cannot make a lock file")?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).context("cannot lock")?;
+    let to = parent.join(name);
+    if fs::metadata(&to).map(|meta| meta.len()).ok() != Some(fs::metadata(&found)?.len()) {
+        let done = Command::new("cp").arg("--remove-destination").arg(&found).arg(&to).status();
+        ensure!(done.context("cannot run cp")?.success(), "cannot copy {}", found.display());
+    }
+    Ok(Some(to))
 }
 
 fn note_skip(why: &str) -> Result<()> {

@@ -33,7 +33,7 @@ pub use cluster::{PgCluster, StopMode};
 pub use copy::RunningCopy;
 pub use everpoint::{Background, Everpoint, Ran, field, say, text};
 pub use history::{Ended, History, parse_lsn, print_lsn, print_time};
-pub use install::{PgInstall, SUPPORTED, cache_dir, test_tool};
+pub use install::{PgInstall, SUPPORTED, cache_dir, server_tool, test_tool};
 pub use judge::{Expected, Judge, Verdict};
 pub use pgbench::Pgbench;
 pub use port::Port;

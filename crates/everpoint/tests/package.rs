@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use everpoint_testkit::{Address, RunningCopy, Session, field, test_tool, text};
+use everpoint_testkit::{Address, RunningCopy, Session, field, server_tool, text};
 use support_scenarios::{CLUSTER, World, ask, found, quiet};
 
 /// A server with rows from before and after its image, a tablespace, and a package of it.
@@ -91,7 +91,7 @@ fn after_total_loss_age_tar_zstd_and_postgresql_alone_bring_all_back() {
     if !found(15) {
         return;
     }
-    let Some(age) = test_tool("bin/age").unwrap() else { return };
+    let Some(age) = server_tool("bin/age").unwrap() else { return };
     let mut packed = Packed::make();
     packed.lose_all();
     let (world, home) = (&packed.world, packed.world.everpoint.home().path().to_owned());
@@ -247,7 +247,7 @@ fn without_everpoint_the_image_of_one_package_goes_on_with_the_log_of_the_next()
     if !found(15) {
         return;
     }
-    let Some(age) = test_tool("bin/age").unwrap() else { return };
+    let Some(age) = server_tool("bin/age").unwrap() else { return };
     let mut world = World::new(quiet(15).start().unwrap());
     world.capture();
     world.backup(&[]);
@@ -288,64 +288,6 @@ fn without_everpoint_the_image_of_one_package_goes_on_with_the_log_of_the_next()
     let _stopped_in_the_end = RunningCopy::on(&data).unwrap();
     let mut session = Session::connect(&Address::Socket(data, port), "postgres").unwrap();
     assert_eq!(ask(&mut session, "SELECT count(*) FROM orders"), "2000");
-}
-
-/// Damages these, each for good: twice would bring them back.
-fn damage<'a>(packs: impl Iterator<Item = &'a PathBuf>) {
-    for pack in packs {
-        let mut bytes = fs::read(pack).unwrap();
-        bytes.iter_mut().skip(16).step_by(61).for_each(|byte| *byte ^= 0x55);
-        fs::remove_file(pack).unwrap();
-        fs::write(pack, bytes).unwrap();
-    }
-}
-
-fn packs(world: &World) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open =
-        vec![world.everpoint.home().path().join("repository/clusters").join(CLUSTER).join("packs")];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { open.push(path) } else { found.push(path) }
-        }
-    }
-    found
-}
-
-#[test]
-fn with_a_damaged_image_the_one_before_goes_in_and_without_any_the_log_alone() {
-    if !found(15) {
-        return;
-    }
-    let mut world = World::new(quiet(15).start().unwrap());
-    world.source.psql("CREATE TABLE days AS SELECT 1 AS n").unwrap();
-    world.capture();
-    let older = world.backup(&[]);
-    let sound = packs(&world);
-    world.source.psql("INSERT INTO days SELECT n FROM generate_series(2, 3000) n").unwrap();
-    std::thread::sleep(Duration::from_millis(1100));
-    let newest = world.backup(&["--full"]);
-    world.source.psql("INSERT INTO days VALUES (0)").unwrap();
-    world.settle(&world.source, 1);
-    damage(packs(&world).iter().filter(|pack| !sound.contains(pack)));
-    let place = world.everpoint.home().path().join("packages");
-    let arguments = ["offsite", "pack", "--directory", place.to_str().unwrap()];
-    let report = world.everpoint.json(&arguments).unwrap();
-    assert_eq!(report["clusters"][0]["base"], older, "{report}");
-    let shortfalls = report["shortfalls"].to_string();
-    let advice = format!("everpoint backup {CLUSTER} --full");
-    assert!(shortfalls.contains(&newest) && shortfalls.contains(&advice), "{report}");
-    let copy = world.restore("latest", &["--package", text(&report, "/file").unwrap()]);
-    assert_eq!(copy.psql("SELECT count(*) FROM days"), "3001");
-
-    std::thread::sleep(Duration::from_millis(1100));
-    damage(sound.iter());
-    let report = world.everpoint.json(&arguments).unwrap();
-    assert!(report["clusters"][0]["base"].is_null(), "{report}");
-    assert!(report["clusters"][0]["segments"].as_u64().unwrap() > 0, "{report}");
-    let shortfalls = report["shortfalls"].to_string();
-    assert!(shortfalls.contains(&newest) && shortfalls.contains(&older), "{report}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use everpoint_testkit::{
     Address, Background, Everpoint, Expected, History, Judge, PgCluster, PgInstall, Port, RunningCopy,
-    Session, WriterOptions, Writers, parse_lsn, test_tool, text,
+    Session, WriterOptions, Writers, parse_lsn, server_tool, text,
 };
 use support_scenarios::found;
 
@@ -199,7 +199,7 @@ fn commands(part: &str) -> String {
 
 #[test]
 fn both_clusters_come_back_with_age_tar_zstd_and_postgresql_alone() {
-    let Some(age) = test_tool("bin/age").unwrap() else { return };
+    let Some(age) = server_tool("bin/age").unwrap() else { return };
     let Some(remains) = lose_all() else { return };
     let identity = remains.place("identity.txt");
     remains.run(

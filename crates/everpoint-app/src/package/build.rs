@@ -157,6 +157,10 @@ fn part<'a>(
     // The log reaches back to the image that goes in.
     let base = planned.image(request, workshop, shortfalls)?;
     let logs = planned.log(request).make(workshop, shortfalls)?;
+    let base = match base {
+        Some((record, made)) => planned.shorten(&record.label, &logs, shortfalls)?.then_some((record, made)),
+        None => None,
+    };
     let Planned { context, facts, plan } = planned;
     let identities = context.cluster.identities()?.into_iter().map(|(number, identity)| PackagedIdentity {
         number,

@@ -29,6 +29,8 @@ pub(super) struct MadeLog {
     pub(super) end: LogOffset,
     /// Its newest segments were left out.
     pub(super) cut: bool,
+    /// What was stored by the facts and could not be read.
+    pub(super) holes: Vec<Span>,
     /// From here on something is missing that may still come back: no package may be said to hold what follows.
     pub(super) broken: Option<LogOffset>,
 }
@@ -57,6 +59,10 @@ impl MadeLog {
         self.log.ranges = ranges(self.segments.iter().map(|(span, _)| *span));
     }
 
+    pub(super) fn is_of(&self, branch: &BranchFacts) -> bool {
+        self.log.identity == branch.identity && self.log.branch == branch.id.to_string()
+    }
+
     /// Up to where packages hold the branch once this one has arrived; `None`: it adds nothing.
     pub(super) fn held_to(&self) -> Option<LogOffset> {
         let to = if self.cut { self.segments.last().map(|(span, _)| span.to) } else { Some(self.end) };
@@ -69,6 +75,7 @@ impl MadeLog {
 struct Segments {
     made: Vec<(Span, Made)>,
     again: usize,
+    holes: Vec<Span>,
     broken: Option<LogOffset>,
 }
 
@@ -156,6 +163,7 @@ impl LogRequest<'_> {
                 Err(error) => return Err(error.into()),
             }
             if missing.from < missing.to {
+                found.holes.push(missing);
                 let gap = known.iter().find(|(gap, _)| gap.from <= missing.from && missing.to <= gap.to);
                 // What a recorded gap lost never comes; anything else may be brought back, so the next package asks again.
                 if gap.is_none() {
@@ -183,7 +191,8 @@ impl LogRequest<'_> {
         let directory = directory(&self.context.name, branch.identity, &branch.id.to_string());
         let store = self.context.cluster.log(branch.identity, branch.id.clone(), branch.segment_size);
         let end = branch.pieces.iter().map(|piece| piece.span.to).max().unwrap_or_default();
-        let Segments { made: segments, again, broken } = self.segments(branch, end, workshop, shortfalls)?;
+        let Segments { made: segments, again, holes, broken } =
+            self.segments(branch, end, workshop, shortfalls)?;
         let history = match store.history()?.filter(|_| !segments.is_empty()) {
             Some(bytes) => {
                 let path = format!("{directory}/{:08X}.history", branch.timeline);
@@ -208,7 +217,7 @@ impl LogRequest<'_> {
                 .map(|gap| (gap.span.from.0, gap.span.to.0, gap.reason.clone()))
                 .collect(),
         };
-        Ok(MadeLog { log, history, segments, again, end, cut: false, broken })
+        Ok(MadeLog { log, history, segments, again, end, cut: false, holes, broken })
     }
 
     fn needed(&self, branch: &BranchFacts, end: LogOffset) -> Option<(BranchLog, Span)> {
@@ -285,7 +294,7 @@ mod tests {
             gaps: Vec::new(),
         };
         let end = segments.last().unwrap().0.to;
-        MadeLog { log, history: None, segments, again, end, cut: false, broken: None }
+        MadeLog { log, history: None, segments, again, end, cut: false, holes: Vec::new(), broken: None }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! A cluster before anything of it is made: how its newest moment is reached, and from which image.
 
-use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Target};
+use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Span, Target};
 use everpoint_format::manifest::BackupRecord;
 use everpoint_repo::code;
 
 use super::base;
 use super::build::BuildRequest;
-use super::log::LogRequest;
+use super::log::{LogRequest, MadeLog};
 use super::member::{Made, Workshop};
 use crate::facts::{self, Facts};
 use crate::{AppError, ClusterContext};
@@ -76,6 +76,37 @@ impl<'a> Planned<'a> {
             self.plan(unreadable.clone(), shortfalls)?;
         }
         Ok(None)
+    }
+
+    /// Ends the way where log turned out to be unreadable: no moment behind it is promised. Returns whether the image with
+    /// this label still leads anywhere.
+    pub(super) fn shorten(
+        &mut self,
+        label: &str,
+        logs: &[MadeLog],
+        shortfalls: &mut Vec<String>,
+    ) -> Result<bool, AppError> {
+        let Some(plan) = &self.plan else { return Ok(false) };
+        let mut on_the_way = false;
+        for log in logs.iter().filter(|log| log.log.identity == plan.identity) {
+            for hole in &log.holes {
+                let is_hit = |span: Span| span.from < hole.to && hole.from < span.to;
+                on_the_way |= plan
+                    .pieces
+                    .iter()
+                    .any(|piece| piece.branch.to_string() == log.log.branch && is_hit(piece.span));
+                let branches = self.facts.log.branches.iter_mut();
+                for branch in branches.filter(|branch| log.is_of(branch)) {
+                    branch.pieces.retain(|piece| piece.span.to <= hole.from);
+                    branch.covered = branch.covered.filter(|(position, _)| *position <= hole.from);
+                }
+            }
+        }
+        if on_the_way {
+            let others = self.facts.backups.iter().filter(|backup| backup.label != label);
+            self.plan(others.map(|backup| backup.label.clone()).collect(), shortfalls)?;
+        }
+        Ok(self.plan.is_some())
     }
 
     pub(super) fn log<'b>(&'b self, request: &'b BuildRequest) -> LogRequest<'b> {
