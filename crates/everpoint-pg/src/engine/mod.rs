@@ -264,10 +264,7 @@ impl Engine for PgEngine {
     }
 
     fn check_start(&self, programs: Option<&Path>, version: u32) -> Result<(), EngineError> {
-        if programs.is_some() || self.programs.is_some() {
-            return Ok(());
-        }
-        recovery::find_programs(version / 10_000).map(|_| ())
+        recovery::find_programs(programs.or(self.programs.as_deref()), version / 10_000).map(|_| ())
     }
 
     fn start(

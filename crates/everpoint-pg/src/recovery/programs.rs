@@ -12,13 +12,14 @@ const ONE_DIRECTORY: &str = "EVERPOINT_PG_BIN";
 /// Names a directory that holds `pg13/bin`, `pg14/bin`, ...
 const MANY_VERSIONS: &str = "EVERPOINT_PG_BINARIES";
 
-/// The directory with the programs (`postgres` at least) of this major version: that named by `$EVERPOINT_PG_BIN`,
+/// The directory with the programs (`postgres` at least) of this major version: that of the configuration, which after an
+/// upgrade has another version than an older image needs, then that named by `$EVERPOINT_PG_BIN`,
 /// `$EVERPOINT_PG_BINARIES/pg<major>/bin`, the places of Debian's and the PGDG's packages, the search path.
 ///
 /// # Errors
 /// If none of them has a `postgres` of this version.
-pub fn find_programs(major: u32) -> Result<PathBuf, EngineError> {
-    let mut places: Vec<PathBuf> = Vec::new();
+pub fn find_programs(configured: Option<&Path>, major: u32) -> Result<PathBuf, EngineError> {
+    let mut places: Vec<PathBuf> = configured.map(Path::to_owned).into_iter().collect();
     places.extend(env::var_os(ONE_DIRECTORY).map(PathBuf::from));
     places.extend(env::var_os(MANY_VERSIONS).map(|root| Path::new(&root).join(format!("pg{major}/bin"))));
     places.push(format!("/usr/lib/postgresql/{major}/bin").into());
@@ -28,8 +29,9 @@ pub fn find_programs(major: u32) -> Result<PathBuf, EngineError> {
     found.cloned().ok_or_else(|| {
         let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         let message = format!("none of {} has them", looked.join(", "));
-        EngineError::new("pg.programs", "find the programs of", format!("PostgreSQL {major}"), message)
-            .hint(format!("install the server package of PostgreSQL {major}, or set {ONE_DIRECTORY}"))
+        EngineError::new("pg.programs", "find the programs of", format!("PostgreSQL {major}"), message).hint(
+            format!("install the server package of PostgreSQL {major}, or set pg_bin or {ONE_DIRECTORY}"),
+        )
     })
 }
 

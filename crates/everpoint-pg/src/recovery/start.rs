@@ -73,10 +73,7 @@ impl<'a> Run<'a> {
         let directory = fs::canonicalize(&options.directory)
             .map_err(|error| failed("look at", &options.directory, error))?;
         let major = major_version(&directory)?;
-        let programs = match &options.programs {
-            Some(programs) => programs.clone(),
-            None => find_programs(major)?,
-        };
+        let programs = find_programs(options.programs.as_deref(), major)?;
         let owner = server_user(&directory)?;
         let log = directory.join(LOG_FILE);
         let port = configure_port(&directory, options.port)?;
