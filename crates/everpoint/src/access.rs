@@ -1,11 +1,12 @@
 //! Whether another user of this machine can read something.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bits of a mode for owner, group and others.
 const READ: u32 = 0o4;
 const ENTER: u32 = 0o1;
+const EXECUTE: u32 = 0o1;
 
 /// Whether a user, with this group alone, can read a file, or list a directory. A guess on the safe side: other groups and
 /// access lists are not looked at.
@@ -13,9 +14,21 @@ pub(crate) fn readable(path: &Path, uid: u32, gid: u32) -> bool {
     let Ok(path) = path.canonicalize() else {
         return false;
     };
-    let above = path.ancestors().skip(1).all(|directory| allows(directory, uid, gid, ENTER));
     let needed = if path.is_dir() { READ | ENTER } else { READ };
-    above && allows(&path, uid, gid, needed)
+    closed_above(&path, uid, gid).is_none() && allows(&path, uid, gid, needed)
+}
+
+/// Whether a user can run a program; guessed like [`readable`].
+pub(crate) fn runnable(program: &Path, uid: u32, gid: u32) -> bool {
+    program
+        .canonicalize()
+        .is_ok_and(|path| closed_above(&path, uid, gid).is_none() && allows(&path, uid, gid, EXECUTE))
+}
+
+/// The nearest existing directory above a path that a user can't enter; guessed like [`readable`].
+pub(crate) fn closed_above(path: &Path, uid: u32, gid: u32) -> Option<PathBuf> {
+    let nearest = path.ancestors().skip(1).find_map(|directory| directory.canonicalize().ok())?;
+    nearest.ancestors().find(|directory| !allows(directory, uid, gid, ENTER)).map(Path::to_owned)
 }
 
 fn allows(path: &Path, uid: u32, gid: u32, needed: u32) -> bool {
@@ -55,8 +68,15 @@ mod tests {
         assert!(!readable(&file, uid + 1, gid + 1));
         mode(&file, 0o644);
         assert!(readable(&file, uid + 1, gid + 1));
+        assert!(!runnable(&file, uid, gid));
+        mode(&file, 0o755);
+        assert!(runnable(&file, uid + 1, gid + 1));
+        assert_eq!(closed_above(&home.path().join("not/yet"), uid + 1, gid + 1), None);
         mode(home.path(), 0o700);
         assert!(!readable(&file, uid + 1, gid + 1), "the directory can't be entered");
+        assert!(!runnable(&file, uid + 1, gid + 1), "the directory can't be entered");
+        let closed = home.path().canonicalize().unwrap();
+        assert_eq!(closed_above(&home.path().join("not/yet"), uid + 1, gid + 1), Some(closed));
         assert!(!readable(&home.path().join("none"), uid, gid));
     }
 }

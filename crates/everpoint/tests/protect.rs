@@ -163,6 +163,7 @@ fn protected_and_brought_back(major: u32) {
 
     let mut restore = everpoint(&account, &home);
     restore.env("EVERPOINT_PG_BIN", cluster.install().bin());
+    restore.args(["restore", "order-db", "--start"]).arg(home.join("restored"));
     brought_back(restore, &home.join("restored"));
     // Root's server runs as another user, who may read neither key nor repository: the log is handed to it.
     if rustix::process::geteuid().is_root() {
@@ -171,16 +172,32 @@ fn protected_and_brought_back(major: u32) {
             rustix::fs::chown(home.join(private), Some(rustix::fs::Uid::ROOT), None).unwrap();
             std::fs::set_permissions(home.join(private), locked.clone()).unwrap();
         }
-        let mut restore = Command::new(env!("CARGO_BIN_EXE_everpoint"));
-        restore.current_dir(&home).env_remove("EVERPOINT_CONFIG").env_remove("EVERPOINT_KEY");
-        restore.env("EVERPOINT_PG_BIN", cluster.install().bin()).env("EVERPOINT_PG_USER", account.name());
-        brought_back(restore, &home.join("restored-by-root"));
+        let as_root = |program: &Path, target: &Path| {
+            let mut restore = Command::new(program);
+            restore.current_dir(&home).env_remove("EVERPOINT_CONFIG").env_remove("EVERPOINT_KEY");
+            restore.env("EVERPOINT_PG_BIN", cluster.install().bin()).env("EVERPOINT_PG_USER", account.name());
+            restore.args(["restore", "order-db", "--start"]).arg(target);
+            restore
+        };
+        let program = home.join("everpoint");
+        brought_back(as_root(&program, &home.join("restored-by-root")), &home.join("restored-by-root"));
+        // Where that user can't even run the program, the log lies beside the image.
+        let hidden = scratch.path().join("hidden");
+        std::fs::create_dir(&hidden).unwrap();
+        std::fs::set_permissions(&hidden, locked).unwrap();
+        let moved = hidden.join("everpoint");
+        std::fs::rename(&program, &moved).unwrap();
+        brought_back(as_root(&moved, &home.join("restored-alone")), &home.join("restored-alone"));
+        let unreachable = hidden.join("restored");
+        let (code, refused) = json(&mut as_root(&moved, &unreachable));
+        assert_eq!((code, &refused["error"]["code"]), (2, &"restore.directory".into()), "{refused}");
+        assert!(!unreachable.exists());
     }
 }
 
-/// Restores to the end of what is stored and counts the rows.
+/// Runs a restore into `target` and counts the rows there.
 fn brought_back(mut restore: Command, target: &Path) {
-    let (code, restored) = json(restore.args(["restore", "order-db", "--start"]).arg(target));
+    let (code, restored) = json(&mut restore);
     assert_eq!(code, 0, "{restored}");
     let port = u16::try_from(restored["port"].as_u64().unwrap()).unwrap();
     let mut session = Session::connect(&Address::Socket(target.to_owned(), port), "postgres").unwrap();

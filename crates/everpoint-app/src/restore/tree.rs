@@ -318,8 +318,8 @@ fn is_empty(path: &Path) -> Result<bool, AppError> {
     }
 }
 
-/// As root, the files belong to whom the directory belongs already, else to the user that servers run as: PostgreSQL
-/// refuses to run as root. `None` for another user, or where there is no such user.
+/// As root, the files belong to whom the directory belongs already, else to `$EVERPOINT_PG_USER` or `postgres`, as whom
+/// servers run: PostgreSQL refuses to run as root. `None` for another user, or where there is no such user.
 #[must_use]
 pub fn owner_for(root: &Path) -> Option<(Uid, Gid)> {
     if !rustix::process::geteuid().is_root() {
@@ -329,7 +329,8 @@ pub fn owner_for(root: &Path) -> Option<(Uid, Gid)> {
         return Some((Uid::from_raw(found.uid()), Gid::from_raw(found.gid())));
     }
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let line = passwd.lines().find(|line| line.starts_with("postgres:"))?;
+    let user = std::env::var("EVERPOINT_PG_USER").unwrap_or_else(|_| "postgres".to_owned());
+    let line = passwd.lines().find(|line| line.split(':').next() == Some(user.as_str()))?;
     let mut fields = line.split(':').skip(2);
     let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some((Uid::from_raw(uid), Gid::from_raw(gid)))

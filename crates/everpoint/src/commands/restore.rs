@@ -57,9 +57,11 @@ fn from(
     session.say(&format!("target: {side}{}", target.shown));
     let directory = std::path::absolute(&arguments.directory)
         .map_err(|error| AppError::io("find", &arguments.directory, error))?;
-    let stage_log = packages.is_some()
-        || arguments.stage_log
-        || (!arguments.start && !may_fetch(session, opened, &directory));
+    if arguments.start && !arguments.dry_run {
+        enterable(&directory)?;
+    }
+    let fetches = if arguments.start { may_run(&directory) } else { may_fetch(session, opened, &directory) };
+    let stage_log = packages.is_some() || arguments.stage_log || !fetches;
     if !arguments.dry_run && !arguments.start && !stage_log {
         warn_of_access(session, opened);
     }
@@ -101,8 +103,24 @@ fn from(
     })
 }
 
-/// Whether the user of the restored server can read what the log is fetched with: configuration, key and, if it is a local
-/// directory, repository.
+/// The server that root starts runs as another user, who must get to its directory.
+fn enterable(directory: &Path) -> Result<(), AppError> {
+    let Some((uid, gid)) = restore::tree::owner_for(directory) else { return Ok(()) };
+    let Some(closed) = access::closed_above(directory, uid.as_raw(), gid.as_raw()) else { return Ok(()) };
+    let message = format!("the server runs as user {}, who can't enter {}", uid.as_raw(), closed.display());
+    let (code, object) = ("restore.directory", directory.display().to_string());
+    Err(AppError::new(code, FailureClass::Usage, "restore into", object, message)
+        .hint("name a directory elsewhere, or leave out --start and move the directory"))
+}
+
+/// Whether the user of the restored server can run this program, which fetches the log.
+fn may_run(directory: &Path) -> bool {
+    let Some((uid, gid)) = restore::tree::owner_for(directory) else { return true };
+    std::env::current_exe().is_ok_and(|program| access::runnable(&program, uid.as_raw(), gid.as_raw()))
+}
+
+/// Whether the user of the restored server can fetch the log: run this program, and read configuration, key and, if it is a
+/// local directory, repository.
 pub(super) fn may_fetch(session: &Session, opened: &Opened, directory: &Path) -> bool {
     let Some((uid, gid)) = restore::tree::owner_for(directory) else {
         return true;
@@ -118,7 +136,7 @@ pub(super) fn may_fetch(session: &Session, opened: &Opened, directory: &Path) ->
     if url.is_absolute() {
         needed.extend([url.to_owned(), url.join("config")]);
     }
-    needed.iter().all(|path| access::readable(path, uid.as_raw(), gid.as_raw()))
+    may_run(directory) && needed.iter().all(|path| access::readable(path, uid.as_raw(), gid.as_raw()))
 }
 
 /// The key must be at hand when the server fetches its log.
