@@ -1,7 +1,9 @@
 //! Whether another user of this machine can read something.
 
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Bits of a mode for owner, group and others.
 const READ: u32 = 0o4;
@@ -29,6 +31,14 @@ pub(crate) fn runnable(program: &Path, uid: u32, gid: u32) -> bool {
 pub(crate) fn closed_above(path: &Path, uid: u32, gid: u32) -> Option<PathBuf> {
     let nearest = path.ancestors().skip(1).find_map(|directory| directory.canonicalize().ok())?;
     nearest.ancestors().find(|directory| !allows(directory, uid, gid, ENTER)).map(Path::to_owned)
+}
+
+/// Whether a user with this group alone gets into a directory, tried in a process of theirs: access lists count too.
+pub(crate) fn enters(directory: &Path, uid: u32, gid: u32) -> bool {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "cd -- \"$0\""]).arg(directory).current_dir("/").uid(uid).gid(gid);
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.status().is_ok_and(|status| status.success())
 }
 
 fn allows(path: &Path, uid: u32, gid: u32, needed: u32) -> bool {

@@ -106,8 +106,10 @@ fn from(
 /// The server that root starts runs as another user, who must get to its directory.
 fn enterable(directory: &Path) -> Result<(), AppError> {
     let Some((uid, gid)) = restore::tree::owner_for(directory) else { return Ok(()) };
-    let Some(closed) = access::closed_above(directory, uid.as_raw(), gid.as_raw()) else { return Ok(()) };
-    let message = format!("the server runs as user {}, who can't enter {}", uid.as_raw(), closed.display());
+    let (uid, gid) = (uid.as_raw(), gid.as_raw());
+    let closed = access::closed_above(directory, uid, gid).filter(|closed| !access::enters(closed, uid, gid));
+    let Some(closed) = closed else { return Ok(()) };
+    let message = format!("the server runs as user {uid}, who can't enter {}", closed.display());
     let (code, object) = ("restore.directory", directory.display().to_string());
     Err(AppError::new(code, FailureClass::Usage, "restore into", object, message)
         .hint("name a directory elsewhere, or leave out --start and move the directory"))
