@@ -196,7 +196,9 @@ fn without_a_key_protection_begins_anew() {
         .put("postgres://backup@db1/postgres", url)
         .put("/var/lib/everpoint-new", new.to_str().unwrap())
         .put("/media/usb/everpoint.key", escrow.to_str().unwrap());
-    ground.script = format!("unset EVERPOINT_CONFIG\nmkdir anew\ncd anew\n{}", ground.script);
+    // It runs until it is killed with the shell.
+    let script = ground.script.replace("everpoint protect", "exec everpoint protect");
+    ground.script = format!("unset EVERPOINT_CONFIG\nmkdir anew\ncd anew\n{script}");
     let servers = ground.world.source.install().bin();
     let protecting = ground.world.everpoint.shell(&ground.script, &servers).unwrap();
     ground.world.wait_for("it is protected again", || protecting.said().contains("is protected"));
