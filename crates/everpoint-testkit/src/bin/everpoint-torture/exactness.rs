@@ -25,7 +25,15 @@ fn trial(world: &mut World, setting: &Setting, options: &Options) -> Result<()> 
     let judge = Judge::new(&record, world.history()?)?;
     let ends = judge.history().ends();
     let last = match setting.capture {
-        Capture::Stream => now(),
+        Capture::Stream => {
+            let moment = now();
+            let took = world.settle_time(moment)?;
+            say(&format!(
+                "   a moment without commits could be restored to {:.2} s later",
+                took.as_secs_f64()
+            ));
+            moment
+        }
         // An archive knows of no time after its last commit: what lies beyond may have been lost with the server.
         Capture::Archive | Capture::None => ends.iter().map(|end| end.time).max().unwrap_or(first),
     };

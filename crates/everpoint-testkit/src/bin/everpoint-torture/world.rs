@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use everpoint_testkit::{
     Account, Background, Everpoint, History, PgCluster, PgInstall, RunningCopy, WriterOptions, Writers,
-    parse_lsn, print_lsn, say, text,
+    parse_lsn, print_lsn, print_time, say, text,
 };
 use serde_json::Value;
 
@@ -134,7 +134,8 @@ impl World {
         let since = Instant::now();
         loop {
             let reached = self.stored_until()?;
-            if reached >= end {
+            // Windows reach the end of a record, behind which the server leaves up to 7 bytes free.
+            if reached + 7 >= end {
                 return Ok((end, since.elapsed()));
             }
             self.check_capture()?;
@@ -146,13 +147,38 @@ impl World {
         }
     }
 
+    /// Waits until a moment that has passed can be restored to, though nothing was committed since; returns how long it took.
+    pub(crate) fn settle_time(&self, moment: i64) -> Result<Duration> {
+        let wanted = print_time(moment).replace(' ', "T").replace("+00", "Z");
+        let since = Instant::now();
+        loop {
+            let reached = self
+                .windows()?
+                .iter()
+                .filter_map(|window| window.get("to")?.as_str())
+                .max()
+                .map(str::to_owned);
+            if reached.as_ref().is_some_and(|reached| *reached >= wanted) {
+                return Ok(since.elapsed());
+            }
+            ensure!(
+                since.elapsed() < Duration::from_secs(5),
+                "nothing is known of {wanted} 5 s later, only until {reached:?}"
+            );
+            sleep(Duration::from_millis(50));
+        }
+    }
+
     /// The newest position that a recovery window reaches.
     fn stored_until(&self) -> Result<u64> {
-        let list = self.everpoint.json(&["list", CLUSTER])?;
-        let windows =
-            list.pointer("/clusters/0/windows").and_then(Value::as_array).cloned().unwrap_or_default();
+        let windows = self.windows()?;
         let ends = windows.iter().filter_map(|window| parse_lsn(window.get("to_lsn")?.as_str()?));
         Ok(ends.max().unwrap_or(0))
+    }
+
+    fn windows(&self) -> Result<Vec<Value>> {
+        let list = self.everpoint.json(&["list", CLUSTER])?;
+        Ok(list.pointer("/clusters/0/windows").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
     /// Labels of the backups that are listed as good.
