@@ -237,11 +237,7 @@ impl<'a> Walk<'a> {
 
 /// The recorded reason of a hole, if there is one.
 fn known_reason(branch: &BranchFacts, hole: Span) -> Option<String> {
-    branch
-        .gaps
-        .iter()
-        .find(|gap| gap.span.from < hole.to && hole.from < gap.span.to)
-        .map(|gap| gap.reason.clone())
+    branch.gaps.iter().find(|gap| gap.span.meets(hole)).map(|gap| gap.reason.clone())
 }
 
 /// What shows that `next` was not written after `last` by the same server.

@@ -188,6 +188,15 @@ pub struct BranchFacts {
     pub expired: Option<LogOffset>,
 }
 
+impl BranchFacts {
+    /// Forgets what lies behind a position at which stored log turned out to be unreadable: a piece that reaches beyond it, and
+    /// what is known of the time after it.
+    pub fn end_at(&mut self, position: LogOffset) {
+        self.pieces.retain(|piece| piece.span.to <= position);
+        self.covered = self.covered.filter(|(at, _)| *at <= position);
+    }
+}
+
 /// The log map in brief.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogFacts {

@@ -83,6 +83,12 @@ impl Span {
     pub const fn ends_in(self, record: RecordSpan) -> bool {
         self.from.0 < record.end.0 && record.end.0 <= self.to.0
     }
+
+    /// Whether the two have a byte in common.
+    #[must_use]
+    pub const fn meets(self, other: Self) -> bool {
+        self.from.0 < other.to.0 && other.from.0 < self.to.0
+    }
 }
 
 /// The name of a branch of the log in the repository, unique within one identity of a cluster.

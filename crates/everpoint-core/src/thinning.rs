@@ -75,6 +75,8 @@ fn unknown_all(packages: &[KeptPackage], whole: &[usize]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// `a+` is a package with an image of cluster a, `a` one of its log alone, `?` one of which nothing is known.
@@ -141,6 +143,38 @@ mod tests {
         assert_eq!(gone(&["?", "?", "a"], 1), "");
         assert_eq!(gone(&["?", "a+", "a"], 1), "1");
         assert_eq!(gone(&["?", "?"], 1), "");
+    }
+
+    proptest! {
+        #[test]
+        fn what_stays_restores_every_cluster_and_thinning_again_takes_nothing(
+            all in prop::collection::vec(
+                (any::<bool>(), prop::option::of(prop::collection::btree_map("[abc]", any::<bool>(), 0..4))),
+                0..20,
+            ),
+            keep in 1_usize..5,
+        ) {
+            let numbered = (0..).zip(all);
+            let packages: Vec<KeptPackage> = numbered
+                .map(|(number, (whole, images)): (u32, _)| KeptPackage { name: number.to_string(), whole, images })
+                .collect();
+            let gone = surplus(&packages, keep);
+            let (old, stay) = packages.split_at(gone.len());
+            prop_assert!(old.iter().map(|package| package.name.as_str()).eq(gone.iter().copied()), "the oldest");
+            let whole = |packages: &[KeptPackage]| packages.iter().filter(|package| package.whole).count();
+            prop_assert!(whole(stay) >= keep.min(whole(&packages)));
+            let has = |packages: &[KeptPackage], cluster: &str| {
+                packages.iter().any(|package| {
+                    let images = package.images.as_ref();
+                    package.whole && images.is_none_or(|images| images.get(cluster) == Some(&true))
+                })
+            };
+            let newest: Vec<&KeptPackage> = stay.iter().rev().filter(|package| package.whole).take(keep).collect();
+            for cluster in newest.iter().filter_map(|package| package.images.as_ref()).flat_map(BTreeMap::keys) {
+                prop_assert!(has(stay, cluster) || !has(&packages, cluster), "an image of {cluster}");
+            }
+            prop_assert_eq!(surplus(stay, keep), Vec::<&str>::new());
+        }
     }
 
     #[test]

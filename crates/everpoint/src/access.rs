@@ -62,6 +62,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_gets_into_a_directory_is_tried() {
+        let home = tempfile::tempdir().unwrap();
+        let found = std::fs::metadata(home.path()).unwrap();
+        // Root gets in everywhere, and so tries as somebody else.
+        let (uid, gid) = if found.uid() == 0 { (1, 1) } else { (found.uid(), found.gid()) };
+        for (mode, gets_in) in [(0o755, true), (0o000, false)] {
+            std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(enters(home.path(), uid, gid), gets_in, "{mode:o}");
+        }
+    }
+
+    #[test]
     fn modes_decide_for_owner_group_and_others() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("key");

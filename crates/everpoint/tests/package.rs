@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use everpoint_testkit::{Address, RunningCopy, Session, field, server_tool, text};
-use support_scenarios::{CLUSTER, World, ask, found, quiet};
+use support_scenarios::{CLUSTER, World, ask, commands, found, quiet};
 
 /// A server with rows from before and after its image, a tablespace, and a package of it.
 struct Packed {
@@ -68,22 +68,6 @@ fn after_total_loss_a_package_and_the_key_bring_all_back() {
     assert_eq!(copy.psql("SELECT count(*) FROM before_image"), "3000");
     assert_eq!(copy.psql("SELECT count(*) FROM orders"), "2000");
     copy.stop_and_check(&packed.world);
-}
-
-/// The commands of a document, exactly as they stand in its blocks.
-fn commands(document: &str) -> String {
-    let mut inside = false;
-    let mut lines = String::new();
-    for line in document.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => lines += &format!("{line}\n"),
-            _ => {}
-        }
-    }
-    assert!(!inside && !lines.is_empty(), "no commands: {document}");
-    lines
 }
 
 #[test]

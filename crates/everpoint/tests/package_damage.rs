@@ -23,10 +23,10 @@ fn damage<'a>(packs: impl Iterator<Item = &'a PathBuf>) {
     }
 }
 
-fn packs(world: &World) -> Vec<PathBuf> {
+/// What the repository holds of the cluster, below this directory.
+fn stored(world: &World, below: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open =
-        vec![world.everpoint.home().path().join("repository/clusters").join(CLUSTER).join("packs")];
+    let mut open = vec![world.everpoint.home().path().join("repository/clusters").join(CLUSTER).join(below)];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -45,13 +45,13 @@ fn with_a_damaged_image_the_one_before_goes_in_and_without_any_the_log_alone() {
     world.source.psql("CREATE TABLE days AS SELECT 1 AS n").unwrap();
     world.capture();
     let older = world.backup(&[]);
-    let sound = packs(&world);
+    let sound = stored(&world, "packs");
     world.source.psql("INSERT INTO days SELECT n FROM generate_series(2, 3000) n").unwrap();
     std::thread::sleep(Duration::from_millis(1100));
     let newest = world.backup(&["--full"]);
     world.source.psql("INSERT INTO days VALUES (0)").unwrap();
     world.settle(&world.source, 1);
-    damage(packs(&world).iter().filter(|pack| !sound.contains(pack)));
+    damage(stored(&world, "packs").iter().filter(|pack| !sound.contains(pack)));
     let place = world.everpoint.home().path().join("packages");
     let arguments = ["offsite", "pack", "--directory", place.to_str().unwrap()];
     let report = world.everpoint.json(&arguments).unwrap();
@@ -89,17 +89,10 @@ fn behind_log_that_can_not_be_read_no_moment_is_promised() {
         current
     };
     let names = [1, 2, 3].map(segment_of);
-    let mut open = vec![world.everpoint.home().path().join("repository/clusters").join(CLUSTER)];
-    let mut damaged = 0;
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            open.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.ends_with(&names[1]) {
-            damage(std::iter::once(&path));
-            damaged += 1;
-        }
-    }
-    assert!(damaged > 0);
+    let segments = stored(&world, "log");
+    let broken: Vec<&PathBuf> = segments.iter().filter(|path| path.ends_with(&names[1])).collect();
+    assert_eq!(broken.len(), 1, "{segments:?}");
+    damage(broken.into_iter());
     let place = world.everpoint.home().path().join("packages");
     let report = world.everpoint.json(&["offsite", "pack", "--directory", place.to_str().unwrap()]).unwrap();
     assert!(report["shortfalls"].to_string().contains("is missing"), "{report}");

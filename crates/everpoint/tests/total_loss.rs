@@ -20,7 +20,7 @@ use everpoint_testkit::{
     Address, Background, Everpoint, Expected, History, Judge, PgCluster, PgInstall, Port, RunningCopy,
     Session, WriterOptions, Writers, parse_lsn, server_tool, text,
 };
-use support_scenarios::found;
+use support_scenarios::{commands, found};
 
 /// The clusters and their versions.
 const CLUSTERS: [(&str, u32); 2] = [("order-db", 15), ("inventory-db", 18)];
@@ -179,22 +179,6 @@ fn both_clusters_come_back_from_one_package_and_the_key() {
         let mut session = copy.session().unwrap();
         lost.judge(copy, &mut session);
     }
-}
-
-/// The commands of a document, exactly as they stand in its blocks.
-fn commands(part: &str) -> String {
-    let mut inside = false;
-    let mut lines = String::new();
-    for line in part.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => lines += &format!("{line}\n"),
-            _ => {}
-        }
-    }
-    assert!(!inside && !lines.is_empty(), "no commands: {part}");
-    lines
 }
 
 #[test]

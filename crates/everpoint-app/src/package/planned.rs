@@ -1,6 +1,6 @@
 //! A cluster before anything of it is made: how its newest moment is reached, and from which image.
 
-use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Span, Target};
+use everpoint_core::{FailureClass, RestorePlan, RestoreRequest, Target};
 use everpoint_format::manifest::BackupRecord;
 use everpoint_repo::code;
 
@@ -90,15 +90,13 @@ impl<'a> Planned<'a> {
         let mut on_the_way = false;
         for log in logs.iter().filter(|log| log.log.identity == plan.identity) {
             for hole in &log.holes {
-                let is_hit = |span: Span| span.from < hole.to && hole.from < span.to;
                 on_the_way |= plan
                     .pieces
                     .iter()
-                    .any(|piece| piece.branch.to_string() == log.log.branch && is_hit(piece.span));
+                    .any(|piece| piece.branch.to_string() == log.log.branch && piece.span.meets(*hole));
                 let branches = self.facts.log.branches.iter_mut();
                 for branch in branches.filter(|branch| log.is_of(branch)) {
-                    branch.pieces.retain(|piece| piece.span.to <= hole.from);
-                    branch.covered = branch.covered.filter(|(position, _)| *position <= hole.from);
+                    branch.end_at(hole.from);
                 }
             }
         }

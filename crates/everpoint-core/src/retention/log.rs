@@ -94,7 +94,7 @@ impl Wanted<'_> {
         spans.extend(self.open.into_iter().min().map(|from| Span { from, to: END }));
         let needed = |unit: &&LogUnit| {
             let ours = unit.identity == self.branch.identity && unit.branch == self.branch.id;
-            ours && spans.iter().any(|span| span.from < unit.span.to && unit.span.from < span.to)
+            ours && spans.iter().any(|span| span.meets(unit.span))
         };
         let whole: Vec<Span> = units.iter().filter(needed).map(|unit| unit.span).collect();
         spans.extend(whole);

@@ -156,7 +156,7 @@ impl BranchLog {
     /// Whether a piece with this span stays.
     #[must_use]
     pub fn keeps(&self, span: Span) -> bool {
-        self.keep.iter().any(|kept| kept.from < span.to && span.from < kept.to)
+        self.keep.iter().any(|kept| kept.meets(span))
     }
 }
 

@@ -42,7 +42,7 @@ impl LogStore {
     /// If the store fails; what was removed by then is gone, and nothing else.
     pub fn expire(&self, keep: &[Span], until: LogOffset, dry_run: bool) -> Result<Freed, RepoError> {
         let goes = |span: Span| {
-            let kept = keep.iter().any(|kept| kept.from < span.to && span.from < kept.to);
+            let kept = keep.iter().any(|kept| kept.meets(span));
             span.to <= until && !kept
         };
         let mut freed = Freed::default();

@@ -150,6 +150,22 @@ pub(crate) fn ask(session: &mut Session, sql: &str) -> String {
     }
 }
 
+/// The commands of a document, exactly as they stand in its blocks.
+pub(crate) fn commands(document: &str) -> String {
+    let mut inside = false;
+    let mut lines = String::new();
+    for line in document.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => lines += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    assert!(!inside && !lines.is_empty(), "no commands: {document}");
+    lines
+}
+
 /// Whether the programs of a version are there; if not, and that is allowed, the test is skipped.
 pub(crate) fn found(major: u32) -> bool {
     PgInstall::find_or_skip(major).unwrap().is_some()

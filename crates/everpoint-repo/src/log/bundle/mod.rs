@@ -105,7 +105,7 @@ impl LogStore {
     /// Bundles that hold segments of `span`, as far as they are known without asking the store.
     pub(super) fn known_bundles(&self, span: Span) -> Vec<Bundle> {
         let mut known = self.shared.bundles.known(&self.bundles);
-        known.retain(|bundle| bundle.span.from < span.to && span.from < bundle.span.to);
+        known.retain(|bundle| bundle.span.meets(span));
         known
     }
 
