@@ -5,7 +5,7 @@ use crate::position::{LogOffset, Micros};
 use crate::reader::{PathLog, last_commit};
 use crate::resolve::Place;
 use crate::source::LogSource;
-use crate::window::{Window, window};
+use crate::window::{Window, others_from, window};
 
 /// The last state before the place and the first after it that can be brought back on this path.
 pub(crate) fn nearest<S: LogSource>(
@@ -40,5 +40,7 @@ fn reachable<S: LogSource>(
     let run =
         log.continuity.runs.iter().rev().find(|run| run.span.from < position && position <= run.span.to);
     let last = run.map(|run| last_commit(source, run, position)).transpose()?.flatten();
-    Ok(Reachable { position, time: Some(time), xid: last.map(|end| end.xid) })
+    // With a clock that was put back the moment may lie behind this log: then the position alone leads here.
+    let leads_here = run.and_then(|run| others_from(run, &log.backups)).is_none_or(|other| time < other);
+    Ok(Reachable { position, time: leads_here.then_some(time), xid: last.map(|end| end.xid) })
 }

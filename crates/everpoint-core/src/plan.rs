@@ -19,7 +19,7 @@ pub struct Reachable {
     /// First position that is not replayed.
     pub position: LogOffset,
     /// For a place to restore to: a moment that leads there. For a plan: time of the last commit replayed. `None`: the
-    /// stored log tells none.
+    /// stored log tells none, or none leads there because a clock was put back.
     pub time: Option<Micros>,
     /// Transaction id of the last commit replayed; `None` if the stored log holds none before.
     pub xid: Option<u64>,

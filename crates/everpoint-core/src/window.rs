@@ -18,7 +18,8 @@ pub struct Window {
     pub timeline: u32,
     /// First moment: the earliest backup had ended.
     pub from: Micros,
-    /// Last moment until which the log is known to hold everything.
+    /// Last moment until which the log is known to hold everything. Where a clock was put back, at most the moment before
+    /// a backup behind this log ended: later moments are looked for behind that one. Never before `from`.
     pub to: Micros,
     /// Stop position of the earliest backup.
     pub from_position: LogOffset,
@@ -70,18 +71,25 @@ pub(crate) fn window(path: &[PathStep<'_>], run: &Run<'_>, usable: &[&BackupFact
     let held = |backup: &&&BackupFacts| run.holds(Span { from: backup.start, to: backup.stop });
     let first = usable.iter().find(held)?;
     let leaf = path.last()?.branch;
-    let latest = known_until(run, path, usable).latest();
+    let known = known_until(run, path, usable).latest().unwrap_or(first.stopped_at);
+    let to = others_from(run, usable).map_or(known, |other| known.min(Micros(other.0.saturating_sub(1))));
     Some(Window {
         identity: leaf.identity,
         branch: leaf.id.clone(),
         timeline: leaf.timeline,
         from: first.stopped_at,
-        to: latest.max(Some(first.stopped_at)).unwrap_or(first.stopped_at),
+        to: to.max(first.stopped_at),
         from_position: first.stop,
         to_position: last_position(run).max(first.stop),
         backup: first.label.clone(),
         backups: usable.iter().filter(held).map(|backup| backup.label.clone()).collect(),
     })
+}
+
+/// From which moment on a backup behind the run is the newest: moments from there on do not lead into the run.
+pub(crate) fn others_from(run: &Run<'_>, usable: &[&BackupFacts]) -> Option<Micros> {
+    let behind = usable.iter().filter(|backup| backup.stop > run.span.to);
+    behind.map(|backup| backup.stopped_at).min()
 }
 
 /// The end of what can be replayed of the run: of its last whole record, as far as the facts tell.

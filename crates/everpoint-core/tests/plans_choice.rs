@@ -5,8 +5,8 @@
 
 mod world;
 
-use everpoint_core::{LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target};
-use world::{Harm, SEGMENT, World, ended, request};
+use everpoint_core::{LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target, windows};
+use world::{Harm, SEGMENT, World, aligned, ended, request};
 
 fn stop(record: RecordSpan, inclusive: bool) -> Stop {
     Stop { record: record.start, inclusive }
@@ -191,6 +191,40 @@ fn a_clock_put_back_is_told_and_never_guessed_about() {
     world.lose(main, start.start.0);
     let refused = world.plan(&to()).unwrap_err();
     assert!(refused.reason.contains("b2"), "{}", refused.reason);
+    // From 110 on b2 is the newest, so that the window ends before it, though the log before the hole goes on to 900.
+    let found = windows(&world.facts(), &world.backups);
+    assert_eq!((found[0].from, found[0].to), (Micros(2), Micros(109)));
+    assert_eq!(refused.nearest_before.unwrap().time, Some(Micros(109)));
+    world.plan_to(Target::Time(Micros(109))).unwrap();
+}
+
+/// The clock of the primary that was lost went ahead of the standby's, and the log around the fork is missing.
+#[test]
+fn what_is_offered_is_reached_even_if_the_promoted_standby_lived_in_the_past() {
+    for ended in [30, 1] {
+        let mut world = World::default();
+        let main = world.branch(1, None);
+        let start = world.filler(main, 40);
+        world.backup(main, "b1", start, 1, 2);
+        world.commit(main, 10, 40);
+        let lost = world.filler(main, 2 * SEGMENT);
+        let child = world.branch(2, Some((main, aligned(world.end(main)))));
+        let start = world.filler(child, 40);
+        world.backup(child, "b2", start, ended - 1, ended);
+        world.filler(child, 40);
+        [main, child].into_iter().for_each(|branch| world.store(branch, None));
+        world.branches[main].covered = Some((lost.start, Micros(50)));
+        world.lose(main, lost.start.0 + SEGMENT);
+        let refused = world.plan_to(Target::Time(Micros(60))).unwrap_err();
+        let near = refused.nearest_before.unwrap();
+        let reached = world.plan_to(near.time.map_or(Target::Position(near.position), Target::Time)).unwrap();
+        assert_eq!(reached.backup, if near.position.0 > lost.end.0 { "b2" } else { "b1" }, "{near:?}");
+        // Before 1 no backup had ended: of the log before the hole only positions are left.
+        let refused = world.plan_to(Target::Position(lost.end)).unwrap_err();
+        let near = refused.nearest_before.unwrap();
+        assert_eq!(near.time, (ended == 30).then_some(Micros(29)));
+        assert_eq!(world.plan_to(Target::Position(near.position)).unwrap().backup, "b1");
+    }
 }
 
 #[test]
