@@ -13,8 +13,8 @@ pub struct KeptPackage {
     pub name: String,
     /// Whether it is known to have arrived whole. What is not is relied upon for nothing.
     pub whole: bool,
-    /// The clusters in it, and whether the image of each is; `None`: not known, so it may hold one of each.
-    pub images: Option<BTreeMap<String, bool>>,
+    /// The clusters in it, and whether the image of each is.
+    pub images: BTreeMap<String, bool>,
 }
 
 /// The repository of a package that a call sent, by the package's name `everpoint-<repository>-<time>-<call>.tar.age`;
@@ -46,31 +46,14 @@ pub fn surplus(packages: &[KeptPackage], keep: usize) -> Vec<&str> {
         return Vec::new();
     };
     let recent = whole.iter().rev().take(keep.max(FORGOTTEN_AFTER)).filter_map(|&at| packages.get(at));
-    let clusters: BTreeSet<&str> = recent
-        .filter_map(|package| package.images.as_ref())
-        .flat_map(|images| images.keys().map(String::as_str))
-        .collect();
+    let clusters: BTreeSet<&String> = recent.flat_map(|package| package.images.keys()).collect();
     let images = clusters.into_iter().filter_map(|cluster| newest_image(packages, cluster));
-    let first = images.chain(unknown_all(packages, &whole)).fold(counted, usize::min);
+    let first = images.fold(counted, usize::min);
     packages.iter().take(first).map(|package| package.name.as_str()).collect()
 }
 
-/// Where the newest image of a cluster is; where none is known, the oldest package that may hold one.
 fn newest_image(packages: &[KeptPackage], cluster: &str) -> Option<usize> {
-    let has = |package: &KeptPackage| {
-        let images = package.images.as_ref();
-        package.whole && images.is_some_and(|images| images.get(cluster) == Some(&true))
-    };
-    packages
-        .iter()
-        .rposition(has)
-        .or_else(|| packages.iter().position(|package| package.whole && package.images.is_none()))
-}
-
-/// Where nothing is known of any package, all stay.
-fn unknown_all(packages: &[KeptPackage], whole: &[usize]) -> Option<usize> {
-    let known = whole.iter().filter_map(|&at| packages.get(at)).any(|package| package.images.is_some());
-    (!known).then_some(0)
+    packages.iter().rposition(|package| package.whole && package.images.get(cluster) == Some(&true))
 }
 
 #[cfg(test)]
@@ -79,15 +62,14 @@ mod tests {
 
     use super::*;
 
-    /// `a+` is a package with an image of cluster a, `a` one of its log alone, `?` one of which nothing is known.
+    /// `a+` is a package with an image of cluster a, `a` one of its log alone.
     fn packages(all: &[&str]) -> Vec<KeptPackage> {
         let package = |(number, text): (usize, &&str)| KeptPackage {
             name: (number + 1).to_string(),
             whole: !text.contains('!'),
-            images: (!text.contains('?')).then(|| {
-                let words = text.split([' ', '!']).filter(|word| !word.is_empty());
-                words.map(|word| (word.trim_end_matches('+').to_owned(), word.ends_with('+'))).collect()
-            }),
+            images: (text.split([' ', '!']).filter(|word| !word.is_empty()))
+                .map(|word| (word.trim_end_matches('+').to_owned(), word.ends_with('+')))
+                .collect(),
         };
         all.iter().enumerate().map(package).collect()
     }
@@ -138,18 +120,11 @@ mod tests {
         assert_eq!(gone(&all, 1), "1 2 3 4 5 6 7");
     }
 
-    #[test]
-    fn what_is_not_known_may_hold_an_image() {
-        assert_eq!(gone(&["?", "?", "a"], 1), "");
-        assert_eq!(gone(&["?", "a+", "a"], 1), "1");
-        assert_eq!(gone(&["?", "?"], 1), "");
-    }
-
     proptest! {
         #[test]
         fn what_stays_restores_every_cluster_and_thinning_again_takes_nothing(
             all in prop::collection::vec(
-                (any::<bool>(), prop::option::of(prop::collection::btree_map("[abc]", any::<bool>(), 0..4))),
+                (any::<bool>(), prop::collection::btree_map("[abc]", any::<bool>(), 0..4)),
                 0..20,
             ),
             keep in 1_usize..5,
@@ -164,13 +139,10 @@ mod tests {
             let whole = |packages: &[KeptPackage]| packages.iter().filter(|package| package.whole).count();
             prop_assert!(whole(stay) >= keep.min(whole(&packages)));
             let has = |packages: &[KeptPackage], cluster: &str| {
-                packages.iter().any(|package| {
-                    let images = package.images.as_ref();
-                    package.whole && images.is_none_or(|images| images.get(cluster) == Some(&true))
-                })
+                packages.iter().any(|package| package.whole && package.images.get(cluster) == Some(&true))
             };
             let newest: Vec<&KeptPackage> = stay.iter().rev().filter(|package| package.whole).take(keep).collect();
-            for cluster in newest.iter().filter_map(|package| package.images.as_ref()).flat_map(BTreeMap::keys) {
+            for cluster in newest.iter().flat_map(|package| package.images.keys()) {
                 prop_assert!(has(stay, cluster) || !has(&packages, cluster), "an image of {cluster}");
             }
             prop_assert_eq!(surplus(stay, keep), Vec::<&str>::new());

@@ -34,14 +34,15 @@ fn remove_surplus(
     Ok(())
 }
 
-/// The package of a call, if the provider has it.
+/// The package of a call, if the provider has it and the ledger says what is in it: nothing else is touched.
 fn kept(call: &OffsiteCall, newest: &str, entries: &[Entry]) -> Option<KeptPackage> {
     let sending = call.sending.as_ref().filter(|_| call.is_upload())?;
     let repository = repository_of(&sending.name)?;
     let entry = entries.iter().find(|entry| entry.name == sending.name)?;
+    let images = covered::images(&sending.contents)?;
     (repository_of(newest) == Some(repository)).then(|| KeptPackage {
         name: sending.name.clone(),
         whole: call.arrived() && entry.size == Some(sending.size),
-        images: covered::images(&sending.contents),
+        images,
     })
 }
