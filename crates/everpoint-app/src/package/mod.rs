@@ -16,6 +16,7 @@ mod scratch;
 mod shrink;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 use std::collections::BTreeMap;
 

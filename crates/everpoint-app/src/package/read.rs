@@ -1,17 +1,15 @@
 //! Reading a package: every member is compared with its sum as it flows by.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, Permissions};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use everpoint_core::FailureClass;
 use everpoint_engine::StopFlag;
 use everpoint_format::package::{MANIFEST, PackageManifest, PackageMember, SUMS};
 
+use super::envelope;
 use super::member::Summed;
-use super::{envelope, scratch};
 use crate::AppError;
 
 /// Longest manifest that is read, in bytes.
@@ -52,7 +50,7 @@ impl<T: Read> Read for Noted<T> {
 pub(super) type Take<'a> = &'a mut dyn FnMut(&PackageManifest, &str, &mut dyn Read) -> Result<(), AppError>;
 
 impl Opening<'_> {
-    fn damaged(&self, message: impl Into<String>) -> AppError {
+    pub(super) fn damaged(&self, message: impl Into<String>) -> AppError {
         let object = self.file.display().to_string();
         AppError::new("package.damaged", FailureClass::Damaged, "read the package", object, message)
             .hint("fetch it again; if it stays so, use the package before it")
@@ -144,69 +142,4 @@ impl Opening<'_> {
     pub fn verify(&self) -> Result<PackageManifest, AppError> {
         self.each(&mut |_, _, _| Ok(()))
     }
-
-    /// Puts its members into a directory, which must be empty or not exist.
-    ///
-    /// # Errors
-    /// `Damaged` if anything differs from its sum: nothing of it stays then.
-    pub fn unpack(&self, directory: &Path) -> Result<PackageManifest, AppError> {
-        let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied {
-            let object = directory.display().to_string();
-            let message = "it is not empty";
-            return Err(AppError::new(
-                "package.not_empty",
-                FailureClass::Usage,
-                "unpack into",
-                object,
-                message,
-            )
-            .hint("name an empty directory, or one that does not exist"));
-        }
-        let known = directory.exists();
-        make(directory)?;
-        let done = self.unpack_into(directory);
-        if done.is_err() && !known {
-            // Only if nothing is in it.
-            let _ = std::fs::remove_dir(directory);
-        }
-        done
-    }
-
-    /// Nothing is seen in the directory before all of it is compared.
-    fn unpack_into(&self, directory: &Path) -> Result<PackageManifest, AppError> {
-        let hidden = tempfile::Builder::new()
-            .prefix(".unpacking-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(directory)
-            .map_err(|error| AppError::io("unpack into", directory, error))?;
-        let manifest = self.each(&mut |_, name, contents| {
-            let path = self.inside(hidden.path(), name)?;
-            path.parent().map_or(Ok(()), make)?;
-            let io = |error| AppError::io("write", &path, error);
-            let mut file = scratch::create(&path).map_err(io)?;
-            io::copy(contents, &mut file).map_err(io)?;
-            Ok(())
-        })?;
-        let io = |error| AppError::io("unpack into", directory, error);
-        for entry in std::fs::read_dir(hidden.path()).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            std::fs::rename(entry.path(), directory.join(entry.file_name())).map_err(io)?;
-        }
-        Ok(manifest)
-    }
-
-    /// Where a member goes; no member may leave the directory.
-    fn inside(&self, directory: &Path, name: &str) -> Result<PathBuf, AppError> {
-        let relative = Path::new(name);
-        if relative.components().all(|part| matches!(part, Component::Normal(_))) && !name.is_empty() {
-            return Ok(directory.join(relative));
-        }
-        Err(self.damaged(format!("its member {name} would leave the directory")))
-    }
-}
-
-fn make(directory: &Path) -> Result<(), AppError> {
-    let done = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    done.map_err(|error| AppError::io("make", directory, error))
 }

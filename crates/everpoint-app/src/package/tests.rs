@@ -205,3 +205,34 @@ fn a_damaged_file_is_named_and_nothing_of_it_stays_where_it_was_to_be_unpacked()
         assert!(place.join("RESTORE.md").exists() && place.join("clusters/db").is_dir());
     }
 }
+
+#[test]
+fn what_a_killed_unpack_left_goes_with_the_next_and_nothing_else_does() {
+    let engine = Arc::new(FakeEngine::new(log(20)));
+    let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
+    capture(&clusters[0]);
+    let directory = tempfile::tempdir().unwrap();
+    let request = request("one.tar.age", directory.path(), &Contents::default());
+    let made = build(&clusters, &request, &Quiet).unwrap();
+    let identities = [request.identity.clone().unwrap()];
+    let opening = Opening { file: &made.file, identities: &identities, stop: &request.stop };
+    let place = directory.path().join("place");
+    let left = place.join(".unpacking-killed");
+    std::fs::create_dir_all(left.join("clusters")).unwrap();
+
+    let other = std::fs::File::open(&place).unwrap();
+    other.lock().unwrap();
+    let refused = opening.unpack(&place).unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.class), ("package.unpacking", FailureClass::Locked));
+    assert!(left.exists());
+    drop(other);
+
+    std::fs::write(place.join("mine"), "").unwrap();
+    let refused = opening.unpack(&place).unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.class), ("package.not_empty", FailureClass::Usage));
+    assert!(refused.message.contains("killed") && left.exists());
+
+    std::fs::remove_file(place.join("mine")).unwrap();
+    opening.unpack(&place).unwrap();
+    assert!(!left.exists() && place.join("RESTORE.md").exists());
+}
