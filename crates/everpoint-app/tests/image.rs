@@ -147,7 +147,18 @@ fn backup(cluster: &ClusterRepo, label: &str, base: Option<&str>, files: &Files,
 fn restore(cluster: &ClusterRepo, label: &str, to: &Path, delta: bool) -> u64 {
     let tree = Tree::plan(to, &[], &[]).unwrap();
     let (meter, stop) = (Meter::new(&Quiet, 0), StopFlag::default());
-    let job = ImageRestore { cluster, label, tree: &tree, delta, workers: 2, meter: &meter, stop: &stop };
+    // The restores of whole clusters go through the cache.
+    let past_cache = true;
+    let job = ImageRestore {
+        cluster,
+        label,
+        tree: &tree,
+        delta,
+        past_cache,
+        workers: 2,
+        meter: &meter,
+        stop: &stop,
+    };
     job.write().unwrap();
     tree.finish().unwrap();
     meter.written()

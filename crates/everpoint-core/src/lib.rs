@@ -6,6 +6,7 @@
 pub mod alert;
 pub mod budget;
 pub mod bundling;
+pub mod cache;
 mod choose;
 pub mod class;
 pub mod continuity;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use everpoint_engine::{PART_BYTES, StopFlag};
@@ -11,8 +11,9 @@ use everpoint_format::manifest::{Extent, FileEntry, FileKind};
 use everpoint_repo::{ClusterRepo, PagesReader, RepoError};
 use rustix::fs::FallocateFlags;
 
+use super::output::{Target, suit_past_cache};
 use super::progress::Meter;
-use super::scatter::{BATCH, Piece, scatter};
+use super::scatter::{BATCH, Piece, Scatter};
 use super::tree::{Tree, remove_any};
 use crate::AppError;
 use crate::backup::PAGE;
@@ -35,6 +36,8 @@ pub struct ImageRestore<'a> {
     pub tree: &'a Tree,
     /// Compare with what is there and write only what differs.
     pub delta: bool,
+    /// Long files go past the kernel's page cache.
+    pub past_cache: bool,
     /// Threads.
     pub workers: usize,
     /// Progress.
@@ -119,19 +122,21 @@ impl ImageRestore<'_> {
     /// Brings the files of a batch to their state.
     fn flush(&self, batch: &[Item]) -> Result<(), AppError> {
         let (next, pieces, failure) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None));
+        let past_cache: Vec<AtomicBool> = batch.iter().map(|_| AtomicBool::new(false)).collect();
         std::thread::scope(|scope| {
             for _ in 0..self.workers.clamp(1, batch.len().max(1)) {
                 scope.spawn(|| {
                     let mut found = Vec::new();
-                    while let Some((at, item)) = {
+                    while let Some((at, item, past_cache)) = {
                         let i = next.fetch_add(1, Ordering::Relaxed);
-                        batch.get(i).map(|item| (i, item))
+                        batch.get(i).zip(past_cache.get(i)).map(|(item, past_cache)| (i, item, past_cache))
                     } {
-                        if let Err(error) =
-                            self.prepare(u32::try_from(at).unwrap_or(u32::MAX), item, &mut found)
-                        {
-                            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                            next.store(batch.len(), Ordering::Relaxed);
+                        match self.prepare(u32::try_from(at).unwrap_or(u32::MAX), item, &mut found) {
+                            Ok(past) => past_cache.store(past, Ordering::Relaxed),
+                            Err(error) => {
+                                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                                next.store(batch.len(), Ordering::Relaxed);
+                            }
                         }
                     }
                     pieces.lock().unwrap_or_else(PoisonError::into_inner).append(&mut found);
@@ -142,12 +147,17 @@ impl ImageRestore<'_> {
             return Err(error);
         }
         let pieces: Vec<Piece> = pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let files: Vec<PathBuf> = batch.iter().map(|item| item.path.clone()).collect();
-        scatter(self.cluster, pieces, &files, self.workers, self.meter, self.stop)
+        let target = |(item, past_cache): (&Item, AtomicBool)| Target {
+            path: item.path.clone(),
+            past_cache: past_cache.into_inner(),
+        };
+        let files: Vec<Target> = batch.iter().zip(past_cache).map(target).collect();
+        let (cluster, files, workers) = (self.cluster, files.as_slice(), self.workers);
+        Scatter { cluster, files, workers, meter: self.meter, stop: self.stop }.run(pieces)
     }
 
-    /// Makes the file with its size and finds which of its bytes have to be fetched.
-    fn prepare(&self, number: u32, item: &Item, pieces: &mut Vec<Piece>) -> Result<(), AppError> {
+    /// Makes the file with its size and finds which of its bytes have to be fetched; whether they go past the page cache.
+    fn prepare(&self, number: u32, item: &Item, pieces: &mut Vec<Piece>) -> Result<bool, AppError> {
         super::stopped(self.stop)?;
         let entry = &item.file.entry;
         if let Some(parent) = item.path.parent() {
@@ -169,10 +179,13 @@ impl ImageRestore<'_> {
             file.set_len(entry.size).map_err(wrap)?;
         }
         if fresh {
+            let known = pieces.len();
             self.all(number, item, pieces);
-            return Ok(());
+            let long = self.past_cache && entry.size >= PREALLOCATE;
+            return Ok(long && suit_past_cache(pieces.get(known..).unwrap_or_default()));
         }
-        self.differing(number, item, &file, before.min(entry.size), pieces)
+        self.differing(number, item, &file, before.min(entry.size), pieces)?;
+        Ok(false)
     }
 
     fn all(&self, number: u32, item: &Item, pieces: &mut Vec<Piece>) {

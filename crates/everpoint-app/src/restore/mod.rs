@@ -2,6 +2,7 @@
 
 pub mod image;
 pub mod log_check;
+pub mod output;
 pub mod progress;
 mod report;
 pub mod salvage;
@@ -12,6 +13,7 @@ pub mod tree;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use everpoint_core::cache::past_cache;
 use everpoint_core::{FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall, Target};
 use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, StopFlag};
 use everpoint_format::manifest::BackupRecord;
@@ -211,6 +213,12 @@ fn plan(
     facts::plan(context, facts, &wanted)
 }
 
+/// Bytes of memory that this machine has.
+fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
 struct Job<'a> {
     context: &'a ClusterContext,
     request: &'a RestoreRequest,
@@ -244,6 +252,7 @@ impl Job<'_> {
             label: &self.plan.backup,
             tree: &tree,
             delta: occupied,
+            past_cache: past_cache(self.record.size_bytes, memory()),
             workers: self.request.workers.max(1),
             meter: &meter,
             stop: &self.request.stop,

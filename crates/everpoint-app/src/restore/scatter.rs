@@ -1,11 +1,7 @@
 //! Frames become pages: every frame is fetched once, in the order in which packs hold them, and scattered into files.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use everpoint_engine::StopFlag;
@@ -13,6 +9,7 @@ use everpoint_format::manifest::PackId;
 use everpoint_format::seal::FrameRef;
 use everpoint_repo::{ClusterRepo, PackReader};
 
+use super::output::{Output, Target, write_back};
 use super::progress::Meter;
 use crate::AppError;
 
@@ -20,10 +17,8 @@ use crate::AppError;
 pub const BATCH: usize = 1 << 19;
 /// Raw bytes that a worker takes at a time.
 const SHARE: u64 = 8 << 20;
-/// Files that a worker keeps open.
-const OPEN_FILES: usize = 64;
-/// After so many bytes of a file the disk is asked to write them.
-const WRITE_BACK: u64 = 32 << 20;
+/// Packs that are kept open.
+const OPEN_PACKS: usize = 64;
 /// So many files wait for the disk at most.
 const WRITE_BACK_QUEUE: usize = 16;
 
@@ -52,56 +47,56 @@ impl Piece {
     }
 }
 
-/// Fetches and writes all pieces; `files` are the paths that they name.
-///
-/// # Errors
-/// `Damaged` if a frame is missing or fails its check; otherwise what the disk says.
-pub fn scatter(
-    cluster: &ClusterRepo,
-    mut pieces: Vec<Piece>,
-    files: &[PathBuf],
-    workers: usize,
-    meter: &Meter<'_>,
-    stop: &StopFlag,
-) -> Result<(), AppError> {
-    pieces.sort_unstable();
-    let shares = shares(&pieces);
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let failure: Mutex<Option<AppError>> = Mutex::new(None);
-    let packs = Packs { cluster, open: Mutex::new(HashMap::new()) };
-    let fail = |error: AppError| {
-        failed.store(true, Ordering::Relaxed);
-        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    };
-    std::thread::scope(|scope| {
-        let (written, to_disk) = std::sync::mpsc::sync_channel(WRITE_BACK_QUEUE);
-        scope.spawn(|| write_back(to_disk).unwrap_or_else(fail));
-        for _ in 0..workers.clamp(1, shares.len().max(1)) {
-            let written = written.clone();
-            let (packs, shares, pieces, next, failed) = (&packs, &shares, &pieces, &next, &failed);
-            scope.spawn(move || {
-                let mut hand = Hand { packs, files, handles: Vec::new(), raw: Vec::new(), written };
-                while !failed.load(Ordering::Relaxed) {
-                    let Some(range) = shares.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                        break;
-                    };
-                    let share = pieces.get(range.clone()).unwrap_or_default();
-                    hand.share(share, meter, stop).unwrap_or_else(fail);
-                }
-            });
-        }
-        drop(written);
-    });
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+/// How pieces get into their files.
+pub struct Scatter<'a> {
+    /// Where the frames are stored.
+    pub cluster: &'a ClusterRepo,
+    /// The files that the pieces name by number.
+    pub files: &'a [Target],
+    /// Threads.
+    pub workers: usize,
+    /// Progress.
+    pub meter: &'a Meter<'a>,
+    /// Asks to stop.
+    pub stop: &'a StopFlag,
 }
 
-/// Has the disk write what the workers have written while they go on, so that the end need not wait for all of it.
-fn write_back(files: Receiver<File>) -> Result<(), AppError> {
-    for file in files {
-        file.sync_data()
-            .map_err(|error| AppError::io("make durable", Path::new("a restored file"), error))?;
+impl Scatter<'_> {
+    /// Fetches and writes all pieces.
+    ///
+    /// # Errors
+    /// `Damaged` if a frame is missing or fails its check; otherwise what the disk says.
+    pub fn run(&self, mut pieces: Vec<Piece>) -> Result<(), AppError> {
+        pieces.sort_unstable();
+        let shares = shares(&pieces);
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let failure: Mutex<Option<AppError>> = Mutex::new(None);
+        let packs = Packs { cluster: self.cluster, open: Mutex::new(HashMap::new()) };
+        let fail = |error: AppError| {
+            failed.store(true, Ordering::Relaxed);
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        };
+        std::thread::scope(|scope| {
+            let (written, to_disk) = std::sync::mpsc::sync_channel(WRITE_BACK_QUEUE);
+            scope.spawn(|| write_back(to_disk).unwrap_or_else(fail));
+            for _ in 0..self.workers.clamp(1, shares.len().max(1)) {
+                let output = Output::new(self.files, written.clone());
+                let (packs, shares, pieces, next, failed) = (&packs, &shares, &pieces, &next, &failed);
+                scope.spawn(move || {
+                    let mut hand = Hand { packs, output, raw: Vec::new() };
+                    while !failed.load(Ordering::Relaxed) {
+                        let Some(range) = shares.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                            break;
+                        };
+                        let share = pieces.get(range.clone()).unwrap_or_default();
+                        hand.share(share, self.meter, self.stop).unwrap_or_else(fail);
+                    }
+                });
+            }
+            drop(written);
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
-    Ok(())
 }
 
 /// Ranges of pieces of about [`SHARE`] bytes that never cut a frame in two.
@@ -136,7 +131,7 @@ impl Packs<'_> {
         }
         let reader = Arc::new(self.cluster.open_pack(pack)?);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() >= OPEN_FILES {
+        if open.len() >= OPEN_PACKS {
             open.clear();
         }
         open.insert(pack, reader.clone());
@@ -147,19 +142,8 @@ impl Packs<'_> {
 /// One worker.
 struct Hand<'a> {
     packs: &'a Packs<'a>,
-    files: &'a [PathBuf],
-    handles: Vec<Handle>,
+    output: Output<'a>,
     raw: Vec<u8>,
-    /// Files of which much was written.
-    written: SyncSender<File>,
-}
-
-/// An open file.
-struct Handle {
-    number: u32,
-    file: File,
-    /// Bytes written since the disk was asked to write them.
-    waiting: u64,
 }
 
 impl Hand<'_> {
@@ -167,61 +151,18 @@ impl Hand<'_> {
         for group in pieces.chunk_by(|a, b| (a.pack, a.number) == (b.pack, b.number)) {
             super::stopped(stop)?;
             let Some(first) = group.first() else { continue };
-            let mut raw = std::mem::take(&mut self.raw);
-            self.packs.get(first.pack)?.read_frame(&first.frame(), &mut raw)?;
-            let written = group.iter().try_for_each(|piece| self.write(piece, &raw));
-            self.raw = raw;
-            written?;
+            self.packs.get(first.pack)?.read_frame(&first.frame(), &mut self.raw)?;
+            for piece in group {
+                let (from, length) = (piece.skip as usize, piece.length as usize);
+                let bytes = self.raw.get(from..from.saturating_add(length)).ok_or_else(|| {
+                    let pack = format!("pack {}", piece.pack);
+                    super::damaged("read", &pack, "a frame is shorter than the map says")
+                })?;
+                self.output.put(piece.file, piece.offset, bytes)?;
+            }
             meter.add(group.iter().map(|piece| u64::from(piece.length)).sum());
         }
-        Ok(())
-    }
-
-    fn write(&mut self, piece: &Piece, raw: &[u8]) -> Result<(), AppError> {
-        let (from, length) = (piece.skip as usize, piece.length as usize);
-        let Some(bytes) = raw.get(from..from.saturating_add(length)) else {
-            return Err(super::damaged(
-                "read",
-                &format!("pack {}", piece.pack),
-                "a frame is shorter than the map says",
-            ));
-        };
-        let at = self.open(piece.file)?;
-        let Some(handle) = self.handles.get_mut(at) else {
-            return Err(super::damaged("open", "a file", "lost handle"));
-        };
-        if let Err(error) = handle.file.write_all_at(bytes, piece.offset) {
-            return Err(AppError::io("write", self.path(piece.file), error));
-        }
-        handle.waiting += u64::from(piece.length);
-        if handle.waiting >= WRITE_BACK {
-            // If it can't be asked now, it is with the next bytes, or in the end.
-            if let Ok(file) = handle.file.try_clone()
-                && self.written.try_send(file).is_ok()
-            {
-                handle.waiting = 0;
-            }
-        }
-        Ok(())
-    }
-
-    fn path(&self, number: u32) -> &Path {
-        self.files.get(number as usize).map_or(Path::new(""), PathBuf::as_path)
-    }
-
-    /// Place of an open file among the handles.
-    fn open(&mut self, number: u32) -> Result<usize, AppError> {
-        if let Some(at) = self.handles.iter().position(|known| known.number == number) {
-            return Ok(at);
-        }
-        let path = self.path(number);
-        let file =
-            File::options().write(true).open(path).map_err(|error| AppError::io("write", path, error))?;
-        if self.handles.len() >= OPEN_FILES {
-            self.handles.remove(0);
-        }
-        self.handles.push(Handle { number, file, waiting: 0 });
-        Ok(self.handles.len() - 1)
+        self.output.flush()
     }
 }
 
