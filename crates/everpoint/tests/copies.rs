@@ -86,7 +86,12 @@ impl Production {
             ),
         ]);
         ask(&mut self.session("doomed_db"), "CREATE TABLE inside AS SELECT n FROM generate_series(1, 70) n");
-        self.world.wait_for("the subscription has copied its table", || self.news() == "2");
+        // Until then the copying of the table has an origin of its own, which goes when it is done.
+        let settled = "SELECT count(*) = 1 AND NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srsubstate <> 'r') \
+                       FROM pg_replication_origin";
+        self.world.wait_for("the subscription has copied its table", || {
+            self.news() == "2" && self.world.source.psql(settled).unwrap() == "t"
+        });
     }
 
     fn news(&self) -> String {
