@@ -34,20 +34,40 @@ fn request(name: &str, directory: &Path, arrived: &Contents) -> BuildRequest {
     }
 }
 
+/// A package of one cluster with a log of so many commits.
+struct Packaged {
+    directory: tempfile::TempDir,
+    clusters: [ClusterContext; 1],
+    request: BuildRequest,
+    made: BuildReport,
+    identities: [age::x25519::Identity; 1],
+}
+
+impl Packaged {
+    fn of(commits: u64) -> Self {
+        let engine = Arc::new(FakeEngine::new(log(commits)));
+        let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
+        capture(&clusters[0]);
+        let directory = tempfile::tempdir().unwrap();
+        let request = request("one.tar.age", directory.path(), &Contents::default());
+        let made = build(&clusters, &request, &Quiet).unwrap();
+        let identities = [request.identity.clone().unwrap()];
+        Self { directory, clusters, request, made, identities }
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening { file: &self.made.file, identities: &self.identities, stop: &self.request.stop }
+    }
+}
+
 #[test]
 fn a_package_of_the_same_name_is_neither_written_over_nor_taken_away() {
-    let engine = Arc::new(FakeEngine::new(log(20)));
-    let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
-    capture(&clusters[0]);
-    let directory = tempfile::tempdir().unwrap();
-    let request = request("one.tar.age", directory.path(), &Contents::default());
-    let made = build(&clusters, &request, &Quiet).unwrap();
-    build(&clusters, &request, &Quiet).unwrap_err();
-    let identities = [request.identity.clone().unwrap()];
-    Opening { file: &made.file, identities: &identities, stop: &request.stop }.verify().unwrap();
+    let package = Packaged::of(20);
+    build(&package.clusters, &package.request, &Quiet).unwrap_err();
+    package.opening().verify().unwrap();
     let left: Vec<_> =
-        std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path()).collect();
-    assert_eq!(left, [made.file], "no scratch stays");
+        std::fs::read_dir(package.directory.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(left, [package.made.file], "no scratch stays");
 }
 
 #[test]
@@ -167,14 +187,8 @@ impl crate::Events for Seen {
 
 #[test]
 fn a_damaged_file_is_named_and_nothing_of_it_stays_where_it_was_to_be_unpacked() {
-    let engine = Arc::new(FakeEngine::new(log(4000)));
-    let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
-    capture(&clusters[0]);
-    let directory = tempfile::tempdir().unwrap();
-    let request = request("one.tar.age", directory.path(), &Contents::default());
-    let made = build(&clusters, &request, &Quiet).unwrap();
-    let identities = [request.identity.clone().unwrap()];
-    let opening = Opening { file: &made.file, identities: &identities, stop: &request.stop };
+    let package = Packaged::of(4000);
+    let (opening, directory, made) = (package.opening(), &package.directory, &package.made);
     let (new, empty) = (directory.path().join("new"), directory.path().join("empty"));
     std::fs::create_dir(&empty).unwrap();
     let whole = std::fs::read(&made.file).unwrap();
@@ -208,14 +222,8 @@ fn a_damaged_file_is_named_and_nothing_of_it_stays_where_it_was_to_be_unpacked()
 
 #[test]
 fn what_a_killed_unpack_left_goes_with_the_next_and_nothing_else_does() {
-    let engine = Arc::new(FakeEngine::new(log(20)));
-    let clusters = [context(Arc::new(MemoryStore::new()), &engine)];
-    capture(&clusters[0]);
-    let directory = tempfile::tempdir().unwrap();
-    let request = request("one.tar.age", directory.path(), &Contents::default());
-    let made = build(&clusters, &request, &Quiet).unwrap();
-    let identities = [request.identity.clone().unwrap()];
-    let opening = Opening { file: &made.file, identities: &identities, stop: &request.stop };
+    let package = Packaged::of(20);
+    let (opening, directory) = (package.opening(), &package.directory);
     let place = directory.path().join("place");
     let left = place.join(".unpacking-killed");
     std::fs::create_dir_all(left.join("clusters")).unwrap();

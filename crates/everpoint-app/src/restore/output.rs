@@ -72,15 +72,20 @@ impl<'a> Output<'a> {
     /// # Errors
     /// What the disk says.
     pub(super) fn put(&mut self, file: u32, offset: u64, bytes: &[u8]) -> Result<(), AppError> {
-        let past = self.targets.get(file as usize).is_some_and(|target| target.past_cache);
-        if past && self.gathered.take(file, offset, bytes) {
-            return Ok(());
+        if !self.targets.get(file as usize).is_some_and(|target| target.past_cache) {
+            return self.write(file, offset, bytes);
         }
-        self.flush()?;
-        if past && self.gathered.take(file, offset, bytes) {
-            return Ok(());
+        let mut at = offset;
+        for part in bytes.chunks(GATHERED) {
+            if !self.gathered.take(file, at, part) {
+                self.flush()?;
+                if !self.gathered.take(file, at, part) {
+                    self.write(file, at, part)?;
+                }
+            }
+            at += part.len() as u64;
         }
-        self.write(file, offset, bytes)
+        Ok(())
     }
 
     /// Writes what was gathered.
@@ -240,13 +245,13 @@ mod tests {
         assert!(!suit_past_cache(&[]));
     }
 
-    /// Both ways, on the file system of the build and in memory, which may know no way past the cache.
+    /// Both ways, on a disk and in memory, which may know no way past the cache.
     #[test]
     fn what_is_put_is_in_the_file() {
         let (written, _disk) = std::sync::mpsc::sync_channel(1);
-        let places = [Some(std::env::current_dir().unwrap()), Some(PathBuf::from("/dev/shm"))];
-        for place in places.into_iter().flatten().filter(|place| place.is_dir()) {
-            let directory = tempfile::tempdir_in(place).unwrap();
+        let places = [std::env::temp_dir(), "/var/tmp".into(), "/dev/shm".into()];
+        for place in places.into_iter().filter(|place| place.is_dir()) {
+            let directory = tempfile::tempdir_in(&place).unwrap();
             let targets = [true, false].map(|past_cache| {
                 let path = directory.path().join(past_cache.to_string());
                 File::create(&path).unwrap().set_len(20 << 20).unwrap();
@@ -264,6 +269,11 @@ mod tests {
                 }
             }
             output.flush().unwrap();
+            let direct =
+                |handle: &Handle| rustix::fs::fcntl_getfl(&handle.file).unwrap().contains(OFlags::DIRECT);
+            assert!(output.open.iter().all(|handle| handle.past_cache == direct(handle)));
+            let possible = past_cache(&targets[0].path).is_ok();
+            assert_eq!(output.open.iter().any(direct), possible, "{place:?}");
             for target in &targets {
                 assert!(std::fs::read(&target.path).unwrap() == wanted, "{target:?}");
             }
