@@ -1,8 +1,22 @@
-//! `adopt`: pg_upgrade and initdb make another cluster of what the operator still calls by the same name.
+//! `adopt`: what the operator calls by the same name is another server now. pg_upgrade and initdb make another cluster of it;
+//! a copy that was restored may become production.
 
+use std::path::{Path, PathBuf};
+
+use everpoint_core::{FailureClass, SeenBy};
+use everpoint_engine::{LocalPlace, ServerIdentity};
 use serde::Serialize;
 
+use crate::production::{self, Place};
+use crate::restore::salvage::COPY_MARK;
 use crate::{AppError, ClusterContext};
+
+/// What to adopt.
+#[derive(Debug, Clone)]
+pub struct AdoptRequest {
+    /// Data directory of a copy that becomes production; `None`: the server at the configured address, whatever it is.
+    pub directory: Option<PathBuf>,
+}
 
 /// Who the server is now.
 #[derive(Debug, Clone, Serialize)]
@@ -11,25 +25,128 @@ pub struct AdoptReport {
     pub identity: u32,
     /// Its system identifier.
     pub system_identifier: String,
-    /// Its version in words.
+    /// Its version in words; empty if it does not run.
     pub server_version: String,
     /// The identity is new; else the server was known already.
     pub adopted: bool,
+    /// Timeline that production is on.
+    pub timeline: u32,
+    /// The server answers at the configured address, so that a backup of it can be taken.
+    pub running: bool,
+    /// What remains to be done, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Adopts the server, or the copy.
+///
+/// # Errors
+/// `Usage` if the directory is no copy of this cluster, or the configured address leads to another server: nothing was changed
+/// then. If the server can't be asked, or the repository can't be written.
+pub fn run(context: &ClusterContext, request: &AdoptRequest) -> Result<AdoptReport, AppError> {
+    match &request.directory {
+        Some(directory) => copy(context, directory),
+        None => server(context),
+    }
 }
 
 /// Gives the server the next identity, unless it is known.
-///
-/// # Errors
-/// If the server can't be asked, or the repository can't be written.
-pub fn run(context: &ClusterContext) -> Result<AdoptReport, AppError> {
+fn server(context: &ClusterContext) -> Result<AdoptReport, AppError> {
     let server = context.engine.identify()?;
+    if context.engine.has_file(COPY_MARK) == Some(true) {
+        let message = format!("it runs in a copy that everpoint restored (its directory holds {COPY_MARK})");
+        return Err(refused(context, &message).hint(format!(
+            "if the copy is production now, name its directory: everpoint adopt {} DIRECTORY",
+            context.name
+        )));
+    }
     let known = context.cluster.identities()?;
     let (identity, record) =
         context.cluster.identity_for(server.system, server.version, server.segment_size, true)?;
+    production::note(context, &Place::of(&server, identity), server.segment_size, SeenBy::Server)?;
     Ok(AdoptReport {
         identity,
         system_identifier: record.system_identifier,
         server_version: server.version_text,
         adopted: known.iter().all(|(number, _)| *number != identity),
+        timeline: server.timeline,
+        running: true,
+        warnings: Vec::new(),
     })
+}
+
+/// A copy becomes production: its branch is noted, and the mark goes.
+fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppError> {
+    let local = context.engine.local_place(directory)?;
+    refuse_others(context, directory)?;
+    let known = context.cluster.identities()?;
+    let same = known.iter().rev().find(|(_, known)| known.system_identifier == local.system.to_string());
+    let Some((identity, record)) = same else {
+        let message =
+            format!("{} belongs to another cluster: system identifier {}", directory.display(), local.system);
+        return Err(refused(context, &message).hint("name the directory of a copy of this cluster"));
+    };
+    let running = match context.engine.runs_in(directory) {
+        Some(false) => return Err(elsewhere(context, directory)),
+        Some(true) => Some(context.engine.identify()?),
+        None => None,
+    };
+    if running.as_ref().map_or(local.in_recovery, |server| server.in_recovery) {
+        let message = format!("{} still recovers", directory.display());
+        return Err(refused(context, &message).hint("start it, and wait until it accepts writes"));
+    }
+    let place = place(&local, running.as_ref(), *identity);
+    production::note(context, &place, record.segment_size, SeenBy::Server)?;
+    let mark = directory.join(COPY_MARK);
+    match std::fs::remove_file(&mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(AppError::io("remove", &mark, error));
+        }
+        _ => {}
+    }
+    let mut warnings = Vec::new();
+    if running.is_none() {
+        let name = &context.name;
+        warnings.push(format!(
+            "no server answers at the configured address: start this one there, then take a backup: everpoint backup {name}"
+        ));
+    }
+    Ok(AdoptReport {
+        identity: *identity,
+        system_identifier: record.system_identifier.clone(),
+        server_version: running.as_ref().map(|server| server.version_text.clone()).unwrap_or_default(),
+        adopted: false,
+        timeline: place.timeline,
+        running: running.is_some(),
+        warnings,
+    })
+}
+
+fn place<'a>(local: &'a LocalPlace, running: Option<&'a ServerIdentity>, identity: u32) -> Place<'a> {
+    let from_files =
+        Place { identity, timeline: local.timeline, history: &local.history, position: local.position };
+    running.map_or(from_files, |server| Place::of(server, identity))
+}
+
+/// The mark says of which cluster it is a copy.
+fn refuse_others(context: &ClusterContext, directory: &Path) -> Result<(), AppError> {
+    let mark = directory.join(COPY_MARK);
+    let text = match std::fs::read_to_string(&mark) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|error| AppError::io("read", &mark, error))?,
+    };
+    if text.starts_with(&format!("A copy of {},", context.name)) {
+        return Ok(());
+    }
+    let message = format!("{} says that it is a copy of something else", mark.display());
+    Err(refused(context, &message).hint("name the directory of a copy of this cluster"))
+}
+
+fn elsewhere(context: &ClusterContext, directory: &Path) -> AppError {
+    let message = format!("the server at the configured address does not run in {}", directory.display());
+    refused(context, &message)
+        .hint("start the copy at that address, or have the configuration name the address of the copy")
+}
+
+fn refused(context: &ClusterContext, message: &str) -> AppError {
+    AppError::new("adopt.refused", FailureClass::Usage, "adopt for", &context.name, message)
 }

@@ -1,10 +1,11 @@
 //! How far the log of a cluster is stored, and how far that is behind its server.
 
-use everpoint_core::{LogFacts, LogOffset, Micros};
+use everpoint_core::{BranchFacts, LogFacts, LogOffset, Micros, path, production};
 use everpoint_engine::ServerIdentity;
 use everpoint_repo::LeaseState;
 use serde::Serialize;
 
+use crate::lineage::branch_id;
 use crate::{ClusterContext, text};
 
 /// Capture that is silent for longer than this is pointed out.
@@ -35,25 +36,29 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// The end of the newest branch; of the server's timeline if that is known.
+    /// The end of the branch that the server is on; if that is not known, of the one that production was last seen on, and
+    /// if nothing of it is stored, of the one that it goes on from.
     #[must_use]
-    pub fn of(log: &LogFacts, timeline: Option<u32>) -> Option<Self> {
-        log.branches
-            .iter()
-            .filter_map(|branch| {
-                let end = branch.pieces.last()?.span.to;
-                let covered = branch.covered.filter(|(position, _)| *position <= end);
-                let end = Self {
-                    timeline: branch.timeline,
-                    position: end,
-                    covered_until: covered.map(|(_, until)| until),
-                };
-                Some((branch.identity, end))
-            })
-            .max_by_key(|(identity, end)| {
-                (*identity, timeline == Some(end.timeline), end.timeline, end.covered_until, end.position)
-            })
-            .map(|(_, end)| end)
+    pub fn of(log: &LogFacts, server: Option<&ServerIdentity>) -> Option<Self> {
+        let newest = log.branches.iter().map(|branch| branch.identity).max()?;
+        let on_server = server.and_then(|server| {
+            let id = branch_id(server.timeline, &server.history);
+            log.branches.iter().rfind(|branch| branch.id == id)
+        });
+        let leaf = on_server.or_else(|| {
+            production(log, newest).candidates().into_iter().max_by_key(|branch| branch.timeline)
+        })?;
+        path(log, leaf).iter().rev().find_map(|step| Self::end_of(step.branch))
+    }
+
+    fn end_of(branch: &BranchFacts) -> Option<Self> {
+        let end = branch.pieces.last()?.span.to;
+        let covered = branch.covered.filter(|(position, _)| *position <= end);
+        Some(Self {
+            timeline: branch.timeline,
+            position: end,
+            covered_until: covered.map(|(_, until)| until),
+        })
     }
 }
 

@@ -51,6 +51,7 @@ pub struct CheckReport {
 pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     let mut lines = context.engine.check(Some(&request.slot));
     let server = context.engine.identify().ok();
+    lines.extend(server.as_ref().and_then(|server| production(context, server)));
     lines.push(repository(context));
     lines.push(key(&request.key));
     match facts::load(context) {
@@ -72,6 +73,20 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
 
 fn line(name: &str, state: CheckState, message: impl Into<String>, hint: Option<String>) -> CheckLine {
     CheckLine { name: name.to_owned(), state, message: message.into(), hint }
+}
+
+/// Notes where production is; a marked copy at its address is none.
+fn production(context: &ClusterContext, server: &ServerIdentity) -> Option<CheckLine> {
+    let known = context.cluster.identities().ok()?;
+    let ours = known.iter().rev().find(|(_, known)| known.system_identifier == server.system.to_string());
+    Some(match crate::production::seen(context, server, ours?.0) {
+        Ok(None) => line("production", CheckState::Ok, format!("on timeline {}", server.timeline), None),
+        Ok(Some(copy)) => {
+            let hint = format!("if it is production now: everpoint adopt {} DIRECTORY", context.name);
+            line("production", CheckState::Error, copy, Some(hint))
+        }
+        Err(error) => line("production", CheckState::Warning, error.to_string(), error.hint.clone()),
+    })
 }
 
 fn repository(context: &ClusterContext) -> CheckLine {
@@ -142,7 +157,7 @@ fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
 
 fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdentity>) -> CheckLine {
     let start = Some(format!("keep this running: everpoint capture {}", context.name));
-    let Some(captured) = Captured::of(&facts.log, server.map(|server| server.timeline)) else {
+    let Some(captured) = Captured::of(&facts.log, server) else {
         return line("capture", CheckState::Warning, "no log is stored yet", start);
     };
     let state = CaptureState::new(&captured, server, text::now(), captured::is_running(context));

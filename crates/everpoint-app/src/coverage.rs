@@ -103,37 +103,18 @@ pub fn newest_of(lineage: &Lineage<'_>, timeline: u32) -> Result<Option<BranchId
     Ok(best.map(|(_, branch)| branch))
 }
 
-/// As [`newest_of`], for a context.
-///
-/// # Errors
-/// If the repository can't be read.
-pub fn branch_of(
-    context: &ClusterContext,
-    identity: u32,
-    timeline: u32,
-) -> Result<Option<BranchId>, AppError> {
-    match segment_size(context, identity)? {
-        Some(size) => newest_of(&lineage(context, identity, size), timeline),
-        None => Ok(None),
-    }
-}
-
-/// First position at or after `start` that is not stored on the newest branch of the timeline.
+/// First position at or after `start` that is not stored on this branch.
 ///
 /// # Errors
 /// If the repository can't be read.
 pub fn reached(
     context: &ClusterContext,
     identity: u32,
-    timeline: u32,
+    branch: &BranchId,
     start: LogOffset,
 ) -> Result<LogOffset, AppError> {
-    let Some(size) = segment_size(context, identity)? else {
-        return Ok(start);
-    };
-    let lineage = lineage(context, identity, size);
-    match newest_of(&lineage, timeline)? {
-        Some(branch) => Ok(contiguous_end(&lineage.log(branch), start)?),
+    match segment_size(context, identity)? {
+        Some(size) => Ok(contiguous_end(&lineage(context, identity, size).log(branch.clone()), start)?),
         None => Ok(start),
     }
 }

@@ -51,7 +51,8 @@ pub fn load(context: &ClusterContext) -> Result<Facts, AppError> {
     listings.sort_by_key(|listing| (began(listing), listing.label.clone()));
     check_identities(context, &identities, &listings)?;
     let backups = listings.iter().filter_map(|listing| backup_facts(listing, &branches)).collect();
-    Ok(Facts { identity: identities.pop(), listings, backups, log: LogFacts { branches } })
+    let log = LogFacts { branches, sightings: context.cluster.sightings()? };
+    Ok(Facts { identity: identities.pop(), listings, backups, log })
 }
 
 fn began(listing: &BackupListing) -> i64 {

@@ -1,6 +1,6 @@
 //! Which stored branch is which: by timeline and history, among those that share a number.
 
-use everpoint_core::{BranchId, Carry, HistoryEntry, LogOffset};
+use everpoint_core::{BranchId, Carry, HistoryEntry, LogOffset, followed};
 use everpoint_engine::Engine;
 use everpoint_repo::{ClusterRepo, LogStore};
 
@@ -51,8 +51,14 @@ impl Lineage<'_> {
             return Ok(None);
         };
         for branch in self.of_timeline(timeline)? {
-            let own = self.steps(&self.log(branch.clone()).history()?.unwrap_or_default())?;
-            if steps.get(..at) == Some(own.as_slice()) {
+            let content = self.log(branch.clone()).history();
+            // One odd object must not keep the other branches from being found.
+            let own = match content {
+                Ok(content) => self.steps(&content.unwrap_or_default()),
+                Err(error) if error.is_damaged() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if own.is_ok_and(|own| steps.get(..at) == Some(own.as_slice())) {
                 return Ok(Some(branch));
             }
         }
@@ -90,7 +96,7 @@ impl Lineage<'_> {
         if let Some(hash) = log.segment_hash(before)? {
             return Ok(Some(Before { log: log.clone(), start: before, hash }));
         }
-        let steps = self.steps(history)?;
+        let steps = followed(&self.steps(history)?);
         // The segment in which a timeline forks is taken from the younger one, so one that ends at the fork is the older's.
         let Some(step) = steps.iter().find(|step| step.until >= start) else {
             return Ok(None);

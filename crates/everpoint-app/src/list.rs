@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{AppError, ClusterContext, facts, text};
+use everpoint_core::production::{descends, production};
 use everpoint_core::retention::Held;
-use everpoint_core::{BackupStatus, LogOffset, Micros};
+use everpoint_core::{BackupStatus, BranchFacts, LogFacts, LogOffset, Micros};
 
 /// One cluster, in the shape of `list --json`.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +24,26 @@ pub struct ClusterListing {
     pub windows: Vec<WindowLine>,
     /// Log that is known to be missing.
     pub gaps: Vec<GapLine>,
+    /// The branches of the log, by timeline.
+    pub branches: Vec<BranchLine>,
+}
+
+/// One branch.
+#[derive(Debug, Clone, Serialize)]
+pub struct BranchLine {
+    /// Its name: what `--timeline` takes where several have one number.
+    pub branch: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// The branch that it forked from.
+    pub forked_from: Option<String>,
+    /// Where.
+    pub forked_at: Option<String>,
+    /// End of what is stored of it.
+    pub to_lsn: Option<String>,
+    /// `production`: the newest that production was seen on; `ancestor` of that; `candidate`: nothing tells which of these it
+    /// is; `other`: what copies and recoveries left.
+    pub role: &'static str,
 }
 
 /// One backup.
@@ -139,7 +160,33 @@ pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -
                 reason: gap.reason.to_string(),
             })
             .collect(),
+        branches: branches(&facts.log),
     }
+}
+
+fn branches(log: &LogFacts) -> Vec<BranchLine> {
+    let mut sorted: Vec<&BranchFacts> = log.branches.iter().collect();
+    sorted.sort_by_key(|branch| (branch.identity, branch.timeline, branch.id.clone()));
+    let line = |branch: &&BranchFacts| {
+        let found = production(log, branch.identity);
+        let candidates = found.candidates();
+        let role = if candidates.iter().any(|leaf| leaf.id == branch.id) {
+            if found.certain().is_some() { "production" } else { "candidate" }
+        } else if candidates.iter().any(|leaf| descends(log, leaf, branch)) {
+            "ancestor"
+        } else {
+            "other"
+        };
+        BranchLine {
+            branch: branch.id.to_string(),
+            timeline: branch.timeline,
+            forked_from: branch.parent.as_ref().map(|(parent, _)| parent.to_string()),
+            forked_at: branch.parent.as_ref().map(|(_, at)| text::lsn(*at)),
+            to_lsn: branch.pieces.last().map(|piece| text::lsn(piece.span.to)),
+            role,
+        }
+    };
+    sorted.iter().map(line).collect()
 }
 
 pub(crate) fn window_line(window: &everpoint_core::Window) -> WindowLine {

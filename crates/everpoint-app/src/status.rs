@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
-use crate::{AppError, ClusterContext, facts, text};
+use crate::restore::salvage::COPY_MARK;
+use crate::{AppError, ClusterContext, facts, production, text};
 
 /// A backup older than this is a problem.
 const OLD_BACKUP_SECONDS: f64 = 26.0 * 3600.0;
@@ -77,7 +78,7 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
     let answer = context.engine.identify();
     let listing = list::listing(context, facts, &[]);
     let now = text::now();
-    let captured = Captured::of(&facts.log, answer.as_ref().ok().map(|server| server.timeline));
+    let captured = Captured::of(&facts.log, answer.as_ref().ok());
     let capture = captured.map(|captured| {
         CaptureState::new(&captured, answer.as_ref().ok(), now, captured::is_running(context))
     });
@@ -101,7 +102,11 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         gaps: listing.gaps,
         problems: Vec::new(),
     };
+    let copy = report.server.is_some() && context.engine.has_file(COPY_MARK) == Some(true);
     report.judge();
+    if copy {
+        report.problem(Health::Error, production::marked(context));
+    }
     report
 }
 

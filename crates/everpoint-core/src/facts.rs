@@ -2,6 +2,7 @@
 
 use crate::digest::{Digest, LogEvent, RecordSpan, Verdict};
 use crate::position::{BranchId, LogOffset, Micros, Span};
+use crate::production::Sighting;
 
 /// A digest in brief: small enough that those of a whole log fit in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +203,8 @@ impl BranchFacts {
 pub struct LogFacts {
     /// All branches of all identities of a cluster, in any order.
     pub branches: Vec<BranchFacts>,
+    /// Where production was seen, the oldest sighting first.
+    pub sightings: Vec<Sighting>,
 }
 
 impl LogFacts {

@@ -32,9 +32,60 @@ pub fn parent_branch<'a>(
     })
 }
 
+/// The steps that a log with this history really followed, the oldest first: positions grow, and nothing lies on the steps
+/// that are left out.
+///
+/// The positions of a history need not grow: a server that was brought back to before its last fork, and promoted from
+/// there, writes that it left the younger timeline before that one had begun. Servers read such a history so that at each
+/// position the youngest timeline counts that had begun there.
+#[must_use]
+pub fn followed(history: &[HistoryEntry]) -> Vec<HistoryEntry> {
+    let mut steps: Vec<HistoryEntry> = Vec::new();
+    for step in history.iter().rev() {
+        let next = steps.last().map_or(step.until, |younger| younger.until);
+        steps.push(HistoryEntry { timeline: step.timeline, until: step.until.min(next) });
+    }
+    steps.reverse();
+    let mut begin = LogOffset::default();
+    steps.retain(|step| {
+        let holds_something = step.until > begin;
+        begin = begin.max(step.until);
+        holds_something
+    });
+    steps
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The timeline of a position as a server finds it: from the youngest on, the first that had begun and not ended.
+    fn as_servers_find_it(history: &[HistoryEntry], position: LogOffset) -> Option<u32> {
+        let begin = |at: usize| at.checked_sub(1).map_or(LogOffset(0), |before| history[before].until);
+        if begin(history.len()) <= position {
+            return None;
+        }
+        let found =
+            (0..history.len()).rev().find(|at| begin(*at) <= position && position < history[*at].until);
+        Some(history[found.unwrap()].timeline)
+    }
+
+    proptest! {
+        #[test]
+        fn a_log_is_followed_as_servers_follow_it(
+            untils in proptest::collection::vec(0_u64..40, 0..6),
+            position in 0_u64..50,
+        ) {
+            let history: Vec<HistoryEntry> =
+                untils.iter().zip(1..).map(|(until, timeline)| entry(timeline, *until)).collect();
+            let steps = followed(&history);
+            prop_assert!(steps.windows(2).all(|pair| pair[0].until < pair[1].until));
+            let found = steps.iter().find(|step| LogOffset(position) < step.until).map(|step| step.timeline);
+            prop_assert_eq!(found, as_servers_find_it(&history, LogOffset(position)));
+        }
+    }
 
     fn entry(timeline: u32, until: u64) -> HistoryEntry {
         HistoryEntry { timeline, until: LogOffset(until) }

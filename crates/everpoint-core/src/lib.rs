@@ -24,6 +24,7 @@ pub mod package;
 pub mod path;
 pub mod plan;
 pub mod position;
+pub mod production;
 mod reader;
 pub mod reclaim;
 mod resolve;
@@ -45,10 +46,11 @@ pub use continuity::{BreakReason, Continuity, Gap, Run, continuity, gaps};
 pub use digest::{Carry, Digest, LogEvent, RecordSpan, TransactionEnd, Verdict};
 pub use estimate::{Rates, estimate};
 pub use facts::{BackupFacts, BackupStatus, BranchFacts, EventCounts, KnownGap, LogFacts, PieceFacts};
-pub use history::{HistoryEntry, parent_branch};
+pub use history::{HistoryEntry, followed, parent_branch};
 pub use path::{PathPiece, PathStep, is_on_path, path, path_pieces};
 pub use plan::{NeededPiece, Reachable, RestorePlan, Shortfall, plan_restore};
 pub use position::{BranchId, LogOffset, Micros, Span};
+pub use production::{Production, SeenBy, Sighting, production};
 pub use retention::{
     Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, Held, KeptBackup, LogNeed, LogUnit, Reach,
     RetentionPolicy, expire, reach,
@@ -56,5 +58,5 @@ pub use retention::{
 pub use retry::{Retry, RetryPolicy, retry};
 pub use schedule::{Due, Schedule, due};
 pub use source::LogSource;
-pub use target::{RestoreRequest, Stop, Target};
+pub use target::{BranchChoice, RestoreRequest, Stop, Target};
 pub use window::{Window, windows};

@@ -4,7 +4,7 @@ use crate::choose::choose;
 use crate::continuity::Run;
 use crate::digest::LogEvent;
 use crate::facts::{BackupFacts, BranchFacts, LogFacts};
-use crate::leaf::leaves;
+use crate::leaf::{leaves, names, told};
 use crate::nearest::nearest;
 use crate::path::PathPiece;
 use crate::position::{BranchId, LogOffset, Micros, Span};
@@ -43,9 +43,12 @@ pub struct RestorePlan {
     pub image_bytes: u64,
     /// Identity of all of it.
     pub identity: u32,
-    /// The branch to follow.
+    /// The branch to follow. Replay may stop before it begins, on one that it goes on from.
     pub branch: BranchId,
-    /// Timeline number of that branch.
+    /// The branch on which replay stops.
+    pub stop_branch: BranchId,
+    /// Timeline number of the branch on which replay stops: the one that recovery is pinned to. A younger one would make
+    /// the restored server write a history whose positions do not grow.
     pub timeline: u32,
     /// The branches from the root to `branch`, with the part of the log that is taken from each.
     pub path: Vec<(BranchId, Span)>,
@@ -82,8 +85,9 @@ pub struct Shortfall {
 
 /// Plans a restore: which branch, where to stop, from which backup.
 ///
-/// Without a wanted timeline the newest of the newest identity is tried first and older identities after it, so that
-/// a moment before an upgrade is found.
+/// Without a wanted branch that of production is followed, in the newest identity first and in older ones after it, so that
+/// a moment before an upgrade is found. Where nothing tells which of several branches production is on, they have to lead
+/// to the same, or the request is refused: it is never guessed.
 ///
 /// # Errors
 /// What `source` says if something can't be read. A target that can't be reached is no error but a [`Shortfall`].
@@ -93,30 +97,63 @@ pub fn plan_restore<S: LogSource>(
     request: &RestoreRequest,
     source: &mut S,
 ) -> Result<Result<RestorePlan, Shortfall>, S::Error> {
+    let groups = match leaves(log, backups, request) {
+        Ok(groups) => groups,
+        Err(reason) => return Ok(Err(unclear(reason, &[]))),
+    };
     let mut refused: Option<Shortfall> = None;
-    for leaf in leaves(log, backups, request) {
-        let path_log = PathLog::new(log, leaf.branch, backups, &request.skip);
-        let mut notes = Notes::default();
-        leaf.note.into_iter().for_each(|note| notes.warn(note));
-        match plan_on(&path_log, leaf.branch, backups, request, source, notes) {
-            Ok(plan) => return Ok(Ok(plan)),
-            Err(Refusal::Source(error)) => return Err(error),
-            Err(Refusal::Shortfall { reason, place }) => {
-                let (before, after) = nearest(&path_log, place, source)?;
-                let known =
-                    refused.get_or_insert(Shortfall { reason, nearest_before: None, nearest_after: None });
-                known.nearest_before = known.nearest_before.or(before);
-                // Identities are tried from the newest on, so that what an older one has after the target is nearer.
-                known.nearest_after = after.or(known.nearest_after);
+    for group in groups {
+        let mut plans: Vec<RestorePlan> = Vec::new();
+        for leaf in &group {
+            let path_log = PathLog::new(log, leaf, backups, &request.skip);
+            match plan_on(&path_log, leaf, backups, request, source, Notes::default()) {
+                Ok(plan) => plans.push(plan),
+                Err(Refusal::Source(error)) => return Err(error),
+                Err(Refusal::Shortfall { reason, place }) => {
+                    let (before, after) = nearest(&path_log, place, source)?;
+                    let known = refused.get_or_insert(Shortfall {
+                        reason,
+                        nearest_before: None,
+                        nearest_after: None,
+                    });
+                    known.nearest_before = known.nearest_before.or(before);
+                    // Identities are tried from the newest on, so that what an older one has after the target is nearer.
+                    known.nearest_after = after.or(known.nearest_after);
+                }
             }
+        }
+        let same = |plan: &RestorePlan| plans.iter().all(|other| agree(plan, other));
+        match plans.first().cloned() {
+            Some(plan) if same(&plan) && (plans.len() == group.len() || request.target != Target::Latest) => {
+                return Ok(Ok(plan));
+            }
+            None => {}
+            Some(_) => return Ok(Err(either(&group))),
         }
     }
     Ok(Err(refused.unwrap_or_else(|| nothing_stored(request))))
 }
 
+/// Whether two plans bring back the same: they stop at the same record before their ways part.
+fn agree(one: &RestorePlan, other: &RestorePlan) -> bool {
+    (one.stop, &one.stop_branch, &one.backup) == (other.stop, &other.stop_branch, &other.backup)
+}
+
+fn either(group: &[&BranchFacts]) -> Shortfall {
+    let reason = format!("production may be on either of {} branches: {}", group.len(), told(group));
+    let names: Vec<BranchId> = group.iter().map(|branch| branch.id.clone()).collect();
+    unclear(reason, &names)
+}
+
+fn unclear(reason: String, branches: &[BranchId]) -> Shortfall {
+    let say = if branches.is_empty() { "--timeline and its name".to_owned() } else { names(branches) };
+    let reason = format!("{reason}; say which you mean with {say}");
+    Shortfall { reason, nearest_before: None, nearest_after: None }
+}
+
 fn nothing_stored(request: &RestoreRequest) -> Shortfall {
-    let reason = match (request.timeline, &request.target) {
-        (Some(timeline), _) => format!("nothing is stored of timeline {timeline}"),
+    let reason = match (&request.timeline, &request.target) {
+        (Some(wanted), _) => format!("nothing is stored of {wanted}"),
         (None, Target::Backup(label)) => format!("no log is stored of the branch of backup {label}"),
         (None, _) => "no log is stored".to_owned(),
     };
@@ -138,12 +175,14 @@ fn plan_on<S: LogSource>(
     warn_of_prepared(run, found, source, &mut notes).map_err(Refusal::Source)?;
     let position = if found.inclusive { found.record.end } else { found.record.start };
     let last = last_commit(source, run, position).map_err(Refusal::Source)?;
+    let stop_branch = stop_branch(log, leaf, found);
     Ok(RestorePlan {
         backup: backup.label.clone(),
         image_bytes: backup.size,
         identity: leaf.identity,
         branch: leaf.id.clone(),
-        timeline: leaf.timeline,
+        stop_branch: stop_branch.id.clone(),
+        timeline: stop_branch.timeline,
         path: log.path.iter().map(|step| (step.branch.id.clone(), step.span)).collect(),
         stop: Stop { record: found.record.start, inclusive: found.inclusive },
         reached: Reachable {
@@ -158,6 +197,14 @@ fn plan_on<S: LogSource>(
         reasons: notes.reasons,
         warnings: notes.warnings,
     })
+}
+
+/// The branch that wrote the record to stop at: the youngest of the path that had begun there. A segment in which a branch
+/// forked holds the end of the older one, too.
+fn stop_branch<'a>(log: &PathLog<'a>, leaf: &'a BranchFacts, found: Found) -> &'a BranchFacts {
+    let begun = log.path.iter().rev().skip(1).position(|older| older.fork <= found.record.start);
+    let at = begun.map(|younger| log.path.len().saturating_sub(1 + younger)).unwrap_or_default();
+    log.path.get(at).map_or(leaf, |step| step.branch)
 }
 
 /// What the log to be replayed holds that a restore must prepare for.

@@ -1,11 +1,13 @@
 //! What a restore is asked for, and where it stops.
 
-use crate::position::{LogOffset, Micros};
+use std::fmt;
+
+use crate::position::{BranchId, LogOffset, Micros};
 
 /// What to restore to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// All that is stored of the newest branch.
+    /// All that is stored of the branch that production is on, or was last seen on.
     Latest,
     /// A moment: all that was committed until then, itself included.
     Time(Micros),
@@ -24,6 +26,33 @@ pub enum Target {
     Backup(String),
 }
 
+/// A branch that somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BranchChoice {
+    /// By its timeline number. If several branches have it, the one on production's way.
+    Timeline(u32),
+    /// By its name, which is unique.
+    Named(BranchId),
+}
+
+impl BranchChoice {
+    /// Reads a timeline number, or the name of a branch.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = text.parse().ok().filter(|number| *number > 0).map(Self::Timeline);
+        number.or_else(|| BranchId::parse(text).map(Self::Named))
+    }
+}
+
+impl fmt::Display for BranchChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeline(number) => write!(f, "timeline {number}"),
+            Self::Named(branch) => write!(f, "branch {branch}"),
+        }
+    }
+}
+
 /// What to plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRequest {
@@ -32,8 +61,8 @@ pub struct RestoreRequest {
     /// Stop just before the target instead of just after it. Nothing stands before `Latest` and `Backup`: they ignore
     /// it and the plan says so.
     pub exclusive: bool,
-    /// Timeline to follow; `None`: the newest of the newest identity that holds the target.
-    pub timeline: Option<u32>,
+    /// Branch to follow; `None`: the one that production is on, or was last seen on.
+    pub timeline: Option<BranchChoice>,
     /// Labels of backups not to use, because they proved damaged.
     pub skip: Vec<String>,
 }

@@ -6,8 +6,8 @@
 mod world;
 
 use everpoint_core::{
-    BranchFacts, BreakReason, KnownGap, LogEvent, LogOffset, Micros, PieceFacts, RestoreRequest, Stop,
-    Target, Verdict, continuity, gaps, path, windows,
+    BranchChoice, BranchFacts, BranchId, BreakReason, KnownGap, LogEvent, LogOffset, Micros, PieceFacts,
+    RestoreRequest, Sighting, Stop, Target, Verdict, continuity, gaps, path, windows,
 };
 use world::{SEGMENT, World, request, span};
 
@@ -38,7 +38,7 @@ fn forked() -> (World, u64) {
 }
 
 fn on(timeline: u32, target: Target) -> RestoreRequest {
-    RestoreRequest { timeline: Some(timeline), ..request(target) }
+    RestoreRequest { timeline: Some(BranchChoice::Timeline(timeline)), ..request(target) }
 }
 
 #[test]
@@ -96,20 +96,55 @@ fn what_the_abandoned_branch_did_is_reached_only_on_it() {
 }
 
 #[test]
-fn of_two_branches_with_one_number_the_newer_is_taken_and_that_is_said() {
+fn which_of_two_branches_production_is_on_is_never_guessed() {
     let (mut world, fork) = forked();
     let other = world.branch(2, Some((0, fork)));
     world.commit(other, 40, 250);
     for branch in 0..3 {
         world.store(branch, None);
     }
-    let plan = world.plan_to(Target::Latest).unwrap();
-    assert_eq!(plan.branch, world.branches[1].id);
-    assert!(plan.warnings[0].contains("2 branches"), "{:?}", plan.warnings);
-    world.commit(other, 41, 900);
-    world.branches[other].stored.clear();
-    world.store(other, None);
-    assert_eq!(world.plan_to(Target::Latest).unwrap().branch, world.branches[other].id);
+    let names = [world.branches[1].id.clone(), world.branches[other].id.clone()];
+    for target in [Target::Latest, Target::Time(Micros(240))] {
+        let refused = world.plan_to(target).unwrap_err();
+        assert!(names.iter().all(|name| refused.reason.contains(name.as_str())), "{}", refused.reason);
+    }
+    world.plan(&on(2, Target::Latest)).unwrap_err();
+    // Before the fork they agree, and what only one of them holds is meant.
+    assert_eq!(world.plan_to(Target::Time(Micros(115))).unwrap().timeline, 1);
+    let plan = world.plan_to(Target::Xid { xid: 40, before: false }).unwrap();
+    assert_eq!(plan.stop_branch, names[1]);
+    for (index, name) in [1, other].into_iter().zip(&names) {
+        let named =
+            RestoreRequest { timeline: Some(BranchChoice::Named(name.clone())), ..request(Target::Latest) };
+        assert_eq!(&world.plan(&named).unwrap().branch, name);
+        world.sightings = vec![world.seen(0), world.seen(index)];
+        assert_eq!(&world.plan_to(Target::Latest).unwrap().branch, name);
+        assert_eq!(&world.plan(&on(2, Target::Latest)).unwrap().branch, name);
+        world.sightings.clear();
+    }
+    // Back to before the fork: production is on the older number, whatever the copies did since.
+    world.sightings = vec![world.seen(1), world.seen(0)];
+    assert_eq!(world.plan_to(Target::Latest).unwrap().timeline, 1);
+    // What it was last seen on is not stored.
+    world.sightings.push(Sighting { branch: BranchId::new(5, [9; 8]), ..world.seen(0) });
+    let refused = world.plan_to(Target::Latest).unwrap_err();
+    assert!(
+        refused.reason.contains("timeline 5") && refused.reason.contains("there is"),
+        "{}",
+        refused.reason
+    );
+}
+
+#[test]
+fn recovery_is_pinned_to_the_timeline_of_the_stop() {
+    let (mut world, fork) = forked();
+    world.store(0, None);
+    world.store(1, None);
+    let plan = world.plan(&on(2, Target::Position(LogOffset(fork - 8)))).unwrap();
+    assert_eq!((plan.timeline, plan.stop_branch.timeline(), plan.branch.timeline()), (1, 1, 2));
+    let plan = world.plan(&on(2, Target::Position(LogOffset(fork)))).unwrap();
+    assert_eq!(plan.timeline, 2, "the first record behind the fork");
+    assert_eq!(world.plan(&on(2, Target::Latest)).unwrap().timeline, 2);
 }
 
 #[test]
@@ -146,7 +181,8 @@ fn a_fork_at_the_start_of_a_segment_and_two_within_one() {
     assert_eq!(plan.stop, Stop { record: last.start, inclusive: true });
     let branches: Vec<u32> = plan.pieces.iter().map(|it| it.branch.timeline()).collect();
     assert_eq!(branches, [1, 3]);
-    assert_eq!(world.plan_to(Target::Xid { xid: 10, before: false }).unwrap().timeline, 3);
+    let plan = world.plan_to(Target::Xid { xid: 10, before: false }).unwrap();
+    assert_eq!((plan.timeline, plan.branch.timeline()), (2, 3));
     world.plan_to(Target::Xid { xid: 9, before: false }).unwrap_err();
 }
 

@@ -6,7 +6,9 @@
 mod naive;
 mod world;
 
-use everpoint_core::{BackupFacts, LogEvent, LogOffset, Micros, RecordSpan, RestoreRequest, Target, windows};
+use everpoint_core::{
+    BackupFacts, BranchChoice, LogEvent, LogOffset, Micros, RecordSpan, RestoreRequest, Target, windows,
+};
 use naive::Naive;
 use proptest::prelude::*;
 use world::{Harm, Record, SEGMENT, Stored, World, aligned, request, span};
@@ -153,7 +155,10 @@ fn commits(records: &[&Record]) -> Vec<u64> {
 }
 
 fn on_branch(world: &World, branch: usize, target: Target) -> RestoreRequest {
-    RestoreRequest { timeline: Some(world.branches[branch].id.timeline()), ..request(target) }
+    RestoreRequest {
+        timeline: Some(BranchChoice::Named(world.branches[branch].id.clone())),
+        ..request(target)
+    }
 }
 
 /// A restore to a moment has exactly what a server would have replayed, and is planned whenever that can be known.
@@ -245,7 +250,10 @@ fn check_xid(world: &mut World, branch: usize, xid: u64, before: bool) {
 /// Each moment of a window can be restored, and so can both of its positions.
 fn check_windows(world: &mut World) {
     for window in windows(&world.facts(), &world.backups.clone()) {
-        let wanted = |target| RestoreRequest { timeline: Some(window.timeline), ..request(target) };
+        let wanted = |target| RestoreRequest {
+            timeline: Some(BranchChoice::Timeline(window.timeline)),
+            ..request(target)
+        };
         // After a clock was put back a later backup may have ended before this log begins: then only positions lead here.
         let later = |it: &BackupFacts| it.stop > window.to_position && it.stopped_at <= window.from;
         let none = window.from == window.to && world.backups.iter().any(later);

@@ -29,6 +29,8 @@ impl StopFlag {
 pub struct CaptureFrom {
     /// Timeline on which `position` lies; `None`: the server's own, from where its slot or its current segment begins.
     pub at: Option<(u32, LogOffset)>,
+    /// Begin there whatever the sink holds of it.
+    pub anew: bool,
 }
 
 /// How to capture.
@@ -48,6 +50,12 @@ pub struct CaptureOptions {
 
 /// Receives the log. Positions only grow within a branch; a part may repeat bytes that the sink has already.
 pub trait LogSink {
+    /// Where the sink stands on the timeline with this history (as for [`LogSink::timeline`]); `None`: it holds nothing of it.
+    ///
+    /// # Errors
+    /// If that can't be looked up.
+    fn stands(&mut self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, EngineError>;
+
     /// The log goes on (or begins) on this timeline at `from`, the start of a segment or the position where the sink
     /// stopped. `history` is the content of the timeline's history file, empty for a first timeline.
     ///

@@ -20,6 +20,8 @@ pub struct ServerIdentity {
     pub version_text: String,
     /// Current timeline.
     pub timeline: u32,
+    /// Content of that timeline's history file; empty for a first timeline.
+    pub history: Vec<u8>,
     /// Size of a log segment in bytes.
     pub segment_size: u64,
     /// Current end of the log.
@@ -48,6 +50,21 @@ pub struct LocalLog {
     pub from: LogOffset,
     /// End of the last whole record.
     pub to: LogOffset,
+}
+
+/// Where the cluster of a data directory stands, as its files tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPlace {
+    /// System identifier.
+    pub system: u64,
+    /// Timeline of its last checkpoint.
+    pub timeline: u32,
+    /// Content of that timeline's history file; empty for a first timeline.
+    pub history: Vec<u8>,
+    /// Its last checkpoint.
+    pub position: LogOffset,
+    /// It still recovers, or will when it is started.
+    pub in_recovery: bool,
 }
 
 /// What the beginning of a log segment says about it.
@@ -84,6 +101,27 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// If it can't be reached or refuses.
     fn identify(&self) -> Result<ServerIdentity, EngineError>;
+
+    /// Whether the server's data directory holds a file of this plain name; `None` if that can't be seen from here.
+    fn has_file(&self, name: &str) -> Option<bool> {
+        let _ = name;
+        None
+    }
+
+    /// Where the cluster in a directory stands.
+    ///
+    /// # Errors
+    /// Class `Usage` if it is no data directory; if its files can't be read.
+    fn local_place(&self, directory: &Path) -> Result<LocalPlace, EngineError> {
+        let object = directory.display().to_string();
+        Err(EngineError::new("engine.directory", "look at", object, "this engine keeps no directories"))
+    }
+
+    /// Whether the server runs in this directory; `None` if no server answers.
+    fn runs_in(&self, directory: &Path) -> Option<bool> {
+        let _ = directory;
+        None
+    }
 
     /// Looks at connection, privileges, settings, slot, archive, versions. Never fails: what is wrong is a line.
     fn check(&self, slot: Option<&str>) -> Vec<CheckLine>;

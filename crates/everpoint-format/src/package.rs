@@ -64,6 +64,18 @@ pub struct PackagedCluster {
     /// How its newest moment is reached; `None`: not from this package alone.
     #[serde(default)]
     pub newest: Option<PackagedTarget>,
+    /// On which branch production was; `None`: nothing told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub production: Option<PackagedProduction>,
+}
+
+/// Where production was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackagedProduction {
+    /// Number of its server.
+    pub identity: u32,
+    /// The branch, as the repository names it.
+    pub branch: String,
 }
 
 /// A server.

@@ -158,6 +158,23 @@ pub struct Hold {
 }
 json_record!(Hold, "a hold");
 
+/// Where production was seen: the branch that `latest` means from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Production {
+    /// Number of the identity.
+    pub identity: u32,
+    /// Name of the branch.
+    pub branch: String,
+    /// A position that it had reached on that branch.
+    pub position: u64,
+    /// When, microseconds since 1970 UTC.
+    pub at: i64,
+    /// `server`: the server at the configured address was there, or somebody said so. `push`: log of the branch was pushed
+    /// from a directory that is not marked as a copy.
+    pub by: String,
+}
+json_record!(Production, "a sighting of production");
+
 /// Packs that no map named when it was written, and that go some time later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {

@@ -14,7 +14,7 @@ use everpoint_format::codec::Codec;
 use everpoint_format::keyslot::{self, KeyText};
 use everpoint_format::offsite::{ClockRecord, OffsiteClaim, OffsiteOutcome, OffsiteSending};
 use everpoint_format::records::{
-    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
+    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, Production, RepositoryConfig, Tombstone,
 };
 use everpoint_format::seal::{
     DataKey, FrameStreamReader, FrameStreamWriter, KeyRing, ObjectAddress, ObjectKind, RepositoryId,
@@ -148,6 +148,17 @@ fn records() {
     check!("damage.json", Damage, Damage { at: time, object: "a/b".into(), message: "cut off".into() });
     check!("gap.json", Gap, Gap { from: 0x300_0000, to: 0x400_0000, at: time, reason: "recycled".into() });
     check!("hold.json", Hold, Hold { at: time, until: Some(time + 1), released: false });
+    check!(
+        "production.json",
+        Production,
+        Production {
+            identity: 2,
+            branch: "00000002-0123456789abcdef".to_owned(),
+            position: 0x0300_0148,
+            at: time,
+            by: "server".to_owned(),
+        }
+    );
     check!("tombstone.json", Tombstone, Tombstone { at: time, packs: vec!["0f".repeat(16)] });
     let clock = ClockRecord { wall: time, boot: Some("b1".into()), since_boot: Some(7) };
     let (host, token, name) = ("db1".to_owned(), "ab".repeat(16), "everpoint-20260129.tar.age".to_owned());

@@ -9,7 +9,7 @@ use std::io::Read;
 use everpoint_format::keyslot::{self, KeyText};
 use everpoint_format::offsite::{OffsiteClaim, OffsiteOutcome, OffsiteSending};
 use everpoint_format::records::{
-    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
+    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, Production, RepositoryConfig, Tombstone,
 };
 use everpoint_format::seal::{
     DataKey, FrameOpener, FrameStreamReader, FrameStreamWriter, HEADER_LEN, KeyRing, ObjectAddress,
@@ -45,7 +45,7 @@ fn feed(bytes: &[u8]) {
     let _ = samples::read_manifest(bytes);
     let _ = pack::decode_index(bytes);
     let _ = BundleTable::decode(&mut &*bytes).map(|table| table.parts(1));
-    let _ = (Hold::decode(bytes), Tombstone::decode(bytes));
+    let _ = (Hold::decode(bytes), Tombstone::decode(bytes), Production::decode(bytes));
     let _ = (OffsiteClaim::decode(bytes), OffsiteSending::decode(bytes), OffsiteOutcome::decode(bytes));
     let _ = digest::decode(bytes);
     let _ = keyslot::unwrap(bytes, &KeyText::generate([9; 32]), HERE, 1);

@@ -6,7 +6,7 @@ use everpoint_format::FormatError;
 use everpoint_format::keyslot::{KeyText, unwrap, wrap};
 use everpoint_format::offsite::{ClockRecord, OffsiteClaim, OffsiteOutcome, OffsiteSending};
 use everpoint_format::records::{
-    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, RepositoryConfig, Tombstone,
+    Attempt, Damage, Failure, Gap, Hold, Identity, LeaseRecord, Production, RepositoryConfig, Tombstone,
 };
 use everpoint_format::seal::{DataKey, RepositoryId};
 
@@ -82,6 +82,16 @@ fn records_come_back_as_they_were() {
     check!(Damage { at: 1, object: "a/b".into(), message: "cut off".into() }, Damage);
     check!(Gap { from: u64::MAX - 1, to: u64::MAX, at: 0, reason: String::new() }, Gap);
     check!(Hold { at: 1, until: None, released: true }, Hold);
+    check!(
+        Production {
+            identity: 1,
+            branch: "00000002-0123456789abcdef".into(),
+            position: 5,
+            at: 1,
+            by: "push".into()
+        },
+        Production
+    );
     check!(Tombstone { at: 1, packs: vec!["ab".repeat(16), "cd".repeat(16)] }, Tombstone);
     let clock = ClockRecord { wall: -1, boot: Some("b1".into()), since_boot: Some(7) };
     let (host, token, name) = ("db1".to_owned(), "ab".repeat(16), "everpoint-20260129.tar.age".to_owned());

@@ -1,6 +1,6 @@
 //! Timeline history files: from which timelines a timeline descends, and where each forked.
 
-use everpoint_core::{BranchId, LogOffset};
+use everpoint_core::{BranchId, HistoryEntry, LogOffset, followed};
 
 use crate::lsn::Lsn;
 
@@ -39,8 +39,11 @@ pub struct HistoryError {
 impl History {
     /// Reads the content of a history file; empty content is that of a first timeline.
     ///
+    /// Positions need not grow, as PostgreSQL does not ask that of them (`readTimeLineHistory` in timeline.c): a server that
+    /// was brought back to before its last fork, with recovery following the younger timeline, writes such a history.
+    ///
     /// # Errors
-    /// If a line is malformed or timelines or positions don't grow.
+    /// If a line is malformed or timelines don't grow.
     pub fn parse(timeline: u32, content: &[u8]) -> Result<Self, HistoryError> {
         let text = String::from_utf8_lossy(content);
         let mut ancestors: Vec<Ancestor> = Vec::new();
@@ -55,9 +58,6 @@ impl History {
             if last.is_some_and(|last| last.timeline >= ancestor.timeline) || ancestor.timeline >= timeline {
                 return Err(fail("timeline numbers do not grow"));
             }
-            if last.is_some_and(|last| last.until > ancestor.until) {
-                return Err(fail("positions do not grow"));
-            }
             ancestors.push(ancestor);
         }
         Ok(Self { timeline, ancestors })
@@ -69,13 +69,31 @@ impl History {
         self.ancestors.last().map(|ancestor| (ancestor.timeline, ancestor.until))
     }
 
+    /// The steps that the log really followed.
+    #[must_use]
+    pub fn followed(&self) -> Vec<HistoryEntry> {
+        followed(&self.entries())
+    }
+
+    /// Its lines, without their reasons.
+    #[must_use]
+    pub fn entries(&self) -> Vec<HistoryEntry> {
+        let entry = |it: &Ancestor| HistoryEntry { timeline: it.timeline, until: it.until };
+        self.ancestors.iter().map(entry).collect()
+    }
+
     /// The timeline on whose log the byte at `position` lies, seen from this one.
     #[must_use]
     pub fn timeline_at(&self, position: LogOffset) -> u32 {
-        self.ancestors
-            .iter()
-            .find(|ancestor| position < ancestor.until)
-            .map_or(self.timeline, |ancestor| ancestor.timeline)
+        let steps = self.followed();
+        steps.iter().find(|step| position < step.until).map_or(self.timeline, |step| step.timeline)
+    }
+
+    /// First position that is no longer of `ancestor`, or of anything older; `None` if that is none of its ancestors.
+    #[must_use]
+    pub fn left_at(&self, ancestor: u32) -> Option<LogOffset> {
+        let at = self.ancestors.iter().position(|it| it.timeline == ancestor)?;
+        self.ancestors.iter().skip(at).map(|it| it.until).min()
     }
 
     /// The content of a history file that says this.
@@ -131,15 +149,25 @@ mod tests {
 
     #[test]
     fn wrong_lines_are_refused() {
-        for (content, line) in [
-            (&b"1 0/1 a\n1 0/2 b"[..], 2),
-            (b"3 0/1 a", 1),
-            (b"1 0/9 a\n2 0/1 b", 2),
-            (b"x 0/1 a", 1),
-            (b"1", 1),
-        ] {
+        for (content, line) in [(&b"1 0/1 a\n1 0/2 b"[..], 2), (b"3 0/1 a", 1), (b"x 0/1 a", 1), (b"1", 1)] {
             assert_eq!(History::parse(3, content).unwrap_err().line, line);
         }
+    }
+
+    #[test]
+    fn a_history_whose_positions_do_not_grow_is_read_as_servers_read_it() {
+        // Brought back to before its fork from timeline 1, while it followed timeline 2.
+        let history = History::parse(3, b"1\t0/900\tx\n2\t0/500\ty\n").unwrap();
+        assert_eq!(history.fork(), Some((2, LogOffset(0x500))));
+        assert_eq!(history.timeline_at(LogOffset(0x4FF)), 1);
+        assert_eq!(history.timeline_at(LogOffset(0x500)), 3);
+        assert_eq!(history.timeline_at(LogOffset(0x899)), 3);
+        assert_eq!(
+            (history.left_at(1), history.left_at(2)),
+            (Some(LogOffset(0x500)), Some(LogOffset(0x500)))
+        );
+        assert_eq!(history.left_at(7), None);
+        assert_eq!(History::parse(3, history.to_text().as_bytes()), Ok(history));
     }
 
     #[test]

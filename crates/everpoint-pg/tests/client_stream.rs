@@ -145,7 +145,8 @@ fn another_cluster_and_a_rewound_one_are_refused() {
     let config = config(&cluster);
     let source = CaptureSource { config: &config, system: Some(1) };
     let mut sink = MemoryLog::default();
-    let error = capture(source, &CaptureFrom { at: None }, &options("w", None), &mut sink).unwrap_err();
+    let error =
+        capture(source, &CaptureFrom { at: None, anew: false }, &options("w", None), &mut sink).unwrap_err();
     assert_eq!(error.code, "pg.wrong_cluster");
 
     cluster.stop(StopMode::Fast).unwrap();
@@ -270,6 +271,9 @@ struct Slow {
 }
 
 impl LogSink for Slow {
+    fn stands(&mut self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, EngineError> {
+        self.inner.stands(timeline, history)
+    }
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         self.inner.timeline(timeline, history, from)
     }
@@ -313,7 +317,7 @@ fn only_what_is_durable_is_acknowledged_and_lets_commits_return() {
         thread::spawn(move || {
             let options = CaptureOptions { stop, ..options("ack", None) };
             let source = CaptureSource { config: &config, system: None };
-            capture(source, &CaptureFrom { at: None }, &options, &mut Slow { inner, durable })
+            capture(source, &CaptureFrom { at: None, anew: false }, &options, &mut Slow { inner, durable })
         })
     };
     wait_for("the first acknowledgement", || {

@@ -17,6 +17,7 @@ mod offsite;
 mod pack;
 mod pages;
 mod process;
+mod production;
 mod repository;
 
 pub use backup::{BackupListing, BackupWriter, ImageReader};

@@ -1,6 +1,6 @@
 //! Which branch of the log a recovering server follows.
 
-use everpoint_core::{BranchId, FailureClass, LogOffset};
+use everpoint_core::{BranchId, FailureClass, LogOffset, followed};
 use everpoint_format::identity::Identity;
 use everpoint_repo::LogStore;
 
@@ -50,8 +50,7 @@ impl<'a> Choice<'a> {
         self.lineage.segment_size
     }
 
-    /// The log of a timeline on the way to this branch. Of timelines that are not on it, the newest: servers ask for the
-    /// history of younger ones to learn which numbers are taken.
+    /// The log of a timeline on the way to this branch.
     ///
     /// # Errors
     /// If the repository can't be read.
@@ -59,12 +58,60 @@ impl<'a> Choice<'a> {
         if timeline == self.branch.timeline() {
             return Ok(Some(self.lineage.log(self.branch.clone())));
         }
-        let ancestor = if timeline < self.branch.timeline() {
-            self.lineage.ancestor(&self.history, timeline)?
-        } else {
-            coverage::newest_of(&self.lineage, timeline)?
-        };
+        let ancestor = self.lineage.ancestor(&self.history, timeline)?;
         Ok(ancestor.map(|branch| self.lineage.log(branch)))
+    }
+
+    /// The log that holds most of a segment of a timeline: where the way forks off in it, the younger branch's segment begins
+    /// with the same bytes, and an old primary that died may never have sent the last of them.
+    ///
+    /// # Errors
+    /// If the repository can't be read.
+    pub fn log_with(&self, timeline: u32, start: LogOffset) -> Result<Option<LogStore>, AppError> {
+        let Some(log) = self.log_of(timeline)? else { return Ok(None) };
+        let end = start.plus(self.segment_size());
+        let steps = if self.history.is_empty() {
+            Vec::new()
+        } else {
+            followed(&self.lineage.engine.history(&self.history)?)
+        };
+        let mut best = (coverage::contiguous_end(&log, start)?, log);
+        let mut step = steps.iter().position(|step| step.timeline == timeline);
+        while let Some(fork) = step.and_then(|at| steps.get(at)).map(|step| step.until) {
+            if best.0 >= fork || !(start < fork && fork < end) {
+                break;
+            }
+            step = step.map(|at| at + 1);
+            let younger =
+                step.and_then(|at| steps.get(at)).map_or(self.branch.timeline(), |step| step.timeline);
+            if let Some(log) = self.log_of(younger)? {
+                let reaches = coverage::contiguous_end(&log, start)?;
+                if reaches > best.0 {
+                    best = (reaches, log);
+                }
+            }
+        }
+        Ok(Some(best.1))
+    }
+
+    /// The history of a timeline. Of timelines that are not on the way any that is stored, and if there are younger ones, that
+    /// of a younger one: servers ask for it to learn which numbers are taken, and one that is skipped must not be taken again.
+    ///
+    /// # Errors
+    /// If the repository can't be read.
+    pub fn history_of(&self, timeline: u32) -> Result<Option<Vec<u8>>, AppError> {
+        if let Some(log) = self.log_of(timeline)? {
+            return Ok(log.history()?);
+        }
+        let mut branches = self.lineage.cluster.branches(self.lineage.identity)?;
+        branches.retain(|branch| branch.timeline() >= timeline);
+        branches.sort_by_key(BranchId::timeline);
+        for branch in branches {
+            if let Some(history) = self.lineage.log(branch).history()? {
+                return Ok(Some(history));
+            }
+        }
+        Ok(None)
     }
 
     /// The whole segment at `at`, next to the one of `log` at `start`.
@@ -87,10 +134,15 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// The youngest timeline of which log is stored, and of its branches the newest.
+/// The branch that production was last seen on, as far as its log is stored; else the youngest timeline of which log is
+/// stored, and of its branches the newest.
 fn newest(lineage: &Lineage<'_>) -> Result<Option<BranchId>, AppError> {
-    let mut timelines: Vec<u32> =
-        lineage.cluster.branches(lineage.identity)?.iter().map(BranchId::timeline).collect();
+    let branches = lineage.cluster.branches(lineage.identity)?;
+    let seen = lineage.cluster.sightings()?.into_iter().rfind(|seen| seen.identity == lineage.identity);
+    if let Some(seen) = seen.filter(|seen| branches.contains(&seen.branch)) {
+        return Ok(Some(seen.branch));
+    }
+    let mut timelines: Vec<u32> = branches.iter().map(BranchId::timeline).collect();
     timelines.sort_unstable();
     timelines.dedup();
     for timeline in timelines.into_iter().rev() {

@@ -99,14 +99,17 @@ fn fetch(context: &ClusterContext, request: &ArchiveGetRequest) -> Result<Got, A
             .hint("restore_command = 'everpoint archive-get CLUSTER %f \"%p\"'"));
     };
     let choice = Choice::new(context, request.branch.as_deref())?;
-    let Some(log) = choice.log_of(file.timeline())? else {
-        return Ok(Got::NotThere);
-    };
     let bytes = match file {
-        LogFile::History(_) => log.history()?,
-        LogFile::Partial(_) | LogFile::Backup(_) => log.other(&request.name)?,
+        LogFile::History(timeline) => choice.history_of(timeline)?,
+        LogFile::Partial(_) | LogFile::Backup(_) => match choice.log_of(file.timeline())? {
+            Some(log) => log.other(&request.name)?,
+            None => None,
+        },
         LogFile::Segment(name) => match name.start(choice.segment_size()) {
-            Some(start) => segment(context, &choice, &log, start, request.in_place_tablespaces)?,
+            Some(start) => match choice.log_with(name.timeline, start)? {
+                Some(log) => segment(context, &choice, &log, start, request.in_place_tablespaces)?,
+                None => None,
+            },
             None => None,
         },
     };

@@ -12,14 +12,15 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, SeenBy};
 use everpoint_engine::LogHead;
 use everpoint_repo::{LogStore, Stored, code};
 use serde::Serialize;
 
 use crate::lineage::{Lineage, branch_id};
 use crate::log_file::{LogFile, SegmentName};
-use crate::{AppError, ClusterContext, Events};
+use crate::restore::salvage::COPY_MARK;
+use crate::{AppError, ClusterContext, Event, Events, production};
 use segment::Pushed;
 
 /// What to store.
@@ -61,8 +62,18 @@ pub fn run(
             .hint("archive_command = 'everpoint archive-push CLUSTER %p'"));
     };
     let place = Place { context, path: &request.path, directory: directory_of(&request.path) };
+    let copy = is_copy(&place.directory);
+    if copy {
+        events.emit(Event::Warning(production::marked(context)));
+    }
     let (stored, ahead) = match file {
-        LogFile::Segment(segment) => batch::run(&place, segment, request.look_ahead, events)?,
+        LogFile::Segment(segment) => {
+            let pushed = batch::run(&place, segment, request.look_ahead, events)?;
+            if !copy {
+                place.note(segment)?;
+            }
+            pushed
+        }
         LogFile::History(timeline) => (place.push_history(timeline)?, 0),
         LogFile::Partial(segment) | LogFile::Backup(segment) => (place.push_other(segment, &name)?, 0),
     };
@@ -74,6 +85,14 @@ fn directory_of(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// Whether the data directory is marked as a copy. PostgreSQL runs the command in it and names files relative to it; behind
+/// a link, `pg_wal` does not lie in it.
+fn is_copy(log: &Path) -> bool {
+    let above = log.parent().map(|above| above.join(COPY_MARK));
+    let here = Path::new("PG_VERSION").exists().then(|| PathBuf::from(COPY_MARK));
+    above.into_iter().chain(here).any(|mark| std::fs::symlink_metadata(mark).is_ok())
 }
 
 /// A file and what lies beside it.
@@ -90,6 +109,25 @@ impl Place<'_> {
         self.context.engine.history(&bytes)?;
         let head = self.head_beside()?;
         Ok(self.lineage(&head)?.log(branch_id(timeline, &bytes)).put_history(&bytes)?)
+    }
+
+    /// Notes that production pushes the branch of this segment: where nothing else brings the log, a failover shows in
+    /// nothing else.
+    fn note(&self, segment: SegmentName) -> Result<(), AppError> {
+        let head = self.head_of(self.path)?;
+        let lineage = self.lineage(&head)?;
+        let (log, history) = self.log(&lineage, segment.timeline)?;
+        let place = production::Place {
+            identity: lineage.identity,
+            timeline: segment.timeline,
+            history: &history,
+            position: head.start,
+        };
+        // What is pushed without its history has a branch that is not named after it.
+        if place.branch() == *log.branch() {
+            production::note(self.context, &place, head.segment_size, SeenBy::Push)?;
+        }
+        Ok(())
     }
 
     /// Stores a `.partial` or `.backup` file.

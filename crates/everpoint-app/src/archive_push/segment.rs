@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{Carry, FailureClass, LogOffset, Span, Verdict};
+use everpoint_core::{Carry, FailureClass, LogOffset, Span, Verdict, followed};
 use everpoint_engine::LogHead;
 use everpoint_repo::{LogStore, Stored, code};
 
@@ -215,7 +215,7 @@ impl Target<'_> {
         if self.history.is_empty() {
             return own;
         }
-        let steps = self.lineage.engine.history(&self.history).unwrap_or_default();
+        let steps = followed(&self.lineage.engine.history(&self.history).unwrap_or_default());
         steps.iter().find(|step| step.until >= start).map_or(own, |step| step.timeline)
     }
 

@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use everpoint_core::{FailureClass, LogOffset, Micros};
+use everpoint_core::{BranchId, FailureClass, LogOffset, Micros};
 use everpoint_engine::{BackupBegin, BackupEnd, BackupOptions, EngineError, ServerIdentity, StopFlag};
 use everpoint_format::attempt::{Attempt, Failure};
 use everpoint_format::codec::Codec;
 use everpoint_format::manifest::{BackupRecord, DamagedPage, TablespaceRecord};
 use serde::Serialize;
 
-use crate::{AppError, ClusterContext, Event, Events, text};
+use crate::{AppError, ClusterContext, Event, Events, production, text};
 use image::{ImageWriter, Totals};
 use prior::PriorImage;
 use resume::Resumed;
@@ -121,6 +121,9 @@ pub fn run(
     let server = context.engine.identify()?;
     let (identity, _) =
         context.cluster.identity_for(server.system, server.version, server.segment_size, false)?;
+    if let Some(copy) = production::seen(context, &server, identity)? {
+        events.emit(Event::Warning(copy));
+    }
     let base = choose_base(context, request.mode, identity, &server)?;
     let full = base.is_none();
     let label = free_label(context, full)?;
@@ -186,7 +189,8 @@ impl Job<'_> {
         })?;
         let (totals, damaged, sorter) = image.into_parts()?;
         self.events.emit(Event::Step("writing the image map".to_owned()));
-        let record = self.record(&begin, &end, &totals, &damaged);
+        let branch = with_log::branch_of(context, self.server, self.identity, begin.timeline)?;
+        let record = self.record(&begin, &end, &branch, &totals, &damaged);
         let mut writer = context.cluster.write_backup(self.label, &record)?;
         sorter.drain(|spilled| Ok(writer.entry(spilled.entry, &spilled.hashes)?))?;
         writer.finish()?;
@@ -211,6 +215,7 @@ impl Job<'_> {
         &self,
         begin: &BackupBegin,
         end: &BackupEnd,
+        branch: &BranchId,
         totals: &Totals,
         damaged: &[(String, u32)],
     ) -> BackupRecord {
@@ -227,7 +232,7 @@ impl Job<'_> {
             server_version: self.server.version,
             server_version_text: self.server.version_text.clone(),
             timeline: begin.timeline,
-            branch: with_log::branch_of(self.context, self.identity, begin.timeline).unwrap_or_default(),
+            branch: branch.as_str().to_owned(),
             started_at: begin.started_at.0,
             stopped_at: end.stopped_at.0,
             start: begin.start.0,

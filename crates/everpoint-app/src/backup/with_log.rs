@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use everpoint_core::{FailureClass, LogOffset};
+use everpoint_core::{BranchId, FailureClass, LogOffset};
 use everpoint_engine::{BackupEnd, BackupOptions, ServerIdentity, StopFlag};
 use everpoint_repo::KeptLease;
 
 use super::BackupRequest;
 use super::image::ImageWriter;
+use crate::production::Place;
 use crate::{AppError, ClusterContext, Event, Events, capture, coverage};
 
 /// How long the log up to the stop position may take to arrive, without any progress.
@@ -54,7 +55,8 @@ pub(super) fn backup(
             let start = image.begun().map_or(end.stop, |begin| begin.start);
             events.emit(Event::Step(format!("waiting for the log up to {}", crate::text::lsn(end.stop))));
             let finished = || log.is_finished();
-            await_log(context, identity, start, &end, &request.stop, &finished)?;
+            let branch = branch_of(context, server, identity, end.timeline)?;
+            await_log(context, identity, &branch, start, &end, &request.stop, &finished)?;
             Ok(end)
         });
         stop_log.stop();
@@ -79,6 +81,7 @@ pub(super) fn backup(
 fn await_log(
     context: &ClusterContext,
     identity: u32,
+    branch: &BranchId,
     start: LogOffset,
     end: &BackupEnd,
     stop: &StopFlag,
@@ -88,7 +91,7 @@ fn await_log(
     let mut reached = LogOffset::default();
     loop {
         let ended = capture_ended();
-        let now = coverage::reached(context, identity, end.timeline, start)?;
+        let now = coverage::reached(context, identity, branch, start)?;
         if now >= end.stop {
             return Ok(());
         }
@@ -112,7 +115,26 @@ fn await_log(
     }
 }
 
-/// The branch of a timeline as the log store names it; `None` while nothing of it is stored.
-pub(super) fn branch_of(context: &ClusterContext, identity: u32, timeline: u32) -> Option<String> {
-    coverage::branch_of(context, identity, timeline).ok().flatten().map(|branch| branch.as_str().to_owned())
+/// The branch of a backup on this timeline: the one that the server was on when it was asked, or, if it was promoted
+/// meanwhile, the one that it is on now.
+///
+/// # Errors
+/// If the server can't be asked, or is on another timeline by now.
+pub(super) fn branch_of(
+    context: &ClusterContext,
+    server: &ServerIdentity,
+    identity: u32,
+    timeline: u32,
+) -> Result<BranchId, AppError> {
+    if server.timeline == timeline {
+        return Ok(Place::of(server, identity).branch());
+    }
+    let now = context.engine.identify()?;
+    if now.timeline == timeline {
+        return Ok(Place::of(&now, identity).branch());
+    }
+    let message =
+        format!("it is of timeline {timeline}, and the server went on to timeline {}", now.timeline);
+    Err(AppError::new("backup.timeline", FailureClass::Failed, "place the backup of", &context.name, message)
+        .hint("the server was promoted while it was copied: take the backup again"))
 }

@@ -12,10 +12,10 @@ use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, ServerIdentity,
 use everpoint_repo::{KeptLease, LeaseState, code};
 use serde::Serialize;
 
-use crate::log_writer::LogWriter;
-use crate::{AppError, ClusterContext, Event, Events, text};
+use crate::log_writer::{LogWriter, from_app};
+use crate::{AppError, ClusterContext, Event, Events, production, text};
 use pause::Pause;
-use watched::{GAP_REFUSED, Watched};
+use watched::{GAP_REFUSED, Production, Watched};
 
 /// After this time without renewal the lease of a capture that died elsewhere can be taken over.
 const LEASE: Duration = Duration::from_secs(30);
@@ -190,6 +190,10 @@ struct Job<'a> {
     /// Where to begin if the writer is not open.
     from: Option<(u32, LogOffset)>,
     lease: Option<KeptLease>,
+    /// Begin at `from` whatever is stored.
+    anew: bool,
+    /// It was said that the server is a copy.
+    warned: bool,
     /// What it calls itself when it takes the lease.
     holder: &'static str,
     /// Begin where the server can, rather than record a gap.
@@ -215,6 +219,8 @@ impl<'a> Job<'a> {
             writer,
             options,
             from: None,
+            anew: false,
+            warned: false,
             lease: None,
             holder: LASTING,
             refuse_gaps: false,
@@ -238,6 +244,7 @@ impl<'a> Job<'a> {
                 self.events.emit(Event::Warning(format!("{error}; going on where the server can")));
                 self.writer.abandon();
                 // The server's current segment may lie behind the start of a backup that has begun meanwhile.
+                self.anew = true;
                 self.from = self.begun.take().and_then(|begun| begun()).map(|(timeline, start)| {
                     (timeline, LogOffset(start.0 - start.0 % self.writer.segment_size()))
                 });
@@ -289,15 +296,28 @@ impl<'a> Job<'a> {
             )
             .hint("start the capture again"));
         }
-        let at = self.writer.place().map(|place| (place.timeline, place.position)).or(self.from);
+        let copy = production::seen(self.context, &server, identity).map_err(from_app)?;
+        if let Some(warning) = &copy
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            self.events.emit(Event::Warning(warning.clone()));
+        }
+        let place = self.writer.place().map(|place| (place.timeline, place.position));
+        let from = CaptureFrom { at: place.or(self.from), anew: place.is_none() && self.anew };
+        let at = from.at;
         let mut watched = Watched {
             writer: &mut self.writer,
             events: self.events,
             lease: self.lease.as_ref(),
             refuse_gaps: self.refuse_gaps && at.is_some(),
+            production: Production {
+                context: self.context,
+                identity,
+                timeline: copy.is_none().then_some(server.timeline),
+            },
             told: None,
         };
-        self.context.engine.capture(&CaptureFrom { at }, &self.options, &mut watched)
+        self.context.engine.capture(&from, &self.options, &mut watched)
     }
 
     /// After an error of the sink the repository says where to go on.
@@ -305,6 +325,7 @@ impl<'a> Job<'a> {
         if self.writer.place().is_none() {
             let found =
                 LogWriter::resume_point(&self.context.cluster, self.identity, self.writer.segment_size())?;
+            self.anew &= found.is_none();
             self.from = found.or(self.from);
         }
         Ok(())

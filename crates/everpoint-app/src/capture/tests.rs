@@ -137,5 +137,6 @@ fn a_backup_takes_its_own_log_only_if_nobody_else_does() {
         stop.stop();
         beside.join().unwrap().unwrap();
     });
-    assert_eq!(crate::coverage::reached(&context, identity, 1, log.start()).unwrap(), log.end());
+    let branch = crate::lineage::branch_id(1, &[]);
+    assert_eq!(crate::coverage::reached(&context, identity, &branch, log.start()).unwrap(), log.end());
 }

@@ -2,17 +2,44 @@
 
 use std::time::{Duration, Instant};
 
-use everpoint_core::{FailureClass, LogOffset, Micros};
+use everpoint_core::{FailureClass, LogOffset, Micros, SeenBy};
 use everpoint_engine::{EngineError, LogSink};
 use everpoint_repo::KeptLease;
 
-use crate::log_writer::LogWriter;
-use crate::{Event, Events, text};
+use crate::log_writer::{LogWriter, from_app};
+use crate::{ClusterContext, Event, Events, production, text};
 
 /// How often progress is told at most.
 const TELL: Duration = Duration::from_secs(1);
 /// The log that is missing is needed by nobody here; begin elsewhere.
 pub(super) const GAP_REFUSED: &str = "capture.gap_refused";
+
+/// Notes where production goes while it is captured.
+pub(super) struct Production<'a> {
+    pub(super) context: &'a ClusterContext,
+    pub(super) identity: u32,
+    /// The timeline on which it was seen; `None`: the server is no production, but a copy.
+    pub(super) timeline: Option<u32>,
+}
+
+impl Production<'_> {
+    /// A stream that goes on to a younger timeline shows a promotion; one that still catches up shows nothing.
+    fn follow(
+        &mut self,
+        timeline: u32,
+        history: &[u8],
+        position: LogOffset,
+        segment_size: u64,
+    ) -> Result<(), EngineError> {
+        if self.timeline.is_none_or(|seen| seen >= timeline) {
+            return Ok(());
+        }
+        let place = production::Place { identity: self.identity, timeline, history, position };
+        production::note(self.context, &place, segment_size, SeenBy::Server).map_err(from_app)?;
+        self.timeline = Some(timeline);
+        Ok(())
+    }
+}
 
 /// Tells what the writer does.
 pub(super) struct Watched<'a> {
@@ -20,12 +47,18 @@ pub(super) struct Watched<'a> {
     pub(super) events: &'a dyn Events,
     pub(super) lease: Option<&'a KeptLease>,
     pub(super) refuse_gaps: bool,
+    pub(super) production: Production<'a>,
     pub(super) told: Option<(Instant, u32, LogOffset, Option<Micros>)>,
 }
 
 impl LogSink for Watched<'_> {
+    fn stands(&mut self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, EngineError> {
+        self.writer.stands(timeline, history)
+    }
+
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         self.writer.timeline(timeline, history, from)?;
+        self.production.follow(timeline, history, from, self.writer.segment_size())?;
         self.events.emit(Event::Info(format!("capturing timeline {timeline} from {}", text::lsn(from))));
         Ok(())
     }

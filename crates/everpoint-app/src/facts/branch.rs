@@ -23,8 +23,7 @@ pub(super) fn load_branches(
     let mut histories: Vec<(BranchId, Vec<HistoryEntry>)> = Vec::new();
     for id in context.cluster.branches(number)? {
         let store = context.cluster.log(number, id.clone(), identity.segment_size);
-        let history = store.history()?.map(|bytes| context.engine.history(&bytes)).transpose()?;
-        histories.push((id, history.unwrap_or_default()));
+        histories.push((id, history(context, &store)?));
     }
     let known: Vec<(&BranchId, &[HistoryEntry])> =
         histories.iter().map(|(id, steps)| (id, steps.as_slice())).collect();
@@ -45,6 +44,20 @@ pub(super) fn load_branches(
         });
     }
     Ok(branches)
+}
+
+/// The steps of a branch's history. One that can't be read leaves its branch without a past, and the others as they are.
+fn history(context: &ClusterContext, store: &LogStore) -> Result<Vec<HistoryEntry>, AppError> {
+    let read = match store.history() {
+        Ok(None) => return Ok(Vec::new()),
+        Ok(Some(bytes)) => context.engine.history(&bytes).map_err(AppError::from),
+        Err(error) if error.is_damaged() => Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(read.unwrap_or_else(|error| {
+        tracing::warn!(%error, branch = %store.branch(), "where a branch comes from can't be read");
+        Vec::new()
+    }))
 }
 
 /// What is stored of a branch.

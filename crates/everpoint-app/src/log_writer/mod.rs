@@ -99,8 +99,9 @@ impl LogWriter {
         self
     }
 
-    /// Where capture has to go on so that nothing is left out: the end of the newest branch of which log is stored, or
-    /// the first hole in it that is not a known gap. `None` if nothing is stored.
+    /// Where capture has to go on so that nothing is left out: the end of the log on the branch that production was last
+    /// seen on, or the first hole in it that is not a known gap. If nothing of that is stored, of the newest branch. `None`
+    /// if nothing is stored.
     ///
     /// # Errors
     /// If the repository can't be read.
@@ -109,6 +110,13 @@ impl LogWriter {
         identity: u32,
         segment_size: u64,
     ) -> Result<Option<(u32, LogOffset)>, AppError> {
+        let seen = cluster.sightings()?.into_iter().rev().filter(|seen| seen.identity == identity);
+        for branch in seen.map(|seen| seen.branch) {
+            let timeline = branch.timeline();
+            if let Some(end) = coverage::resume_position(&cluster.log(identity, branch, segment_size))? {
+                return Ok(Some((timeline, end)));
+            }
+        }
         let mut best: Option<(u32, Option<Micros>, LogOffset)> = None;
         for branch in cluster.branches(identity)? {
             let timeline = branch.timeline();
@@ -227,6 +235,14 @@ pub struct Place {
 }
 
 impl LogSink for LogWriter {
+    fn stands(&mut self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, EngineError> {
+        let branch = branch_id(timeline, history);
+        match self.open.as_ref().filter(|open| *open.log.branch() == branch) {
+            Some(open) => Ok(Some(open.position)),
+            None => self.position(timeline, history).map_err(from_app),
+        }
+    }
+
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         let branch = branch_id(timeline, history);
         if let Some(open) = &self.open
@@ -342,7 +358,7 @@ pub(crate) fn sink_error(error: RepoError) -> EngineError {
 }
 
 /// An error of a use-case, for an engine that feeds a sink.
-fn from_app(error: AppError) -> EngineError {
+pub(crate) fn from_app(error: AppError) -> EngineError {
     let mut made =
         EngineError::new("capture.repository", "look into", error.object.clone(), error.message.clone());
     made.class = error.class;

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{FailureClass, RestorePlan};
+use everpoint_core::{FailureClass, RestorePlan, production};
 use everpoint_engine::StopFlag;
 use everpoint_format::manifest::BackupRecord;
 use everpoint_format::package::{
     INSTRUCTIONS, MANIFEST, POINTS, PackageManifest, PackagedBase, PackagedCluster, PackagedIdentity,
-    PackagedTarget, SUMS, VERSION,
+    PackagedProduction, PackagedTarget, SUMS, VERSION,
 };
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -274,6 +274,10 @@ fn packaged(part: &Part<'_>) -> PackagedCluster {
         base,
         log: part.logs.iter().filter(|log| !log.segments.is_empty()).map(|log| log.log.clone()).collect(),
         newest,
+        production: part.facts.identity.as_ref().and_then(|(identity, _)| {
+            let branch = production(&part.facts.log, *identity).certain()?;
+            Some(PackagedProduction { identity: *identity, branch: branch.id.to_string() })
+        }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use everpoint_core::package::pieces_added;
-use everpoint_core::{BranchId, FailureClass, LogOffset, Micros, RestorePlan, Span};
+use everpoint_core::{BranchId, FailureClass, LogOffset, Micros, RestorePlan, SeenBy, Sighting, Span};
 use everpoint_engine::{
     BackupBegin, FileKind, FileMeta, ImageSink, ImageWorker, LogSink, PART_BYTES, Part, StopFlag,
     TablespaceLink,
@@ -90,10 +90,12 @@ pub fn import(
     ordered.sort_by_key(|(manifest, _)| manifest.made_at);
     room::to_import(context, ordered.iter().map(|(manifest, _)| manifest))?;
     let mut packages = Vec::new();
+    // What a repository knows of production is younger than what a package that was put over it tells.
+    let tells = context.cluster.sightings()?.is_empty();
     for (manifest, opening) in ordered {
         let Some(cluster) = manifest.cluster(&context.name) else { continue };
         events.emit(Event::Step(format!("reading {}", manifest.name)));
-        packages.push(one(context, opening, &manifest, cluster, events)?);
+        packages.push(one(context, opening, &manifest, cluster, tells, events)?);
     }
     if packages.is_empty() {
         let message = "none of the packages holds this cluster";
@@ -109,6 +111,7 @@ fn one(
     opening: &Opening<'_>,
     manifest: &PackageManifest,
     cluster: &PackagedCluster,
+    tells_production: bool,
     events: &dyn Events,
 ) -> Result<Imported, AppError> {
     let mut identities = HashMap::new();
@@ -138,6 +141,14 @@ fn one(
         }
     })?;
     logs.close()?;
+    if let Some(seen) = cluster.production.as_ref().filter(|_| tells_production)
+        && let Some(branch) = BranchId::parse(&seen.branch)
+    {
+        let identity = identities.get(&seen.identity).map_or(seen.identity, |(number, _)| *number);
+        let at = Micros(manifest.made_at);
+        let sighting = Sighting { identity, branch, position: LogOffset(0), at, by: SeenBy::Server };
+        context.cluster.note_production(&sighting)?;
+    }
     Ok(Imported {
         name: manifest.name.clone(),
         base: base.map(|base| base.record.label.clone()),

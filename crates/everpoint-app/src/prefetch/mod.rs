@@ -189,10 +189,10 @@ impl Job<'_> {
 
     /// Only whole segments: what grows is fetched when it is asked for.
     fn fetch_one(&self, name: SegmentName) -> Result<bool, AppError> {
-        let Some(log) = self.choice.log_of(name.timeline)? else {
+        let Some(start) = name.start(self.choice.segment_size()) else {
             return Ok(false);
         };
-        let Some(start) = name.start(self.choice.segment_size()) else {
+        let Some(log) = self.choice.log_with(name.timeline, start)? else {
             return Ok(false);
         };
         if log.segment_hash(start)?.is_none() {

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use everpoint_core::cache::past_cache;
-use everpoint_core::{FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall, Target};
+use everpoint_core::{
+    BranchChoice, FailureClass, RestorePlan, RestoreRequest as Wanted, SeenBy, Shortfall, Sighting, Target,
+};
 use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, StopFlag};
 use everpoint_format::manifest::BackupRecord;
 
@@ -44,8 +46,8 @@ pub struct RestoreRequest {
     pub target: Target,
     /// Stop just before the target instead of just after it.
     pub exclusive: bool,
-    /// Timeline to follow; `None`: the newest.
-    pub timeline: Option<u32>,
+    /// Branch to follow; `None`: that of production.
+    pub timeline: Option<BranchChoice>,
     /// Bring an existing directory to the wanted state, writing only what differs.
     pub delta: bool,
     /// Where tablespaces go: old path (or oid) and new path.
@@ -207,7 +209,7 @@ fn plan(
     let wanted = Wanted {
         target: request.target.clone(),
         exclusive: request.exclusive,
-        timeline: request.timeline,
+        timeline: request.timeline.clone(),
         skip: skip.to_vec(),
     };
     facts::plan(context, facts, &wanted)
@@ -239,7 +241,7 @@ impl Job<'_> {
         }
         let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
         if self.request.delta && !self.retry {
-            salvage::run(self.context, self.facts, tree.root(), self.events)?;
+            salvage::run(self.context, self.facts, tree.root(), self.is_production(), self.events)?;
         }
         self.events.emit(Event::Step(format!(
             "restoring {} into {}",
@@ -277,6 +279,9 @@ impl Job<'_> {
         // A replay that stops short must not leave a directory that looks done.
         let reached = self.request.start.as_ref().map(|start| self.start(&tree, start)).transpose()?;
         tree.finish()?;
+        if self.request.replace_production {
+            self.note_production()?;
+        }
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
     }
 
@@ -286,6 +291,23 @@ impl Job<'_> {
             format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
         std::fs::write(&mark, text).map_err(|error| AppError::io("write", &mark, error))?;
         tree.own(&mark)
+    }
+
+    /// From now on production is on the branch on which the replay stops, until it is seen on the one that it opens there.
+    fn note_production(&self) -> Result<(), AppError> {
+        let seen = Sighting {
+            identity: self.plan.identity,
+            branch: self.plan.stop_branch.clone(),
+            position: self.plan.reached.position,
+            at: crate::text::now(),
+            by: SeenBy::Server,
+        };
+        Ok(self.context.cluster.note_production(&seen).map(drop)?)
+    }
+
+    /// Whether the directory was production's until now.
+    const fn is_production(&self) -> bool {
+        self.request.replace_production
     }
 
     const fn stop_at(&self) -> StopAt {

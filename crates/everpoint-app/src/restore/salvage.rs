@@ -16,7 +16,7 @@ pub const FETCH_ERROR: &str = "everpoint-fetch-error.json";
 pub const COPY_MARK: &str = "everpoint.copy";
 
 /// Captures the whole records that `pg_wal` holds beyond what the repository has. A directory of another cluster, or one
-/// without log, has nothing to give.
+/// without log, has nothing to give; what a copy wrote is none of production's log, and goes with the directory.
 ///
 /// # Errors
 /// If the log is there and can't be stored: then nothing in the directory may be touched.
@@ -24,11 +24,15 @@ pub fn run(
     context: &ClusterContext,
     facts: &Facts,
     directory: &Path,
+    is_production: bool,
     events: &dyn Events,
 ) -> Result<(), AppError> {
     let Some((identity, known)) = &facts.identity else {
         return Ok(());
     };
+    if !is_production || directory.join(COPY_MARK).exists() {
+        return Ok(());
+    }
     let segments = segments(&directory.join("pg_wal"))?;
     let Some(newest) = segments.last() else {
         return Ok(());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use everpoint_core::{LogOffset, RestorePlan};
+use everpoint_core::{BranchId, LogOffset, RestorePlan};
 use everpoint_engine::StopFlag;
 
 use super::tree::Tree;
@@ -74,19 +74,29 @@ fn names(context: &ClusterContext, plan: &RestorePlan) -> Result<Vec<String>, Ap
         segment_size,
     };
     let mut names = Vec::new();
+    let last = plan.pieces.last().map_or(LogOffset::default(), |piece| piece.span.to);
     for (branch, span) in &plan.path {
         if branch.timeline() > 1 {
             names.push(format!("{:08X}.history", branch.timeline()));
         }
         let log = lineage.log(branch.clone());
-        let first = plan.pieces.first().map_or(span.from, |piece| piece.span.from.max(span.from));
-        let last = plan.pieces.last().map_or(span.to, |piece| piece.span.to.min(span.to));
-        let mut at = log.segment_start(first);
-        while at < last {
+        let stops_here = *branch == plan.stop_branch;
+        let to = if stops_here { last } else { last.min(span.to) };
+        let mut at =
+            log.segment_start(plan.pieces.first().map_or(span.from, |piece| piece.span.from.max(span.from)));
+        while at < to {
             names.push(log.segment_name(at));
             at = LogOffset(at.0.saturating_add(segment_size));
         }
+        // Recovery is pinned to this timeline: a server asks for nothing of the younger ones.
+        if stops_here {
+            break;
+        }
     }
+    // But which numbers are taken, it asks until one is not.
+    let taken =
+        context.cluster.branches(plan.identity)?.iter().map(BranchId::timeline).max().unwrap_or_default();
+    names.extend((plan.timeline..taken).map(|before| format!("{:08X}.history", before + 1)));
     Ok(names)
 }
 

@@ -8,8 +8,8 @@
 
 use everpoint_core::{
     BackupFacts, BackupStatus, BranchFacts, BranchId, Digest, LogEvent, LogFacts, LogOffset, LogSource,
-    Micros, PieceFacts, RecordSpan, RestorePlan, RestoreRequest, Shortfall, Span, Target, TransactionEnd,
-    Verdict, plan_restore,
+    Micros, PieceFacts, RecordSpan, RestorePlan, RestoreRequest, SeenBy, Shortfall, Sighting, Span, Target,
+    TransactionEnd, Verdict, plan_restore,
 };
 
 /// Bytes of a segment.
@@ -56,6 +56,7 @@ pub(crate) struct Branch {
 pub(crate) struct World {
     pub(crate) branches: Vec<Branch>,
     pub(crate) backups: Vec<BackupFacts>,
+    pub(crate) sightings: Vec<Sighting>,
     /// Pieces whose digest was asked for.
     pub(crate) digests_read: usize,
 }
@@ -265,6 +266,17 @@ impl World {
         }
     }
 
+    /// Production seen on a branch, at the configured address.
+    pub(crate) fn seen(&self, branch: usize) -> Sighting {
+        Sighting {
+            identity: 1,
+            branch: self.branches[branch].id.clone(),
+            position: LogOffset(0),
+            at: Micros(0),
+            by: SeenBy::Server,
+        }
+    }
+
     pub(crate) fn facts(&self) -> LogFacts {
         let branches = self.branches.iter().enumerate();
         let branches = branches.map(|(index, branch)| BranchFacts {
@@ -282,7 +294,7 @@ impl World {
             gaps: Vec::new(),
             expired: None,
         });
-        LogFacts { branches: branches.collect() }
+        LogFacts { branches: branches.collect(), sightings: self.sightings.clone() }
     }
 
     pub(crate) fn plan(&mut self, request: &RestoreRequest) -> Result<RestorePlan, Shortfall> {

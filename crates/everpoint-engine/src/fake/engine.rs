@@ -147,6 +147,7 @@ impl Engine for FakeEngine {
             version: 150_000,
             version_text: "15.0 (fake)".to_owned(),
             timeline: last.log.timeline(),
+            history: last.history.clone(),
             segment_size: last.log.segment_size(),
             position: last.log.end(),
             in_recovery: false,

@@ -37,6 +37,11 @@ struct MemorySink {
 }
 
 impl LogSink for MemorySink {
+    fn stands(&mut self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, EngineError> {
+        let store = self.store.lock().unwrap();
+        Ok(store.get(&(timeline, history.to_vec())).map(|(start, held)| start.plus(held.len() as u64)))
+    }
+
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         let key = (timeline, history.to_vec());
         let mut store = self.store.lock().unwrap();
@@ -175,10 +180,10 @@ fn the_server_breaks_forgets_and_forks_as_told() {
         until: Some(young.end()),
         stop: StopFlag::default(),
     };
-    let from = CaptureFrom { at: Some((1, LogOffset(SEGMENT))) };
+    let from = CaptureFrom { at: Some((1, LogOffset(SEGMENT))), anew: false };
     let error = engine.capture(&from, &options, &mut sink).unwrap_err();
     assert!(error.retryable);
-    let from = CaptureFrom { at: Some((1, LogOffset(2 * SEGMENT + 10_000))) };
+    let from = CaptureFrom { at: Some((1, LogOffset(2 * SEGMENT + 10_000))), anew: false };
     engine.capture(&from, &options, &mut sink).unwrap();
     let store = store.lock().unwrap();
     assert_eq!(store[&(1, Vec::new())].1, old.slice(LogOffset(2 * SEGMENT), at));

@@ -58,6 +58,7 @@ pub enum ObjectKind {
     OffsiteClaim = 25,
     OffsiteSending = 26,
     OffsiteOutcome = 27,
+    Production = 28,
 }
 
 impl ObjectKind {

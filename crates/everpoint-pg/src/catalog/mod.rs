@@ -35,6 +35,19 @@ pub(crate) fn size(config: &Config) -> Option<u64> {
     sql.query(query).ok()?.single()?.parse().ok()
 }
 
+/// Whether the data directory holds a file of this name; `None` if the role may not ask. The privilege is looked up first: a
+/// refused call would be an error in the server's log.
+pub(crate) fn has_file(config: &Config, name: &str) -> Option<bool> {
+    const MAY: &str =
+        "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_stat_file(text,boolean)', 'EXECUTE')";
+    let mut sql = connect(config, Purpose::Sql).ok()?;
+    if sql.query(MAY).ok()?.single() != Some("t") {
+        return None;
+    }
+    let query = format!("SELECT (pg_catalog.pg_stat_file({}, true)).size IS NOT NULL", quote_literal(name));
+    Some(sql.query(&query).ok()?.single() == Some("t"))
+}
+
 /// Writes a named restore point; returns the end of its record.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, Engine, EngineError,
-    ImageSink, LocalLog, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
+    ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
     RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
@@ -141,6 +141,24 @@ impl Engine for PgEngine {
         Ok(server)
     }
 
+    fn has_file(&self, name: &str) -> Option<bool> {
+        if let Some(there) = catalog::has_file(self.config.as_ref()?, name) {
+            return Some(there);
+        }
+        // Without the privilege to ask: where its directory is configured, one looks there.
+        let data_dir = self.data_dir.as_ref().filter(|data_dir| data_dir.join(CONTROL_FILE).exists())?;
+        Some(std::fs::symlink_metadata(data_dir.join(name)).is_ok())
+    }
+
+    fn local_place(&self, directory: &Path) -> Result<LocalPlace, EngineError> {
+        recovery::local_place(directory)
+    }
+
+    fn runs_in(&self, directory: &Path) -> Option<bool> {
+        let mut sql = connect(self.config.as_ref()?, Purpose::Sql).ok()?;
+        Some(is_running_in(&mut sql, directory))
+    }
+
     fn check(&self, slot: Option<&str>) -> Vec<CheckLine> {
         let config = match self.config() {
             Ok(config) => config,
@@ -228,11 +246,7 @@ impl Engine for PgEngine {
             EngineError::new("wal.history", "understand", "a timeline history", error.to_string())
                 .class(FailureClass::Damaged)
         })?;
-        let entry = |ancestor: &crate::history::Ancestor| HistoryEntry {
-            timeline: ancestor.timeline,
-            until: ancestor.until,
-        };
-        Ok(history.ancestors.iter().map(entry).collect())
+        Ok(history.entries())
     }
 
     fn last_record(

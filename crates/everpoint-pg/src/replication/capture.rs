@@ -3,6 +3,7 @@
 use everpoint_core::{FailureClass, LogOffset};
 use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, LogSink, ServerIdentity, SlotHolds};
 
+use super::branch::Way;
 use super::loss::{is_gone, next_available, record_gap};
 use super::receive::{Outcome, Receiver};
 use super::start::{Obstacle, Start, plan_start, segment_start};
@@ -33,7 +34,7 @@ pub fn capture(
     sink: &mut dyn LogSink,
 ) -> Result<(), EngineError> {
     let mut session = Session::open(source, options)?;
-    let mut start = session.start(from)?;
+    let mut start = session.start(from, sink)?;
     loop {
         if let Some(at) = start.close {
             sink.timeline_end(at)?;
@@ -167,9 +168,37 @@ impl Session {
         }
     }
 
-    fn start(&self, from: &CaptureFrom) -> Result<Start, EngineError> {
-        plan_start(from.at, &self.server, &self.history, self.slot_position)
-            .map_err(|obstacle| self.obstacle(obstacle, from))
+    fn start(&mut self, from: &CaptureFrom, sink: &mut dyn LogSink) -> Result<Start, EngineError> {
+        let planned = match from.at {
+            Some((timeline, position)) if !from.anew => self.go_on(timeline, position, sink)?,
+            at => plan_start(at, &self.server, &self.history, self.slot_position),
+        };
+        planned.map_err(|obstacle| self.obstacle(obstacle, from))
+    }
+
+    fn go_on(
+        &mut self,
+        timeline: u32,
+        position: LogOffset,
+        sink: &mut dyn LogSink,
+    ) -> Result<Result<Start, Obstacle>, EngineError> {
+        let (server, history) = (&self.server, &self.history);
+        let mut way = Way { replication: &mut self.replication, server, history };
+        if way.has(timeline, sink)? {
+            return Ok(plan_start(Some((timeline, position)), server, history, self.slot_position));
+        }
+        let close = |start: Start| Start { close: Some(position), ..start };
+        match sink.stands(server.timeline, &server.history)? {
+            // The sink has followed a younger one since: an old primary came back, or a standby has yet to follow.
+            Some(_) if timeline > server.timeline => {
+                Ok(Err(if server.in_recovery { Obstacle::Behind } else { Obstacle::OlderTimeline }))
+            }
+            Some(own) => {
+                let planned = plan_start(Some((server.timeline, own)), server, history, self.slot_position);
+                Ok(planned.map(close))
+            }
+            None => Ok(way.after_what_is_held(sink)?.map(close)),
+        }
     }
 
     fn obstacle(&self, obstacle: Obstacle, from: &CaptureFrom) -> EngineError {

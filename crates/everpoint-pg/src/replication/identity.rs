@@ -50,6 +50,7 @@ impl Replication {
         Ok(ServerIdentity {
             system,
             timeline,
+            history: self.timeline_history(timeline)?,
             position,
             version: number(&self.connection.show("server_version_num")?)?,
             version_text: self.connection.show("server_version")?,

@@ -61,12 +61,11 @@ pub(super) fn record_gap(
     reason: &str,
 ) -> Result<(), EngineError> {
     let mut from = from;
-    for ancestor in
-        history.ancestors.iter().filter(|it| it.timeline >= timeline && it.timeline < start.timeline)
-    {
-        if from < ancestor.until {
-            sink.gap(ancestor.timeline, from, ancestor.until, reason)?;
-            from = ancestor.until;
+    let steps = history.followed();
+    for step in steps.iter().filter(|it| it.timeline >= timeline && it.timeline < start.timeline) {
+        if from < step.until {
+            sink.gap(step.timeline, from, step.until, reason)?;
+            from = step.until;
         }
     }
     if from < start.position {

@@ -1,6 +1,7 @@
 //! Physical replication: who the server is, its slots, its log as a stream, and capture over all of these.
 //! Protocol: PostgreSQL documentation, "Streaming Replication Protocol".
 
+mod branch;
 mod capture;
 mod coverage;
 mod identity;

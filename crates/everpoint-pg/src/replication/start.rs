@@ -54,17 +54,20 @@ pub fn plan_start(
     if timeline > server.timeline {
         return Err(if server.in_recovery { Obstacle::Behind } else { Obstacle::OlderTimeline });
     }
-    let index = history.ancestors.iter().position(|ancestor| ancestor.timeline == timeline);
-    let Some((index, fork)) = index.and_then(|index| Some((index, history.ancestors.get(index)?.until)))
-    else {
+    let Some(left) = history.left_at(timeline) else {
         return Err(Obstacle::OtherHistory);
     };
-    if position <= fork {
+    if position <= left {
         return Ok(go_on);
     }
     // A failover lost what the sink has beyond the fork. That branch is kept as it is; the log goes on beside it.
-    let next = history.ancestors.get(index + 1).map_or(history.timeline, |ancestor| ancestor.timeline);
-    Ok(Start { timeline: next, position: segment_start(fork, server.segment_size), close: Some(position) })
+    Ok(Start { close: Some(position), ..after(left, server, history) })
+}
+
+/// Where the log goes on at a position at which the server's history leaves a timeline.
+pub(super) fn after(left: LogOffset, server: &ServerIdentity, history: &History) -> Start {
+    let position = segment_start(left, server.segment_size);
+    Start { timeline: history.timeline_at(left), position, close: None }
 }
 
 fn first_start(server: &ServerIdentity, history: &History, slot: Option<SlotPosition>) -> Start {
@@ -95,6 +98,7 @@ mod tests {
             version: 150_000,
             version_text: "15".into(),
             timeline,
+            history: Vec::new(),
             segment_size: SEGMENT,
             position: LogOffset(position),
             in_recovery,
@@ -143,6 +147,13 @@ mod tests {
         let expected =
             Start { timeline: 2, position: LogOffset(0x200_0000), close: Some(LogOffset(0x220_0000)) };
         assert_eq!(start, Ok(expected));
+        // Back to before the fork of timeline 2, from which the sink comes.
+        let path = history(3, &[(1, 0x610_0000), (2, 0x210_0000)]);
+        for beyond in [at(2, 0x680_0000), at(1, 0x220_0000)] {
+            let close = beyond.map(|(_, position)| position);
+            let expected = Start { timeline: 3, position: LogOffset(0x200_0000), close };
+            assert_eq!(plan_start(beyond, &now, &path, None), Ok(expected));
+        }
         let path = history(3, &[(1, 0x210_0000)]);
         assert_eq!(plan_start(at(2, 1), &now, &path, None), Err(Obstacle::OtherHistory));
     }

@@ -59,7 +59,7 @@ impl MemoryLog {
     }
 
     pub(crate) fn from(&self) -> CaptureFrom {
-        CaptureFrom { at: self.kept().now.map(|(timeline, at)| (timeline, LogOffset(at))) }
+        CaptureFrom { at: self.kept().now.map(|(timeline, at)| (timeline, LogOffset(at))), anew: false }
     }
 
     /// Compares each kept segment with the server's file of it, where the server still has it. Returns how many bytes were
@@ -91,6 +91,12 @@ fn refuse(message: String) -> EngineError {
 }
 
 impl LogSink for MemoryLog {
+    fn stands(&mut self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, EngineError> {
+        let kept = self.0.lock().unwrap();
+        let held = kept.logs.get(&timeline).filter(|log| log.history == history);
+        Ok(held.map(|log| LogOffset(log.end())))
+    }
+
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         let mut kept = self.0.lock().unwrap();
         let log = kept.logs.entry(timeline).or_insert_with(|| Log { from: from.0, ..Log::default() });

@@ -63,6 +63,27 @@ impl LogStore {
         }
     }
 
+    /// Removes everything of the branch, its history last, or with `dry_run` only counts it.
+    ///
+    /// # Errors
+    /// If the store fails; what was removed by then is gone, and nothing else.
+    pub fn remove_all(&self, dry_run: bool) -> Result<Freed, RepoError> {
+        let (mut freed, mut found) = (Freed::default(), Vec::new());
+        for base in [&self.bundles, &self.base] {
+            self.shared.store.list(&format!("{base}/"), None, &mut |info| {
+                freed.add(info.size);
+                found.push(info.name);
+                ControlFlow::Continue(())
+            })?;
+        }
+        let history = format!("{}/history", self.base);
+        found.sort_by_key(|name| *name == history);
+        if !dry_run {
+            found.iter().try_for_each(|name| self.shared.store.delete(name))?;
+        }
+        Ok(freed)
+    }
+
     /// Names of objects that go, and the last name that was looked at if there may be more.
     fn batch(
         &self,

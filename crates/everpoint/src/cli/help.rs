@@ -76,7 +76,8 @@ restore needs.
 Examples:
   everpoint expire --dry-run
   everpoint expire order-db
-  everpoint expire order-db --now";
+  everpoint expire order-db --now
+  everpoint expire order-db --branch 00000002-4f2a91c04f2a91c0 --dry-run";
 
 pub(super) const HOLD: &str = "\
 Examples:
@@ -120,11 +121,15 @@ Examples:
   everpoint restore order-db /tmp/copy --to name:before-release-42";
 
 pub(super) const ADOPT: &str = "\
-After pg_upgrade or a new initdb the server has another system identifier, and its log is refused under the old one.
-This makes the server that the configuration names the next identity of the cluster. What was stored before stays and
-can be restored; nothing is ever restored across the change. Take a backup afterwards.
+With a directory: the copy in it, restored by Everpoint and started, is production from now on. It has to run at the
+configured address. Its mark is removed, `latest` means its branch, and a backup is taken.
 
-Example:
+Without one: after pg_upgrade or a new initdb the server has another system identifier, and its log is refused under the
+old one. This makes the server that the configuration names the next identity of the cluster. What was stored before
+stays and can be restored; nothing is ever restored across the change. Take a backup afterwards.
+
+Examples:
+  everpoint adopt order-db /srv/copy
   everpoint adopt order-db";
 
 pub(super) const KEY: &str = "\

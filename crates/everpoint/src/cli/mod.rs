@@ -9,13 +9,14 @@ mod pairs;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use everpoint_core::{BranchChoice, BranchId};
 
 pub(crate) use key::{Key, KeyAge, KeyConfirm, KeyRotate};
 pub(crate) use mock_offsite::MockOffsite;
 pub(crate) use offsite::{
     Offsite, OffsiteFetch, OffsiteList, OffsitePack, OffsitePush, OffsiteStatus, OffsiteUnpack,
 };
-use pairs::{parse_label, parse_map};
+use pairs::{parse_branch, parse_branch_name, parse_label, parse_map};
 
 /// Continuous backup and point-in-time recovery for PostgreSQL.
 #[derive(Debug, Parser)]
@@ -107,7 +108,7 @@ pub(crate) enum Command {
     /// Keep all clusters protected: capture, backups and upkeep by schedule, until stopped
     #[command(after_help = help::SERVE)]
     Serve,
-    /// Begin a new identity: the server was upgraded with pg_upgrade, or made anew
+    /// Say that another server is production now: a copy that was restored, or one upgraded with pg_upgrade or made anew
     #[command(after_help = help::ADOPT)]
     Adopt(Adopt),
     /// Manage the key of a repository
@@ -167,6 +168,8 @@ pub(crate) struct Init {
 pub(crate) struct Adopt {
     /// Name of the cluster
     pub(crate) cluster: String,
+    /// Data directory of the copy that becomes production
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// A cluster, or all.
@@ -275,6 +278,9 @@ pub(crate) struct Expire {
     /// Only show what would go
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Instead of what the policy lets go: this branch of the log, which production is not on, and its backups
+    #[arg(long, value_name = "NAME", value_parser = parse_branch_name, requires = "cluster", conflicts_with = "now")]
+    pub(crate) branch: Option<BranchId>,
     /// Free the space of backups at once instead of after `grace`, if no backup and no restore runs
     #[arg(long)]
     pub(crate) now: bool,
@@ -315,9 +321,9 @@ pub(crate) struct Restore {
     /// Stop just before the target instead of just after it
     #[arg(long)]
     pub(crate) exclusive: bool,
-    /// Follow this timeline [default: the newest]
-    #[arg(long, value_name = "N")]
-    pub(crate) timeline: Option<u32>,
+    /// Follow this timeline, or branch by its name [default: the one that production is on]
+    #[arg(long, value_name = "N", value_parser = parse_branch)]
+    pub(crate) timeline: Option<BranchChoice>,
     /// Write only what differs from what the directory holds
     #[arg(long)]
     pub(crate) delta: bool,

@@ -1,4 +1,6 @@
-//! Arguments of two parts.
+//! Arguments that are more than a word.
+
+use everpoint_core::{BranchChoice, BranchId};
 
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -21,4 +23,15 @@ pub(super) fn parse_map(text: &str) -> Result<(String, String), String> {
 
 fn is_oid(text: &str) -> bool {
     text.parse::<u32>().is_ok()
+}
+
+/// A timeline number, or the name of a branch.
+pub(super) fn parse_branch(text: &str) -> Result<BranchChoice, String> {
+    BranchChoice::parse(text)
+        .ok_or_else(|| "a timeline number, or the name of a branch as everpoint list shows it".to_owned())
+}
+
+/// The name of a branch.
+pub(super) fn parse_branch_name(text: &str) -> Result<BranchId, String> {
+    BranchId::parse(text).ok_or_else(|| "the name of a branch as everpoint list shows it".to_owned())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use everpoint_app::AppError;
+use everpoint_app::drop_branch::{self, DropBranchReport};
 use everpoint_app::expire::{self, ExpireReport, ExpireRequest};
 use everpoint_app::list::WindowLine;
 use everpoint_engine::StopFlag;
@@ -16,6 +17,10 @@ use crate::session::{Opened, Session};
 use crate::signal::stop_flag;
 
 pub(crate) fn run(session: &Session, arguments: &Expire) -> Result<Done, AppError> {
+    if let (Some(name), Some(branch)) = (&arguments.cluster, &arguments.branch) {
+        let report = drop_branch::run(&session.cluster(name)?.context, branch, arguments.dry_run)?;
+        return Ok(Done::new(&report, branch_text(&report)));
+    }
     let mut clusters = Vec::new();
     for name in session.cluster_names(arguments.cluster.as_deref())? {
         let opened = session.cluster(&name)?;
@@ -24,6 +29,20 @@ pub(crate) fn run(session: &Session, arguments: &Expire) -> Result<Done, AppErro
     let result = if arguments.dry_run { plan_text } else { done_text };
     let text = clusters.iter().map(result).collect::<Vec<_>>().join("\n");
     Ok(Done::new(&Clusters { clusters }, text))
+}
+
+fn branch_text(report: &DropBranchReport) -> String {
+    let verb = if report.dry_run { "would go" } else { "is gone" };
+    let mut out = format!(
+        "{}: branch {} (timeline {}) {verb}: {} of log in {} objects",
+        report.cluster,
+        report.branch,
+        report.timeline,
+        size(report.log_bytes),
+        report.log_objects
+    );
+    report.backups.iter().for_each(|label| out.push_str(&format!("\n  and backup {label}")));
+    out
 }
 
 fn one(session: &Session, opened: &Opened, arguments: &Expire) -> Result<ExpireReport, AppError> {

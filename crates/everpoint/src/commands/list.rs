@@ -1,7 +1,7 @@
 //! `list`: backups, recovery windows, gaps.
 
 use everpoint_app::AppError;
-use everpoint_app::list::{self, BackupLine, ClusterListing};
+use everpoint_app::list::{self, BackupLine, BranchLine, ClusterListing};
 
 use super::Clusters;
 use crate::cli::List;
@@ -56,6 +56,9 @@ fn text(listing: &ClusterListing) -> String {
     if listing.windows.is_empty() {
         out.push_str("  nothing can be restored yet\n");
     }
+    for branch in listing.branches.iter().filter(|branch| matches!(branch.role, "other" | "candidate")) {
+        out.push_str(&branch_text(&listing.name, branch));
+    }
     for gap in &listing.gaps {
         out.push_str(&format!(
             "  GAP on timeline {}: {} to {}: {}\n",
@@ -63,6 +66,17 @@ fn text(listing: &ClusterListing) -> String {
         ));
     }
     out
+}
+
+/// A branch that is not, or not certainly, production's.
+fn branch_text(cluster: &str, branch: &BranchLine) -> String {
+    let fork = branch.forked_at.as_deref().map(|at| format!(", forked at {at}")).unwrap_or_default();
+    let what = if branch.role == "other" {
+        format!("not production's; to let it go: everpoint expire {cluster} --branch {}", branch.branch)
+    } else {
+        format!("production may be on it; it is told from the others by: everpoint check {cluster}")
+    };
+    format!("  branch {} (timeline {}{fork}): {what}\n", branch.branch, branch.timeline)
 }
 
 fn row(backup: &BackupLine) -> Vec<String> {

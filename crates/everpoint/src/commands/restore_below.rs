@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use everpoint_app::restore::{self, RestoreOutcome, RestoreRequest};
 use everpoint_app::{AppError, Events};
-use everpoint_core::{FailureClass, Target};
+use everpoint_core::{BranchChoice, FailureClass, Target};
 use everpoint_engine::StopFlag;
 
 use super::restore::may_fetch;
@@ -19,7 +19,7 @@ pub(crate) struct Goal {
     pub(crate) target: Target,
     /// Stop just before it.
     pub(crate) exclusive: bool,
-    /// Timeline to follow; `None`: the newest.
+    /// Timeline to follow; `None`: that of production.
     pub(crate) timeline: Option<u32>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn request(opened: &Opened, directory: PathBuf, goal: &Goal) -> Resto
         directory,
         target: goal.target.clone(),
         exclusive: goal.exclusive,
-        timeline: goal.timeline,
+        timeline: goal.timeline.map(BranchChoice::Timeline),
         delta: false,
         map: Vec::new(),
         dry_run: false,

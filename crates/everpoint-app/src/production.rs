@@ -1,0 +1,85 @@
+//! Notes on which branch production is, whenever it was seen: `latest` means that branch.
+
+use everpoint_core::{BranchId, LogOffset, SeenBy, Sighting};
+use everpoint_engine::ServerIdentity;
+
+use crate::lineage::branch_id;
+use crate::restore::salvage::COPY_MARK;
+use crate::{AppError, ClusterContext, text};
+
+/// The server at the configured address runs in a directory that is marked as a copy.
+pub const MARKED_COPY: &str = "production.marked_copy";
+
+/// Where a server stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Number of its identity.
+    pub identity: u32,
+    /// Its timeline.
+    pub timeline: u32,
+    /// Content of that timeline's history file; empty for a first timeline.
+    pub history: &'a [u8],
+    /// A position that it has reached.
+    pub position: LogOffset,
+}
+
+impl<'a> Place<'a> {
+    /// Where a server is that was asked.
+    #[must_use]
+    pub fn of(server: &'a ServerIdentity, identity: u32) -> Self {
+        Self { identity, timeline: server.timeline, history: &server.history, position: server.position }
+    }
+
+    /// Its branch.
+    #[must_use]
+    pub fn branch(&self) -> BranchId {
+        branch_id(self.timeline, self.history)
+    }
+}
+
+/// Notes that production is there. The history is stored first: a branch of which nothing else is stored yet is known then, so
+/// that the log of the one before it does not pass for all there is.
+///
+/// # Errors
+/// If it can't be written.
+pub fn note(
+    context: &ClusterContext,
+    place: &Place<'_>,
+    segment_size: u64,
+    by: SeenBy,
+) -> Result<bool, AppError> {
+    let branch = place.branch();
+    if !place.history.is_empty() {
+        context.cluster.log(place.identity, branch.clone(), segment_size).put_history(place.history)?;
+    }
+    let at = text::now();
+    let seen = Sighting { identity: place.identity, branch, position: place.position, at, by };
+    Ok(context.cluster.note_production(&seen)?)
+}
+
+/// The server at the configured address was asked: notes its branch, unless it runs in a directory that is marked as a copy.
+/// Returns why it was not noted.
+///
+/// # Errors
+/// If it can't be written.
+pub fn seen(
+    context: &ClusterContext,
+    server: &ServerIdentity,
+    identity: u32,
+) -> Result<Option<String>, AppError> {
+    if context.engine.has_file(COPY_MARK) == Some(true) {
+        return Ok(Some(marked(context)));
+    }
+    note(context, &Place::of(server, identity), server.segment_size, SeenBy::Server)?;
+    Ok(None)
+}
+
+/// What is said of a marked copy at the configured address.
+#[must_use]
+pub fn marked(context: &ClusterContext) -> String {
+    format!(
+        "the server of {0} runs in a copy that everpoint restored (its directory holds {COPY_MARK}): its log is stored beside, \
+         and latest still means what production was; if it is production now: everpoint adopt {0} DIRECTORY",
+        context.name
+    )
+}

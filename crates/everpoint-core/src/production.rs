@@ -1,0 +1,183 @@
+//! Which branch is production's. Copies that were started, recoveries that were given up and old primaries leave branches
+//! of their own; `latest` must never mean one of those.
+
+use crate::facts::{BranchFacts, LogFacts};
+use crate::path::path;
+use crate::position::{BranchId, LogOffset, Micros};
+
+/// Production was seen on a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// Number of the identity.
+    pub identity: u32,
+    /// The branch.
+    pub branch: BranchId,
+    /// A position that it had reached there.
+    pub position: LogOffset,
+    /// When.
+    pub at: Micros,
+    /// How.
+    pub by: SeenBy,
+}
+
+/// How production was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeenBy {
+    /// The server at the configured address was on that branch, or somebody said so: a restore that replaces production,
+    /// a copy that was adopted.
+    Server,
+    /// A server pushed log of that branch from a directory that is not marked as a copy.
+    Push,
+}
+
+/// Where production is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Production<'a> {
+    /// Nothing is stored.
+    Nowhere,
+    /// On this branch.
+    On(&'a BranchFacts),
+    /// On one of these, and nothing tells on which.
+    Either(Vec<&'a BranchFacts>),
+}
+
+impl<'a> Production<'a> {
+    /// The branch, if it is certain.
+    #[must_use]
+    pub const fn certain(&self) -> Option<&'a BranchFacts> {
+        match self {
+            Self::On(branch) => Some(branch),
+            Self::Nowhere | Self::Either(_) => None,
+        }
+    }
+
+    /// All branches that it may be on.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<&'a BranchFacts> {
+        match self {
+            Self::Nowhere => Vec::new(),
+            Self::On(branch) => vec![branch],
+            Self::Either(branches) => branches.clone(),
+        }
+    }
+}
+
+/// The branch of an identity that production is on, or was last seen on.
+///
+/// The last sighting at the configured address counts, and a branch that goes on from it and was pushed later: where only
+/// `archive_command` brings the log, a failover shows in nothing else. Without any sighting (a repository of an older
+/// version) it is the branch that no other goes on from.
+#[must_use]
+pub fn production(log: &LogFacts, identity: u32) -> Production<'_> {
+    let seen: Vec<&Sighting> = log.sightings.iter().filter(|seen| seen.identity == identity).collect();
+    let last = seen.iter().rposition(|seen| seen.by == SeenBy::Server);
+    let named = |seen: &&Sighting| log.branch(identity, &seen.branch);
+    let base = last.and_then(|at| seen.get(at)).and_then(named);
+    let later = seen.get(last.map_or(0, |at| at + 1)..).unwrap_or_default();
+    let mut candidates: Vec<&BranchFacts> = later.iter().filter_map(named).collect();
+    match base {
+        Some(base) => {
+            candidates.retain(|branch| descends(log, branch, base));
+            candidates.push(base);
+        }
+        // What was seen is not stored: nothing of an older sighting may stand for it.
+        None if last.is_some() && candidates.is_empty() => return Production::Nowhere,
+        None if candidates.is_empty() => {
+            candidates = log.branches.iter().filter(|branch| branch.identity == identity).collect();
+        }
+        None => {}
+    }
+    youngest(log, candidates)
+}
+
+/// Those from which none of the others descends.
+fn youngest<'a>(log: &'a LogFacts, mut candidates: Vec<&'a BranchFacts>) -> Production<'a> {
+    candidates.sort_by(|a, b| a.id.cmp(&b.id));
+    candidates.dedup_by(|a, b| a.id == b.id);
+    let all = candidates.clone();
+    candidates.retain(|branch| !all.iter().any(|other| descends(log, other, branch)));
+    match candidates.as_slice() {
+        [] => Production::Nowhere,
+        [only] => Production::On(only),
+        _ => Production::Either(candidates),
+    }
+}
+
+/// Whether `branch` forked, over however many others, from `ancestor`.
+#[must_use]
+pub fn descends(log: &LogFacts, branch: &BranchFacts, ancestor: &BranchFacts) -> bool {
+    branch.id != ancestor.id
+        && path(log, branch)
+            .iter()
+            .any(|step| step.branch.id == ancestor.id && step.branch.identity == ancestor.identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn branch(timeline: u32, hash: u8, parent: Option<(&BranchFacts, u64)>) -> BranchFacts {
+        BranchFacts {
+            identity: 1,
+            id: BranchId::new(timeline, [hash; 8]),
+            timeline,
+            segment_size: 1 << 20,
+            parent: parent.map(|(parent, at)| (parent.id.clone(), LogOffset(at))),
+            pieces: Vec::new(),
+            covered: None,
+            gaps: Vec::new(),
+            expired: None,
+        }
+    }
+
+    fn seen(branch: &BranchFacts, by: SeenBy) -> Sighting {
+        Sighting { identity: 1, branch: branch.id.clone(), position: LogOffset(0), at: Micros(0), by }
+    }
+
+    /// One; two and its copy fork from it; three goes on from two.
+    fn family() -> [BranchFacts; 4] {
+        let one = branch(1, 0, None);
+        let (two, copy) = (branch(2, 1, Some((&one, 50))), branch(2, 2, Some((&one, 70))));
+        let three = branch(3, 3, Some((&two, 90)));
+        [one, two, copy, three]
+    }
+
+    #[test]
+    fn the_last_sighting_counts_and_what_was_pushed_from_there() {
+        let [one, two, copy, three] = family();
+        let all = vec![one.clone(), two.clone(), copy.clone(), three.clone()];
+        let of = |sightings: &[Sighting]| {
+            let log = LogFacts { branches: all.clone(), sightings: sightings.to_vec() };
+            let found = production(&log, 1);
+            found.candidates().iter().map(|branch| branch.id.clone()).collect::<Vec<_>>()
+        };
+        let (server, push) = (SeenBy::Server, SeenBy::Push);
+        assert_eq!(of(&[seen(&one, server)]), [one.id.clone()]);
+        assert_eq!(of(&[seen(&one, server), seen(&two, push)]), [two.id.clone()]);
+        assert_eq!(of(&[seen(&one, server), seen(&two, push), seen(&three, push)]), [three.id.clone()]);
+        // An old primary that goes on pushing is behind, a copy beside, and two that go on from it are not told apart.
+        assert_eq!(of(&[seen(&two, server), seen(&one, push), seen(&copy, push)]), [two.id.clone()]);
+        let both = of(&[seen(&one, server), seen(&two, push), seen(&copy, push)]);
+        assert_eq!(both, [two.id.clone(), copy.id.clone()]);
+        // A later look settles it.
+        assert_eq!(
+            of(&[seen(&one, server), seen(&two, push), seen(&copy, push), seen(&two, server)]),
+            [two.id.clone()]
+        );
+        // Back to before a failover.
+        assert_eq!(of(&[seen(&three, server), seen(&one, server)]), [one.id.clone()]);
+    }
+
+    #[test]
+    fn without_sightings_it_is_the_branch_that_none_goes_on_from_and_what_is_not_stored_is_nowhere() {
+        let [one, two, copy, three] = family();
+        let chain =
+            LogFacts { branches: vec![one.clone(), two.clone(), three.clone()], sightings: Vec::new() };
+        assert_eq!(production(&chain, 1), Production::On(&three));
+        let forked = LogFacts { branches: vec![one.clone(), two, copy], sightings: Vec::new() };
+        assert!(matches!(production(&forked, 1), Production::Either(both) if both.len() == 2));
+        let log = LogFacts { branches: vec![one], sightings: vec![seen(&three, SeenBy::Server)] };
+        assert_eq!(production(&log, 1), Production::Nowhere);
+        assert_eq!(production(&log, 2), Production::Nowhere);
+    }
+}
