@@ -9,6 +9,7 @@ mod guard;
 mod limits;
 mod local;
 mod owner;
+mod place;
 mod prepare;
 mod programs;
 mod server_log;
@@ -17,6 +18,7 @@ mod tablespaces;
 mod watch;
 
 pub use local::local_log;
+pub use place::{directory_proof, is_log_name, tablespace_directory, takes_tablespaces_inside};
 pub use prepare::prepare_recovery;
 pub use programs::find_programs;
 pub use start::start;
