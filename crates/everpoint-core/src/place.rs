@@ -105,7 +105,9 @@ impl fmt::Display for Unproven {
                 return write!(f, "it is the data directory of another cluster (system identifier {system})");
             }
             Self::Unreadable => "it holds a PostgreSQL data directory whose pg_control can't be read",
-            Self::ForeignMark => "the mark of an unfinished restore in it is not of this repository and cluster",
+            Self::ForeignMark => {
+                "the mark of an unfinished restore in it is not of this repository and cluster"
+            }
             Self::Strangers => "it holds files that are not this cluster's",
         })
     }

@@ -85,7 +85,8 @@ fn a_tablespace_is_never_written_where_it_was() {
     let job = ended(&served, &ask(&served, &wanted));
     assert_eq!(job["state"], "ok", "{job}");
     assert!(!space.exists(), "nothing is made where the tablespace was");
-    let inside: Vec<_> = fs::read_dir(below.join("copy/pg_tblspc")).unwrap().map(|it| it.unwrap().path()).collect();
+    let inside: Vec<_> =
+        fs::read_dir(below.join("copy/pg_tblspc")).unwrap().map(|it| it.unwrap().path()).collect();
     assert!(inside.len() == 1 && inside[0].is_dir() && !inside[0].is_symlink(), "{inside:?}");
     served.end();
 }

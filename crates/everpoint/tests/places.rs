@@ -57,7 +57,10 @@ impl Scene {
         let world = World::new(quiet(15).start().unwrap());
         let space = world.source.home().subdir("space").unwrap();
         world.source.psql(&format!("CREATE TABLESPACE side LOCATION '{}'", space.display())).unwrap();
-        world.source.psql("CREATE TABLE aside TABLESPACE side AS SELECT n FROM generate_series(1, 3000) n").unwrap();
+        world
+            .source
+            .psql("CREATE TABLE aside TABLESPACE side AS SELECT n FROM generate_series(1, 3000) n")
+            .unwrap();
         let mut world = world;
         world.capture();
         world.backup(&[]);
@@ -166,6 +169,8 @@ fn only_what_is_proven_is_written_to() {
     scene.refused(&fresh, &["--map", &map(old, &thesis)]);
     scene.refused(&fresh, &["--map", &map(old, &scene.space)]);
     scene.refused(&main, &["--delta", "--map", &map(old, &scene.space)]);
+    // Its own path is where production lives: told, and never inside in silence.
+    assert!(scene.refused(&fresh, &["--replace-production"]).contains("--map"));
 
     // What counts as nothing: lost+found, and other versions' parts of a tablespace, which stay as they are.
     fs::create_dir_all(fresh.join("lost+found")).unwrap();
@@ -184,11 +189,16 @@ fn only_what_is_proven_is_written_to() {
     let refreshed = state(&[&new]);
     scene.restored(&fresh, &["--delta"]);
     assert_eq!(differing(&refreshed, &state(&[&new])), Vec::<PathBuf>::new());
-    assert_eq!(differing(&before, &state(&[neighbour.parent().unwrap(), &fresh.join("lost+found")])), Vec::<PathBuf>::new());
+    assert_eq!(
+        differing(&before, &state(&[neighbour.parent().unwrap(), &fresh.join("lost+found")])),
+        Vec::<PathBuf>::new()
+    );
 
     // A seed with links into production's live tablespace, and other names of the same files.
     let seed = home.join("places/seed");
-    for (more, from, to) in [("-a", scene.world.source.data_dir(), &seed), ("-al", &seed, &home.join("places/twin"))] {
+    for (more, from, to) in
+        [("-a", scene.world.source.data_dir(), &seed), ("-al", &seed, &home.join("places/twin"))]
+    {
         assert!(Command::new("cp").arg(more).arg(from).arg(to).status().unwrap().success());
     }
     let _absent = fs::remove_file(seed.join("postmaster.pid"));
@@ -199,8 +209,13 @@ fn only_what_is_proven_is_written_to() {
         state.into_iter().map(|(path, text)| (path, text.split_once('|').unwrap().0.to_owned())).collect()
     };
     let (live, names) = (state(&[&scene.space]), kept(state(&[&twin])));
-    let plan = scene.world.everpoint.json(&["restore", CLUSTER, seed.to_str().unwrap(), "--delta", "--dry-run"]).unwrap();
-    let removes: Vec<&str> = plan["removes"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+    let plan = scene
+        .world
+        .everpoint
+        .json(&["restore", CLUSTER, seed.to_str().unwrap(), "--delta", "--dry-run"])
+        .unwrap();
+    let removes: Vec<&str> =
+        plan["removes"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
     assert!(removes.contains(&seed.join("stray").to_str().unwrap()), "{plan}");
     assert_eq!(plan["writes"].as_array().unwrap().len(), 1, "{plan}");
     scene.restored(&seed, &["--delta"]);
@@ -238,11 +253,15 @@ fn tablespaces_come_and_go_in_place() {
         assert!(ran.status.success(), "{}", ran.told(&arguments));
         scene.world.source.start().unwrap();
         let source = &scene.world.source;
-        scene.world.wait_for("the end of the recovery", || source.psql("SELECT pg_is_in_recovery()").unwrap() == "f");
+        scene.world.wait_for("the end of the recovery", || {
+            source.psql("SELECT pg_is_in_recovery()").unwrap() == "f"
+        });
         ran.err
     };
     let link = |main: &Path| {
-        let links = fs::read_dir(main.join("pg_tblspc")).unwrap().map(|it| fs::read_link(it.unwrap().path()).unwrap());
+        let links = fs::read_dir(main.join("pg_tblspc"))
+            .unwrap()
+            .map(|it| fs::read_link(it.unwrap().path()).unwrap());
         links.collect::<Vec<_>>()
     };
     let rows = |scene: &Scene| scene.world.source.psql("SELECT count(*), sum(n) FROM young").unwrap();
@@ -254,7 +273,10 @@ fn tablespaces_come_and_go_in_place() {
     scene.world.source.psql("CREATE EXTENSION IF NOT EXISTS amcheck").unwrap();
     let port = scene.world.source.port().to_string();
     let socket = scene.world.source.socket_dir().display().to_string();
-    let checked = amcheck.args(["-h", &socket, "-p", &port, "-U", "postgres", "--heapallindexed", "postgres"]).output().unwrap();
+    let checked = amcheck
+        .args(["-h", &socket, "-p", &port, "-U", "postgres", "--heapallindexed", "postgres"])
+        .output()
+        .unwrap();
     assert!(checked.status.success() && checked.stdout.is_empty(), "{checked:?}");
 
     let said = restore(&mut scene, "name:before");
@@ -280,7 +302,10 @@ fn a_tablespace_inside_the_data_directory_is_stored_once() {
     fs::create_dir(&inside).unwrap();
     Account::of_servers().unwrap().own(&inside).unwrap();
     world.source.psql(&format!("CREATE TABLESPACE side LOCATION '{}'", inside.display())).unwrap();
-    world.source.psql("CREATE TABLE aside TABLESPACE side AS SELECT n FROM generate_series(1, 300000) n").unwrap();
+    world
+        .source
+        .psql("CREATE TABLE aside TABLESPACE side AS SELECT n FROM generate_series(1, 300000) n")
+        .unwrap();
     let checked = world.everpoint.try_run(&["check", CLUSTER]).unwrap();
     assert!(checked.out.contains("inside the data directory"), "{}", checked.out);
     let size = |report: &serde_json::Value| report["size_bytes"].as_u64().unwrap();
@@ -288,7 +313,12 @@ fn a_tablespace_inside_the_data_directory_is_stored_once() {
     let mut world = world;
     world.capture();
     let rows = world.source.psql("SELECT pg_table_size('aside')").unwrap().parse::<u64>().unwrap();
-    let whole = world.source.psql("SELECT sum(pg_database_size(oid)) FROM pg_database").unwrap().parse::<u64>().unwrap();
+    let whole = world
+        .source
+        .psql("SELECT sum(pg_database_size(oid)) FROM pg_database")
+        .unwrap()
+        .parse::<u64>()
+        .unwrap();
     assert!(files < whole + rows / 2, "{files} bytes of {whole}, {rows} of them in the tablespace");
     world.source.psql("DELETE FROM aside WHERE n > 1000").unwrap();
     world.everpoint.run(&["restore-point", CLUSTER, "less"]).unwrap();
@@ -301,10 +331,154 @@ fn a_tablespace_inside_the_data_directory_is_stored_once() {
     assert_eq!(copy.psql("SELECT count(*), sum(n) FROM aside"), "1000|500500");
     copy.stop_and_check(&world);
     world.source.stop(StopMode::Fast).unwrap();
-    let arguments = ["restore", CLUSTER, main.to_str().unwrap(), "--to", "name:less", "--delta", "--replace-production"];
+    let arguments =
+        ["restore", CLUSTER, main.to_str().unwrap(), "--to", "name:less", "--delta", "--replace-production"];
     world.everpoint.run(&arguments).unwrap();
     assert!(inside.join(PART).is_dir());
     world.source.start().unwrap();
-    world.wait_for("the end of the recovery", || world.source.psql("SELECT pg_is_in_recovery()").unwrap() == "f");
+    world.wait_for("the end of the recovery", || {
+        world.source.psql("SELECT pg_is_in_recovery()").unwrap() == "f"
+    });
     assert_eq!(world.source.psql("SELECT count(*), sum(n) FROM aside").unwrap(), "1000|500500");
+}
+
+/// Runs a script as root, in which `everpoint` is the program; what it mounts is gone at its end. `None`: we may not.
+fn as_root(scene: &Scene, script: &str) -> Option<(i32, String)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let home = scene.world.everpoint.home().path();
+    let script = format!(
+        "everpoint() {{ {0}/everpoint --config {0}/everpoint.toml \"$@\"; }}\n{script}",
+        home.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
+    command.env("EVERPOINT_PG_USER", Account::of_servers().unwrap().name());
+    let ran = command.output().unwrap();
+    scene.own(&home.join("repository"));
+    Some((ran.status.code().unwrap(), String::from_utf8_lossy(&ran.stderr).into_owned()))
+}
+
+/// What is mounted below a data directory, what can't be replaced, and what is of the wrong kind.
+#[test]
+fn what_is_in_the_way_is_told_before_anything_changes() {
+    if !found(15) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let places = scene.directory("places");
+    let (copy, beside) = (places.join("copy"), scene.directory("places/beside"));
+    fs::write(beside.join("thesis.txt"), "x").unwrap();
+    let Some((code, said)) =
+        as_root(&scene, &format!("umask 000; mkdir {0}; everpoint restore {CLUSTER} {0}", copy.display()))
+    else {
+        // Only root can mount.
+        return;
+    };
+    assert_eq!(code, 0, "{said}");
+    // It was root's and empty: now it is the server's, with modes that a server takes.
+    let owner = fs::metadata(scene.world.source.data_dir()).unwrap().uid();
+    for (path, mode) in [("", 0o700), ("base", 0o700), ("PG_VERSION", 0o600), ("pg_tblspc", 0o700)] {
+        let found = fs::metadata(copy.join(path)).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (owner, mode), "{path}");
+    }
+    let shown = copy.display().to_string();
+    let delta = format!("everpoint restore {CLUSTER} {shown} --delta");
+    let relation = fs::read_dir(copy.join("base/1"))
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .find(|it| it.is_file())
+        .unwrap();
+    let relation = relation.display();
+
+    // In the way: refused before anything changes, with the dry run, too.
+    for (before, after) in [
+        (format!("mount -t tmpfs none {shown}/base"), String::new()),
+        (format!("mount --bind {0} {shown}/global", beside.display()), String::new()),
+        (format!("chattr +i {relation}"), format!("chattr -i {relation}")),
+        (format!("chattr +a {shown}/base/1"), format!("chattr -a {shown}/base/1")),
+        (format!("mount -o bind {shown} {shown}; mount -o remount,bind,ro {shown}"), String::new()),
+    ] {
+        for dry in ["", "--dry-run"] {
+            let was = state(&[&copy, &beside]);
+            let script = format!("{before}; {delta} {dry}; code=$?; {after}\nexit $code");
+            let (code, said) = as_root(&scene, &script).unwrap();
+            assert_eq!((code, said.contains("cannot restore")), (2, true), "{before}: {said}");
+            assert_eq!(differing(&was, &state(&[&copy, &beside])), Vec::<PathBuf>::new(), "{before}");
+        }
+    }
+
+    // Not in the way: left alone and named, or of ours.
+    let was = state(&[&beside]);
+    let prepare = format!(
+        "mkdir {shown}/mine {shown}/bound; mount -t tmpfs none {shown}/mine; echo x >{shown}/mine/thesis.txt
+        mount --bind {0} {shown}/bound; mount -t tmpfs none {shown}/pg_wal; echo x >{shown}/pg_wal/stray
+        rm {relation}; mkdir {relation}; echo x >{relation}/x; rm -r {shown}/pg_xact; ln -s {0} {shown}/pg_xact
+        mkfifo {shown}/pipe; ln {shown}/PG_VERSION {0}/../version",
+        beside.display()
+    );
+    let script = format!(
+        "{prepare}\n{delta} || exit 9\ntest -e {shown}/mine/thesis.txt -a ! -e {shown}/pg_wal/stray -a ! -e {shown}/pipe"
+    );
+    let (code, said) = as_root(&scene, &script).unwrap();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(&format!("{shown}/mine is left alone")), "{said}");
+    assert_eq!(differing(&was, &state(&[&beside])), Vec::<PathBuf>::new());
+    assert_eq!(
+        fs::metadata(copy.join("PG_VERSION")).unwrap().nlink(),
+        1,
+        "it is replaced, not written through"
+    );
+    assert!(copy.join("pg_xact").is_dir() && !copy.join("pg_xact").is_symlink());
+    scene.restored(&copy, &["--delta"]);
+
+    // The log on another disk: of production's own directory it is followed, and only what servers write there goes.
+    let main = scene.world.source.data_dir().to_owned();
+    scene.world.stop_capture();
+    scene.world.source.stop(StopMode::Fast).unwrap();
+    let disk = scene.directory("places/disk");
+    let log = disk.join("wal");
+    fs::rename(main.join("pg_wal"), &log).unwrap();
+    symlink(places.join("nowhere"), main.join("pg_wal")).unwrap();
+    let over = ["--delta", "--replace-production"];
+    assert!(scene.refused(&main, &over).contains("leads nowhere"));
+    fs::remove_file(main.join("pg_wal")).unwrap();
+    symlink(&log, main.join("pg_wal")).unwrap();
+    fs::write(log.join("thesis.txt"), "x").unwrap();
+    scene.own(&main);
+    let arguments = [&["restore", CLUSTER, main.to_str().unwrap()][..], &over].concat();
+    scene.world.everpoint.run(&arguments).unwrap();
+    assert!(main.join("pg_wal").is_symlink() && log.join("thesis.txt").exists());
+    scene.world.source.start().unwrap();
+    let source = &scene.world.source;
+    scene
+        .world
+        .wait_for("the end of the recovery", || source.psql("SELECT pg_is_in_recovery()").unwrap() == "f");
+    assert_eq!(source.psql("SELECT count(*) FROM aside").unwrap(), "3000");
+}
+
+/// Killed at any time it is marked, and the same command comes to the same end; with `--map` as well.
+#[test]
+fn an_unfinished_restore_goes_on() {
+    if !found(15) {
+        return;
+    }
+    let scene = Scene::new();
+    let places = scene.directory("places");
+    let (copy, mapped) = (places.join("copy"), places.join("mapped"));
+    let map = format!("{}={}", scene.space.display(), mapped.display());
+    let arguments = ["restore", CLUSTER, copy.to_str().unwrap(), "--map", &map];
+    let mut running = scene.world.everpoint.spawn(&arguments).unwrap();
+    scene
+        .world
+        .wait_for("the first bytes are there", || copy.join(MARKER).exists() || copy.join("global").exists());
+    running.kill9().unwrap();
+    if copy.join(MARKER).exists() {
+        assert!(fs::read_to_string(copy.join(MARKER)).unwrap().contains(CLUSTER));
+        scene.restored(&copy, &["--map", &map]);
+    } else {
+        scene.restored(&copy, &["--delta", "--map", &map]);
+    }
+    assert!(mapped.join(PART).is_dir());
 }

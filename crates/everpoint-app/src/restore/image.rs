@@ -11,10 +11,10 @@ use everpoint_format::manifest::{Extent, FileEntry, FileKind};
 use everpoint_repo::{ClusterRepo, PagesReader, RepoError};
 use rustix::fs::FallocateFlags;
 
+use super::known::Known;
 use super::output::{Target, suit_past_cache};
 use super::progress::Meter;
 use super::scatter::{BATCH, Piece, Scatter};
-use super::known::Known;
 use super::survey::{Walker, is_written_in_place};
 use super::tree::{Tree, remove_any};
 use crate::AppError;
@@ -112,9 +112,9 @@ impl ImageRestore<'_> {
     /// From here on no server starts on the directory. A `global` that is a link leads to somebody else's.
     fn remove_control(&self) -> Result<(), AppError> {
         let control = self.tree.place(CONTROL)?;
-        let is_ours = control.parent().is_some_and(|global| {
-            std::fs::symlink_metadata(global).is_ok_and(|found| found.is_dir())
-        });
+        let is_ours = control
+            .parent()
+            .is_some_and(|global| std::fs::symlink_metadata(global).is_ok_and(|found| found.is_dir()));
         if is_ours { remove_any(&control) } else { Ok(()) }
     }
 

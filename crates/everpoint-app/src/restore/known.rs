@@ -78,7 +78,8 @@ mod tests {
         known.add("base/5/2", false, &mut parent);
         known.add("pg_wal", true, &mut parent);
         known.0.sort_unstable();
-        let wanted = ["base/5/2", "base/5", "base", "pg_wal", "base/5/3", "pg_wal/x"].map(|path| known.wanted(path));
+        let wanted =
+            ["base/5/2", "base/5", "base", "pg_wal", "base/5/3", "pg_wal/x"].map(|path| known.wanted(path));
         let (file, directory, nothing) = (Wanted::File, Wanted::Directory, Wanted::Nothing);
         assert_eq!(wanted, [file, directory, directory, directory, nothing, nothing]);
     }

@@ -20,8 +20,10 @@ pub const NEW_MARK: &str = "everpoint.everpoint-new";
 /// Longer files are no marks.
 const LONGEST: u64 = 64 << 10;
 
-const NOTE: &str = "A restore into this directory has not finished. It is not a whole database. The same command goes on.";
-const SPACE_NOTE: &str = "What lies beside this file is a tablespace of the restored data directory that is named here.";
+const NOTE: &str =
+    "A restore into this directory has not finished. It is not a whole database. The same command goes on.";
+const SPACE_NOTE: &str =
+    "What lies beside this file is a tablespace of the restored data directory that is named here.";
 
 /// Whose a place is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +115,8 @@ impl Mark {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error)),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(fail)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(fail)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
         fs::rename(&new, path).map_err(fail)?;
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)
@@ -157,7 +160,9 @@ mod tests {
             let other = Mark::new(repository, cluster, Path::new("/srv/copy"), "b");
             assert_eq!(other.in_root(place.path()), MarkProof::Foreign);
         }
-        for text in ["", "A restore into this directory has not finished. It is not a whole database.\n", "{}"] {
+        for text in
+            ["", "A restore into this directory has not finished. It is not a whole database.\n", "{}"]
+        {
             fs::write(place.path().join(MARKER), text).unwrap();
             assert_eq!(ours.in_root(place.path()), MarkProof::Foreign, "{text}");
         }

@@ -145,7 +145,10 @@ pub fn check(context: &ClusterContext, request: &RestoreRequest) -> Result<(), A
     let plan = planned.map_err(|shortfall| refused(context, &facts, request, &shortfall, &[]))?;
     let record = facts::record(&facts, &plan.backup)?;
     let prepared = request.preflight(context, &plan, record)?;
-    prepared.map_or(Ok(()), |it| if request.delta { Ok(()) } else { it.proof.tree.refuse_full(record.size_bytes) })
+    prepared.map_or(
+        Ok(()),
+        |it| if request.delta { Ok(()) } else { it.proof.tree.refuse_full(record.size_bytes) },
+    )
 }
 
 impl RestoreRequest {
@@ -282,7 +285,10 @@ impl Job<'_> {
             cluster: &self.context.cluster,
             label: &self.plan.backup,
             tree,
-            over: prepared.proof.occupied.then_some(Over { known: &prepared.known, is_log_name: &is_log_name }),
+            over: prepared
+                .proof
+                .occupied
+                .then_some(Over { known: &prepared.known, is_log_name: &is_log_name }),
             left: &prepared.proof.left,
             past_cache: past_cache(self.record.size_bytes, memory()),
             workers: self.request.workers.max(1),

@@ -46,7 +46,8 @@ pub fn run(
     let repository = request.repository.clone().unwrap_or_else(|| context.repository.id().to_string());
     let mark = Mark::new(&repository, &context.name, &root, &plan.backup);
     let proven = prove_root(context, &root, &mark, request.delta)?;
-    let fact = |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let fact =
+        |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let engine = context.engine.as_ref();
     let own = !request.confined && is_productions(engine, &root, fact("data_directory"));
     let all_links = if own { links(&root) } else { BTreeMap::new() };
@@ -100,9 +101,8 @@ fn links(root: &Path) -> BTreeMap<u32, PathBuf> {
 
 fn prove_root(context: &ClusterContext, root: &Path, mark: &Mark, asked: bool) -> Result<Proven, AppError> {
     let there = there(root)?;
-    let empty = there == There::Directory && only(root, &|name, directory| {
-        name == NEW_MARK || (name == "lost+found" && directory)
-    })?;
+    let empty = there == There::Directory
+        && only(root, &|name, directory| name == NEW_MARK || (name == "lost+found" && directory))?;
     let systems = context.cluster.identities()?;
     let known = |system: u64| systems.iter().any(|(_, it)| it.system_identifier == system.to_string());
     let cluster = match context.engine.directory_proof(root) {
@@ -116,10 +116,14 @@ fn prove_root(context: &ClusterContext, root: &Path, mark: &Mark, asked: bool) -
         let error = usage("restore into", root, &why.to_string());
         error.hint(match why {
             Unproven::NotAsked => {
-                "name an empty or new directory, or add --delta to bring this one to the wanted state".to_owned()
+                "name an empty or new directory, or add --delta to bring this one to the wanted state"
+                    .to_owned()
             }
             Unproven::Unreadable => {
-                format!("name an empty or new directory; or move this one aside: mv {0} {0}.old", root.display())
+                format!(
+                    "name an empty or new directory; or move this one aside: mv {0} {0}.old",
+                    root.display()
+                )
             }
             Unproven::ForeignMark => {
                 "name an empty or new directory; one that a restore left unfinished can be removed".to_owned()
@@ -132,11 +136,14 @@ fn prove_root(context: &ClusterContext, root: &Path, mark: &Mark, asked: bool) -
 
 /// The last part of a path may have been forgotten.
 fn below(engine: &dyn Engine, root: &Path, known: &dyn Fn(u64) -> bool) -> String {
-    let ours = |path: &PathBuf| matches!(engine.directory_proof(path), DirectoryProof::Cluster(it) if known(it));
+    let ours =
+        |path: &PathBuf| matches!(engine.directory_proof(path), DirectoryProof::Cluster(it) if known(it));
     let mut below = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     below.find(ours).map_or_else(
         || "name an empty or new directory".to_owned(),
-        |found| format!("name an empty or new directory; this cluster's data directory is {}", found.display()),
+        |found| {
+            format!("name an empty or new directory; this cluster's data directory is {}", found.display())
+        },
     )
 }
 
@@ -144,7 +151,9 @@ fn space_facts(place: &Path, part: &str, linked: bool, mark: &Mark) -> Result<Sp
     let there = there(place)?;
     let own = place.join(part);
     let part_empty = match there {
-        There::Directory if fs::symlink_metadata(&own).is_ok_and(|it| it.is_dir()) => only(&own, &|_, _| false)?,
+        There::Directory if fs::symlink_metadata(&own).is_ok_and(|it| it.is_dir()) => {
+            only(&own, &|_, _| false)?
+        }
         There::Directory => fs::symlink_metadata(&own).is_err(),
         _ => true,
     };
@@ -159,17 +168,26 @@ fn space_facts(place: &Path, part: &str, linked: bool, mark: &Mark) -> Result<Sp
 }
 
 fn space_error(oid: u32, space: &Space, place: &Path, part: &str, why: Unproven) -> AppError {
-    let operation = format!("put the tablespace {} into", if space.origin.is_empty() { oid.to_string() } else { space.origin.clone() });
+    let operation = format!(
+        "put the tablespace {} into",
+        if space.origin.is_empty() { oid.to_string() } else { space.origin.clone() }
+    );
     let hint = match (why, space.by) {
-        (Unproven::NotAsked, _) => "an earlier restore into this directory put it there: add --delta".to_owned(),
+        (Unproven::NotAsked, _) => {
+            "an earlier restore into this directory put it there: add --delta".to_owned()
+        }
         (_, By::Map) => format!("name an empty or new directory: --map {oid}=/new/place"),
-        _ => format!("add --map {oid}=/new/place, or move aside what lies there: mv {0}/{part} {0}/{part}.old", place.display()),
+        _ => format!(
+            "add --map {oid}=/new/place, or move aside what lies there: mv {0}/{part} {0}/{part}.old",
+            place.display()
+        ),
     };
     usage(&operation, place, &why.to_string()).hint(hint)
 }
 
 fn unknown_version(record: &BackupRecord) -> AppError {
-    let message = "a tablespace can't lie outside of the data directory: its version of PostgreSQL is not known here";
+    let message =
+        "a tablespace can't lie outside of the data directory: its version of PostgreSQL is not known here";
     AppError::new("restore.version", FailureClass::Usage, "restore", record.label.clone(), message)
         .hint("leave out --map, and restore into a directory that is not production's")
 }

@@ -84,7 +84,8 @@ impl Wishes<'_> {
                 } else {
                     format!("its tablespaces are {known}")
                 };
-                return Err(mistake(old, new, "the backup has no such tablespace, and the log creates none").hint(hint));
+                return Err(mistake(old, new, "the backup has no such tablespace, and the log creates none")
+                    .hint(hint));
             }
         }
         self.apart(&spaces)?;
@@ -102,7 +103,11 @@ impl Wishes<'_> {
                 return Err(mistake(old, new, "a tablespace needs an absolute path"));
             }
             if real(&place).starts_with(real(self.root)) {
-                return Err(mistake(old, new, "it lies inside of the data directory, where it would go by itself"));
+                return Err(mistake(
+                    old,
+                    new,
+                    "it lies inside of the data directory, where it would go by itself",
+                ));
             }
             return Ok(Space { origin, place: Some(place), by: By::Map, created });
         }
@@ -136,7 +141,9 @@ impl Wishes<'_> {
             if root == *place || (by_hand && root.starts_with(place)) {
                 return Err(mistake(&space.origin, &shown, "the data directory lies there"));
             }
-            let meets = |other: &Path| place == other || (by_hand && (place.starts_with(other) || other.starts_with(place)));
+            let meets = |other: &Path| {
+                place == other || (by_hand && (place.starts_with(other) || other.starts_with(place)))
+            };
             if places.iter().any(|(other_oid, _, other)| other_oid != oid && meets(other)) {
                 return Err(mistake(&space.origin, &shown, "another tablespace goes there"));
             }

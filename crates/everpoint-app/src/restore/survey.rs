@@ -93,7 +93,8 @@ impl<'a> Walker<'a> {
             self.directory(&root, "", &stat, false, false)?;
         }
         let Some(part) = self.tree.part() else { return Ok(()) };
-        let spaces: Vec<_> = self.tree.outside().map(|(oid, place, new)| (oid, place.to_owned(), new)).collect();
+        let spaces: Vec<_> =
+            self.tree.outside().map(|(oid, place, new)| (oid, place.to_owned(), new)).collect();
         for (oid, place, created) in spaces {
             self.space(&place, &format!("{LINKS}/{oid}/{part}"), &place.join(part), created)?;
         }
@@ -189,8 +190,10 @@ impl<'a> Walker<'a> {
             Kind::Directory => self.directory(path, &prefix, &stat, false, false).map(|_| false),
             Kind::Other if self.tree.follows_log() && is_link(&stat) => {
                 let Ok(target) = fs::canonicalize(path) else {
-                    return Err(refused(path, "the link to the log leads nowhere")
-                        .hint(format!("make the directory that it names, or remove the link: rm {}", path.display())));
+                    return Err(refused(path, "the link to the log leads nowhere").hint(format!(
+                        "make the directory that it names, or remove the link: rm {}",
+                        path.display()
+                    )));
                 };
                 let stat = look(&target)?;
                 if kind(&stat) != Kind::Directory {
@@ -239,7 +242,11 @@ impl<'a> Walker<'a> {
     fn emptied(&mut self, path: &Path, name: &str, stat: &Statx, wanted: Wanted) -> Result<bool, AppError> {
         let (listed, count) = (self.found.removes.len(), self.found.count);
         if !self.directory(path, &format!("{name}/"), stat, true, false)? {
-            return if wanted == Wanted::Nothing { Ok(false) } else { Err(in_the_way(path, InTheWay::Mount)) };
+            return if wanted == Wanted::Nothing {
+                Ok(false)
+            } else {
+                Err(in_the_way(path, InTheWay::Mount))
+            };
         }
         if self.apply {
             fs::remove_dir(path).map_err(|error| AppError::io("remove", path, error))?;
@@ -315,13 +322,23 @@ fn writable(directory: &Path) -> bool {
 
 fn in_the_way(path: &Path, why: InTheWay) -> AppError {
     let hint = match why {
-        InTheWay::Mount => format!("unmount it (umount {}), or restore into another directory", path.display()),
+        InTheWay::Mount => {
+            format!("unmount it (umount {}), or restore into another directory", path.display())
+        }
         InTheWay::Immutable => format!("see lsattr {0}, then chattr -i -a {0}", path.display()),
-        InTheWay::ClosedParent => "run it as the user who owns the directory, on a file system that takes writes".to_owned(),
+        InTheWay::ClosedParent => {
+            "run it as the user who owns the directory, on a file system that takes writes".to_owned()
+        }
     };
     refused(path, &why.to_string()).hint(hint)
 }
 
 fn refused(path: &Path, message: &str) -> AppError {
-    AppError::new("restore.in_the_way", FailureClass::Usage, "restore over", path.display().to_string(), message)
+    AppError::new(
+        "restore.in_the_way",
+        FailureClass::Usage,
+        "restore over",
+        path.display().to_string(),
+        message,
+    )
 }

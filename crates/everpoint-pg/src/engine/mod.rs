@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
-    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine, EngineError,
-    ImageSink, LocalLog, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
-    RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
+    EngineError, ImageSink, LocalLog, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent,
+    RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;

@@ -88,7 +88,9 @@ mod tests {
         ] {
             assert!(is_log_name(own), "{own}");
         }
-        for other in ["notes.txt", "lost+found", "0000000100000000000000A1.bak", "base", "PG_VERSION", "x.history"] {
+        for other in
+            ["notes.txt", "lost+found", "0000000100000000000000A1.bak", "base", "PG_VERSION", "x.history"]
+        {
             assert!(!is_log_name(other), "{other}");
         }
     }

@@ -29,7 +29,8 @@ fn paths_of_tablespaces_go_where_they_belong_and_nothing_leaves_the_tree() {
 #[test]
 fn of_a_tablespace_elsewhere_only_the_servers_part_is_taken() {
     let tree = tree(&[(1, Some("/new/a")), (2, None), (3, Some("/r/inside"))]);
-    for path in ["pg_tblspc/1/PG_15_1", "pg_tblspc/1/PG_15_1/5/1", "pg_tblspc/2/notes", "inside", "inside/x"] {
+    for path in ["pg_tblspc/1/PG_15_1", "pg_tblspc/1/PG_15_1/5/1", "pg_tblspc/2/notes", "inside", "inside/x"]
+    {
         assert!(tree.takes(path).unwrap(), "{path}");
     }
     for path in ["pg_tblspc/1/notes", "inside/PG_15_1", "inside/PG_15_1/5/1"] {
