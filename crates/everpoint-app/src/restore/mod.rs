@@ -151,25 +151,6 @@ pub fn check(context: &ClusterContext, request: &RestoreRequest) -> Result<(), A
     )
 }
 
-impl RestoreRequest {
-    /// All that can refuse, for a dry run, for [`check`] and for the restore itself. `None`: only a plan is wanted, of no
-    /// directory.
-    fn preflight(
-        &self,
-        context: &ClusterContext,
-        plan: &RestorePlan,
-        record: &BackupRecord,
-    ) -> Result<Option<Prepared>, AppError> {
-        if self.directory.as_os_str().is_empty() {
-            return Ok(None);
-        }
-        if let Some(start) = &self.start {
-            context.engine.check_start(start.programs.as_deref(), record.server_version)?;
-        }
-        preflight::run(context, self, plan, record).map(Some)
-    }
-}
-
 /// Why nothing is begun.
 fn refused(
     context: &ClusterContext,

@@ -23,6 +23,25 @@ pub struct Prepared {
     pub survey: Survey,
 }
 
+impl RestoreRequest {
+    /// All that can refuse, for a dry run, for [`check`] and for the restore itself. `None`: only a plan is wanted, of no
+    /// directory.
+    pub(super) fn preflight(
+        &self,
+        context: &ClusterContext,
+        plan: &RestorePlan,
+        record: &BackupRecord,
+    ) -> Result<Option<Prepared>, AppError> {
+        if self.directory.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        if let Some(start) = &self.start {
+            context.engine.check_start(start.programs.as_deref(), record.server_version)?;
+        }
+        run(context, self, plan, record).map(Some)
+    }
+}
+
 /// Checks everything; writes nothing.
 ///
 /// # Errors

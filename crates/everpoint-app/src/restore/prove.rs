@@ -49,7 +49,8 @@ pub fn run(
     let fact =
         |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let engine = context.engine.as_ref();
-    let own = !request.confined && is_productions(engine, &root, fact("data_directory"));
+    let replaces = request.replace_production;
+    let own = !request.confined && links_are_its_own(engine, &root, fact("data_directory"), replaces);
     let all_links = if own { links(&root) } else { BTreeMap::new() };
     let spaces = Wishes {
         root: &root,
@@ -74,15 +75,20 @@ pub fn run(
     let kept = |place: &PathBuf| spaces.values().any(|space| space.place.as_ref() == Some(place));
     let left = all_links.values().filter(|place| !kept(place) && !place.starts_with(&root) && place.is_dir());
     let left = left.cloned().collect();
-    let tree = Tree::new(&root, spaces, part, mark).with_log_elsewhere(own || request.replace_production);
+    let tree = Tree::new(&root, spaces, part, mark).with_log_elsewhere(own);
     Ok(Proof { tree, root: proven, occupied, left })
 }
 
-/// Whether this is production's own data directory: what its links lead to is its own, too.
-fn is_productions(engine: &dyn Engine, root: &Path, recorded: Option<&str>) -> bool {
+/// Whether what the links of this directory lead to is its own: it is production's, or is to replace it and nothing is known
+/// of another one. The links of a copied directory lead to production's live tablespaces.
+fn links_are_its_own(engine: &dyn Engine, root: &Path, recorded: Option<&str>, replaces: bool) -> bool {
     let configured = engine.data_directory();
-    let known = configured.as_deref().into_iter().chain(recorded.map(Path::new));
-    known.into_iter().any(|known| same_place(root, known))
+    let mut known = configured.as_deref().into_iter().chain(recorded.map(Path::new));
+    let mut elsewhere = false;
+    known.any(|known| {
+        elsewhere |= known.is_dir();
+        same_place(root, known)
+    }) || (replaces && !elsewhere)
 }
 
 /// Links to tablespaces and where they lead, those into the directory itself by its own name.
