@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use everpoint_testkit::{Account, PgCluster, StopMode};
-use support_places::{MARKER, PART, Scene, as_root, differing, state};
+use support_places::{MARKER, PART, Scene, State, as_root, differing, state};
 use support_scenarios::{CLUSTER, World, forget_files, found, quiet};
 
 #[test]

@@ -180,7 +180,7 @@ impl Tree {
             set_mode(&self.root, 0o700)?;
         }
         self.own(&self.mark.write(&self.root)?)?;
-        for (_, space) in &self.spaces {
+        for space in self.spaces.values() {
             let Some(place) = &space.place else { continue };
             if place.starts_with(&self.root) {
                 continue;
