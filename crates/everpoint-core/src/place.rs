@@ -106,7 +106,7 @@ impl fmt::Display for Unproven {
             }
             Self::Unreadable => "it holds a PostgreSQL data directory whose pg_control can't be read",
             Self::ForeignMark => {
-                "the mark of an unfinished restore in it is not of this repository and cluster"
+                "the mark of a restore in it names another repository, cluster or directory, or nobody"
             }
             Self::Strangers => "it holds files that are not this cluster's",
         })
