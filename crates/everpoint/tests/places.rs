@@ -232,7 +232,10 @@ fn a_tablespace_inside_the_data_directory_is_stored_once() {
         .unwrap()
         .parse::<u64>()
         .unwrap();
-    assert!(files.max(wire) < whole + rows / 2, "{files} and {wire} bytes of {whole}, {rows} of them in the tablespace");
+    assert!(
+        files.max(wire) < whole + rows / 2,
+        "{files} and {wire} bytes of {whole}, {rows} of them in the tablespace"
+    );
     world.source.psql("DELETE FROM aside WHERE n > 1000").unwrap();
     world.everpoint.run(&["restore-point", CLUSTER, "less"]).unwrap();
     world.source.psql("DELETE FROM aside").unwrap();

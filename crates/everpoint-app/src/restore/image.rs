@@ -22,7 +22,7 @@ use crate::backup::PAGE;
 use crate::backup::prior::{PriorFile, length_of};
 
 /// The file without which no server starts: removed first, written last.
-const CONTROL: &str = "global/pg_control";
+pub(super) const CONTROL: &str = "global/pg_control";
 /// Where configuration from outside the data directory is put, for the operator to pick from.
 pub const EXTERNAL: &str = "everpoint-external";
 /// Files of at least this size are preallocated.
@@ -72,7 +72,13 @@ impl ImageRestore<'_> {
     /// `Damaged` if the repository's data fail their checks; what was written then has no control file and is marked as
     /// incomplete, so that no server can start on it.
     pub fn write(&self) -> Result<(), AppError> {
-        self.tree.begin(self.left)?;
+        if let Err(error) = self.tree.begin(self.left) {
+            // Nothing of it has changed yet, and it goes on being what it was.
+            if self.tree.place(CONTROL)?.exists() {
+                self.tree.unmark();
+            }
+            return Err(error);
+        }
         if let Some(over) = self.over {
             self.remove_control()?;
             Walker::new(self.tree, over.known, &over.is_log_name, self.stop).remove()?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use everpoint_core::{FailureClass, RestorePlan};
 use everpoint_format::manifest::BackupRecord;
 
+use super::image::CONTROL;
 use super::known::Known;
 use super::mark::MARKER;
 use super::prove::{self, Proof};
@@ -99,8 +100,10 @@ pub(super) fn with_state(mut error: AppError, request: &RestoreRequest, tree: &T
     if !is_marked(tree.root()) {
         return error;
     }
-    let state = format!("; {} is unfinished and marked so, no server can start on it", tree.root().display());
-    error.message.push_str(&state);
+    error.message.push_str(&format!("; {} is unfinished and marked so", tree.root().display()));
+    if !tree.root().join(CONTROL).exists() {
+        error.message.push_str(", no server can start on it");
+    }
     if !request.confined && error.class != FailureClass::Damaged {
         let again = "run the same command again: it goes on";
         error.hint = Some(match error.hint {

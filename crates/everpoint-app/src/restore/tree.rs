@@ -89,6 +89,9 @@ impl Tree {
     /// # Errors
     /// `Damaged` if the image holds a tablespace of another version.
     pub fn takes(&self, path: &str) -> Result<bool, AppError> {
+        if path == MARKER {
+            return Ok(false);
+        }
         if let Some(rest) = path.strip_prefix("pg_tblspc/") {
             let (oid, inside) = rest.split_once('/').unwrap_or((rest, ""));
             let linked = oid.parse().ok().and_then(|oid: u32| self.spaces.get(&oid)?.place.as_ref());
@@ -281,6 +284,14 @@ impl Tree {
         };
         std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
             .map_err(|error| AppError::io("change the owner of", path, error))
+    }
+
+    /// Removes the marker of a tree of which nothing has changed.
+    pub fn unmark(&self) {
+        let marker = self.root.join(MARKER);
+        if let Err(error) = std::fs::remove_file(&marker) {
+            tracing::warn!(%error, path = %marker.display(), "could not remove a mark");
+        }
     }
 
     /// Removes the marker of a tree that is durable.
