@@ -1,6 +1,6 @@
 //! Notes on which branch production is, whenever it was seen: `latest` means that branch.
 
-use everpoint_core::{BranchId, LogOffset, SeenBy, Sighting};
+use everpoint_core::{BranchId, LogOffset, RestorePlan, SeenBy, Sighting};
 use everpoint_engine::ServerIdentity;
 
 use crate::lineage::branch_id;
@@ -72,6 +72,22 @@ pub fn seen(
     }
     note(context, &Place::of(server, identity), server.segment_size, SeenBy::Server)?;
     Ok(None)
+}
+
+/// A restore has replaced production: it is on the branch on which the replay stops, until it is seen on the one that it
+/// opens there.
+///
+/// # Errors
+/// If that can't be written.
+pub fn restored(context: &ClusterContext, plan: &RestorePlan) -> Result<(), AppError> {
+    let seen = Sighting {
+        identity: plan.identity,
+        branch: plan.stop_branch.clone(),
+        position: plan.reached.position,
+        at: text::now(),
+        by: SeenBy::Server,
+    };
+    Ok(context.cluster.note_production(&seen).map(drop)?)
 }
 
 /// What is said of a marked copy at the configured address.

@@ -13,7 +13,9 @@ use everpoint_app::backup::prior::PriorImage;
 use everpoint_app::backup::resume::Resumed;
 use everpoint_app::backup::spill::EntrySorter;
 use everpoint_app::backup::{DEFAULT_CODEC, PAGE};
-use everpoint_app::restore::image::ImageRestore;
+use everpoint_app::restore::image::{ImageRestore, Over};
+use everpoint_app::restore::known::Known;
+use everpoint_app::restore::mark::Mark;
 use everpoint_app::restore::progress::Meter;
 use everpoint_app::restore::tree::Tree;
 use everpoint_core::{LogOffset, Micros};
@@ -145,7 +147,10 @@ fn backup(cluster: &ClusterRepo, label: &str, base: Option<&str>, files: &Files,
 }
 
 fn restore(cluster: &ClusterRepo, label: &str, to: &Path, delta: bool) -> u64 {
-    let tree = Tree::plan(to, &[], &[]).unwrap();
+    let mark = Mark::new("repository", "shop", to, label);
+    let tree = Tree::new(to, std::collections::BTreeMap::new(), None, mark);
+    let known = Known::read(cluster, label, &tree, &StopFlag::default()).unwrap();
+    let over = delta.then_some(Over { known: &known, is_log_name: &|_| true });
     let (meter, stop) = (Meter::new(&Quiet, 0), StopFlag::default());
     // The restores of whole clusters go through the cache.
     let past_cache = true;
@@ -153,7 +158,8 @@ fn restore(cluster: &ClusterRepo, label: &str, to: &Path, delta: bool) -> u64 {
         cluster,
         label,
         tree: &tree,
-        delta,
+        over,
+        left: &[],
         past_cache,
         workers: 2,
         meter: &meter,

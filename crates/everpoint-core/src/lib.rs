@@ -22,6 +22,7 @@ mod moment;
 mod nearest;
 pub mod package;
 pub mod path;
+pub mod place;
 pub mod plan;
 pub mod position;
 pub mod production;

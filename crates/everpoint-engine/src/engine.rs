@@ -1,6 +1,6 @@
 //! The trait of an engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_core::{Carry, HistoryEntry, LogOffset, RecordSpan};
 
@@ -83,6 +83,17 @@ pub struct LogHead {
     pub segment_size: u64,
     /// See [`everpoint_core::Digest::log_format`].
     pub log_format: u32,
+}
+
+/// What the files of a directory say of the cluster that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryProof {
+    /// It is no data directory.
+    Nothing,
+    /// It is the data directory of the cluster with this system identifier.
+    Cluster(u64),
+    /// It looks like a data directory, but does not say of which cluster.
+    Unreadable,
 }
 
 /// Gives the raw bytes of the whole segment that begins at a position, if there is one.
@@ -224,6 +235,36 @@ pub trait Engine: Send + Sync {
         timeline: u32,
         segment_size: u64,
     ) -> Result<Option<LocalLog>, EngineError>;
+
+    /// The data directory of the server, if the configuration names one that is on this machine.
+    fn data_directory(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Whose data directory this is, by its files alone.
+    fn directory_proof(&self, directory: &Path) -> DirectoryProof {
+        let _ = directory;
+        DirectoryProof::Nothing
+    }
+
+    /// Name of the directory that a server keeps in each place of a tablespace (PostgreSQL: `PG_15_202209061`), of a server
+    /// of this version; `None` if it can't be told.
+    fn tablespace_directory(&self, version: u32) -> Option<String> {
+        let _ = version;
+        None
+    }
+
+    /// Whether a server of this version takes a directory inside its own as a tablespace, instead of a link.
+    fn takes_tablespaces_inside(&self, version: u32) -> bool {
+        let _ = version;
+        true
+    }
+
+    /// Whether a file or directory of this name in the directory of the log is the server's, or ours.
+    fn is_log_name(&self, name: &str) -> bool {
+        let _ = name;
+        true
+    }
 
     /// Makes a restored directory ready to recover: generated configuration, recovery settings, links.
     ///

@@ -17,6 +17,8 @@ pub use backup::{
 };
 pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, StopFlag};
 pub use check::{CheckLine, CheckState};
-pub use engine::{Engine, LocalLog, LocalPlace, LogHead, Neighbour, ServerIdentity, SlotHolds};
+pub use engine::{
+    DirectoryProof, Engine, LocalLog, LocalPlace, LogHead, Neighbour, ServerIdentity, SlotHolds,
+};
 pub use error::EngineError;
 pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};

@@ -191,6 +191,7 @@ fn package_and_repository_together_reach_what_neither_reaches_alone() {
     let file = packed.package.to_str().unwrap();
     let alone = world.restore("latest", &["--package", file, "--map", &map]);
     assert_eq!(alone.psql("SELECT to_regclass('after_package') IS NULL"), "t");
+    let map = format!("{}={}", world.source.home().path().join("space").display(), world.place().display());
     let both = ["--package", file, "--repo", "local", "--map", &map];
     let place = world.place();
     let planned = ["restore", CLUSTER, place.to_str().unwrap(), "--dry-run"];
@@ -199,7 +200,6 @@ fn package_and_repository_together_reach_what_neither_reaches_alone() {
     let package = packed.package.file_name().unwrap().to_str().unwrap();
     assert!(reasons.contains(&format!("comes from package {package}")), "{plan}");
     assert!(!reasons.contains("and 0 from the repository"), "{plan}");
-    let map = format!("{}={}", world.source.home().path().join("space").display(), world.place().display());
     let copy = world.restore("latest", &["--package", file, "--repo", "local", "--map", &map]);
     assert_eq!(copy.psql("SELECT count(*) FROM before_image"), "3000");
     assert_eq!(copy.psql("SELECT count(*) FROM after_package"), "500");

@@ -42,6 +42,9 @@ pub struct ImportReport {
 pub struct Imported {
     /// Its name.
     pub name: String,
+    /// Id of the repository from which it was made.
+    #[serde(skip)]
+    pub repository: String,
     /// The base image in it.
     pub base: Option<String>,
     /// The image was not stored before.
@@ -151,6 +154,7 @@ fn one(
     }
     Ok(Imported {
         name: manifest.name.clone(),
+        repository: manifest.repository.clone(),
         base: base.map(|base| base.record.label.clone()),
         base_added: base.is_some() && !stored,
         segments: logs.added.len() as u64,

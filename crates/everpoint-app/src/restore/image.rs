@@ -11,16 +11,18 @@ use everpoint_format::manifest::{Extent, FileEntry, FileKind};
 use everpoint_repo::{ClusterRepo, PagesReader, RepoError};
 use rustix::fs::FallocateFlags;
 
+use super::known::Known;
 use super::output::{Target, suit_past_cache};
 use super::progress::Meter;
 use super::scatter::{BATCH, Piece, Scatter};
+use super::survey::{Walker, is_written_in_place};
 use super::tree::{Tree, remove_any};
 use crate::AppError;
 use crate::backup::PAGE;
 use crate::backup::prior::{PriorFile, length_of};
 
 /// The file without which no server starts: removed first, written last.
-const CONTROL: &str = "global/pg_control";
+pub(super) const CONTROL: &str = "global/pg_control";
 /// Where configuration from outside the data directory is put, for the operator to pick from.
 pub const EXTERNAL: &str = "everpoint-external";
 /// Files of at least this size are preallocated.
@@ -34,8 +36,10 @@ pub struct ImageRestore<'a> {
     pub label: &'a str,
     /// Where it goes.
     pub tree: &'a Tree,
-    /// Compare with what is there and write only what differs.
-    pub delta: bool,
+    /// What is there is compared, and only what differs is written; `None`: nothing is there.
+    pub over: Option<Over<'a>>,
+    /// See [`Tree::begin`].
+    pub left: &'a [PathBuf],
     /// Long files go past the kernel's page cache.
     pub past_cache: bool,
     /// Threads.
@@ -44,6 +48,15 @@ pub struct ImageRestore<'a> {
     pub meter: &'a Meter<'a>,
     /// Asks to stop.
     pub stop: &'a StopFlag,
+}
+
+/// An earlier state of the directory, over which an image is written.
+#[derive(Clone, Copy)]
+pub struct Over<'a> {
+    /// The paths of the image: all else goes.
+    pub known: &'a Known,
+    /// Whether a name in the directory of the log is the server's.
+    pub is_log_name: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
 /// A file of the batch.
@@ -59,18 +72,25 @@ impl ImageRestore<'_> {
     /// `Damaged` if the repository's data fail their checks; what was written then has no control file and is marked as
     /// incomplete, so that no server can start on it.
     pub fn write(&self) -> Result<(), AppError> {
-        if self.delta {
-            remove_any(&self.tree.place(CONTROL)?)?;
+        if let Err(error) = self.tree.begin(self.left) {
+            // Nothing of it has changed yet, and it goes on being what it was.
+            if self.tree.place(CONTROL)?.exists() {
+                self.tree.unmark();
+            }
+            return Err(error);
         }
-        self.tree.begin()?;
+        if let Some(over) = self.over {
+            self.remove_control()?;
+            Walker::new(self.tree, over.known, &over.is_log_name, self.stop).remove()?;
+        }
+        self.tree.link()?;
         let mut manifest = self.cluster.open_manifest(self.label)?;
-        let hashes = if self.delta { self.page_hashes()? } else { None };
+        let hashes = if self.over.is_some() { self.page_hashes()? } else { None };
         let (mut batch, mut weight, mut control) = (Vec::new(), 0, None);
-        let mut known = Vec::new();
         while let Some(entry) = manifest.next_entry()? {
             super::stopped(self.stop)?;
-            if self.delta {
-                known.push(path_hash(&entry.path));
+            if entry.kind != FileKind::External && !self.tree.takes(&entry.path)? {
+                continue;
             }
             if entry.kind == FileKind::Directory {
                 self.tree.directory(&self.tree.place(&entry.path)?, entry.mode)?;
@@ -89,14 +109,19 @@ impl ImageRestore<'_> {
             }
         }
         self.flush(&batch)?;
-        if self.delta {
-            known.sort_unstable();
-            self.remove_others(&known)?;
-        }
         let control =
             control.ok_or_else(|| super::damaged("restore", CONTROL, "the image holds no such file"))?;
         self.tree.sync()?;
         self.flush(std::slice::from_ref(&control))
+    }
+
+    /// From here on no server starts on the directory. A `global` that is a link leads to somebody else's.
+    fn remove_control(&self) -> Result<(), AppError> {
+        let control = self.tree.place(CONTROL)?;
+        let is_ours = control
+            .parent()
+            .is_some_and(|global| std::fs::symlink_metadata(global).is_ok_and(|found| found.is_dir()));
+        if is_ours { remove_any(&control) } else { Ok(()) }
     }
 
     /// The page hashes of the image; they only spare writing, so an image that has lost them is written whole.
@@ -163,8 +188,8 @@ impl ImageRestore<'_> {
         if let Some(parent) = item.path.parent() {
             self.tree.directory(parent, 0o700)?;
         }
-        let fresh = !self.delta || !std::fs::symlink_metadata(&item.path).is_ok_and(|found| found.is_file());
-        if self.delta && fresh {
+        let fresh = self.over.is_none() || !is_written_in_place(&item.path);
+        if self.over.is_some() && fresh {
             remove_any(&item.path)?;
         }
         let file = self.tree.create(&item.path, entry)?;
@@ -257,20 +282,6 @@ impl ImageRestore<'_> {
         }
         Ok(())
     }
-
-    /// Removes what is in the tree but not in the image.
-    fn remove_others(&self, known: &[u64]) -> Result<(), AppError> {
-        let keep = |path: &str| {
-            path == super::tree::MARKER
-                || path.starts_with(EXTERNAL)
-                || known.binary_search(&path_hash(path)).is_ok()
-        };
-        remove_unknown(self.tree.root(), "", &keep)?;
-        for (oid, place) in self.tree.spaces() {
-            remove_unknown(place, &format!("pg_tblspc/{oid}/"), &keep)?;
-        }
-        Ok(())
-    }
 }
 
 /// `None` for page hashes that are damaged or gone.
@@ -283,28 +294,6 @@ fn known_or_lost<T>(read: Result<T, RepoError>) -> Result<Option<T>, AppError> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn remove_unknown(directory: &Path, prefix: &str, keep: &dyn Fn(&str) -> bool) -> Result<(), AppError> {
-    let list = |error| AppError::io("list", directory, error);
-    for entry in std::fs::read_dir(directory).map_err(list)? {
-        let entry = entry.map_err(list)?;
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        let kind = entry.file_type().map_err(list)?;
-        if kind.is_symlink() && prefix == "pg_tblspc/" {
-            continue;
-        }
-        if !keep(&name) {
-            remove_any(&entry.path())?;
-        } else if kind.is_dir() {
-            remove_unknown(&entry.path(), &format!("{name}/"), keep)?;
-        }
-    }
-    Ok(())
-}
-
-fn path_hash(path: &str) -> u64 {
-    blake3::hash(path.as_bytes()).as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The hash of a file as the map has it: BLAKE3 over the BLAKE3 of each part.

@@ -1,29 +1,35 @@
 //! `restore`: a cluster as it was, in a directory; on request started beside production, followed and promoted.
 
 pub mod image;
+pub mod known;
 pub mod log_check;
+pub mod mark;
 pub mod output;
+pub mod preflight;
 pub mod progress;
+pub mod prove;
 mod report;
 pub mod salvage;
 pub mod scatter;
+pub mod spaces;
 pub mod stage;
+pub mod survey;
 pub mod tree;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use everpoint_core::cache::past_cache;
-use everpoint_core::{
-    BranchChoice, FailureClass, RestorePlan, RestoreRequest as Wanted, SeenBy, Shortfall, Sighting, Target,
-};
+use everpoint_core::place::Proven;
+use everpoint_core::{BranchChoice, FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall, Target};
 use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, StopFlag};
 use everpoint_format::manifest::BackupRecord;
 
 use crate::facts::{self, Facts};
 use crate::package::ImportReport;
-use crate::{AppError, ClusterContext, Event, Events, reading};
-use image::ImageRestore;
+use crate::{AppError, ClusterContext, Event, Events, production, reading};
+use image::{ImageRestore, Over};
+use preflight::Prepared;
 use progress::Meter;
 pub use report::{PlanReport, Reached, RestoreOutcome, RestoreReport, ShortfallReport};
 use tree::Tree;
@@ -58,8 +64,10 @@ pub struct RestoreRequest {
     pub start: Option<StartRequest>,
     /// The restore replaces production: its own configuration is kept.
     pub replace_production: bool,
-    /// Nothing outside of the directory is written: a cluster with tablespaces elsewhere is refused.
+    /// Nothing outside of the directory is written, whatever links lie in it.
     pub confined: bool,
+    /// Id of the repository that marks name; `None`: that of the context's.
+    pub repository: Option<String>,
     /// Threads.
     pub workers: usize,
     /// Beginning of the command that fetches log files: program and options that say which repository, quoted for a shell.
@@ -102,14 +110,16 @@ pub fn run(
             Err(shortfall) => return Err(refused(context, &facts, request, &shortfall, &skip)),
         };
         let record = facts::record(&facts, &plan.backup)?;
-        if request.dry_run {
-            return Ok(RestoreOutcome::Plan(report::plan(&plan, record)));
-        }
-        plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
-        let job =
-            Job { context, request, events, facts: &facts, plan: &plan, record, retry: !skip.is_empty() };
-        match job.restore(begun) {
-            Ok(report) => return Ok(RestoreOutcome::Done(report)),
+        let done = if request.dry_run {
+            let prepared = request.preflight(context, &plan, record);
+            prepared.map(|it| RestoreOutcome::Plan(report::plan(&plan, record, it.as_ref())))
+        } else {
+            plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
+            let job = Job { context, request, events, facts: &facts, plan: &plan, record };
+            job.restore(begun).map(RestoreOutcome::Done)
+        };
+        match done {
+            Ok(outcome) => return Ok(outcome),
             // Another image may prove good where this one does not.
             Err(error) if error.class == FailureClass::Damaged && error.code != LOG_DAMAGED => {
                 let text = format!("backup {} can't be restored ({error}); trying an older one", plan.backup);
@@ -134,20 +144,11 @@ pub fn check(context: &ClusterContext, request: &RestoreRequest) -> Result<(), A
     let planned = settled(context, &mut facts, request, &[])?;
     let plan = planned.map_err(|shortfall| refused(context, &facts, request, &shortfall, &[]))?;
     let record = facts::record(&facts, &plan.backup)?;
-    let tree = request.tree(record)?;
-    tree.check(request.delta)?;
-    if request.delta { Ok(()) } else { tree.refuse_full(record.size_bytes) }
-}
-
-impl RestoreRequest {
-    /// Where everything of a backup goes.
-    fn tree(&self, record: &BackupRecord) -> Result<Tree, AppError> {
-        let tree = Tree::plan(&self.directory, &record.tablespaces, &self.map)?;
-        if self.confined {
-            tree.refuse_spaces()?;
-        }
-        Ok(tree)
-    }
+    let prepared = request.preflight(context, &plan, record)?;
+    prepared.map_or(
+        Ok(()),
+        |it| if request.delta { Ok(()) } else { it.proof.tree.refuse_full(record.size_bytes) },
+    )
 }
 
 /// Why nothing is begun.
@@ -228,32 +229,49 @@ struct Job<'a> {
     facts: &'a Facts,
     plan: &'a RestorePlan,
     record: &'a BackupRecord,
-    /// An earlier attempt has begun to fill the directory.
-    retry: bool,
 }
 
 impl Job<'_> {
     fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
-        let tree = self.request.tree(self.record)?;
-        tree.check(self.request.delta || self.retry)?;
-        if let Some(start) = &self.request.start {
-            self.context.engine.check_start(start.programs.as_deref(), self.record.server_version)?;
+        let Some(prepared) = self.request.preflight(self.context, self.plan, self.record)? else {
+            let message = "the name of a directory is missing";
+            return Err(AppError::new("restore.directory", FailureClass::Usage, "restore into", "", message));
+        };
+        let mut warnings = prepared.warnings();
+        warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
+        for place in prepared.writes().iter().skip(1) {
+            self.events.emit(Event::Info(format!("a tablespace goes to {place}")));
         }
-        let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
-        if self.request.delta && !self.retry {
-            salvage::run(self.context, self.facts, tree.root(), self.is_production(), self.events)?;
+        if prepared.proof.root == Proven::Own {
+            let production = prepared.proof.own || self.request.replace_production;
+            salvage::run(self.context, self.facts, prepared.proof.tree.root(), production, self.events)?;
         }
+        let filled = self.fill(&prepared, begun);
+        let mut report =
+            filled.map_err(|error| preflight::with_state(error, self.request, &prepared.proof.tree))?;
+        report.warnings.append(&mut warnings);
+        Ok(report)
+    }
+
+    /// From the first byte on.
+    fn fill(&self, prepared: &Prepared, begun: Instant) -> Result<RestoreReport, AppError> {
+        let tree = &prepared.proof.tree;
         self.events.emit(Event::Step(format!(
             "restoring {} into {}",
             self.plan.backup,
             tree.root().display()
         )));
         let meter = Meter::new(self.events, self.record.size_bytes);
+        let is_log_name = |name: &str| self.context.engine.is_log_name(name);
         let image = ImageRestore {
             cluster: &self.context.cluster,
             label: &self.plan.backup,
-            tree: &tree,
-            delta: occupied,
+            tree,
+            over: prepared
+                .proof
+                .occupied
+                .then_some(Over { known: &prepared.known, is_log_name: &is_log_name }),
+            left: &prepared.proof.left,
             past_cache: past_cache(self.record.size_bytes, memory()),
             workers: self.request.workers.max(1),
             meter: &meter,
@@ -269,18 +287,18 @@ impl Job<'_> {
                 "putting the log into {}",
                 tree.root().join(stage::DIRECTORY).display()
             )));
-            stage::run(self.context, self.plan, &tree, self.request.workers, &self.request.stop)?;
+            stage::run(self.context, self.plan, tree, self.request.workers, &self.request.stop)?;
         }
-        self.context.engine.prepare_recovery(&self.settings(&tree))?;
+        self.context.engine.prepare_recovery(&self.settings(tree))?;
         if !self.request.replace_production {
-            self.mark_copy(&tree)?;
+            self.mark_copy(tree)?;
         }
         tree.sync()?;
         // A replay that stops short must not leave a directory that looks done.
-        let reached = self.request.start.as_ref().map(|start| self.start(&tree, start)).transpose()?;
+        let reached = self.request.start.as_ref().map(|start| self.start(tree, start)).transpose()?;
         tree.finish()?;
         if self.request.replace_production {
-            self.note_production()?;
+            production::restored(self.context, self.plan)?;
         }
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
     }
@@ -291,23 +309,6 @@ impl Job<'_> {
             format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
         std::fs::write(&mark, text).map_err(|error| AppError::io("write", &mark, error))?;
         tree.own(&mark)
-    }
-
-    /// From now on production is on the branch on which the replay stops, until it is seen on the one that it opens there.
-    fn note_production(&self) -> Result<(), AppError> {
-        let seen = Sighting {
-            identity: self.plan.identity,
-            branch: self.plan.stop_branch.clone(),
-            position: self.plan.reached.position,
-            at: crate::text::now(),
-            by: SeenBy::Server,
-        };
-        Ok(self.context.cluster.note_production(&seen).map(drop)?)
-    }
-
-    /// Whether the directory was production's until now.
-    const fn is_production(&self) -> bool {
-        self.request.replace_production
     }
 
     const fn stop_at(&self) -> StopAt {
@@ -335,25 +336,10 @@ impl Job<'_> {
             fetch_command,
             end_command,
             facts,
-            links: self.new_links(),
+            links: new_links(tree),
             keep_configuration: self.request.replace_production,
             promote: self.request.start.is_none(),
         }
-    }
-
-    /// Mappings of tablespaces that the log creates after the image: oid and new place.
-    fn new_links(&self) -> Vec<(u32, PathBuf)> {
-        let created = self.plan.created_tablespaces.iter();
-        created
-            .filter_map(|(oid, old)| {
-                let mapped = self
-                    .request
-                    .map
-                    .iter()
-                    .find(|(name, _)| name.trim_end_matches('/') == old || *name == oid.to_string());
-                mapped.map(|(_, new)| (*oid, PathBuf::from(new)))
-            })
-            .collect()
     }
 
     fn start(
@@ -386,6 +372,12 @@ impl Job<'_> {
             .start(&options, &mut tell)
             .map_err(|error| salvage::with_fetch_error(error.into(), tree.root()))
     }
+}
+
+/// Places of tablespaces that the log creates after the image, unless they lie inside.
+fn new_links(tree: &Tree) -> Vec<(u32, PathBuf)> {
+    let created = tree.outside().filter(|(_, _, created)| *created);
+    created.map(|(oid, place, _)| (oid, place.to_owned())).collect()
 }
 
 fn stopped(stop: &StopFlag) -> Result<(), AppError> {

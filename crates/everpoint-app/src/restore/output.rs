@@ -148,7 +148,7 @@ impl Handle {
         {
             return Ok(Self { number, file, past_cache: true, waiting: 0 });
         }
-        let file = File::options().write(true).open(&target.path)?;
+        let file = through_cache(&target.path)?;
         Ok(Self { number, file, past_cache: false, waiting: 0 })
     }
 
@@ -158,7 +158,7 @@ impl Handle {
                 return Ok(());
             }
             // It could be opened, but its blocks are larger.
-            self.file = File::options().write(true).open(path)?;
+            self.file = through_cache(path)?;
             self.past_cache = false;
         }
         self.file.write_all_at(bytes, offset)?;
@@ -168,7 +168,16 @@ impl Handle {
 }
 
 fn past_cache(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or_default();
+    open(path, OFlags::DIRECT)
+}
+
+fn through_cache(path: &Path) -> io::Result<File> {
+    open(path, OFlags::empty())
+}
+
+/// Never through a link that somebody has put there.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = i32::try_from((flags | OFlags::NOFOLLOW).bits()).unwrap_or_default();
     OpenOptions::new().write(true).custom_flags(flags).open(path)
 }
 

@@ -8,6 +8,7 @@ use everpoint_format::manifest::BackupRecord;
 use serde::Serialize;
 
 use super::RestoreRequest;
+use super::preflight::Prepared;
 use crate::{AppError, ClusterContext, text};
 
 /// Rates assumed until a drill has measured them: bytes of image and of log per second.
@@ -79,6 +80,12 @@ pub struct PlanReport {
     pub reasons: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// Directories that would be written to: the data directory, and tablespaces outside of it.
+    pub writes: Vec<String>,
+    /// What would be removed from them, a directory with all that is in it as one; the first 1000.
+    pub removes: Vec<String>,
+    /// How many there are.
+    pub removes_count: u64,
 }
 
 /// Why a target can't be reached.
@@ -92,7 +99,11 @@ pub struct ShortfallReport {
     pub nearest_after: Option<String>,
 }
 
-pub(super) fn plan(plan: &RestorePlan, record: &BackupRecord) -> PlanReport {
+pub(super) fn plan(plan: &RestorePlan, record: &BackupRecord, prepared: Option<&Prepared>) -> PlanReport {
+    let survey = prepared.map(|it| &it.survey);
+    let removes = survey.iter().flat_map(|it| &it.removes).map(|path| path.display().to_string());
+    let mut warnings = plan.warnings.clone();
+    warnings.extend(prepared.iter().flat_map(|it| it.warnings()));
     PlanReport {
         backup: Some(plan.backup.clone()),
         segments: plan.pieces.len(),
@@ -102,7 +113,10 @@ pub(super) fn plan(plan: &RestorePlan, record: &BackupRecord) -> PlanReport {
         reached: Some(reached(plan)),
         timeline: Some(plan.timeline),
         reasons: plan.reasons.clone(),
-        warnings: plan.warnings.clone(),
+        warnings,
+        writes: prepared.map(Prepared::writes).unwrap_or_default(),
+        removes: removes.collect(),
+        removes_count: survey.map_or(0, |it| it.count),
     }
 }
 
@@ -117,6 +131,9 @@ pub(super) fn plan_shortfall(shortfall: &Shortfall) -> PlanReport {
         timeline: None,
         reasons: Vec::new(),
         warnings: Vec::new(),
+        writes: Vec::new(),
+        removes: Vec::new(),
+        removes_count: 0,
     }
 }
 

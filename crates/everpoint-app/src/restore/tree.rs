@@ -1,61 +1,44 @@
 //! The directory that a restore fills: where each path of the image goes, and who owns it.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use everpoint_core::FailureClass;
-use everpoint_format::manifest::{FileEntry, TablespaceRecord};
-use rustix::fs::{Gid, Uid};
+use everpoint_format::manifest::FileEntry;
+use rustix::fs::{Gid, OFlags, Uid};
 
+use super::mark::{MARKER, Mark};
+use super::spaces::{By, Space};
 use crate::AppError;
-
-/// Stands in the directory until a restore is complete: such a directory is never mistaken for a whole one.
-pub const MARKER: &str = "everpoint.restore-incomplete";
 
 /// See the module.
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
-    /// Oid of a tablespace → where it is restored.
-    spaces: BTreeMap<u32, PathBuf>,
+    spaces: BTreeMap<u32, Space>,
+    /// Name of the server's part of a tablespace's place.
+    part: Option<String>,
+    /// A `pg_wal` that is a link is followed.
+    follows_log: bool,
+    mark: Mark,
     owner: Option<(Uid, Gid)>,
 }
 
 impl Tree {
-    /// A tree at `root` with tablespaces placed as `map` says (`OLD=NEW` by path or oid), else where they were.
-    ///
-    /// # Errors
-    /// `Usage` if a place is relative or lies inside the data directory, or a mapping names no tablespace.
-    pub fn plan(
-        root: &Path,
-        tablespaces: &[TablespaceRecord],
-        map: &[(String, String)],
-    ) -> Result<Self, AppError> {
-        let root = absolute(root)?;
-        let mut spaces = BTreeMap::new();
-        let mut unused: Vec<&str> = map.iter().map(|(old, _)| old.as_str()).collect();
-        for space in tablespaces {
-            let Some(old) = &space.path else { continue };
-            let oid = space.oid.to_string();
-            let mapped = map
-                .iter()
-                .find(|(name, _)| name.trim_end_matches('/') == old.trim_end_matches('/') || *name == oid);
-            if let Some((name, _)) = mapped {
-                unused.retain(|left| left != name);
-            }
-            let place = PathBuf::from(mapped.map_or(old, |(_, new)| new));
-            if !place.is_absolute() || place.starts_with(&root) {
-                let message = "a tablespace needs an absolute path outside the data directory";
-                return Err(usage("place the tablespace at", &place, message));
-            }
-            spaces.insert(space.oid, place);
-        }
-        // A mapping of a tablespace that the log creates later is used when the copy is prepared, not here.
-        let owner = owner_for(&root);
-        tracing::debug!(?unused, "mappings for tablespaces that are not in the image");
-        Ok(Self { root, spaces, owner })
+    /// A tree at `root` (absolute) with these tablespaces, of each of which the server's part has the name `part`. Until it
+    /// is finished it has this mark.
+    #[must_use]
+    pub fn new(root: &Path, spaces: BTreeMap<u32, Space>, part: Option<String>, mark: Mark) -> Self {
+        Self { root: root.to_owned(), spaces, part, follows_log: false, mark, owner: owner_for(root) }
+    }
+
+    /// A log that lies elsewhere, behind a link, is this directory's.
+    #[must_use]
+    pub const fn with_log_elsewhere(mut self, follows_log: bool) -> Self {
+        self.follows_log = follows_log;
+        self
     }
 
     /// The data directory.
@@ -64,23 +47,66 @@ impl Tree {
         &self.root
     }
 
-    /// The tablespaces and their places.
-    pub fn spaces(&self) -> impl Iterator<Item = (u32, &Path)> {
-        self.spaces.iter().map(|(oid, place)| (*oid, place.as_path()))
+    /// Name of the server's part of a tablespace's place, if it is known.
+    #[must_use]
+    pub fn part(&self) -> Option<&str> {
+        self.part.as_deref()
     }
 
-    /// Refuses tablespaces: they are written outside of the data directory.
+    /// A tablespace of the image, or one that the log will create.
+    #[must_use]
+    pub fn space(&self, oid: u32) -> Option<&Space> {
+        self.spaces.get(&oid)
+    }
+
+    /// The tablespaces that are links, their places, and whether it is the log that creates them.
+    pub fn outside(&self) -> impl Iterator<Item = (u32, &Path, bool)> {
+        self.spaces.iter().filter_map(|(oid, space)| Some((*oid, space.place.as_deref()?, space.created)))
+    }
+
+    /// Whether `pg_wal` may be a link that is followed.
+    #[must_use]
+    pub const fn follows_log(&self) -> bool {
+        self.follows_log
+    }
+
+    /// Whether a path inside of the data directory is the server's part of a tablespace, which has another name there.
+    #[must_use]
+    pub fn is_elsewhere(&self, path: &Path) -> bool {
+        let Some(part) = self.part() else { return false };
+        path.ends_with(part) && self.outside().any(|(_, place, _)| path.parent() == Some(place))
+    }
+
+    /// Whether a path inside of the data directory is the place of a tablespace, or leads there.
+    #[must_use]
+    pub fn leads_to_place(&self, path: &Path) -> bool {
+        self.outside().any(|(_, place, _)| place.starts_with(path))
+    }
+
+    /// Whether a path of the image is restored. Of a tablespace that is a link only the server's part is; and what an older
+    /// backup has twice, because the tablespace lay inside the data directory, is restored once.
     ///
     /// # Errors
-    /// `Usage` if there is one.
-    pub fn refuse_spaces(&self) -> Result<(), AppError> {
-        let Some(place) = self.spaces.values().next() else { return Ok(()) };
-        let message = format!("the backup has a tablespace that would be written to {}", place.display());
-        let (object, code) = (self.root.display().to_string(), "restore.tablespaces");
-        Err(AppError::new(code, FailureClass::Usage, "stay inside of", object, message).hint(format!(
-            "only the command line says where tablespaces go: everpoint restore with --map {}=/new/place",
-            place.display()
-        )))
+    /// `Damaged` if the image holds a tablespace of another version.
+    pub fn takes(&self, path: &str) -> Result<bool, AppError> {
+        if path == MARKER {
+            return Ok(false);
+        }
+        if let Some(rest) = path.strip_prefix("pg_tblspc/") {
+            let (oid, inside) = rest.split_once('/').unwrap_or((rest, ""));
+            let linked = oid.parse().ok().and_then(|oid: u32| self.spaces.get(&oid)?.place.as_ref());
+            let first = inside.split('/').next().unwrap_or_default();
+            if linked.is_none() || Some(first) == self.part() {
+                return Ok(true);
+            }
+            if first.starts_with("PG_") {
+                return Err(misplaced(path, "it is another version's part of a tablespace"));
+            }
+            return Ok(false);
+        }
+        let nested = self.outside().filter_map(|(_, place, _)| place.strip_prefix(&self.root).ok());
+        let mut parts = nested.zip(self.part()).map(|(place, part)| place.join(part));
+        Ok(!parts.any(|part| Path::new(path).starts_with(part)))
     }
 
     /// Refuses an image of so many bytes for which there is no room where the data directory is, or will be.
@@ -100,30 +126,11 @@ impl Tree {
             .hint("free some space there, or restore to another disk"))
     }
 
-    /// Refuses directories that hold something, unless they may be written over.
+    /// Refuses a directory on which a server runs.
     ///
     /// # Errors
-    /// `Usage` if one is not empty or a server runs on it.
-    pub fn check(&self, delta: bool) -> Result<(), AppError> {
-        self.refuse_live_server()?;
-        let resumed = self.root.join(MARKER).exists();
-        for place in std::iter::once(self.root.as_path()).chain(self.spaces.values().map(PathBuf::as_path)) {
-            if delta || resumed || is_empty(place)? {
-                continue;
-            }
-            let error = usage("restore into", place, "the directory is not empty");
-            return Err(if place == self.root {
-                error.hint(
-                    "name an empty or new directory, or add --delta to bring this one to the wanted state",
-                )
-            } else {
-                error.hint(format!("a tablespace lies there: add --map {}=/new/place", place.display()))
-            });
-        }
-        Ok(())
-    }
-
-    fn refuse_live_server(&self) -> Result<(), AppError> {
+    /// `Usage` if one does.
+    pub fn refuse_live_server(&self) -> Result<(), AppError> {
         let Ok(text) = std::fs::read_to_string(self.root.join("postmaster.pid")) else {
             return Ok(());
         };
@@ -150,57 +157,75 @@ impl Tree {
         if relative.as_os_str().is_empty()
             || !relative.components().all(|part| matches!(part, Component::Normal(_)))
         {
-            return Err(AppError::new(
-                "restore.path",
-                FailureClass::Damaged,
-                "restore",
-                path,
-                "the path leaves the data directory",
-            ));
+            return Err(misplaced(path, "the path leaves the data directory"));
         }
         if let Some(rest) = path.strip_prefix("pg_tblspc/") {
             let (oid, inside) = rest.split_once('/').unwrap_or((rest, ""));
-            if let Some(place) = oid.parse().ok().and_then(|oid: u32| self.spaces.get(&oid)) {
+            let place = oid.parse().ok().and_then(|oid: u32| self.spaces.get(&oid)?.place.as_ref());
+            if let Some(place) = place {
                 return Ok(if inside.is_empty() { place.clone() } else { place.join(inside) });
             }
         }
         Ok(self.root.join(relative))
     }
 
-    /// Makes the roots and the links to the tablespaces, and the marker.
+    /// Makes the roots and their marks. `left`: places of production's own tablespaces to which no link will lead any more:
+    /// marked, a later restore knows them.
     ///
     /// # Errors
     /// If they can't be made.
-    pub fn begin(&self) -> Result<(), AppError> {
+    pub fn begin(&self, left: &[PathBuf]) -> Result<(), AppError> {
+        let there = std::fs::metadata(&self.root).ok();
         self.directory(&self.root, 0o700)?;
-        std::fs::set_permissions(&self.root, std::fs::Permissions::from_mode(0o700))
-            .map_err(|error| AppError::io("set the permissions of", &self.root, error))?;
-        let marker = self.root.join(MARKER);
-        std::fs::write(
-            &marker,
-            "A restore into this directory has not finished. It is not a whole database.\n",
-        )
-        .map_err(|error| AppError::io("write", &marker, error))?;
-        self.own(&marker)?;
-        let links = self.root.join("pg_tblspc");
-        self.directory(&links, 0o700)?;
-        for (oid, place) in &self.spaces {
-            self.directory(place, 0o700)?;
-            let link = links.join(oid.to_string());
-            if std::fs::read_link(&link).is_ok_and(|target| target == *place) {
+        self.own(&self.root)?;
+        // A server takes both; Debian's group may read.
+        if there.is_none_or(|there| !matches!(there.mode() & 0o7777, 0o700 | 0o750)) {
+            set_mode(&self.root, 0o700)?;
+        }
+        self.own(&self.mark.write(&self.root)?)?;
+        for space in self.spaces.values() {
+            let Some(place) = &space.place else { continue };
+            if place.starts_with(&self.root) {
                 continue;
             }
-            remove_any(&link)?;
+            let old = std::fs::metadata(place).ok();
+            self.directory(place, 0o700)?;
+            if old.is_none_or(|old| old.uid() == 0 || space.by == By::Map) {
+                self.own(place)?;
+                set_mode(place, 0o700)?;
+            }
+            self.mark_space(place)?;
+        }
+        for place in left {
+            if let Err(error) = self.mark_space(place) {
+                tracing::warn!(%error, "a tablespace that is left behind could not be marked");
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_space(&self, place: &Path) -> Result<(), AppError> {
+        let Some(part) = self.part() else { return Ok(()) };
+        self.own(&self.mark.write_space(place, part)?)
+    }
+
+    /// Makes the links to the tablespaces.
+    ///
+    /// # Errors
+    /// If they can't be made.
+    pub fn link(&self) -> Result<(), AppError> {
+        let links = self.root.join("pg_tblspc");
+        self.directory(&links, 0o700)?;
+        for (oid, place, _) in self.outside() {
+            self.directory(place, 0o700)?;
+            let link = links.join(oid.to_string());
+            if std::fs::read_link(&link).is_ok_and(|target| target == place) {
+                continue;
+            }
             std::os::unix::fs::symlink(place, &link).map_err(|error| AppError::io("link", &link, error))?;
             if let Some((uid, gid)) = self.owner {
-                rustix::fs::chownat(
-                    rustix::fs::CWD,
-                    &link,
-                    Some(uid),
-                    Some(gid),
-                    rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-                )
-                .map_err(|error| AppError::io("change the owner of", &link, error.into()))?;
+                std::os::unix::fs::lchown(&link, Some(uid.as_raw()), Some(gid.as_raw()))
+                    .map_err(|error| AppError::io("change the owner of", &link, error))?;
             }
         }
         Ok(())
@@ -218,7 +243,7 @@ impl Tree {
             self.directory(parent, 0o700)?;
         }
         match DirBuilder::new().mode(mode & 0o7777).create(path) {
-            Ok(()) => self.own(path),
+            Ok(()) => set_mode(path, mode).and_then(|()| self.own(path)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(AppError::io("make the directory", path, error)),
         }
@@ -236,12 +261,16 @@ impl Tree {
             .create(true)
             .truncate(false)
             .mode(mode)
+            .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default())
             .open(path)
             .map_err(|error| AppError::io("write", path, error))?;
         if let Some((uid, gid)) = self.owner {
             rustix::fs::fchown(&file, Some(uid), Some(gid))
                 .map_err(|error| AppError::io("change the owner of", path, error.into()))?;
         }
+        // Whatever the umask is, and the file had before.
+        file.set_permissions(Permissions::from_mode(mode))
+            .map_err(|error| AppError::io("set the permissions of", path, error))?;
         Ok(file)
     }
 
@@ -255,6 +284,14 @@ impl Tree {
         };
         std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
             .map_err(|error| AppError::io("change the owner of", path, error))
+    }
+
+    /// Removes the marker of a tree of which nothing has changed.
+    pub fn unmark(&self) {
+        let marker = self.root.join(MARKER);
+        if let Err(error) = std::fs::remove_file(&marker) {
+            tracing::warn!(%error, path = %marker.display(), "could not remove a mark");
+        }
     }
 
     /// Removes the marker of a tree that is durable.
@@ -275,7 +312,8 @@ impl Tree {
     /// If the disk reports that something could not be written.
     pub fn sync(&self) -> Result<(), AppError> {
         let mut devices = Vec::new();
-        for place in std::iter::once(self.root.as_path()).chain(self.spaces.values().map(PathBuf::as_path)) {
+        let outside = self.outside().map(|(_, place, _)| place);
+        for place in std::iter::once(self.root()).chain(outside) {
             let directory = File::open(place).map_err(|error| AppError::io("open", place, error))?;
             let device = directory.metadata().map_err(|error| AppError::io("look at", place, error))?.dev();
             if !devices.contains(&device) {
@@ -306,16 +344,13 @@ fn usage(operation: &str, path: &Path, message: &str) -> AppError {
     AppError::new("restore.directory", FailureClass::Usage, operation, path.display().to_string(), message)
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, AppError> {
-    std::path::absolute(path).map_err(|error| AppError::io("find", path, error))
+fn misplaced(path: &str, message: &str) -> AppError {
+    AppError::new("restore.path", FailureClass::Damaged, "restore", path, message)
 }
 
-fn is_empty(path: &Path) -> Result<bool, AppError> {
-    match std::fs::read_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(AppError::io("list", path, error)),
-        Ok(mut entries) => Ok(entries.next().is_none()),
-    }
+fn set_mode(path: &Path, mode: u32) -> Result<(), AppError> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode & 0o7777))
+        .map_err(|error| AppError::io("set the permissions of", path, error))
 }
 
 /// As root, the files belong to whom the directory belongs already, else to `$EVERPOINT_PG_USER` or `postgres`, as whom
@@ -337,47 +372,4 @@ pub fn owner_for(root: &Path) -> Option<(Uid, Gid)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn space(oid: u32, path: &str) -> TablespaceRecord {
-        TablespaceRecord { oid, path: Some(path.to_owned()) }
-    }
-
-    #[test]
-    fn paths_of_tablespaces_go_where_the_map_says_and_nothing_leaves_the_tree() {
-        let map = [("/old/a".to_owned(), "/new/a".to_owned())];
-        let tree =
-            Tree::plan(Path::new("/r"), &[space(16400, "/old/a"), space(16401, "/old/b")], &map).unwrap();
-        assert_eq!(tree.place("pg_tblspc/16400/PG_15/5/1").unwrap(), Path::new("/new/a/PG_15/5/1"));
-        assert_eq!(tree.place("pg_tblspc/16401/PG_15").unwrap(), Path::new("/old/b/PG_15"));
-        assert_eq!(tree.place("pg_tblspc/9/x").unwrap(), Path::new("/r/pg_tblspc/9/x"));
-        assert_eq!(tree.place("base/5/1").unwrap(), Path::new("/r/base/5/1"));
-        for bad in ["../x", "/etc/passwd", "base/../../x", ""] {
-            assert!(tree.place(bad).is_err(), "{bad}");
-        }
-        assert!(Tree::plan(Path::new("/r"), &[space(1, "/r/inside")], &[]).is_err());
-        assert_eq!(tree.refuse_spaces().unwrap_err().code, "restore.tablespaces");
-        let in_place = TablespaceRecord { oid: 16402, path: None };
-        Tree::plan(Path::new("/r"), &[in_place], &[]).unwrap().refuse_spaces().unwrap();
-    }
-
-    #[test]
-    fn a_directory_with_something_in_it_is_refused_unless_asked_for() {
-        let there = tempfile::tempdir().unwrap();
-        std::fs::write(there.path().join("precious"), "1").unwrap();
-        let tree = Tree::plan(there.path(), &[], &[]).unwrap();
-        assert_eq!(tree.check(false).unwrap_err().class, FailureClass::Usage);
-        tree.check(true).unwrap();
-        std::fs::write(there.path().join(MARKER), "").unwrap();
-        tree.check(false).unwrap();
-    }
-
-    #[test]
-    fn an_image_must_fit_where_its_directory_will_be() {
-        let there = tempfile::tempdir().unwrap();
-        let tree = Tree::plan(&there.path().join("not/yet"), &[], &[]).unwrap();
-        tree.refuse_full(1).unwrap();
-        assert_eq!(tree.refuse_full(u64::MAX).unwrap_err().code, "restore.no_room");
-    }
-}
+mod tests;

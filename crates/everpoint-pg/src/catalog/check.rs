@@ -28,7 +28,7 @@ const SETTINGS: [&str; 13] = [
 ];
 
 /// Queries whose single value is kept under a name of ours; each may fail for want of a privilege.
-const VALUES: [(&str, &str); 8] = [
+const VALUES: [(&str, &str); 9] = [
     ("wal_senders_used", "SELECT count(*) FROM pg_catalog.pg_stat_replication"),
     ("slots_used", "SELECT count(*) FROM pg_catalog.pg_replication_slots"),
     ("archived", "SELECT archived_count FROM pg_catalog.pg_stat_archiver"),
@@ -46,6 +46,12 @@ const VALUES: [(&str, &str); 8] = [
     (
         "replication_role",
         "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user",
+    ),
+    (
+        "tablespaces_inside",
+        "SELECT string_agg(spcname || ' (' || pg_catalog.pg_tablespace_location(oid) || ')', ', ') \
+         FROM pg_catalog.pg_tablespace \
+         WHERE starts_with(pg_catalog.pg_tablespace_location(oid), current_setting('data_directory') || '/')",
     ),
     ("superuser", "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"),
 ];

@@ -73,6 +73,7 @@ pub(super) fn all(findings: &Findings) -> Vec<CheckLine> {
     lines.extend(archive(findings));
     lines.extend(pages(findings));
     lines.extend(synchronous(findings));
+    lines.extend(tablespaces(findings));
     lines
 }
 
@@ -281,6 +282,14 @@ fn pages(findings: &Findings) -> Vec<CheckLine> {
         }
     }
     lines
+}
+
+/// PostgreSQL only warns of them; whoever moves or removes one of the two has the other on his hands.
+fn tablespaces(findings: &Findings) -> Option<CheckLine> {
+    let inside = findings.value("tablespaces_inside").filter(|inside| !inside.is_empty())?;
+    let message = format!("tablespaces lie inside the data directory: {inside}");
+    let hint = "move them: CREATE TABLESPACE elsewhere, ALTER TABLE … SET TABLESPACE, then DROP TABLESPACE";
+    Some(warning("tablespaces", message, hint))
 }
 
 fn synchronous(findings: &Findings) -> Option<CheckLine> {

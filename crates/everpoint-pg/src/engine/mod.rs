@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
-    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, Engine, EngineError,
-    ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
-    RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
+    EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent,
+    RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;
@@ -271,6 +271,26 @@ impl Engine for PgEngine {
         segment_size: u64,
     ) -> Result<Option<LocalLog>, EngineError> {
         recovery::local_log(directory, timeline, segment_size)
+    }
+
+    fn data_directory(&self) -> Option<PathBuf> {
+        self.data_dir.clone()
+    }
+
+    fn directory_proof(&self, directory: &Path) -> DirectoryProof {
+        recovery::directory_proof(directory)
+    }
+
+    fn tablespace_directory(&self, version: u32) -> Option<String> {
+        recovery::tablespace_directory(version)
+    }
+
+    fn takes_tablespaces_inside(&self, version: u32) -> bool {
+        recovery::takes_tablespaces_inside(version)
+    }
+
+    fn is_log_name(&self, name: &str) -> bool {
+        recovery::is_log_name(name)
     }
 
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError> {

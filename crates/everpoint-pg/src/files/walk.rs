@@ -62,6 +62,21 @@ pub(super) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
 pub(super) struct Walk<'a> {
     pub(super) data_dir: &'a Path,
     pub(super) version_directory: &'a str,
+    /// See [`inside`].
+    pub(super) inside: Vec<String>,
+}
+
+/// This server's parts of tablespaces that lie inside the data directory, behind a link (PostgreSQL only warns of them), by
+/// their paths in it: they are listed with their tablespace.
+pub(super) fn inside(data_dir: &Path, version_directory: &str) -> Vec<String> {
+    let links = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
+    let Ok(root) = fs::canonicalize(data_dir) else { return Vec::new() };
+    let part = |link: fs::DirEntry| {
+        link.file_type().ok().filter(fs::FileType::is_symlink)?;
+        let part = fs::canonicalize(link.path()).ok()?.join(version_directory);
+        part.strip_prefix(&root).ok()?.to_str().map(str::to_owned)
+    };
+    links.filter_map(part).collect()
 }
 
 impl Walk<'_> {
@@ -93,6 +108,9 @@ impl Walk<'_> {
         };
         for name in &names {
             let path = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
+            if self.inside.contains(&path) {
+                continue;
+            }
             let Some(item) = self.item(&path)? else { continue };
             let enter = item.meta.kind == FileKind::Directory && !is_emptied(&path);
             // A tablespace that is a link comes back as a link, its contents below it.
@@ -123,9 +141,12 @@ impl Walk<'_> {
             Err(error) if is_gone(&error) => return Ok(None),
             Err(error) => return Err(fail(error)),
         };
+        let foreign = in_tablespace(path) && !path.ends_with(self.version_directory);
+        if foreign {
+            return Ok(None);
+        }
         if metadata.is_dir() {
-            let foreign = in_tablespace(path) && !path.ends_with(self.version_directory);
-            return Ok((!foreign).then(|| Found::new(path, full, FileKind::Directory, &metadata)));
+            return Ok(Some(Found::new(path, full, FileKind::Directory, &metadata)));
         }
         if !metadata.is_file() {
             return Ok(None);

@@ -61,11 +61,13 @@ fn knows_in_place(settings: &RecoverySettings, major: u32) -> bool {
         .iter()
         .find(|(name, _)| name == "server_version" || name == "server_version_num")
         .and_then(|(_, value)| value.parse::<u32>().ok());
-    let since = IN_PLACE_SINCE.iter().find(|(known, _)| *known == major).map(|(_, since)| *since);
-    match (since, version) {
-        (Some(since), Some(version)) => version >= since,
-        _ => true,
-    }
+    takes_in_place(version.unwrap_or(u32::MAX).max(major * 10_000))
+}
+
+/// Whether a server of this version knows `allow_in_place_tablespaces`.
+pub(super) fn takes_in_place(version: u32) -> bool {
+    let since = IN_PLACE_SINCE.iter().find(|(major, _)| *major == version / 10_000);
+    since.is_none_or(|(_, since)| version >= *since)
 }
 
 /// All of `postgresql.conf` of a copy: enough to replay, nothing through which it could reach production.

@@ -8,6 +8,7 @@ mod configuration;
 mod guard;
 mod limits;
 mod local;
+mod local_place;
 mod owner;
 mod place;
 mod prepare;
@@ -18,7 +19,8 @@ mod tablespaces;
 mod watch;
 
 pub use local::local_log;
-pub use place::local_place;
+pub use local_place::local_place;
+pub use place::{directory_proof, is_log_name, tablespace_directory, takes_tablespaces_inside};
 pub use prepare::prepare_recovery;
 pub use programs::find_programs;
 pub use start::start;

@@ -107,12 +107,17 @@ TARGET:
   name:LABEL                    a named restore point
   backup:LABEL                  the end of a backup
 
-A target that can't be reached ends with 3; nothing is written then, and the nearest targets are named.
+A target that can't be reached ends with 3; nothing is written then, and the nearest targets are named. A place that is not
+proven to be this cluster's ends with 2, and stays as it is.
+
+Tablespaces lie inside the directory. Outside of it something is written only where --map names a place, where production's own
+links lead when its own data directory is restored in place, or, with --replace-production, at their own paths.
 
 Examples:
   everpoint restore order-db /var/lib/postgresql/restored --to '2026-01-29 14:30:00+01' --dry-run
   everpoint restore order-db /var/lib/postgresql/restored --to before-xid:731 --start --port 5433
   everpoint restore order-db /var/lib/postgresql/15/main --delta --replace-production
+  everpoint restore order-db /srv/copy --map /mnt/ssd/space=/srv/space
   everpoint restore order-db /restored --repo /backup/everpoint --key-file /root/key";
 
 pub(super) const RESTORE_POINT: &str = "\

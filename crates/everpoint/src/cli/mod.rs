@@ -324,13 +324,13 @@ pub(crate) struct Restore {
     /// Follow this timeline, or branch by its name [default: the one that production is on]
     #[arg(long, value_name = "N", value_parser = parse_branch)]
     pub(crate) timeline: Option<BranchChoice>,
-    /// Write only what differs from what the directory holds
+    /// Bring a data directory of this cluster to the wanted state; only what differs is written
     #[arg(long)]
     pub(crate) delta: bool,
-    /// Put a tablespace elsewhere, as often as needed
+    /// Put a tablespace (by its path or oid) outside of the directory, as often as needed
     #[arg(long, value_name = "OLD=NEW", value_parser = parse_map)]
     pub(crate) map: Vec<(String, String)>,
-    /// Show the plan and every shortfall, write nothing
+    /// Show the plan, every shortfall and what would be removed; make all checks; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Start PostgreSQL on the directory, follow the replay, return when it accepts connections
@@ -350,7 +350,7 @@ pub(crate) struct Restore {
     /// server's user can't read them]
     #[arg(long, conflicts_with_all = ["start", "dry_run"])]
     pub(crate) stage_log: bool,
-    /// It is to replace the production server: bring its own configuration back
+    /// It is to replace the production server: bring its own configuration back, and its tablespaces to their own paths
     #[arg(long)]
     pub(crate) replace_production: bool,
 }

@@ -84,6 +84,8 @@ fn from(
             .then(|| StartRequest { port: arguments.port, programs: opened.pg_bin.clone() }),
         replace_production: arguments.replace_production,
         confined: false,
+        // Packages lie in a repository that only this restore knows.
+        repository: packages.iter().flat_map(|it| &it.packages).map(|it| it.repository.clone()).next(),
         workers: opened.context.workers,
         fetch_program: fetch_program(session, &opened.repository, socket.as_deref())?,
         stage_log,
@@ -199,8 +201,27 @@ fn plan_text(plan: &PlanReport) -> String {
     for reason in &plan.reasons {
         out.push_str(&format!("because     {reason}\n"));
     }
+    for place in &plan.writes {
+        out.push_str(&format!("writes to   {place}\n"));
+    }
+    out.push_str(&removes_text(plan));
     for warning in &plan.warnings {
         out.push_str(&format!("warning     {warning}\n"));
+    }
+    out
+}
+
+/// So many paths are shown.
+const SHOWN: usize = 20;
+
+fn removes_text(plan: &PlanReport) -> String {
+    let mut out = String::new();
+    for path in plan.removes.iter().take(SHOWN) {
+        out.push_str(&format!("removes     {path}\n"));
+    }
+    let shown = plan.removes.len().min(SHOWN) as u64;
+    if plan.removes_count > shown {
+        out.push_str(&format!("removes     {} more\n", plan.removes_count - shown));
     }
     out
 }

@@ -52,6 +52,7 @@ pub(crate) fn request(opened: &Opened, directory: PathBuf, goal: &Goal) -> Resto
         start: None,
         replace_production: false,
         confined: true,
+        repository: None,
         stage_log: false,
         workers: opened.context.workers,
         fetch_program: String::new(),
@@ -133,7 +134,7 @@ fn fetches_later(session: &Session, opened: &Opened, directory: &Path) -> bool {
 
 /// What is to be done with a directory that holds a part.
 fn unfinished(mut error: AppError, directory: &Path) -> AppError {
-    if directory.join(restore::tree::MARKER).exists() {
+    if directory.join(restore::mark::MARKER).exists() {
         let todo = format!("{} is unfinished and marked as such: remove it", directory.display());
         error.hint = Some(match error.hint.filter(|_| error.code != "stopped") {
             Some(hint) => format!("{hint}; {todo}"),

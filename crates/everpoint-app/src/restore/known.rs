@@ -1,0 +1,86 @@
+//! The paths of an image, as far as one has to know them to tell what else lies in a directory.
+
+use everpoint_core::place::Wanted;
+use everpoint_engine::StopFlag;
+use everpoint_format::manifest::FileKind;
+use everpoint_repo::ClusterRepo;
+
+use super::image::EXTERNAL;
+use super::tree::Tree;
+use crate::AppError;
+
+/// Hashes of paths, with the last bit for a directory. Memory: 8 bytes a path.
+#[derive(Debug, Default)]
+pub struct Known(Vec<u64>);
+
+impl Known {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If the map of the image can't be read.
+    pub fn read(cluster: &ClusterRepo, label: &str, tree: &Tree, stop: &StopFlag) -> Result<Self, AppError> {
+        let mut manifest = cluster.open_manifest(label)?;
+        let (mut known, mut parent) = (Self::default(), String::new());
+        while let Some(entry) = manifest.next_entry()? {
+            super::stopped(stop)?;
+            let path = match entry.kind {
+                FileKind::External => format!("{EXTERNAL}/{}", entry.path),
+                _ => entry.path,
+            };
+            if tree.takes(&path)? {
+                known.add(&path, entry.kind == FileKind::Directory, &mut parent);
+            }
+        }
+        known.0.sort_unstable();
+        Ok(known)
+    }
+
+    /// Adds a path and the directories above it, unless they are those of the path before.
+    fn add(&mut self, path: &str, directory: bool, parent: &mut String) {
+        self.0.push(hash(path, directory));
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        if above != parent {
+            let mut rest = above;
+            while !rest.is_empty() {
+                self.0.push(hash(rest, true));
+                rest = rest.rsplit_once('/').map_or("", |(above, _)| above);
+            }
+            above.clone_into(parent);
+        }
+    }
+
+    /// What the image has at a path.
+    #[must_use]
+    pub fn wanted(&self, path: &str) -> Wanted {
+        let has = |directory| self.0.binary_search(&hash(path, directory)).is_ok();
+        match (has(false), has(true)) {
+            (true, _) => Wanted::File,
+            (_, true) => Wanted::Directory,
+            _ => Wanted::Nothing,
+        }
+    }
+}
+
+fn hash(path: &str, directory: bool) -> u64 {
+    let hash = blake3::hash(path.as_bytes());
+    let number = hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    (number & !1) | u64::from(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_their_directories_and_nothing_else_are_wanted() {
+        let (mut known, mut parent) = (Known::default(), String::new());
+        known.add("base/5/1", false, &mut parent);
+        known.add("base/5/2", false, &mut parent);
+        known.add("pg_wal", true, &mut parent);
+        known.0.sort_unstable();
+        let wanted =
+            ["base/5/2", "base/5", "base", "pg_wal", "base/5/3", "pg_wal/x"].map(|path| known.wanted(path));
+        let (file, directory, nothing) = (Wanted::File, Wanted::Directory, Wanted::Nothing);
+        assert_eq!(wanted, [file, directory, directory, directory, nothing, nothing]);
+    }
+}

@@ -1,0 +1,120 @@
+//! All that can refuse a restore, before its first byte: the same for a dry run, for a restore that is asked for over HTTP,
+//! and for the restore itself.
+
+use std::path::Path;
+
+use everpoint_core::{FailureClass, RestorePlan};
+use everpoint_format::manifest::BackupRecord;
+
+use super::image::CONTROL;
+use super::known::Known;
+use super::mark::MARKER;
+use super::prove::{self, Proof};
+use super::survey::{Survey, Walker};
+use super::{RestoreRequest, tree::Tree};
+use crate::{AppError, ClusterContext};
+
+/// A restore that may begin.
+pub struct Prepared {
+    /// The proven places.
+    pub proof: Proof,
+    /// The paths of the image, if something of an earlier state is there.
+    pub known: Known,
+    /// What lies there.
+    pub survey: Survey,
+}
+
+impl RestoreRequest {
+    /// All that can refuse, for a dry run, for [`check`] and for the restore itself. `None`: only a plan is wanted, of no
+    /// directory.
+    pub(super) fn preflight(
+        &self,
+        context: &ClusterContext,
+        plan: &RestorePlan,
+        record: &BackupRecord,
+    ) -> Result<Option<Prepared>, AppError> {
+        if self.directory.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        if let Some(start) = &self.start {
+            context.engine.check_start(start.programs.as_deref(), record.server_version)?;
+        }
+        run(context, self, plan, record).map(Some)
+    }
+}
+
+/// Checks everything; writes nothing.
+///
+/// # Errors
+/// `Usage` if a place is not proven, a server runs on it, or something is in the way.
+pub fn run(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    plan: &RestorePlan,
+    record: &BackupRecord,
+) -> Result<Prepared, AppError> {
+    let proof = prove::run(context, request, plan, record)?;
+    proof.tree.refuse_live_server()?;
+    if !proof.occupied {
+        return Ok(Prepared { proof, known: Known::default(), survey: Survey::default() });
+    }
+    let known = Known::read(&context.cluster, &plan.backup, &proof.tree, &request.stop)?;
+    let is_log_name = |name: &str| context.engine.is_log_name(name);
+    let survey = Walker::new(&proof.tree, &known, &is_log_name, &request.stop).look()?;
+    Ok(Prepared { proof, known, survey })
+}
+
+impl Prepared {
+    /// What the operator should know of the places, in words.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for path in &self.survey.left {
+            warnings.push(format!("{} is left alone: it is not of this data directory", path.display()));
+        }
+        let part = self.proof.tree.part().unwrap_or_default();
+        for place in self.proof.left.iter().filter(|place| place.join(part).exists()) {
+            let path = place.join(part);
+            warnings.push(format!(
+                "{0} holds a tablespace that does not exist at that moment; it is left there, remove it with: rm -r {0}",
+                path.display()
+            ));
+        }
+        warnings
+    }
+
+    /// The directories that are written to.
+    #[must_use]
+    pub fn writes(&self) -> Vec<String> {
+        let tree = &self.proof.tree;
+        let part = tree.part().unwrap_or_default();
+        let outside = tree.outside().filter(|(_, place, _)| !place.starts_with(tree.root()));
+        std::iter::once(tree.root().display().to_string())
+            .chain(outside.map(|(_, place, _)| place.join(part).display().to_string()))
+            .collect()
+    }
+}
+
+/// Adds to an error in what state the directory is.
+pub(super) fn with_state(mut error: AppError, request: &RestoreRequest, tree: &Tree) -> AppError {
+    if !is_marked(tree.root()) {
+        return error;
+    }
+    error.message.push_str(&format!("; {} is unfinished and marked so", tree.root().display()));
+    if !tree.root().join(CONTROL).exists() {
+        error.message.push_str(", no server can start on it");
+    }
+    if !request.confined && error.class != FailureClass::Damaged {
+        let again = "run the same command again: it goes on";
+        error.hint = Some(match error.hint {
+            Some(hint) if hint.contains("same command again") => hint,
+            Some(hint) => format!("{hint}; {again}"),
+            None => again.to_owned(),
+        });
+    }
+    error
+}
+
+fn is_marked(root: &Path) -> bool {
+    root.join(MARKER).exists()
+}

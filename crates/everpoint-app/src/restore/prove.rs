@@ -1,0 +1,230 @@
+//! Proves every place of a restore before anything in it changes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use everpoint_core::place::{
+    ClusterProof, Proven, RootFacts, SpaceFacts, There, Unproven, judge_root, judge_space,
+};
+use everpoint_core::{FailureClass, RestorePlan};
+use everpoint_engine::{DirectoryProof, Engine};
+use everpoint_format::manifest::BackupRecord;
+
+use super::RestoreRequest;
+use super::mark::{Mark, NEW_MARK, is_space_name, same_place};
+use super::spaces::{By, Space, Wishes, real};
+use super::tree::Tree;
+use crate::{AppError, ClusterContext};
+
+/// The places of a restore, proven.
+#[derive(Debug)]
+pub struct Proof {
+    /// Where everything goes.
+    pub tree: Tree,
+    /// Why the data directory may be written to.
+    pub root: Proven,
+    /// The data directory is, or until now was, production's own.
+    pub own: bool,
+    /// Something of an earlier state is in one of the places.
+    pub occupied: bool,
+    /// Places of production's own tablespaces to which no link will lead any more.
+    pub left: Vec<PathBuf>,
+}
+
+/// Finds where everything of a backup goes, and that it may.
+///
+/// # Errors
+/// `Usage` if a place is not proven, or a mapping is no good.
+pub fn run(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    plan: &RestorePlan,
+    record: &BackupRecord,
+) -> Result<Proof, AppError> {
+    let root = std::path::absolute(&request.directory)
+        .map_err(|error| AppError::io("find", &request.directory, error))?;
+    let repository = request.repository.clone().unwrap_or_else(|| context.repository.id().to_string());
+    let mark = Mark::new(&repository, &context.name, &root, &plan.backup);
+    let proven = prove_root(context, &root, &mark, request.delta)?;
+    let fact =
+        |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let engine = context.engine.as_ref();
+    let replaces = request.replace_production;
+    let own = !request.confined && links_are_its_own(engine, &root, fact("data_directory"), replaces);
+    let all_links = if own { links(&root) } else { BTreeMap::new() };
+    let spaces = Wishes {
+        root: &root,
+        map: &request.map,
+        links: &all_links,
+        replace_production: request.replace_production,
+        origin: fact("data_directory"),
+        directories: engine.takes_tablespaces_inside(record.server_version),
+    }
+    .places(&record.tablespaces, &plan.created_tablespaces)?;
+    let part = engine.tablespace_directory(record.server_version);
+    let asked = request.delta || proven == Proven::Marked;
+    let mut occupied = proven != Proven::Empty;
+    let outside = spaces.iter().filter_map(|(oid, space)| Some((oid, space, space.place.as_deref()?)));
+    for (oid, space, place) in outside.filter(|(_, _, place)| !place.starts_with(&root)) {
+        let part = part.as_deref().ok_or_else(|| unknown_version(record))?;
+        let linked = all_links.get(oid).is_some_and(|link| link == place);
+        let facts = space_facts(place, part, linked, &mark)?;
+        let proven = judge_space(&facts, asked).map_err(|why| space_error(*oid, space, place, part, why))?;
+        occupied |= proven != Proven::Empty;
+    }
+    let kept = |place: &PathBuf| spaces.values().any(|space| space.place.as_ref() == Some(place));
+    let left = all_links.values().filter(|place| !kept(place) && !place.starts_with(&root) && place.is_dir());
+    let left = left.cloned().collect();
+    let tree = Tree::new(&root, spaces, part, mark).with_log_elsewhere(own);
+    Ok(Proof { tree, root: proven, own, occupied, left })
+}
+
+/// Whether what the links of this directory lead to is its own: it is production's, or is to replace it and nothing is known
+/// of another one. The links of a copied directory lead to production's live tablespaces.
+fn links_are_its_own(engine: &dyn Engine, root: &Path, recorded: Option<&str>, replaces: bool) -> bool {
+    let configured = engine.data_directory();
+    let mut known = configured.as_deref().into_iter().chain(recorded.map(Path::new));
+    let mut elsewhere = false;
+    known.any(|known| {
+        elsewhere |= known.is_dir();
+        same_place(root, known)
+    }) || (replaces && !elsewhere)
+}
+
+/// Links to tablespaces and where they lead, those into the directory itself by its own name.
+fn links(root: &Path) -> BTreeMap<u32, PathBuf> {
+    let links = root.join("pg_tblspc");
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(&links).into_iter().flatten().flatten() {
+        let oid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let (Some(oid), Ok(target)) = (oid, fs::read_link(entry.path())) else { continue };
+        let target = links.join(target);
+        let inside = real(&target).strip_prefix(real(root)).map(|inside| root.join(inside));
+        found.insert(oid, inside.unwrap_or(target));
+    }
+    found
+}
+
+fn prove_root(context: &ClusterContext, root: &Path, mark: &Mark, asked: bool) -> Result<Proven, AppError> {
+    let there = there(root)?;
+    let empty = there == There::Directory
+        && only(root, &|name, directory| name == NEW_MARK || (name == "lost+found" && directory))?;
+    let systems = context.cluster.identities()?;
+    let known = |system: u64| systems.iter().any(|(_, it)| it.system_identifier == system.to_string());
+    let cluster = match context.engine.directory_proof(root) {
+        DirectoryProof::Nothing => ClusterProof::None,
+        DirectoryProof::Cluster(system) if known(system) => ClusterProof::Ours,
+        DirectoryProof::Cluster(system) => ClusterProof::Other(system),
+        DirectoryProof::Unreadable => ClusterProof::Unreadable,
+    };
+    let facts = RootFacts { there, empty, cluster, mark: mark.in_root(root) };
+    judge_root(&facts, asked).map_err(|why| {
+        let error = usage("restore into", root, &why.to_string());
+        error.hint(match why {
+            Unproven::NotAsked => {
+                "name an empty or new directory, or add --delta to bring this one to the wanted state"
+                    .to_owned()
+            }
+            Unproven::Unreadable => {
+                format!(
+                    "name an empty or new directory; or move this one aside: mv {0} {0}.old",
+                    root.display()
+                )
+            }
+            Unproven::ForeignMark => {
+                "name an empty or new directory; one that a restore left unfinished can be removed".to_owned()
+            }
+            Unproven::Strangers => below(context.engine.as_ref(), root, &known),
+            Unproven::OtherCluster(_) | Unproven::NoDirectory => "name an empty or new directory".to_owned(),
+        })
+    })
+}
+
+/// The last part of a path may have been forgotten.
+fn below(engine: &dyn Engine, root: &Path, known: &dyn Fn(u64) -> bool) -> String {
+    let ours =
+        |path: &PathBuf| matches!(engine.directory_proof(path), DirectoryProof::Cluster(it) if known(it));
+    let mut below = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    below.find(ours).map_or_else(
+        || "name an empty or new directory".to_owned(),
+        |found| {
+            format!("name an empty or new directory; this cluster's data directory is {}", found.display())
+        },
+    )
+}
+
+fn space_facts(place: &Path, part: &str, linked: bool, mark: &Mark) -> Result<SpaceFacts, AppError> {
+    let there = there(place)?;
+    let own = place.join(part);
+    let part_empty = match there {
+        There::Directory if fs::symlink_metadata(&own).is_ok_and(|it| it.is_dir()) => {
+            only(&own, &|_, _| false)?
+        }
+        There::Directory => fs::symlink_metadata(&own).is_err(),
+        _ => true,
+    };
+    let known = |name: &str, directory: bool| {
+        directory && (name == "lost+found" || name.starts_with("PG_"))
+            || name == part
+            || name == NEW_MARK
+            || is_space_name(name)
+    };
+    let strangers = there == There::Directory && !only(place, &known)?;
+    Ok(SpaceFacts { there, part_empty, strangers, linked, mark: mark.in_space(place, part) })
+}
+
+fn space_error(oid: u32, space: &Space, place: &Path, part: &str, why: Unproven) -> AppError {
+    let operation = format!(
+        "put the tablespace {} into",
+        if space.origin.is_empty() { oid.to_string() } else { space.origin.clone() }
+    );
+    let hint = match (why, space.by) {
+        (Unproven::NotAsked, _) => {
+            "an earlier restore into this directory put it there: add --delta".to_owned()
+        }
+        (_, By::Map) => format!("name an empty or new directory: --map {oid}=/new/place"),
+        _ => format!(
+            "add --map {oid}=/new/place, or move aside what lies there: mv {0}/{part} {0}/{part}.old",
+            place.display()
+        ),
+    };
+    usage(&operation, place, &why.to_string()).hint(hint)
+}
+
+fn unknown_version(record: &BackupRecord) -> AppError {
+    let message =
+        "a tablespace can't lie outside of the data directory: its version of PostgreSQL is not known here";
+    AppError::new("restore.version", FailureClass::Usage, "restore", record.label.clone(), message)
+        .hint("leave out --map, and restore into a directory that is not production's")
+}
+
+fn there(path: &Path) -> Result<There, AppError> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(There::Directory),
+        Ok(_) => Ok(There::Other),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Ok(if fs::symlink_metadata(path).is_ok() { There::Other } else { There::Nothing })
+        }
+        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(There::Other),
+        Err(error) => Err(AppError::io("look at", path, error)),
+    }
+}
+
+/// Whether a directory holds only what is known by name, and by whether it is a directory.
+fn only(path: &Path, known: &dyn Fn(&str, bool) -> bool) -> Result<bool, AppError> {
+    let list = |error| AppError::io("list", path, error);
+    for entry in fs::read_dir(path).map_err(list)? {
+        let entry = entry.map_err(list)?;
+        let directory = entry.file_type().map_err(list)?.is_dir();
+        if !known(&entry.file_name().to_string_lossy(), directory) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn usage(operation: &str, path: &Path, message: &str) -> AppError {
+    AppError::new("restore.directory", FailureClass::Usage, operation, path.display().to_string(), message)
+}

@@ -1,0 +1,51 @@
+//! Where paths go.
+
+use super::*;
+
+fn tree(spaces: &[(u32, Option<&str>)]) -> Tree {
+    let space = |place: Option<&str>| Space {
+        origin: String::new(),
+        place: place.map(PathBuf::from),
+        by: if place.is_some() { By::Map } else { By::Inside },
+        created: false,
+    };
+    let spaces = spaces.iter().map(|(oid, place)| (*oid, space(*place))).collect();
+    let root = Path::new("/r");
+    Tree::new(root, spaces, Some("PG_15_1".to_owned()), Mark::new("r", "c", root, "b"))
+}
+
+#[test]
+fn paths_of_tablespaces_go_where_they_belong_and_nothing_leaves_the_tree() {
+    let tree = tree(&[(16400, Some("/new/a")), (16401, None)]);
+    assert_eq!(tree.place("pg_tblspc/16400/PG_15_1/5/1").unwrap(), Path::new("/new/a/PG_15_1/5/1"));
+    assert_eq!(tree.place("pg_tblspc/16401/PG_15_1").unwrap(), Path::new("/r/pg_tblspc/16401/PG_15_1"));
+    assert_eq!(tree.place("pg_tblspc/9/x").unwrap(), Path::new("/r/pg_tblspc/9/x"));
+    assert_eq!(tree.place("base/5/1").unwrap(), Path::new("/r/base/5/1"));
+    for bad in ["../x", "/etc/passwd", "base/../../x", ""] {
+        assert!(tree.place(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn of_a_tablespace_elsewhere_only_the_servers_part_is_taken() {
+    let tree = tree(&[(1, Some("/new/a")), (2, None), (3, Some("/r/inside"))]);
+    for path in ["pg_tblspc/1/PG_15_1", "pg_tblspc/1/PG_15_1/5/1", "pg_tblspc/2/notes", "inside", "inside/x"]
+    {
+        assert!(tree.takes(path).unwrap(), "{path}");
+    }
+    for path in ["pg_tblspc/1/notes", "inside/PG_15_1", "inside/PG_15_1/5/1"] {
+        assert!(!tree.takes(path).unwrap(), "{path}");
+    }
+    assert!(tree.takes("pg_tblspc/1/PG_14_1/5/1").is_err());
+    assert!(tree.is_elsewhere(Path::new("/r/inside/PG_15_1")) && tree.leads_to_place(Path::new("/r/inside")));
+    assert!(!tree.is_elsewhere(Path::new("/r/inside")) && !tree.leads_to_place(Path::new("/r/base")));
+}
+
+#[test]
+fn an_image_must_fit_where_its_directory_will_be() {
+    let there = tempfile::tempdir().unwrap();
+    let root = there.path().join("not/yet");
+    let tree = Tree::new(&root, BTreeMap::new(), None, Mark::new("r", "c", &root, "b"));
+    tree.refuse_full(1).unwrap();
+    assert_eq!(tree.refuse_full(u64::MAX).unwrap_err().code, "restore.no_room");
+}

@@ -1,0 +1,105 @@
+//! Whatever is found at a place: only what is proven changes, and what is legitimate is not refused.
+
+use everpoint_core::place::{
+    Act, ClusterProof, EntryFacts, InTheWay, Kind, MarkProof, Proven, RootFacts, SpaceFacts, There, Unproven,
+    Wanted, decide, judge_root, judge_space,
+};
+use proptest::prelude::*;
+
+fn there() -> impl Strategy<Value = There> {
+    prop_oneof![Just(There::Nothing), Just(There::Directory), Just(There::Other)]
+}
+
+fn mark() -> impl Strategy<Value = MarkProof> {
+    prop_oneof![Just(MarkProof::None), Just(MarkProof::Ours), Just(MarkProof::Foreign)]
+}
+
+fn cluster() -> impl Strategy<Value = ClusterProof> {
+    prop_oneof![
+        Just(ClusterProof::None),
+        Just(ClusterProof::Ours),
+        any::<u64>().prop_map(ClusterProof::Other),
+        Just(ClusterProof::Unreadable),
+    ]
+}
+
+prop_compose! {
+    fn root()(there in there(), empty: bool, cluster in cluster(), mark in mark()) -> RootFacts {
+        RootFacts { there, empty, cluster, mark }
+    }
+}
+
+prop_compose! {
+    fn space()(there in there(), part_empty: bool, strangers: bool, linked: bool, mark in mark()) -> SpaceFacts {
+        SpaceFacts { there, part_empty, strangers, linked, mark }
+    }
+}
+
+prop_compose! {
+    fn entry()(
+        kind in prop_oneof![Just(Kind::Directory), Just(Kind::File), Just(Kind::Other)],
+        wanted in prop_oneof![Just(Wanted::Nothing), Just(Wanted::Directory), Just(Wanted::File)],
+        mounted: bool, immutable: bool, replaced: bool, parent_writable: bool,
+    ) -> EntryFacts {
+        EntryFacts { kind, wanted, mounted, immutable, replaced, parent_writable }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_data_directory_changes_only_if_it_is_proven(facts in root(), asked: bool) {
+        let holds_something = facts.there == There::Directory && !facts.empty;
+        match judge_root(&facts, asked) {
+            Ok(Proven::Empty) => prop_assert!(facts.there != There::Other && !holds_something),
+            Ok(Proven::Marked) => {
+                prop_assert!(facts.mark == MarkProof::Ours && !matches!(facts.cluster, ClusterProof::Other(_)));
+            }
+            Ok(Proven::Own) => prop_assert!(asked && facts.cluster == ClusterProof::Ours),
+            Err(why) => {
+                prop_assert!(holds_something || facts.there == There::Other);
+                // Only where it helps is it said that asking for it helps.
+                let helps = judge_root(&facts, true).is_ok();
+                prop_assert_eq!(why == Unproven::NotAsked, !asked && helps);
+            }
+        }
+        let legitimate = !holds_something
+            || facts.mark == MarkProof::Ours && facts.cluster == ClusterProof::None
+            || asked && facts.cluster == ClusterProof::Ours;
+        prop_assert!(!legitimate || facts.there == There::Other || judge_root(&facts, asked).is_ok());
+    }
+
+    #[test]
+    fn a_tablespace_changes_only_if_it_is_proven(facts in space(), asked: bool) {
+        match judge_space(&facts, asked) {
+            Ok(Proven::Empty) => prop_assert!(
+                facts.there == There::Nothing || facts.there == There::Directory && facts.part_empty && !facts.strangers
+            ),
+            Ok(Proven::Marked) => prop_assert!(asked && facts.mark == MarkProof::Ours),
+            Ok(Proven::Own) => prop_assert!(facts.linked),
+            Err(why) => {
+                prop_assert!(!facts.linked || facts.there == There::Other);
+                prop_assert_eq!(why == Unproven::NotAsked, !asked && judge_space(&facts, true).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_mounted_or_immutable_is_never_touched(facts in entry()) {
+        let act = decide(&facts);
+        if facts.mounted {
+            prop_assert!(matches!(act, Act::Leave | Act::Refuse(InTheWay::Mount)));
+        } else if facts.immutable {
+            prop_assert_eq!(act, Act::Refuse(InTheWay::Immutable));
+        } else if facts.parent_writable {
+            let same = matches!(
+                (facts.kind, facts.wanted),
+                (Kind::Directory, Wanted::Directory) | (Kind::File, Wanted::File)
+            );
+            prop_assert_eq!(act == Act::Keep, same);
+            prop_assert!(!matches!(act, Act::Leave | Act::Refuse(_)));
+        }
+        if matches!(act, Act::Remove | Act::Empty) {
+            prop_assert!(facts.parent_writable && !facts.mounted && !facts.immutable);
+        }
+    }
+}
