@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use everpoint_core::{Carry, HistoryEntry, LogOffset, RecordSpan};
+use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogOffset, RecordSpan};
 
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
@@ -186,6 +186,15 @@ pub trait Engine: Send + Sync {
         timeline: u32,
         segment_size: u64,
     ) -> Result<Option<LocalLog>, EngineError>;
+
+    /// What tells of a server that runs on a directory, which need not exist; see [`everpoint_core::life`].
+    ///
+    /// # Errors
+    /// If the directory can't be looked at.
+    fn life_signs(&self, directory: &Path) -> Result<LifeSigns, EngineError> {
+        let _ = directory;
+        Ok(LifeSigns::default())
+    }
 
     /// Makes a restored directory ready to recover: generated configuration, recovery settings, links.
     ///

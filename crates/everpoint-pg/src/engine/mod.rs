@@ -5,7 +5,7 @@ mod session;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, Micros, RecordSpan};
+use everpoint_core::{Carry, FailureClass, HistoryEntry, LifeSigns, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, Engine, EngineError,
     ImageSink, LocalLog, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent, RecoveryReached,
@@ -257,6 +257,10 @@ impl Engine for PgEngine {
         segment_size: u64,
     ) -> Result<Option<LocalLog>, EngineError> {
         recovery::local_log(directory, timeline, segment_size)
+    }
+
+    fn life_signs(&self, directory: &Path) -> Result<LifeSigns, EngineError> {
+        recovery::life_signs(directory)
     }
 
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError> {

@@ -4,6 +4,7 @@
 //! at and promotes it; [`rewrite_for_copy`] changes log that a copy replays so that it creates no directories outside
 //! of its own; [`local_log`] tells what log a stopped server's directory still holds.
 
+mod alive;
 mod configuration;
 mod guard;
 mod limits;
@@ -16,6 +17,7 @@ mod start;
 mod tablespaces;
 mod watch;
 
+pub use alive::life_signs;
 pub use local::local_log;
 pub use prepare::prepare_recovery;
 pub use programs::find_programs;
