@@ -1,6 +1,6 @@
 //! The trait of an engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogOffset, RecordSpan};
 
@@ -186,6 +186,12 @@ pub trait Engine: Send + Sync {
         timeline: u32,
         segment_size: u64,
     ) -> Result<Option<LocalLog>, EngineError>;
+
+    /// Directories of this machine that the server writes to, its data directory first: as far as they are known, and
+    /// empty where the server is on another machine. Never fails.
+    fn directories(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// What tells of a server that runs on a directory, which need not exist; see [`everpoint_core::life`].
     ///

@@ -1,10 +1,13 @@
 //! `restore`: a cluster as it was, in a directory; on request started beside production, followed and promoted.
 
 pub mod image;
+pub mod live;
 pub mod log_check;
 pub mod output;
+pub mod preflight;
 pub mod progress;
 mod report;
+pub mod room;
 pub mod salvage;
 pub mod scatter;
 pub mod stage;
@@ -56,6 +59,8 @@ pub struct RestoreRequest {
     pub start: Option<StartRequest>,
     /// The restore replaces production: its own configuration is kept.
     pub replace_production: bool,
+    /// The operator's word that no server runs on the directory, where that is not known.
+    pub server_is_stopped: bool,
     /// Nothing outside of the directory is written: a cluster with tablespaces elsewhere is refused.
     pub confined: bool,
     /// Threads.
@@ -81,12 +86,15 @@ pub fn run(
     events: &dyn Events,
 ) -> Result<RestoreOutcome, AppError> {
     let begun = Instant::now();
+    if let Some(port) = request.start.as_ref().and_then(|start| start.port) {
+        preflight::port(port)?;
+    }
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
     let mut skip: Vec<String> = Vec::new();
     loop {
-        let plan = match settled(context, &mut facts, request, &skip)? {
+        let mut plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
                 plan.warnings.extend(facts.left_out(&plan.backup));
                 let sources = request.packages.iter().flat_map(|packages| packages.sources(&plan));
@@ -101,6 +109,7 @@ pub fn run(
         };
         let record = facts::record(&facts, &plan.backup)?;
         if request.dry_run {
+            plan.warnings.extend(request.would_refuse(context, &plan, record)?);
             return Ok(RestoreOutcome::Plan(report::plan(&plan, record)));
         }
         plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
@@ -125,16 +134,14 @@ pub fn run(
 /// Whether [`run`] would begin; nothing is written.
 ///
 /// # Errors
-/// With which [`run`] would refuse: `Shortfall` if the target can't be reached, `Usage` if the directory can't be used. And
-/// `restore.no_room` if an image of which nothing is there yet does not fit.
+/// With which [`run`] would refuse: `Shortfall` if the target can't be reached, `Usage` if the directory can't be used,
+/// `restore.no_room` if it does not fit.
 pub fn check(context: &ClusterContext, request: &RestoreRequest) -> Result<(), AppError> {
     let mut facts = facts::load(context)?;
     let planned = settled(context, &mut facts, request, &[])?;
     let plan = planned.map_err(|shortfall| refused(context, &facts, request, &shortfall, &[]))?;
     let record = facts::record(&facts, &plan.backup)?;
-    let tree = request.tree(record)?;
-    tree.check(request.delta)?;
-    if request.delta { Ok(()) } else { tree.refuse_full(record.size_bytes) }
+    request.would_refuse(context, &plan, record).map(drop)
 }
 
 impl RestoreRequest {
@@ -232,11 +239,8 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
-        let tree = self.request.tree(self.record)?;
-        tree.check(self.request.delta || self.retry)?;
-        if let Some(start) = &self.request.start {
-            self.context.engine.check_start(start.programs.as_deref(), self.record.server_version)?;
-        }
+        let (tree, warnings) = self.request.preflight(self.context, self.plan, self.record, self.retry)?;
+        warnings.into_iter().for_each(|warning| self.events.emit(Event::Warning(warning)));
         let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
         if self.request.delta && !self.retry {
             salvage::run(self.context, self.facts, tree.root(), self.events)?;
@@ -257,6 +261,8 @@ impl Job<'_> {
             meter: &meter,
             stop: &self.request.stop,
         };
+        // Somebody may have started it while its log was saved.
+        self.refuse_live(&tree)?;
         image.write()?;
         if self.request.start.is_none() {
             self.events.emit(Event::Step("checking the log that replay will need".to_owned()));
@@ -269,6 +275,7 @@ impl Job<'_> {
             )));
             stage::run(self.context, self.plan, &tree, self.request.workers, &self.request.stop)?;
         }
+        self.refuse_live(&tree)?;
         self.context.engine.prepare_recovery(&self.settings(&tree))?;
         if !self.request.replace_production {
             self.mark_copy(&tree)?;
@@ -278,6 +285,11 @@ impl Job<'_> {
         let reached = self.request.start.as_ref().map(|start| self.start(&tree, start)).transpose()?;
         tree.finish()?;
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
+    }
+
+    fn refuse_live(&self, tree: &Tree) -> Result<(), AppError> {
+        let engine = self.context.engine.as_ref();
+        live::refuse(engine, tree.root(), self.request.server_is_stopped).map(drop)
     }
 
     fn mark_copy(&self, tree: &Tree) -> Result<(), AppError> {

@@ -83,29 +83,11 @@ impl Tree {
         )))
     }
 
-    /// Refuses an image of so many bytes for which there is no room where the data directory is, or will be.
-    ///
-    /// # Errors
-    /// `restore.no_room` if it is so.
-    pub fn refuse_full(&self, bytes: u64) -> Result<(), AppError> {
-        let there = self.root.ancestors().find_map(|place| rustix::fs::statvfs(place).ok());
-        let Some(there) = there else { return Ok(()) };
-        let free = there.f_bavail.saturating_mul(there.f_frsize);
-        if bytes <= free {
-            return Ok(());
-        }
-        let (object, code) = (self.root.display().to_string(), "restore.no_room");
-        let message = format!("the image has {bytes} bytes, and {free} are free there");
-        Err(AppError::new(code, FailureClass::Failed, "restore into", object, message)
-            .hint("free some space there, or restore to another disk"))
-    }
-
     /// Refuses directories that hold something, unless they may be written over.
     ///
     /// # Errors
-    /// `Usage` if one is not empty or a server runs on it.
+    /// `Usage` if one is not empty.
     pub fn check(&self, delta: bool) -> Result<(), AppError> {
-        self.refuse_live_server()?;
         let resumed = self.root.join(MARKER).exists();
         for place in std::iter::once(self.root.as_path()).chain(self.spaces.values().map(PathBuf::as_path)) {
             if delta || resumed || is_empty(place)? {
@@ -121,24 +103,6 @@ impl Tree {
             });
         }
         Ok(())
-    }
-
-    fn refuse_live_server(&self) -> Result<(), AppError> {
-        let Ok(text) = std::fs::read_to_string(self.root.join("postmaster.pid")) else {
-            return Ok(());
-        };
-        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
-            return Ok(());
-        };
-        let alive = rustix::process::Pid::from_raw(pid).is_some_and(|pid| {
-            !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
-        });
-        if !alive || !Path::new(&format!("/proc/{pid}/exe")).exists() && Path::new("/proc/self").exists() {
-            return Ok(());
-        }
-        let message = format!("a server runs on it (process {pid}, says postmaster.pid)");
-        Err(usage("restore into", &self.root, &message)
-            .hint(format!("stop it first: pg_ctl -D {} stop", self.root.display())))
     }
 
     /// Where a path of the image goes.
@@ -371,13 +335,5 @@ mod tests {
         tree.check(true).unwrap();
         std::fs::write(there.path().join(MARKER), "").unwrap();
         tree.check(false).unwrap();
-    }
-
-    #[test]
-    fn an_image_must_fit_where_its_directory_will_be() {
-        let there = tempfile::tempdir().unwrap();
-        let tree = Tree::plan(&there.path().join("not/yet"), &[], &[]).unwrap();
-        tree.refuse_full(1).unwrap();
-        assert_eq!(tree.refuse_full(u64::MAX).unwrap_err().code, "restore.no_room");
     }
 }

@@ -64,6 +64,8 @@ pub struct ClusterHealth {
     pub gap: Option<String>,
     /// The slot was given up and no backup was taken since, in words.
     pub slot_given_up: Option<String>,
+    /// Everpoint's own files inside of the server's directories, in words.
+    pub misplaced: Option<String>,
 }
 
 /// Space of a repository.
@@ -116,6 +118,7 @@ pub fn cluster(name: &str, health: &ClusterHealth, thresholds: &Thresholds) -> V
         judge(AlertKind::BackupFailing, name, failing),
         judge(AlertKind::Gap, name, health.gap.clone()),
         judge(AlertKind::SlotGivenUp, name, health.slot_given_up.clone()),
+        judge(AlertKind::Misplaced, name, health.misplaced.clone()),
     ];
     if !health.settling {
         seen.push(judge(AlertKind::BackupOld, name, old(health.backup_age_seconds, thresholds)));

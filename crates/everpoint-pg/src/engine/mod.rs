@@ -1,5 +1,6 @@
 //! PostgreSQL as an [`Engine`]: the parts of this crate behind the one trait that the use-cases know.
 
+mod directories;
 mod session;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::history::History;
 use crate::replication::CaptureSource;
 use crate::wal::{SegmentHead, WalDecoder, WalFormat};
 use crate::{basebackup, catalog, recovery, replication, wal};
+pub(crate) use directories::relative_of;
 use session::LocalBackup;
 
 /// A standby may be so far behind a busy primary.
@@ -257,6 +259,10 @@ impl Engine for PgEngine {
         segment_size: u64,
     ) -> Result<Option<LocalLog>, EngineError> {
         recovery::local_log(directory, timeline, segment_size)
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        directories::of(self.data_dir.as_deref(), self.config.as_ref())
     }
 
     fn life_signs(&self, directory: &Path) -> Result<LifeSigns, EngineError> {

@@ -14,7 +14,7 @@ use super::queue::Queue;
 use super::reader::{Reader, Shared, failed, stopped};
 use super::session::{BackupSession, SessionStart, SessionStop};
 use super::throttle::Throttle;
-use super::walk::{Found, Walk, WalkError, tablespaces};
+use super::walk::{Found, Walk, WalkError, numbers, tablespaces};
 use crate::control::{CONTROL_FILE, Control};
 use crate::polite;
 
@@ -102,7 +102,8 @@ fn copy_all<'s>(
         torn: Mutex::new(Vec::new()),
     };
     let version_directory = version_directory(data_dir, control)?;
-    let walk = Walk { data_dir, version_directory: &version_directory };
+    let leave_out = numbers(&options.leave_out);
+    let walk = Walk { data_dir, version_directory: &version_directory, leave_out: &leave_out };
     copy_tree(&walk, &shared, options.workers.max(1), sink)?;
 
     let mut worker = sink.worker()?;

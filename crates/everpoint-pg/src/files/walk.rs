@@ -39,7 +39,7 @@ impl Found {
 }
 
 /// The tablespaces of a data directory: links, or directories inside it.
-pub(super) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
+pub(crate) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
     let mut links = Vec::new();
     for entry in fs::read_dir(data_dir.join("pg_tblspc"))? {
         let entry = entry?;
@@ -62,6 +62,14 @@ pub(super) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
 pub(super) struct Walk<'a> {
     pub(super) data_dir: &'a Path,
     pub(super) version_directory: &'a str,
+    /// Device and inode of what is left out.
+    pub(super) leave_out: &'a [(u64, u64)],
+}
+
+/// Device and inode of paths, as far as they exist.
+pub(super) fn numbers(paths: &[PathBuf]) -> Vec<(u64, u64)> {
+    let found = paths.iter().filter_map(|path| fs::metadata(path).ok());
+    found.map(|found| (found.dev(), found.ino())).collect()
 }
 
 impl Walk<'_> {
@@ -123,6 +131,9 @@ impl Walk<'_> {
             Err(error) if is_gone(&error) => return Ok(None),
             Err(error) => return Err(fail(error)),
         };
+        if self.leave_out.contains(&(metadata.dev(), metadata.ino())) {
+            return Ok(None);
+        }
         if metadata.is_dir() {
             let foreign = in_tablespace(path) && !path.ends_with(self.version_directory);
             return Ok((!foreign).then(|| Found::new(path, full, FileKind::Directory, &metadata)));
