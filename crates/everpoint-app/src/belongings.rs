@@ -35,7 +35,11 @@ impl Misplaced {
     #[must_use]
     pub fn told(&self) -> String {
         let Belonging { what, path } = &self.belonging;
-        format!("{what} ({}) lies inside {}, which belongs to a server", path.display(), self.within.display())
+        format!(
+            "{what} ({}) lies inside {}, which belongs to a server",
+            path.display(),
+            self.within.display()
+        )
     }
 }
 
@@ -78,8 +82,7 @@ pub(crate) fn line(context: &ClusterContext) -> Option<CheckLine> {
         return None;
     }
     let told: Vec<String> = found.iter().map(Misplaced::told).collect();
-    let message =
-        format!("{}; backups leave it out, and a restore in place is refused", told.join("; "));
+    let message = format!("{}; backups leave it out, and a restore in place is refused", told.join("; "));
     Some(CheckLine {
         name: "location".to_owned(),
         state: CheckState::Error,
@@ -139,9 +142,10 @@ pub fn lies_in(path: &Path, directory: &Path) -> bool {
     let Ok(found) = fs::metadata(&wanted) else { return false };
     let by_name = path.ancestors().any(|above| fs::metadata(above).is_ok_and(|it| same(&it, &found)));
     // A part of a directory that is mounted elsewhere has other directories above it.
-    by_name || physical(&path).zip(physical(&wanted)).is_some_and(|(path, wanted)| {
-        path.0 == wanted.0 && path.1.starts_with(wanted.1)
-    })
+    by_name
+        || physical(&path)
+            .zip(physical(&wanted))
+            .is_some_and(|(path, wanted)| path.0 == wanted.0 && path.1.starts_with(wanted.1))
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

@@ -103,7 +103,8 @@ pub fn life(signs: &LifeSigns) -> Life {
         return Life::Dead(reason);
     }
     if let Answer::Unclear(place) = &signs.answer {
-        let reason = format!("a server answers at {place}, as noted there, and does not say for which directory");
+        let reason =
+            format!("a server answers at {place}, as noted there, and does not say for which directory");
         return Life::Alive(reason);
     }
     Life::Unknown(known(signs))

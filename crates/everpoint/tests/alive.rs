@@ -1,7 +1,12 @@
 //! Whatever can refuse a restore does so before its first byte: a server that runs or may run, a port, room, rights, and
 //! Everpoint's own files inside of what is written over.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly"
+)]
 
 #[allow(dead_code, reason = "shared with other scenarios")]
 mod support_scenarios;
@@ -234,11 +239,9 @@ fn what_does_not_fit_or_can_not_start_is_refused_before_the_first_byte() {
     fs::remove_file(&place).unwrap();
     if is_root() {
         fs::create_dir(&place).unwrap();
-        for (options, code, what) in [
-            ("size=8m", 1, "restore.no_room"),
-            ("size=8m,ro", 2, "restore.directory"),
-            ("size=400m", 0, ""),
-        ] {
+        for (options, code, what) in
+            [("size=8m", 1, "restore.no_room"), ("size=8m,ro", 2, "restore.directory"), ("size=400m", 0, "")]
+        {
             let script = format!(
                 "mount -t tmpfs -o {options} none {name} && {{ \"$@\"; code=$?; ls {name} | wc -l >&2; exit $code; }}"
             );
@@ -292,6 +295,18 @@ fn own_files_inside_a_data_directory_are_told_left_out_and_never_written_over() 
         configure(&world, |text| text.replace(&url, &format!("{place}\"")));
         everpoint(&world, &["init"]).refused("config.inside_server");
         assert!(!inside.exists());
+        fs::write(home.join("everpoint.toml"), &original).unwrap();
+    }
+    if is_root() {
+        // A part of it, mounted elsewhere: no name and no directory above tells.
+        let (part, mount) = (data.join("base"), home.join("mounted"));
+        fs::create_dir(&mount).unwrap();
+        let place = mount.join("repository");
+        configure(&world, |text| text.replace(&url, &format!("{}\"", place.display())));
+        let script = format!("mount --bind {} {} && exec \"$@\"", part.display(), mount.display());
+        as_root(&world, &["unshare", "--mount", "sh", "-c", &script, "sh"], &["init"])
+            .refused("config.inside_server");
+        assert!(!part.join("repository").exists());
         fs::write(home.join("everpoint.toml"), &original).unwrap();
     }
     let protect = ["--repo", inside.to_str().unwrap(), "--config"];

@@ -154,7 +154,13 @@ fn rights(place: &Path) -> Result<(), AppError> {
         return Ok(());
     };
     let error = |message: String| {
-        AppError::new("restore.directory", FailureClass::Usage, "restore into", place.display().to_string(), message)
+        AppError::new(
+            "restore.directory",
+            FailureClass::Usage,
+            "restore into",
+            place.display().to_string(),
+            message,
+        )
     };
     if !there.is_dir() {
         return Err(error(format!("{} is no directory", there.display())).hint("name another directory"));

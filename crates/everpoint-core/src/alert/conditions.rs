@@ -221,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn own_files_inside_the_database_are_critical() {
+        let health = ClusterHealth { misplaced: Some("the repository".to_owned()), ..healthy() };
+        let key = AlertKey::new(AlertKind::Misplaced, "shop");
+        let found = |health: &ClusterHealth| cluster("shop", health, &Thresholds::default());
+        assert!(found(&health).contains(&Observation::Wrong(key.clone(), "the repository".to_owned())));
+        assert!(found(&healthy()).contains(&Observation::Right(key)));
+        assert_eq!(AlertKind::Misplaced.severity(), crate::alert::Severity::Critical);
+    }
+
+    #[test]
     fn a_healthy_cluster_alerts_nobody() {
         assert_eq!(wrong(&healthy()), []);
         assert_eq!(wrong(&with_capture(true, 0, Some(9999.0))), [], "an idle server is not behind");

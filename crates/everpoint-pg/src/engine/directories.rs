@@ -37,7 +37,8 @@ fn ask(config: &Config) -> Option<PathBuf> {
 }
 
 fn is_here(host: &Host) -> bool {
-    let loopback = |name: &str| name == "localhost" || name.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
+    let loopback =
+        |name: &str| name == "localhost" || name.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
     host.is_unix() || host.address.map_or_else(|| loopback(&host.name), |address| address.is_loopback())
 }
 
@@ -67,7 +68,9 @@ pub(crate) fn relative_of(config: &Config, paths: &[PathBuf], spaces: &[Tablespa
     match ask(config) {
         Some(data) => relative(paths, &data, spaces),
         None => {
-            tracing::warn!("what lies inside the data directory is backed up with it: the server does not say where it is");
+            tracing::warn!(
+                "what lies inside the data directory is backed up with it: the server does not say where it is"
+            );
             Vec::new()
         }
     }

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn all_lines_of_a_running_server_are_read() {
-        let text = "4711\n/srv/pg\n1795902500\n5432\n/run/postgresql\n*\n 18446744073709551615    98304\nready   \n";
+        let text =
+            "4711\n/srv/pg\n1795902500\n5432\n/run/postgresql\n*\n 18446744073709551615    98304\nready   \n";
         let noted = Noted::parse(text);
         assert_eq!(noted.process, Some(4711));
         assert_eq!(noted.directory.as_deref(), Some(Path::new("/srv/pg")));
