@@ -54,6 +54,7 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     lines.extend(server.as_ref().and_then(|server| production(context, server)));
     lines.push(repository(context));
     lines.push(key(&request.key));
+    lines.extend(crate::belongings::line(context));
     match facts::load(context) {
         Ok(facts) => {
             lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use everpoint_engine::Engine;
 use everpoint_repo::{ClusterRepo, Repository};
 
+use crate::belongings::Belonging;
+
 /// A cluster of the configuration and the repository that holds it.
 #[derive(Clone)]
 pub struct ClusterContext {
@@ -21,4 +23,6 @@ pub struct ClusterContext {
     pub workers: usize,
     /// Directory for scratch files (sorting, spooling); nothing in it is a source of truth.
     pub scratch: PathBuf,
+    /// Everpoint's own files on this machine: they must not lie inside of a server's directories.
+    pub belongings: Vec<Belonging>,
 }

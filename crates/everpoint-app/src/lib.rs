@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod archive_get;
 pub mod archive_push;
 pub mod backup;
+pub mod belongings;
 pub mod bundle;
 pub mod capture;
 pub mod captured;

@@ -37,6 +37,7 @@ pub(crate) fn context(store: Arc<dyn Store>, engine: &Arc<FakeEngine>) -> Cluste
         engine,
         workers: 2,
         scratch: PathBuf::from("/nowhere"),
+        belongings: Vec::new(),
     }
 }
 
@@ -52,6 +53,7 @@ pub(crate) fn reopen(store: Arc<dyn Store>, engine: &Arc<FakeEngine>) -> Option<
         engine,
         workers: 2,
         scratch: PathBuf::from("/nowhere"),
+        belongings: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@
 //! facts it is given (`fn(facts, policy, now) -> Plan`), and a plan carries its reasons and its shortfall.
 
 pub mod alert;
+pub mod alive;
 pub mod budget;
 pub mod bundling;
 pub mod cache;
@@ -37,6 +38,7 @@ pub mod target;
 pub mod thinning;
 pub mod window;
 
+pub use alive::{Answer, Ended, Life, LifeSigns, RunNote, life};
 pub use budget::{
     BootClock, BudgetDecision, BudgetPeriod, BudgetPolicy, BudgetRefusal, CallOutcome, CallStatus,
     ClockReading, LedgerEntry, may_call,

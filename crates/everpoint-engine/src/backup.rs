@@ -1,5 +1,7 @@
 //! Backup: files flow from the server into an [`ImageSink`].
 
+use std::path::PathBuf;
+
 use everpoint_core::{LogOffset, Micros};
 
 use crate::{EngineError, StopFlag};
@@ -100,6 +102,8 @@ pub struct BackupOptions {
     pub rate_limit: Option<u64>,
     /// Ask for an immediate checkpoint instead of waiting for a spread one.
     pub fast_checkpoint: bool,
+    /// Files and directories that are left out although they lie in the server's directories: absolute paths.
+    pub leave_out: Vec<PathBuf>,
     /// Asks to stop.
     pub stop: StopFlag,
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{Carry, HistoryEntry, LogOffset, RecordSpan};
+use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogOffset, RecordSpan};
 
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
@@ -264,6 +264,21 @@ pub trait Engine: Send + Sync {
     fn is_log_name(&self, name: &str) -> bool {
         let _ = name;
         true
+    }
+
+    /// Directories of this machine that the server writes to, its data directory first: as far as they are known, and
+    /// empty where the server is on another machine. Never fails.
+    fn directories(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// What tells of a server that runs on a directory, which need not exist; see [`everpoint_core::life`].
+    ///
+    /// # Errors
+    /// If the directory can't be looked at.
+    fn life_signs(&self, directory: &Path) -> Result<LifeSigns, EngineError> {
+        let _ = directory;
+        Ok(LifeSigns::default())
     }
 
     /// Makes a restored directory ready to recover: generated configuration, recovery settings, links.

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 pub use external::external_files;
 pub use session::{BackupSession, SessionStart, SessionStop};
 pub use source::{backup_files, label_start};
+pub(crate) use walk::tablespaces;
 
 /// Blocks of a relation in one of its files that PostgreSQL is compiled with unless somebody chose otherwise: 1 GiB.
 pub const BLOCKS_PER_FILE: u32 = 131_072;

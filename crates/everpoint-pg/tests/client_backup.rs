@@ -26,6 +26,7 @@ fn backup_options() -> BackupOptions {
         workers: 3,
         rate_limit: None,
         fast_checkpoint: true,
+        leave_out: Vec::new(),
         stop: StopFlag::default(),
     }
 }

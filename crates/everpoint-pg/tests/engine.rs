@@ -58,6 +58,7 @@ fn method(engine: &PgEngine) -> (&'static str, CheckState) {
         workers: 2,
         rate_limit: None,
         fast_checkpoint: true,
+        leave_out: Vec::new(),
         stop: StopFlag::default(),
     };
     engine.backup(&options, &sink).unwrap();

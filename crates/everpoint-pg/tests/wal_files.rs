@@ -152,6 +152,7 @@ fn options(workers: usize) -> BackupOptions {
         workers,
         rate_limit: None,
         fast_checkpoint: true,
+        leave_out: Vec::new(),
         stop: StopFlag::default(),
     }
 }

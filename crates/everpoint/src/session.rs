@@ -1,6 +1,7 @@
 //! What commands share: the options that every command has, the configuration read when it is first needed, and
 //! opened repositories.
 
+pub(crate) mod belongings;
 mod engine;
 mod fetch;
 pub(crate) mod key;
@@ -213,6 +214,7 @@ impl Session {
             engine,
             workers,
             scratch: limits.scratch_dir.unwrap_or_else(everpoint_app::package::default_scratch),
+            belongings: self.belongings(Some(&repository)),
         };
         Ok(Opened {
             context,

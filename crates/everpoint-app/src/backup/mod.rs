@@ -172,6 +172,7 @@ impl Job<'_> {
             workers: self.request.workers.max(1),
             rate_limit: self.request.rate_limit,
             fast_checkpoint: self.request.fast_checkpoint,
+            leave_out: self.leave_out(),
             stop: self.request.stop.clone(),
         };
         self.events.emit(Event::Step(format!("copying {} as {}", context.name, self.label)));
@@ -195,6 +196,16 @@ impl Job<'_> {
         sorter.drain(|spilled| Ok(writer.entry(spilled.entry, &spilled.hashes)?))?;
         writer.finish()?;
         Ok(self.report(&record, damaged))
+    }
+
+    /// Our own files inside the server's directories: each backup would hold all those before it.
+    fn leave_out(&self) -> Vec<std::path::PathBuf> {
+        let found = crate::belongings::of(self.context);
+        for it in &found {
+            let text = format!("critical: {}; it is left out of the backup", it.told());
+            self.events.emit(Event::Warning(text));
+        }
+        found.into_iter().map(|it| it.belonging.path).collect()
     }
 
     fn prior(&self) -> Result<Option<PriorImage>, AppError> {

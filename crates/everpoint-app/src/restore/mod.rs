@@ -2,13 +2,16 @@
 
 pub mod image;
 pub mod known;
+pub mod live;
 pub mod log_check;
+mod machine;
 pub mod mark;
 pub mod output;
 pub mod preflight;
 pub mod progress;
 pub mod prove;
 mod report;
+pub mod room;
 pub mod salvage;
 pub mod scatter;
 pub mod spaces;
@@ -64,6 +67,8 @@ pub struct RestoreRequest {
     pub start: Option<StartRequest>,
     /// The restore replaces production: its own configuration is kept.
     pub replace_production: bool,
+    /// The operator's word that no server runs on the directory, where that is not known.
+    pub server_is_stopped: bool,
     /// Nothing outside of the directory is written, whatever links lie in it.
     pub confined: bool,
     /// Id of the repository that marks name; `None`: that of the context's.
@@ -91,6 +96,9 @@ pub fn run(
     events: &dyn Events,
 ) -> Result<RestoreOutcome, AppError> {
     let begun = Instant::now();
+    if let Some(port) = request.start.as_ref().and_then(|start| start.port) {
+        machine::port(port)?;
+    }
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
@@ -137,18 +145,14 @@ pub fn run(
 /// Whether [`run`] would begin; nothing is written.
 ///
 /// # Errors
-/// With which [`run`] would refuse: `Shortfall` if the target can't be reached, `Usage` if the directory can't be used. And
-/// `restore.no_room` if an image of which nothing is there yet does not fit.
+/// With which [`run`] would refuse: `Shortfall` if the target can't be reached, `Usage` if the directory can't be used,
+/// `restore.no_room` if it does not fit.
 pub fn check(context: &ClusterContext, request: &RestoreRequest) -> Result<(), AppError> {
     let mut facts = facts::load(context)?;
     let planned = settled(context, &mut facts, request, &[])?;
     let plan = planned.map_err(|shortfall| refused(context, &facts, request, &shortfall, &[]))?;
     let record = facts::record(&facts, &plan.backup)?;
-    let prepared = request.preflight(context, &plan, record)?;
-    prepared.map_or(
-        Ok(()),
-        |it| if request.delta { Ok(()) } else { it.proof.tree.refuse_full(record.size_bytes) },
-    )
+    request.preflight(context, &plan, record).map(drop)
 }
 
 /// Why nothing is begun.
@@ -277,6 +281,8 @@ impl Job<'_> {
             meter: &meter,
             stop: &self.request.stop,
         };
+        // Somebody may have started it while its log was saved.
+        self.refuse_live(tree)?;
         image.write()?;
         if self.request.start.is_none() {
             self.events.emit(Event::Step("checking the log that replay will need".to_owned()));
@@ -289,6 +295,7 @@ impl Job<'_> {
             )));
             stage::run(self.context, self.plan, tree, self.request.workers, &self.request.stop)?;
         }
+        self.refuse_live(tree)?;
         self.context.engine.prepare_recovery(&self.settings(tree))?;
         if !self.request.replace_production {
             self.mark_copy(tree)?;
@@ -301,6 +308,11 @@ impl Job<'_> {
             production::restored(self.context, self.plan)?;
         }
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
+    }
+
+    fn refuse_live(&self, tree: &Tree) -> Result<(), AppError> {
+        let engine = self.context.engine.as_ref();
+        live::refuse(engine, tree.root(), self.request.server_is_stopped).map(drop)
     }
 
     fn mark_copy(&self, tree: &Tree) -> Result<(), AppError> {

@@ -1,13 +1,15 @@
 //! All that can refuse a restore, before its first byte: the same for a dry run, for a restore that is asked for over HTTP,
 //! and for the restore itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, RestorePlan};
 use everpoint_format::manifest::BackupRecord;
 
 use super::image::CONTROL;
 use super::known::Known;
+use super::live;
+use super::machine::Machine;
 use super::mark::MARKER;
 use super::prove::{self, Proof};
 use super::survey::{Survey, Walker};
@@ -22,6 +24,8 @@ pub struct Prepared {
     pub known: Known,
     /// What lies there.
     pub survey: Survey,
+    /// What else the operator should know.
+    told: Vec<String>,
 }
 
 impl RestoreRequest {
@@ -35,9 +39,6 @@ impl RestoreRequest {
     ) -> Result<Option<Prepared>, AppError> {
         if self.directory.as_os_str().is_empty() {
             return Ok(None);
-        }
-        if let Some(start) = &self.start {
-            context.engine.check_start(start.programs.as_deref(), record.server_version)?;
         }
         run(context, self, plan, record).map(Some)
     }
@@ -53,22 +54,38 @@ pub fn run(
     plan: &RestorePlan,
     record: &BackupRecord,
 ) -> Result<Prepared, AppError> {
+    // A server that runs is told before anything else that speaks against the place.
+    let root = std::path::absolute(&request.directory)
+        .map_err(|error| AppError::io("find", &request.directory, error))?;
+    let word = live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
     let proof = prove::run(context, request, plan, record)?;
-    proof.tree.refuse_live_server()?;
+    let spaces: Vec<PathBuf> = proof.tree.outside().map(|(_, place, _)| place.to_owned()).collect();
+    let placing = |path: &str| proof.tree.place(path);
+    let machine = Machine {
+        context,
+        request,
+        root: proof.tree.root(),
+        spaces: &spaces,
+        placing: &placing,
+        delta: proof.occupied,
+    };
+    let mut warnings: Vec<String> = word.into_iter().collect();
+    warnings.extend(machine.places(record)?);
+    warnings.extend(machine.room(plan)?);
     if !proof.occupied {
-        return Ok(Prepared { proof, known: Known::default(), survey: Survey::default() });
+        return Ok(Prepared { proof, known: Known::default(), survey: Survey::default(), told: warnings });
     }
     let known = Known::read(&context.cluster, &plan.backup, &proof.tree, &request.stop)?;
     let is_log_name = |name: &str| context.engine.is_log_name(name);
     let survey = Walker::new(&proof.tree, &known, &is_log_name, &request.stop).look()?;
-    Ok(Prepared { proof, known, survey })
+    Ok(Prepared { proof, known, survey, told: warnings })
 }
 
 impl Prepared {
     /// What the operator should know of the places, in words.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.told.clone();
         for path in &self.survey.left {
             warnings.push(format!("{} is left alone: it is not of this data directory", path.display()));
         }

@@ -109,45 +109,6 @@ impl Tree {
         Ok(!parts.any(|part| Path::new(path).starts_with(part)))
     }
 
-    /// Refuses an image of so many bytes for which there is no room where the data directory is, or will be.
-    ///
-    /// # Errors
-    /// `restore.no_room` if it is so.
-    pub fn refuse_full(&self, bytes: u64) -> Result<(), AppError> {
-        let there = self.root.ancestors().find_map(|place| rustix::fs::statvfs(place).ok());
-        let Some(there) = there else { return Ok(()) };
-        let free = there.f_bavail.saturating_mul(there.f_frsize);
-        if bytes <= free {
-            return Ok(());
-        }
-        let (object, code) = (self.root.display().to_string(), "restore.no_room");
-        let message = format!("the image has {bytes} bytes, and {free} are free there");
-        Err(AppError::new(code, FailureClass::Failed, "restore into", object, message)
-            .hint("free some space there, or restore to another disk"))
-    }
-
-    /// Refuses a directory on which a server runs.
-    ///
-    /// # Errors
-    /// `Usage` if one does.
-    pub fn refuse_live_server(&self) -> Result<(), AppError> {
-        let Ok(text) = std::fs::read_to_string(self.root.join("postmaster.pid")) else {
-            return Ok(());
-        };
-        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
-            return Ok(());
-        };
-        let alive = rustix::process::Pid::from_raw(pid).is_some_and(|pid| {
-            !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
-        });
-        if !alive || !Path::new(&format!("/proc/{pid}/exe")).exists() && Path::new("/proc/self").exists() {
-            return Ok(());
-        }
-        let message = format!("a server runs on it (process {pid}, says postmaster.pid)");
-        Err(usage("restore into", &self.root, &message)
-            .hint(format!("stop it first: pg_ctl -D {} stop", self.root.display())))
-    }
-
     /// Where a path of the image goes.
     ///
     /// # Errors
@@ -338,10 +299,6 @@ pub fn remove_any(path: &Path) -> Result<(), AppError> {
         Ok(_) => std::fs::remove_file(path),
     };
     removed.map_err(|error| AppError::io("remove", path, error))
-}
-
-fn usage(operation: &str, path: &Path, message: &str) -> AppError {
-    AppError::new("restore.directory", FailureClass::Usage, operation, path.display().to_string(), message)
 }
 
 fn misplaced(path: &str, message: &str) -> AppError {

@@ -64,6 +64,8 @@ pub struct ClusterHealth {
     pub gap: Option<String>,
     /// The slot was given up and no backup was taken since, in words.
     pub slot_given_up: Option<String>,
+    /// Everpoint's own files inside of the server's directories, in words.
+    pub misplaced: Option<String>,
 }
 
 /// Space of a repository.
@@ -116,6 +118,7 @@ pub fn cluster(name: &str, health: &ClusterHealth, thresholds: &Thresholds) -> V
         judge(AlertKind::BackupFailing, name, failing),
         judge(AlertKind::Gap, name, health.gap.clone()),
         judge(AlertKind::SlotGivenUp, name, health.slot_given_up.clone()),
+        judge(AlertKind::Misplaced, name, health.misplaced.clone()),
     ];
     if !health.settling {
         seen.push(judge(AlertKind::BackupOld, name, old(health.backup_age_seconds, thresholds)));
@@ -215,6 +218,16 @@ mod tests {
     fn with_capture(running: bool, lag_bytes: u64, lag_seconds: Option<f64>) -> ClusterHealth {
         let capture = CaptureHealth { running, lag_bytes: Some(lag_bytes), lag_seconds };
         ClusterHealth { capture: Some(capture), ..healthy() }
+    }
+
+    #[test]
+    fn own_files_inside_the_database_are_critical() {
+        let health = ClusterHealth { misplaced: Some("the repository".to_owned()), ..healthy() };
+        let key = AlertKey::new(AlertKind::Misplaced, "shop");
+        let found = |health: &ClusterHealth| cluster("shop", health, &Thresholds::default());
+        assert!(found(&health).contains(&Observation::Wrong(key.clone(), "the repository".to_owned())));
+        assert!(found(&healthy()).contains(&Observation::Right(key)));
+        assert_eq!(AlertKind::Misplaced.severity(), crate::alert::Severity::Critical);
     }
 
     #[test]

@@ -75,6 +75,8 @@ kinds! {
     SpaceLow = "space_low", Warning, "little space left";
     /// A repository can't be reached or read.
     RepositoryFailed = "repository_failed", Critical, "repository can't be used";
+    /// Everpoint's own files lie inside of the server's directories.
+    Misplaced = "misplaced", Critical, "backups lie inside the database";
     /// A package was not delivered.
     UploadFailed = "upload_failed", Critical, "package was not delivered";
     /// A package went without something that should be in it.

@@ -68,6 +68,7 @@ mod tests {
             workers: 1,
             rate_limit: Some(10 << 20),
             fast_checkpoint: true,
+            leave_out: Vec::new(),
             stop: StopFlag::default(),
         };
         assert_eq!(

@@ -17,6 +17,7 @@ use super::torn::TornJudge;
 use super::worker::{Job, work};
 use crate::catalog;
 use crate::client::{Config, PgError, Purpose, Rows, connect};
+use crate::engine::relative_of;
 use crate::lsn::Lsn;
 use crate::page::PAGE_BYTES;
 use crate::replication::{Replication, parse_size};
@@ -63,9 +64,12 @@ pub fn base_backup(
         page_size: facts.page_size,
         method: "replication",
     })?;
+    let links: Vec<_> = archives.iter().filter_map(|archive| archive.link.clone()).collect();
+    let leave_out = relative_of(config, &options.leave_out, &links);
     let judge = TornJudge::new(config, start);
     let check = facts.checksums && facts.page_size as usize == PAGE_BYTES;
     let reader = |splitter: &mut Splitter<'_>| {
+        splitter.leave_out = leave_out;
         if command::makes_map(facts.major) {
             let map = command::tablespace_map(archives.iter().filter_map(|archive| archive.link.as_ref()));
             if !map.is_empty() {

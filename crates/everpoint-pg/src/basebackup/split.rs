@@ -1,5 +1,6 @@
 //! Takes archives apart into parts for the workers.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -32,6 +33,8 @@ pub(super) struct Splitter<'a> {
     object: &'a str,
     reader: TarReader,
     prefix: String,
+    /// Paths, as the image names them, that are left out with what is below them.
+    pub(super) leave_out: Vec<String>,
     open: Option<Open>,
 }
 
@@ -51,6 +54,7 @@ impl<'a> Splitter<'a> {
             object,
             reader: TarReader::default(),
             prefix: String::new(),
+            leave_out: Vec::new(),
             open: None,
         }
     }
@@ -107,6 +111,9 @@ impl<'a> Splitter<'a> {
             return Err(self.broken(format!("the path {:?} leads out of the data directory", entry.path)));
         };
         let path = format!("{}{relative}", self.prefix);
+        if self.leave_out.iter().any(|out| Path::new(&path).starts_with(out)) {
+            return Ok(());
+        }
         let modified = Micros(entry.modified.saturating_mul(1_000_000));
         let class = match classify(&path) {
             _ if relative.is_empty() => Class::Skip("is the data directory itself"),

@@ -1,11 +1,12 @@
 //! PostgreSQL as an [`Engine`]: the parts of this crate behind the one trait that the use-cases know.
 
+mod directories;
 mod session;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use everpoint_core::{Carry, FailureClass, HistoryEntry, LogOffset, Micros, RecordSpan};
+use everpoint_core::{Carry, FailureClass, HistoryEntry, LifeSigns, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
     EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent,
@@ -20,6 +21,7 @@ use crate::history::History;
 use crate::replication::CaptureSource;
 use crate::wal::{SegmentHead, WalDecoder, WalFormat};
 use crate::{basebackup, catalog, recovery, replication, wal};
+pub(crate) use directories::relative_of;
 use session::LocalBackup;
 
 /// A standby may be so far behind a busy primary.
@@ -291,6 +293,14 @@ impl Engine for PgEngine {
 
     fn is_log_name(&self, name: &str) -> bool {
         recovery::is_log_name(name)
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        directories::of(self.data_dir.as_deref(), self.config.as_ref())
+    }
+
+    fn life_signs(&self, directory: &Path) -> Result<LifeSigns, EngineError> {
+        recovery::life_signs(directory)
     }
 
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError> {

@@ -14,7 +14,7 @@ use super::queue::Queue;
 use super::reader::{Reader, Shared, failed, stopped};
 use super::session::{BackupSession, SessionStart, SessionStop};
 use super::throttle::Throttle;
-use super::walk::{Found, Walk, WalkError, inside, tablespaces};
+use super::walk::{Found, Walk, WalkError, inside, numbers, tablespaces};
 use crate::control::{CONTROL_FILE, Control};
 use crate::polite;
 
@@ -103,7 +103,8 @@ fn copy_all<'s>(
     };
     let version_directory = version_directory(data_dir, control)?;
     let inside = inside(data_dir, &version_directory);
-    let walk = Walk { data_dir, version_directory: &version_directory, inside };
+    let leave_out = numbers(&options.leave_out);
+    let walk = Walk { data_dir, version_directory: &version_directory, inside, leave_out: &leave_out };
     copy_tree(&walk, &shared, options.workers.max(1), sink)?;
 
     let mut worker = sink.worker()?;

@@ -39,7 +39,7 @@ impl Found {
 }
 
 /// The tablespaces of a data directory: links, or directories inside it.
-pub(super) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
+pub(crate) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
     let mut links = Vec::new();
     for entry in fs::read_dir(data_dir.join("pg_tblspc"))? {
         let entry = entry?;
@@ -64,6 +64,8 @@ pub(super) struct Walk<'a> {
     pub(super) version_directory: &'a str,
     /// See [`inside`].
     pub(super) inside: Vec<String>,
+    /// Device and inode of what is left out.
+    pub(super) leave_out: &'a [(u64, u64)],
 }
 
 /// This server's parts of tablespaces that lie inside the data directory, behind a link (PostgreSQL only warns of them), by
@@ -77,6 +79,12 @@ pub(super) fn inside(data_dir: &Path, version_directory: &str) -> Vec<String> {
         part.strip_prefix(&root).ok()?.to_str().map(str::to_owned)
     };
     links.filter_map(part).collect()
+}
+
+/// Device and inode of paths, as far as they exist.
+pub(super) fn numbers(paths: &[PathBuf]) -> Vec<(u64, u64)> {
+    let found = paths.iter().filter_map(|path| fs::metadata(path).ok());
+    found.map(|found| (found.dev(), found.ino())).collect()
 }
 
 impl Walk<'_> {
@@ -142,7 +150,7 @@ impl Walk<'_> {
             Err(error) => return Err(fail(error)),
         };
         let foreign = in_tablespace(path) && !path.ends_with(self.version_directory);
-        if foreign {
+        if foreign || self.leave_out.contains(&(metadata.dev(), metadata.ino())) {
             return Ok(None);
         }
         if metadata.is_dir() {

@@ -4,6 +4,7 @@
 //! at and promotes it; [`rewrite_for_copy`] changes log that a copy replays so that it creates no directories outside
 //! of its own; [`local_log`] tells what log a stopped server's directory still holds.
 
+mod alive;
 mod configuration;
 mod guard;
 mod limits;
@@ -18,6 +19,7 @@ mod start;
 mod tablespaces;
 mod watch;
 
+pub use alive::life_signs;
 pub use local::local_log;
 pub use local_place::local_place;
 pub use place::{directory_proof, is_log_name, tablespace_directory, takes_tablespaces_inside};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use everpoint_core::{FailureClass, LogOffset, Micros};
+use everpoint_core::{FailureClass, Life, LogOffset, Micros, life};
 use everpoint_engine::{EngineError, RecoveryEvent, RecoveryReached, StartOptions, StopAt};
 use rustix::process::Signal;
 
@@ -72,6 +72,7 @@ impl<'a> Run<'a> {
     fn launch(options: &'a StartOptions) -> Result<Self, EngineError> {
         let directory = fs::canonicalize(&options.directory)
             .map_err(|error| failed("look at", &options.directory, error))?;
+        refuse_running(&directory)?;
         let major = major_version(&directory)?;
         let programs = find_programs(options.programs.as_deref(), major)?;
         let owner = server_user(&directory)?;
@@ -296,6 +297,15 @@ fn configure_port(directory: &Path, wanted: Option<u16>) -> Result<Option<u16>, 
         .collect();
     fs::write(&path, changed.join("\n") + "\n").map_err(|error| failed("write", &path, error))?;
     Ok(Some(port))
+}
+
+/// Nothing is changed under a server that somebody else started here.
+fn refuse_running(directory: &Path) -> Result<(), EngineError> {
+    let Life::Alive(reason) = life(&super::life_signs(directory)?) else { return Ok(()) };
+    let object = directory.display().to_string();
+    Err(EngineError::new("pg.running", "start a server on", object, reason)
+        .class(FailureClass::Usage)
+        .hint("stop it, then run the restore again: it goes on where it stopped"))
 }
 
 fn open_log(path: &Path) -> Result<(), EngineError> {

@@ -334,7 +334,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Start PostgreSQL on the directory, follow the replay, return when it accepts connections
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long)]
     pub(crate) start: bool,
     /// Restore from daily packages instead of the repository; several in a row reach any second between them, and with
     /// --repo what they lack comes from that repository
@@ -348,11 +348,14 @@ pub(crate) struct Restore {
     pub(crate) port: Option<u16>,
     /// Put the log into the directory, so that the server needs neither key nor repository [default: as root, if the
     /// server's user can't read them]
-    #[arg(long, conflicts_with_all = ["start", "dry_run"])]
+    #[arg(long, conflicts_with = "start")]
     pub(crate) stage_log: bool,
     /// It is to replace the production server: bring its own configuration back, and its tablespaces to their own paths
     #[arg(long)]
     pub(crate) replace_production: bool,
+    /// No server runs on the directory, whatever its postmaster.pid says; a server that is seen is refused all the same
+    #[arg(long)]
+    pub(crate) server_is_stopped: bool,
 }
 
 /// Arguments of `restore-point`.

@@ -10,7 +10,7 @@ use crate::cli::Init;
 use crate::config::{KeySource, RepositoryConfig};
 use crate::render::Done;
 use crate::render::number::size;
-use crate::session::{Session, key};
+use crate::session::{Session, belongings, key};
 
 #[derive(Serialize)]
 struct Repositories {
@@ -22,6 +22,7 @@ pub(crate) fn run(session: &Session, arguments: &Init) -> Result<Done, AppError>
         Some(name) => vec![session.repository_config(Some(name))?],
         None => session.repository_configs()?,
     };
+    belongings::refuse(&session.belongings(None), session.config().ok())?;
     let mut repositories = Vec::new();
     let mut text = String::new();
     for config in &wanted {
@@ -37,6 +38,7 @@ pub(crate) fn create(
     session: &Session,
     config: &RepositoryConfig,
 ) -> Result<(Repository, InitReport), AppError> {
+    belongings::refuse(&belongings::of_repository(config), session.config().ok())?;
     let store = everpoint_store::create_url(&config.url)
         .map_err(|error| store_error("create the repository", &config.url, error))?;
     let exists =

@@ -57,7 +57,7 @@ fn from(
     session.say(&format!("target: {side}{}", target.shown));
     let directory = std::path::absolute(&arguments.directory)
         .map_err(|error| AppError::io("find", &arguments.directory, error))?;
-    if arguments.start && !arguments.dry_run {
+    if arguments.start {
         enterable(&directory)?;
     }
     let fetches = if arguments.start { may_run(&directory) } else { may_fetch(session, opened, &directory) };
@@ -66,7 +66,8 @@ fn from(
         warn_of_access(session, opened);
     }
     // A server started by root runs as the owner of the directory, who may not read what root may.
-    let as_root = rustix::process::geteuid().is_root() && arguments.start && !stage_log;
+    let served = arguments.start && !arguments.dry_run && !stage_log;
+    let as_root = rustix::process::geteuid().is_root() && served;
     let ahead = session.limits().fetch_ahead.unwrap_or(archive_get::FETCH_AHEAD);
     let service =
         as_root.then(|| FetchService::begin(opened.context.clone(), directory.clone(), ahead)).transpose()?;
@@ -83,6 +84,7 @@ fn from(
             .start
             .then(|| StartRequest { port: arguments.port, programs: opened.pg_bin.clone() }),
         replace_production: arguments.replace_production,
+        server_is_stopped: arguments.server_is_stopped,
         confined: false,
         // Packages lie in a repository that only this restore knows.
         repository: packages.iter().flat_map(|it| &it.packages).map(|it| it.repository.clone()).next(),

@@ -51,6 +51,7 @@ pub(crate) fn request(opened: &Opened, directory: PathBuf, goal: &Goal) -> Resto
         dry_run: false,
         start: None,
         replace_production: false,
+        server_is_stopped: false,
         confined: true,
         repository: None,
         stage_log: false,

@@ -163,9 +163,18 @@ fn end(threads: Vec<JoinHandle<()>>, runner: &Runner) {
 /// # Errors
 /// If it can't be made.
 pub(crate) fn state_dir(session: &Session) -> Result<PathBuf, AppError> {
+    let directory = state_place(session.config()?);
+    std::fs::create_dir_all(&directory).map_err(|error| {
+        AppError::io("make the state directory", &directory, error)
+            .hint("name one that this user may write to: state_dir in [serve], or $STATE_DIRECTORY")
+    })?;
+    Ok(directory)
+}
+
+/// Where [`state_dir`] is, or would be made.
+pub(crate) fn state_place(config: &crate::config::Config) -> PathBuf {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let config = session.config()?;
-    let directory = config.serve.state_dir.clone().or_else(|| set("STATE_DIRECTORY")).unwrap_or_else(|| {
+    config.serve.state_dir.clone().or_else(|| set("STATE_DIRECTORY")).unwrap_or_else(|| {
         let home = || set("HOME").filter(|home| home.is_dir()).map(|home| home.join(".local/state"));
         let beside = || config.path.with_file_name(".everpoint-state");
         let base = match rustix::process::geteuid().is_root() {
@@ -175,12 +184,7 @@ pub(crate) fn state_dir(session: &Session) -> Result<PathBuf, AppError> {
         // Two configurations of one user are two daemons.
         let name = blake3::hash(config.path.as_os_str().as_encoded_bytes()).to_hex();
         base.join("everpoint").join(name.get(..12).unwrap_or_default())
-    });
-    std::fs::create_dir_all(&directory).map_err(|error| {
-        AppError::io("make the state directory", &directory, error)
-            .hint("name one that this user may write to: state_dir in [serve], or $STATE_DIRECTORY")
-    })?;
-    Ok(directory)
+    })
 }
 
 /// Holds the state directory as long as the file is open.

@@ -93,6 +93,7 @@ impl Session {
             engine: engine::build(cluster, &self.limits(), &mut |warning| self.warn(&warning))?,
             workers: workers.unwrap_or_else(default_workers),
             scratch: directory.path().join("scratch"),
+            belongings: self.belongings(None),
         };
         std::fs::create_dir_all(&context.scratch)
             .map_err(|error| AppError::io("make", &context.scratch, error))?;

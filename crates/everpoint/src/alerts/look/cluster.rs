@@ -2,7 +2,7 @@
 
 use everpoint_app::facts::{self, Facts};
 use everpoint_app::status::{self, StatusReport};
-use everpoint_app::{AppError, list};
+use everpoint_app::{AppError, belongings, list};
 use everpoint_core::alert::{self, AlertKey, AlertKind, CaptureHealth, ClusterHealth, Observation};
 use everpoint_core::{BackupStatus, gaps};
 
@@ -33,6 +33,7 @@ impl Look {
             backup_age_seconds: report.last_backup_age_seconds,
             gap: open_gap(&facts),
             slot_given_up: self.daemon.slot_given_up(name),
+            misplaced: belongings::of(context).first().map(belongings::Misplaced::told),
         };
         self.outbox.tell(alert::cluster(name, &health, &self.outbox.config().thresholds));
         self.tell_new_backup(name, &report);

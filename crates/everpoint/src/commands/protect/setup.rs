@@ -14,7 +14,7 @@ use crate::config::{
     self, Config, KeySource, RepositoryConfig, Retention, Source, container, secret, valid_name,
 };
 use crate::render::note;
-use crate::session::{Session, by_hand, key};
+use crate::session::{Session, belongings, by_hand, key};
 
 /// What was set up.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     let address = Address::parse(&arguments.url)?;
     let path = absolute(&config::found_or_default(session.global.config.as_deref()))?;
     let existing = if path.exists() { Some(Config::load(&path)?) } else { None };
+    refuse_inside(arguments, existing.as_ref(), &path)?;
     let mut tables = Vec::new();
     let known = existing.as_ref().and_then(|config| known_cluster(config, &address, arguments));
     if let (Some(known), Some(config)) = (&known, &existing) {
@@ -41,6 +42,8 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
         return Ok(Setup { config: path, cluster: known.clone() });
     }
     let repository = choose_repository(session, arguments, existing.as_ref(), &path)?;
+    let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
+    everpoint_app::belongings::refuse(&belongings::of_repository(&repository.config), &data)?;
     prepare(session, arguments, &repository.config)?;
     tables.extend(repository.new.as_ref().map(NewRepository::table));
     let name = choose_name(arguments, existing.as_ref(), &address)?;
@@ -56,6 +59,14 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     append(&path, &tables)?;
     session.say(&format!("wrote {}: the cluster is called {name}", path.display()));
     Ok(Setup { config: path, cluster: name })
+}
+
+/// Configuration and passwords lie where no backup takes them and no restore removes them.
+fn refuse_inside(arguments: &Protect, existing: Option<&Config>, path: &Path) -> Result<(), AppError> {
+    let config = [belongings::belonging("the configuration", path)];
+    belongings::refuse(&config, existing)?;
+    let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
+    everpoint_app::belongings::refuse(&config, &data)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, AppError> {

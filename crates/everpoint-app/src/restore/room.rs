@@ -1,0 +1,166 @@
+//! Whether an image fits, file system by file system, before its first byte is written.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use everpoint_core::FailureClass;
+use everpoint_format::manifest::{Extent, FileEntry};
+
+use crate::AppError;
+
+/// Blocks of common file systems: files take whole ones.
+const BLOCK: u64 = 4096;
+
+/// File systems that may store less than they are given: what they hold can't be told before.
+const COMPRESSING: [u32; 3] = [
+    0x9123_683e, // btrfs
+    0x2fc1_2fc1, // zfs
+    0xca45_1a4e, // bcachefs
+];
+
+/// Bytes that go to each file system.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// Device → bytes, and a place on it.
+    devices: BTreeMap<u64, (u64, PathBuf)>,
+    /// Directory → device, as far as asked.
+    known: HashMap<PathBuf, Option<u64>>,
+}
+
+impl Room {
+    /// Counts a file of the image that goes to `path`, where a delta keeps what is there.
+    pub fn file(&mut self, path: &Path, entry: &FileEntry, delta: bool) {
+        let stored: u64 = entry
+            .extents
+            .iter()
+            .map(|extent| match extent {
+                Extent::Zero { .. } => 0,
+                Extent::Stored { length, .. } => u64::from(*length),
+            })
+            .sum();
+        let there = if delta { reused(path) } else { 0 };
+        self.bytes(path, stored.next_multiple_of(BLOCK).saturating_sub(there));
+    }
+
+    /// Counts bytes that go to a path.
+    pub fn bytes(&mut self, path: &Path, bytes: u64) {
+        let directory = path.parent().unwrap_or(path);
+        let device = match self.known.get(directory) {
+            Some(known) => *known,
+            None => {
+                let found = device(directory);
+                self.known.insert(directory.to_owned(), found);
+                found
+            }
+        };
+        if let Some(device) = device {
+            let entry = self.devices.entry(device).or_insert_with(|| (0, directory.to_owned()));
+            entry.0 = entry.0.saturating_add(bytes);
+        }
+    }
+
+    /// Refuses what does not fit; returns what to warn of.
+    ///
+    /// # Errors
+    /// `restore.no_room`, which names the file system. Nothing was written.
+    pub fn check(&self) -> Result<Vec<String>, AppError> {
+        let mut warnings = Vec::new();
+        for (bytes, place) in self.devices.values() {
+            let there = place.ancestors().find(|place| place.exists());
+            let Some(there) = there else { continue };
+            let Ok(found) = rustix::fs::statvfs(there) else { continue };
+            // Root may use what is kept back from others.
+            let blocks = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
+            let free = blocks.saturating_mul(found.f_frsize);
+            if *bytes <= free {
+                continue;
+            }
+            let message = format!(
+                "the restore writes {bytes} bytes there, and {free} are free on the file system of {}",
+                there.display()
+            );
+            let compresses = rustix::fs::statfs(there)
+                .is_ok_and(|found| COMPRESSING.contains(&u32::try_from(found.f_type).unwrap_or_default()));
+            if compresses {
+                warnings.push(format!("{message}; it fits only if the file system compresses it"));
+                continue;
+            }
+            let object = place.display().to_string();
+            return Err(AppError::new(
+                "restore.no_room",
+                FailureClass::Failed,
+                "restore into",
+                object,
+                message,
+            )
+            .hint("free some space there, or restore to another disk; nothing was written"));
+        }
+        Ok(warnings)
+    }
+}
+
+/// Bytes of a file that is there and will be written over: it has these blocks already. One that has other names is
+/// replaced, and so are links.
+fn reused(path: &Path) -> u64 {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.nlink() == 1 => found.blocks().saturating_mul(512),
+        _ => 0,
+    }
+}
+
+/// Of the nearest directory that is there.
+fn device(directory: &Path) -> Option<u64> {
+    directory.ancestors().find_map(|place| std::fs::metadata(place).ok()).map(|found| found.dev())
+}
+
+#[cfg(test)]
+mod tests {
+    use everpoint_format::manifest::{FileKind, PackId};
+    use everpoint_format::seal::FrameRef;
+
+    use super::*;
+
+    fn entry(stored: u32, zeros: u64) -> FileEntry {
+        let frame = FrameRef { number: 0, offset: 0, stored: 1, raw: stored };
+        FileEntry {
+            path: "base/5/1".to_owned(),
+            kind: FileKind::Pages,
+            mode: 0o600,
+            modified: 0,
+            size: u64::from(stored) + zeros,
+            extents: vec![
+                Extent::Stored { length: stored, pack: PackId([0; 16]), frame, skip: 0 },
+                Extent::Zero { length: zeros },
+            ],
+            content_hash: None,
+            page_hashes: None,
+            damaged: Vec::new(),
+        }
+    }
+
+    fn needed(room: &Room) -> u64 {
+        room.devices.values().map(|(bytes, _)| bytes).sum()
+    }
+
+    #[test]
+    fn what_a_delta_keeps_and_holes_need_no_room() {
+        let home = tempfile::tempdir().unwrap();
+        let there = home.path().join("there");
+        std::fs::write(&there, vec![1; 16384]).unwrap();
+        let mut room = Room::default();
+        room.file(&there, &entry(16384, 1 << 30), true);
+        assert_eq!(needed(&room), 0);
+        room.file(&there, &entry(16384, 0), false);
+        assert_eq!(needed(&room), 16384);
+        room.file(&home.path().join("not/yet"), &entry(100, 0), true);
+        assert_eq!(needed(&room), 16384 + BLOCK);
+        std::fs::hard_link(&there, home.path().join("twin")).unwrap();
+        room.file(&there, &entry(16384, 0), true);
+        assert_eq!(needed(&room), 2 * 16384 + BLOCK, "another name keeps the blocks");
+        room.check().unwrap();
+        room.bytes(&there, u64::MAX);
+        let error = room.check().unwrap_err();
+        assert_eq!(error.code, "restore.no_room");
+    }
+}
