@@ -26,8 +26,6 @@ pub struct RecoverySettings {
     pub timeline: u32,
     /// The shell command that fetches a log file, with `%f` and `%p`.
     pub fetch_command: String,
-    /// The shell command to run when recovery has ended; empty: none.
-    pub end_command: String,
     /// Facts that were recorded with the backup, and limits found in the log since (name, value), so that replay does not
     /// stop for too small a setting.
     pub facts: Vec<(String, String)>,

@@ -38,6 +38,10 @@ pub struct ArchiveGetRequest {
     pub in_place_tablespaces: bool,
     /// How many bytes of the segments that follow are kept ready; 0: none.
     pub look_ahead_bytes: u64,
+    /// No segment that begins here or behind is kept ready: the recovery ends before; `None`: nobody knows.
+    pub until: Option<LogOffset>,
+    /// Data directory of the server that recovers: with its recovery ends the keeping ready; `None`: not known.
+    pub recovery: Option<PathBuf>,
 }
 
 /// Whether the file was there.

@@ -294,14 +294,14 @@ impl Job<'_> {
 
     fn settings(&self, tree: &Tree) -> RecoverySettings {
         let branch = format!("{}/{}", self.plan.identity, self.plan.branch);
-        let (fetch_command, end_command) = if self.request.stage_log {
-            (stage::FETCH_COMMAND.to_owned(), stage::END_COMMAND.to_owned())
+        let fetch_command = if self.request.stage_log {
+            stage::FETCH_COMMAND.to_owned()
         } else {
             let program = &self.request.fetch_program;
             let name = &self.context.name;
-            let command =
-                format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces");
-            (command, String::new())
+            // The last piece that replay reads: nothing behind it is fetched ahead.
+            let until = self.plan.pieces.last().map_or(String::new(), |piece| format!(" --until {}", piece.span.to.0));
+            format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces{until}")
         };
         let mut facts = self.record.facts.clone();
         facts.push(("server_version".to_owned(), self.record.server_version.to_string()));
@@ -311,7 +311,6 @@ impl Job<'_> {
             stop: Some(self.stop_at()),
             timeline: self.plan.timeline,
             fetch_command,
-            end_command,
             facts,
             links: self.new_links(),
             keep_configuration: self.request.replace_production,

@@ -5,6 +5,7 @@
 //! of its own; [`local_log`] tells what log a stopped server's directory still holds.
 
 mod configuration;
+mod ending;
 mod guard;
 mod limits;
 mod local;

@@ -12,6 +12,7 @@ use everpoint_engine::{EngineError, RecoveryEvent, RecoveryReached, StartOptions
 use rustix::process::Signal;
 
 use super::configuration::{MARK, socket_directory};
+use super::ending::{self, forget_arguments};
 use super::guard::Guard;
 use super::owner::{Owner, give, server_user};
 use super::programs::find_programs;
@@ -46,6 +47,7 @@ pub fn start(
     match run.follow(events) {
         Ok(reached) => {
             let path = run.directory.clone();
+            run.settle();
             run.guard.release().map_err(|error| failed("let go of the server of", &path, error))?;
             Ok(reached)
         }
@@ -223,6 +225,19 @@ impl<'a> Run<'a> {
             format!("replay should have stopped {wanted}, but {found}"),
         )
         .class(FailureClass::Shortfall))
+    }
+
+    /// What the server could not tidy up at its recovery's end is tidied up now. It runs and serves: a failure is told by
+    /// the next check.
+    fn settle(&mut self) {
+        match ending::settle(&self.directory) {
+            Ok(true) => self.guard.signal(Signal::HUP),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "settings of the recovery are left in the data directory"),
+        }
+        if let Err(error) = forget_arguments(&self.directory, self.options.port) {
+            tracing::warn!(%error, "pg_ctl restart will use the settings with which the server was started now");
+        }
     }
 
     /// As `pg_ctl promote` does it: a file and a signal, which works without a login.

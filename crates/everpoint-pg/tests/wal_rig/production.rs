@@ -108,7 +108,6 @@ impl Production {
             stop,
             timeline: 1,
             fetch_command: format!("cp \"{}/%f\" \"%p\"", archive.display()),
-            end_command: String::new(),
             facts: vec![("max_connections".to_owned(), "20".to_owned())],
             links: Vec::new(),
             keep_configuration: false,

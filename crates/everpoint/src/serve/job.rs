@@ -158,7 +158,7 @@ fn take_backup(
     events: &dyn Events,
 ) -> Result<Value, AppError> {
     make_room(session, opened, stop, events)?;
-    health::run(&opened.context)?;
+    health::run(&opened.context)?.into_iter().for_each(|told| events.emit(Event::Warning(told)));
     let mut request = backup_command::request(session, opened, order.mode, stop.clone());
     request.labels.clone_from(&order.labels);
     let report = backup::run(&opened.context, &request, events)?;
