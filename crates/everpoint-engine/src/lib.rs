@@ -9,6 +9,7 @@ pub mod check;
 pub mod engine;
 pub mod error;
 pub mod fake;
+pub mod owner;
 pub mod recovery;
 
 pub use backup::{
@@ -19,4 +20,5 @@ pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, Sto
 pub use check::{CheckLine, CheckState};
 pub use engine::{Engine, LocalLog, LogHead, Neighbour, ServerIdentity, SlotHolds};
 pub use error::EngineError;
+pub use owner::{Owner, owner_of};
 pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};

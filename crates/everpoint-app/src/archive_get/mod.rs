@@ -10,6 +10,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, LogEvent, LogOffset, Verdict};
@@ -179,7 +180,8 @@ pub(crate) fn write_whole(destination: &Path, bytes: &[u8]) -> Result<(), AppErr
     beside.push(".everpoint");
     let beside = PathBuf::from(beside);
     let write = || {
-        let mut file = File::create(&beside)?;
+        // A server's log is for its user alone, whatever the umask of who fetches it.
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
         drop(file);
         std::fs::rename(&beside, destination)

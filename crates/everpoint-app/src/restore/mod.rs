@@ -1,6 +1,7 @@
 //! `restore`: a cluster as it was, in a directory; on request started beside production, followed and promoted.
 
 pub mod image;
+mod libraries;
 pub mod log_check;
 pub mod output;
 pub mod progress;
@@ -10,6 +11,8 @@ pub mod scatter;
 pub mod stage;
 pub mod tree;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -86,7 +89,7 @@ pub fn run(
     let mut facts = facts::load(context)?;
     let mut skip: Vec<String> = Vec::new();
     loop {
-        let plan = match settled(context, &mut facts, request, &skip)? {
+        let mut plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
                 plan.warnings.extend(facts.left_out(&plan.backup));
                 let sources = request.packages.iter().flat_map(|packages| packages.sources(&plan));
@@ -100,7 +103,9 @@ pub fn run(
             Err(shortfall) => return Err(refused(context, &facts, request, &shortfall, &skip)),
         };
         let record = facts::record(&facts, &plan.backup)?;
+        plan.warnings.extend(context.engine.differences(&record.facts));
         if request.dry_run {
+            request.libraries(context, &plan, record)?;
             return Ok(RestoreOutcome::Plan(report::plan(&plan, record)));
         }
         plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
@@ -134,6 +139,7 @@ pub fn check(context: &ClusterContext, request: &RestoreRequest) -> Result<(), A
     let record = facts::record(&facts, &plan.backup)?;
     let tree = request.tree(record)?;
     tree.check(request.delta)?;
+    request.libraries(context, &plan, record)?;
     if request.delta { Ok(()) } else { tree.refuse_full(record.size_bytes) }
 }
 
@@ -237,6 +243,7 @@ impl Job<'_> {
         if let Some(start) = &self.request.start {
             self.context.engine.check_start(start.programs.as_deref(), self.record.server_version)?;
         }
+        let libraries = self.request.libraries(self.context, self.plan, self.record)?;
         let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
         if self.request.delta && !self.retry {
             salvage::run(self.context, self.facts, tree.root(), self.events)?;
@@ -269,7 +276,7 @@ impl Job<'_> {
             )));
             stage::run(self.context, self.plan, &tree, self.request.workers, &self.request.stop)?;
         }
-        self.context.engine.prepare_recovery(&self.settings(&tree))?;
+        self.context.engine.prepare_recovery(&self.settings(&tree, libraries))?;
         if !self.request.replace_production {
             self.mark_copy(&tree)?;
         }
@@ -284,7 +291,9 @@ impl Job<'_> {
         let mark = tree.root().join(salvage::COPY_MARK);
         let text =
             format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
-        std::fs::write(&mark, text).map_err(|error| AppError::io("write", &mark, error))?;
+        std::fs::write(&mark, text)
+            .and_then(|()| std::fs::set_permissions(&mark, Permissions::from_mode(0o600)))
+            .map_err(|error| AppError::io("write", &mark, error))?;
         tree.own(&mark)
     }
 
@@ -292,7 +301,7 @@ impl Job<'_> {
         StopAt { record: self.plan.stop.record, inclusive: self.plan.stop.inclusive }
     }
 
-    fn settings(&self, tree: &Tree) -> RecoverySettings {
+    fn settings(&self, tree: &Tree, libraries: Vec<String>) -> RecoverySettings {
         let branch = format!("{}/{}", self.plan.identity, self.plan.branch);
         let fetch_command = if self.request.stage_log {
             stage::FETCH_COMMAND.to_owned()
@@ -313,6 +322,7 @@ impl Job<'_> {
             fetch_command,
             facts,
             links: self.new_links(),
+            libraries,
             keep_configuration: self.request.replace_production,
             promote: self.request.start.is_none(),
         }
@@ -354,6 +364,7 @@ impl Job<'_> {
             RecoveryEvent::Replaying { position, time } => {
                 self.events.emit(Event::Replaying { position, target, time })
             }
+            RecoveryEvent::Warning(text) => self.events.emit(Event::Warning(text)),
             RecoveryEvent::Promoting => {
                 self.events.emit(Event::Info("the target is reached; promoting".to_owned()))
             }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Component, Path, PathBuf};
 
 use everpoint_core::FailureClass;
+use everpoint_engine::owner_of;
 use everpoint_format::manifest::{FileEntry, TablespaceRecord};
 use rustix::fs::{Gid, Uid};
 
@@ -53,7 +54,7 @@ impl Tree {
             spaces.insert(space.oid, place);
         }
         // A mapping of a tablespace that the log creates later is used when the copy is prepared, not here.
-        let owner = owner_for(&root);
+        let owner = owner_for(&root)?;
         tracing::debug!(?unused, "mappings for tablespaces that are not in the image");
         Ok(Self { root, spaces, owner })
     }
@@ -218,7 +219,12 @@ impl Tree {
             self.directory(parent, 0o700)?;
         }
         match DirBuilder::new().mode(mode & 0o7777).create(path) {
-            Ok(()) => self.own(path),
+            Ok(()) => {
+                // Set, not asked for: the caller's umask has no say.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777))
+                    .map_err(|error| AppError::io("set the permissions of", path, error))?;
+                self.own(path)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(AppError::io("make the directory", path, error)),
         }
@@ -242,6 +248,9 @@ impl Tree {
             rustix::fs::fchown(&file, Some(uid), Some(gid))
                 .map_err(|error| AppError::io("change the owner of", path, error.into()))?;
         }
+        // After the owner, who takes special bits away; whatever umask the caller has, and whatever was there.
+        file.set_permissions(std::fs::Permissions::from_mode(mode))
+            .map_err(|error| AppError::io("set the permissions of", path, error))?;
         Ok(file)
     }
 
@@ -318,22 +327,12 @@ fn is_empty(path: &Path) -> Result<bool, AppError> {
     }
 }
 
-/// As root, the files belong to whom the directory belongs already, else to `$EVERPOINT_PG_USER` or `postgres`, as whom
-/// servers run: PostgreSQL refuses to run as root. `None` for another user, or where there is no such user.
-#[must_use]
-pub fn owner_for(root: &Path) -> Option<(Uid, Gid)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    if let Some(found) = std::fs::metadata(root).ok().filter(|found| found.uid() != 0) {
-        return Some((Uid::from_raw(found.uid()), Gid::from_raw(found.gid())));
-    }
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let user = std::env::var("EVERPOINT_PG_USER").unwrap_or_else(|_| "postgres".to_owned());
-    let line = passwd.lines().find(|line| line.split(':').next() == Some(user.as_str()))?;
-    let mut fields = line.split(':').skip(2);
-    let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((Uid::from_raw(uid), Gid::from_raw(gid)))
+/// As root, the files belong to the user as whom the server will run: see [`owner_of`]. `None` for another user.
+///
+/// # Errors
+/// If the system knows no such user.
+pub fn owner_for(root: &Path) -> Result<Option<(Uid, Gid)>, AppError> {
+    Ok(owner_of(root)?.map(|owner| (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid))))
 }
 
 #[cfg(test)]

@@ -79,9 +79,12 @@ pub(super) fn copy(settings: &RecoverySettings, major: u32, control: Option<&Con
     line(&mut text, "archive_mode", "off");
     line(&mut text, "synchronous_standby_names", "");
     line(&mut text, "max_logical_replication_workers", "0");
-    for libraries in ["shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"] {
+    for libraries in ["session_preload_libraries", "local_preload_libraries"] {
         line(&mut text, libraries, "");
     }
+    // Only what replay can't do without.
+    let replaying: Vec<String> = settings.libraries.iter().map(|name| format!("\"{name}\"")).collect();
+    line(&mut text, "shared_preload_libraries", replaying.join(", "));
     text.push_str("\n# At least what the log was written with.\n");
     line(&mut text, "wal_level", "replica");
     for (name, value) in limits::largest(major, &settings.facts, control.map(|control| control.limits)) {
@@ -169,6 +172,7 @@ pub(super) mod tests {
             fetch_command: "it's \\ %f".to_owned(),
             facts: vec![("server_version".to_owned(), "130007".to_owned())],
             links: Vec::new(),
+            libraries: Vec::new(),
             keep_configuration: false,
             promote: false,
         }

@@ -4,9 +4,11 @@
 //! at and promotes it; [`rewrite_for_copy`] changes log that a copy replays so that it creates no directories outside
 //! of its own; [`local_log`] tells what log a stopped server's directory still holds.
 
+mod collations;
 mod configuration;
 mod ending;
 mod guard;
+mod libraries;
 mod limits;
 mod local;
 mod owner;
@@ -17,6 +19,8 @@ mod start;
 mod tablespaces;
 mod watch;
 
+pub(crate) use collations::compared as compare_collations;
+pub(crate) use libraries::replay_libraries;
 pub use local::local_log;
 pub use prepare::prepare_recovery;
 pub use programs::find_programs;

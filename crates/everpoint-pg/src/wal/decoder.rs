@@ -3,13 +3,15 @@
 
 mod pages;
 
+use std::collections::BTreeMap;
+
 use everpoint_core::{Carry, LogEvent, LogOffset, RecordSpan, Verdict};
 use everpoint_engine::{Decoded, LogDecoder};
 
 use super::contents;
 use super::format::{WAL_PAGE_BYTES, WalFormat, aligned};
 use super::page::header_bytes;
-use super::record::RecordHeader;
+use super::record::{RecordHeader, manager};
 use super::unfinished::Unfinished;
 
 /// A record as the decoder saw it, checked.
@@ -50,6 +52,30 @@ struct Piece {
     head_unknown: bool,
     records: u64,
     events: Vec<LogEvent>,
+    /// The last record of each resource manager of an extension; the first one is among the events.
+    extensions: BTreeMap<u8, RecordSpan>,
+}
+
+impl Piece {
+    fn note_extension(&mut self, manager: u8, record: RecordSpan) {
+        if self.extensions.insert(manager, record).is_none() {
+            self.events.push(LogEvent::Extension { manager: u32::from(manager), record });
+        }
+    }
+
+    /// The events in the order of the log.
+    fn into_events(mut self) -> Vec<LogEvent> {
+        let last = self.extensions.iter();
+        let last: Vec<LogEvent> = last
+            .map(|(manager, record)| LogEvent::Extension { manager: u32::from(*manager), record: *record })
+            .filter(|event| !self.events.contains(event))
+            .collect();
+        if !last.is_empty() {
+            self.events.extend(last);
+            self.events.sort_by_key(|event| event.record().start);
+        }
+        self.events
+    }
 }
 
 /// Decodes the WAL of one branch, fed in pieces of any size.
@@ -259,6 +285,9 @@ impl WalDecoder {
                 Err(reason) => return self.broken(record.start, reason),
             }
         }
+        if header.manager >= manager::FIRST_CUSTOM {
+            self.piece.note_extension(header.manager, span);
+        }
         self.previous = Some(record.start);
         self.piece.last_record = Some(span);
         self.piece.records += 1;
@@ -332,7 +361,7 @@ impl LogDecoder for WalDecoder {
             first_previous: piece.first_previous.map(LogOffset),
             head_unknown: piece.head_unknown,
             records: piece.records,
-            events: piece.events,
+            events: piece.into_events(),
         }
     }
 
