@@ -270,10 +270,10 @@ fn a_copy_loads_what_its_log_needs_or_is_refused_before_anything_is_written() {
     fs::rename(&file, file.with_extension("gone")).unwrap();
     let place = world.place();
     let restore = |more: &[&str]| {
-        let arguments = ["restore", CLUSTER, place.to_str().unwrap(), "--start"];
+        let arguments = ["restore", CLUSTER, place.to_str().unwrap()];
         world.everpoint.try_run(&[&arguments[..], more].concat()).unwrap()
     };
-    for more in [&["--dry-run"][..], &[]] {
+    for more in [&["--dry-run"][..], &["--start"], &[]] {
         let refused = restore(more);
         assert_eq!(refused.status.code(), Some(3), "{refused:?}");
         assert!(refused.err.contains("resource manager 128") && refused.err.contains("--exclusive"), "{refused:?}");
@@ -282,7 +282,7 @@ fn a_copy_loads_what_its_log_needs_or_is_refused_before_anything_is_written() {
     // The way out, as it is printed.
     let refused = restore(&[]);
     let way: Vec<&str> = refused.err.split("--to ").nth(1).unwrap().split_whitespace().take(2).collect();
-    let done = restore(&["--to", way[0], way[1]]);
+    let done = restore(&["--start", "--to", way[0], way[1]]);
     assert!(done.status.success(), "{done:?}");
     assert!(done.err.contains("REINDEX DATABASE \"postgres\"; ALTER DATABASE \"postgres\" REFRESH"), "{done:?}");
     let server = everpoint_testkit::RunningCopy::on(&place).unwrap();

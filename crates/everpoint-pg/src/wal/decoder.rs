@@ -2,10 +2,9 @@
 //! record.
 
 mod pages;
+mod piece;
 
-use std::collections::BTreeMap;
-
-use everpoint_core::{Carry, LogEvent, LogOffset, RecordSpan, Verdict};
+use everpoint_core::{Carry, LogOffset, RecordSpan, Verdict};
 use everpoint_engine::{Decoded, LogDecoder};
 
 use super::contents;
@@ -13,6 +12,7 @@ use super::format::{WAL_PAGE_BYTES, WalFormat, aligned};
 use super::page::header_bytes;
 use super::record::{RecordHeader, manager};
 use super::unfinished::Unfinished;
+use piece::Piece;
 
 /// A record as the decoder saw it, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,43 +39,6 @@ enum State {
     Ended { from: u64 },
     /// Broken: nothing more is read in this segment.
     Broken { at: u64, reason: String },
-}
-
-/// What was found since the last cut.
-#[derive(Debug, Default)]
-struct Piece {
-    from: u64,
-    ended: Option<u64>,
-    first_record: Option<u64>,
-    first_previous: Option<u64>,
-    last_record: Option<RecordSpan>,
-    head_unknown: bool,
-    records: u64,
-    events: Vec<LogEvent>,
-    /// The last record of each resource manager of an extension; the first one is among the events.
-    extensions: BTreeMap<u8, RecordSpan>,
-}
-
-impl Piece {
-    fn note_extension(&mut self, manager: u8, record: RecordSpan) {
-        if self.extensions.insert(manager, record).is_none() {
-            self.events.push(LogEvent::Extension { manager: u32::from(manager), record });
-        }
-    }
-
-    /// The events in the order of the log.
-    fn into_events(mut self) -> Vec<LogEvent> {
-        let last = self.extensions.iter();
-        let last: Vec<LogEvent> = last
-            .map(|(manager, record)| LogEvent::Extension { manager: u32::from(*manager), record: *record })
-            .filter(|event| !self.events.contains(event))
-            .collect();
-        if !last.is_empty() {
-            self.events.extend(last);
-            self.events.sort_by_key(|event| event.record().start);
-        }
-        self.events
-    }
 }
 
 /// Decodes the WAL of one branch, fed in pieces of any size.
