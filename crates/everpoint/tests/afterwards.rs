@@ -36,7 +36,8 @@ fn world(major: u32) -> World {
 /// A server on a restored directory, past its recovery.
 fn run_on(install: &PgInstall, place: &Path) -> PgCluster {
     let mut server =
-        PgCluster::on_directory(install.clone(), Scratch::new("restored").unwrap(), place.to_owned()).unwrap();
+        PgCluster::on_directory(install.clone(), Scratch::new("restored").unwrap(), place.to_owned())
+            .unwrap();
     server.start().unwrap();
     wait_for("the recovery has ended", || server.psql("SELECT pg_is_in_recovery()").unwrap() == "f");
     server
@@ -52,9 +53,9 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// What a recovery may have left, in the directory and in that of the log.
 fn left_in(place: &Path) -> Vec<PathBuf> {
-    let entries = [place.to_owned(), place.join("pg_wal")].into_iter().flat_map(|directory| {
-        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path())
-    });
+    let entries = [place.to_owned(), place.join("pg_wal")]
+        .into_iter()
+        .flat_map(|directory| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()));
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         name.contains("everpoint") && !["everpoint.copy", "everpoint-server.log"].contains(&name.as_str())
@@ -92,7 +93,12 @@ fn production_is_as_it_was_when_its_recovery_has_ended() {
         let place = restore_production(&world);
         let server = run_on(world.source.install(), &place);
         assert_eq!(server.psql("SELECT count(*) FROM t").unwrap(), "100");
-        assert_eq!(fs::read(place.join("postgresql.auto.conf")).unwrap(), SETTINGS, "{major}: {}", server.log());
+        assert_eq!(
+            fs::read(place.join("postgresql.auto.conf")).unwrap(),
+            SETTINGS,
+            "{major}: {}",
+            server.log()
+        );
         assert_eq!(left_in(&place), Vec::<PathBuf>::new(), "{major}");
         can_be_followed(&server);
         if major != 15 {
@@ -114,7 +120,10 @@ fn leftovers_are_told(world: &World) {
         .unwrap();
     let line = told(world, "restored").expect("the leftovers are told");
     let warned = world.everpoint.try_run(&["backup", "restored"]).unwrap();
-    assert!(warned.status.success() && warned.err.contains("ALTER SYSTEM RESET recovery_target_lsn"), "{warned:?}");
+    assert!(
+        warned.status.success() && warned.err.contains("ALTER SYSTEM RESET recovery_target_lsn"),
+        "{warned:?}"
+    );
     let mend = line["hint"].as_str().unwrap();
     for sql in mend.split(';').map(str::trim).filter(|sql| !sql.is_empty()) {
         server.psql(sql).unwrap();
@@ -202,7 +211,10 @@ fn roots_files_belong_to_the_servers_user_with_their_own_modes() {
     fs::set_permissions(tools.join("getent"), fs::Permissions::from_mode(0o755)).unwrap();
     for umask in ["000", "077", "027"] {
         let place = world.place();
-        let user = format!("PATH={}:$PATH EVERPOINT_PG_USER=ldap-dba; export PATH EVERPOINT_PG_USER", tools.display());
+        let user = format!(
+            "PATH={}:$PATH EVERPOINT_PG_USER=ldap-dba; export PATH EVERPOINT_PG_USER",
+            tools.display()
+        );
         let done = as_root(&world, &format!("umask {umask}; {user}"), &place);
         assert!(done.status.success(), "{done:?}");
         let mut open = vec![place.clone()];
@@ -242,7 +254,9 @@ fn a_copy_loads_what_its_log_needs_or_is_refused_before_anything_is_written() {
     let mut source = quiet(15).create().unwrap();
     let file = source.home().path().join("records.so");
     if library(source.install(), &file).is_none() {
-        everpoint_testkit::say("skipped: no compiler, or no headers of the server, for an extension of its own");
+        everpoint_testkit::say(
+            "skipped: no compiler, or no headers of the server, for an extension of its own",
+        );
         return;
     }
     let name = source.home().path().join("records").display().to_string();
@@ -276,7 +290,10 @@ fn a_copy_loads_what_its_log_needs_or_is_refused_before_anything_is_written() {
     for more in [&["--dry-run"][..], &["--start"], &[]] {
         let refused = restore(more);
         assert_eq!(refused.status.code(), Some(3), "{refused:?}");
-        assert!(refused.err.contains("resource manager 128") && refused.err.contains("--exclusive"), "{refused:?}");
+        assert!(
+            refused.err.contains("resource manager 128") && refused.err.contains("--exclusive"),
+            "{refused:?}"
+        );
         assert!(!place.exists());
     }
     // The way out, as it is printed.
@@ -284,7 +301,10 @@ fn a_copy_loads_what_its_log_needs_or_is_refused_before_anything_is_written() {
     let way: Vec<&str> = refused.err.split("--to ").nth(1).unwrap().split_whitespace().take(2).collect();
     let done = restore(&["--start", "--to", way[0], way[1]]);
     assert!(done.status.success(), "{done:?}");
-    assert!(done.err.contains("REINDEX DATABASE \"postgres\"; ALTER DATABASE \"postgres\" REFRESH"), "{done:?}");
+    assert!(
+        done.err.contains("REINDEX DATABASE \"postgres\"; ALTER DATABASE \"postgres\" REFRESH"),
+        "{done:?}"
+    );
     let server = everpoint_testkit::RunningCopy::on(&place).unwrap();
     let loaded = server.session().unwrap().query("SHOW shared_preload_libraries").unwrap().to_string();
     assert_eq!(loaded, "");

@@ -217,7 +217,13 @@ impl Job<'_> {
         let text = name.to_string();
         let io = |error| AppError::io("write into", self.spool.directory(), error);
         self.spool.announce(&text).map_err(io)?;
-        let put = match archive_get::segment(self.context, self.choice, &log, start, self.request.in_place_tablespaces) {
+        let put = match archive_get::segment(
+            self.context,
+            self.choice,
+            &log,
+            start,
+            self.request.in_place_tablespaces,
+        ) {
             Ok(Some(bytes)) => self.spool.put(&text, &bytes).map_err(io).map(|()| true),
             Ok(None) => Ok(false),
             Err(error) => Err(error),

@@ -33,12 +33,7 @@ pub(super) struct Window {
 
 impl Window {
     /// The `count` segments behind one, as far as they begin before `until`.
-    pub(super) fn new(
-        after: SegmentName,
-        segment_size: u64,
-        count: usize,
-        until: Option<LogOffset>,
-    ) -> Self {
+    pub(super) fn new(after: SegmentName, segment_size: u64, count: usize, until: Option<LogOffset>) -> Self {
         let from = LogOffset(0);
         let mut made = Self {
             timeline: after.timeline,

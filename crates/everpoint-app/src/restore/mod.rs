@@ -309,7 +309,11 @@ impl Job<'_> {
             let program = &self.request.fetch_program;
             let name = &self.context.name;
             // The last piece that replay reads: nothing behind it is fetched ahead.
-            let until = self.plan.pieces.last().map_or(String::new(), |piece| format!(" --until {}", piece.span.to.0));
+            let until = self
+                .plan
+                .pieces
+                .last()
+                .map_or(String::new(), |piece| format!(" --until {}", piece.span.to.0));
             format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces{until}")
         };
         let mut facts = self.record.facts.clone();

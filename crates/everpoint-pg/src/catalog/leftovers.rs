@@ -44,11 +44,8 @@ struct Stated {
 pub(super) fn line(sql: &mut Connection) -> Option<CheckLine> {
     let rows = sql.query(IN_FILES).or_else(|_| sql.query(IN_FORCE)).ok()?;
     let field = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-    let stated = rows.0.iter().map(|row| Stated {
-        name: field(row, 0),
-        value: field(row, 1),
-        file: field(row, 2),
-    });
+    let stated =
+        rows.0.iter().map(|row| Stated { name: field(row, 0), value: field(row, 1), file: field(row, 2) });
     judge(&stated.collect::<Vec<_>>())
 }
 
@@ -59,7 +56,12 @@ fn judge(stated: &[Stated]) -> Option<CheckLine> {
         left.name, left.value
     );
     let hint = mend(stated, &left.file);
-    Some(CheckLine { name: "recovery_settings".to_owned(), state: CheckState::Warning, message, hint: Some(hint) })
+    Some(CheckLine {
+        name: "recovery_settings".to_owned(),
+        state: CheckState::Warning,
+        message,
+        hint: Some(hint),
+    })
 }
 
 /// A primary has no use for a target. A restore_command alone may be meant for its standbys: ours names a branch, which a
@@ -67,7 +69,10 @@ fn judge(stated: &[Stated]) -> Option<CheckLine> {
 fn breaks_standbys(stated: &Stated) -> bool {
     let value = stated.value.trim();
     match stated.name.as_str() {
-        "recovery_target" | "recovery_target_lsn" | "recovery_target_name" | "recovery_target_time"
+        "recovery_target"
+        | "recovery_target_lsn"
+        | "recovery_target_name"
+        | "recovery_target_time"
         | "recovery_target_xid" => !value.is_empty(),
         "recovery_target_timeline" => !matches!(value, "" | "latest"),
         "restore_command" => {
@@ -124,7 +129,13 @@ mod tests {
              ALTER SYSTEM RESET recovery_target_lsn; SELECT pg_reload_conf();"
         );
         let other = judge(&stated(&[("recovery_target", "immediate", "/d/postgresql.conf")]));
-        assert!(other.unwrap().hint.unwrap().contains("remove the lines of recovery_target from /d/postgresql.conf"));
+        assert!(
+            other
+                .unwrap()
+                .hint
+                .unwrap()
+                .contains("remove the lines of recovery_target from /d/postgresql.conf")
+        );
     }
 
     #[test]

@@ -30,7 +30,9 @@ fn judge(facts: &[(String, String)], here: Option<&str>) -> Vec<String> {
         with("locale provider ").filter(|(_, provider)| *provider == "i").map(|(name, _)| name).collect();
     let is_sorted_by_libc = |(name, locale): &(&str, &str)| {
         let fixed = ["C", "POSIX"].contains(locale) || locale.starts_with("C.");
-        !fixed && !by_icu.contains(name) && with("locale provider ").all(|(other, it)| other != *name || it == "c")
+        !fixed
+            && !by_icu.contains(name)
+            && with("locale provider ").all(|(other, it)| other != *name || it == "c")
     };
     let locales = with("locale ").filter(|(name, _)| !name.starts_with("provider "));
     let locales = locales.map(|(name, locale)| (name, locale.split(' ').next().unwrap_or_default()));
@@ -138,7 +140,9 @@ mod tests {
         let told = judge(&known, Some("2.36"));
         assert_eq!(told.len(), 1);
         assert!(told[0].contains("glibc was 2.31 there and is 2.36 here"), "{told:?}");
-        assert!(told[0].contains("REINDEX DATABASE \"shop\"; ALTER DATABASE \"shop\" REFRESH COLLATION VERSION;"));
+        assert!(
+            told[0].contains("REINDEX DATABASE \"shop\"; ALTER DATABASE \"shop\" REFRESH COLLATION VERSION;")
+        );
         assert!(!told[0].contains("plain") && !told[0].contains("new"));
         // Musl, or a backup that does not say: nobody knows, and that is told too.
         assert!(judge(&known, None)[0].contains("is unknown here"));
@@ -174,7 +178,8 @@ mod tests {
 
     #[test]
     fn nothing_is_told_where_all_is_sorted_by_bytes() {
-        let known = facts(&[("locale a", "C C"), ("locale b", "POSIX POSIX"), ("collation library libc", "2.31")]);
+        let known =
+            facts(&[("locale a", "C C"), ("locale b", "POSIX POSIX"), ("collation library libc", "2.31")]);
         assert_eq!(judge(&known, Some("2.36")), Vec::<String>::new());
     }
 }

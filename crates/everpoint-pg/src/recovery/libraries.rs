@@ -32,7 +32,8 @@ pub(crate) fn replay_libraries(
     };
     let position = Lsn::from(*first);
     let refused = |message: String, install: &str| {
-        let object = format!("the log from {position}, which needs resource manager {manager} of an extension");
+        let object =
+            format!("the log from {position}, which needs resource manager {manager} of an extension");
         EngineError::new("pg.resource_manager", "replay", object, message)
             .class(FailureClass::Shortfall)
             .hint(format!("{install}, or stop before it: --to lsn:{position} --exclusive"))
@@ -41,13 +42,17 @@ pub(crate) fn replay_libraries(
         .map_err(|error| refused(error.message, "install the server and the extension here"))?;
     let Some((_, setting)) = facts.iter().find(|(name, _)| name == SETTING) else {
         let message = "the backup does not say which libraries its server loads".to_owned();
-        return Err(refused(message, "have the backup role read settings (GRANT pg_read_all_settings) and take a backup"));
+        return Err(refused(
+            message,
+            "have the backup role read settings (GRANT pg_read_all_settings) and take a backup",
+        ));
     };
     let places = places(&programs, version / 10_000);
     let has_records = |name: &&str| places.iter().any(|place| calls(&file_of(place, name)));
     let found: Vec<String> = names(setting).into_iter().filter(has_records).map(str::to_owned).collect();
     if found.is_empty() {
-        let message = format!("none of the libraries {setting:?} of its server that are here has such records");
+        let message =
+            format!("none of the libraries {setting:?} of its server that are here has such records");
         return Err(refused(message, "install the extension's package here"));
     }
     Ok(found)

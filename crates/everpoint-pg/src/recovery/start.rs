@@ -8,9 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use everpoint_core::{FailureClass, LogOffset, Micros};
-use everpoint_engine::{
-    EngineError, Owner, RecoveryEvent, RecoveryReached, StartOptions, StopAt, owner_of,
-};
+use everpoint_engine::{EngineError, Owner, RecoveryEvent, RecoveryReached, StartOptions, StopAt, owner_of};
 use rustix::process::Signal;
 
 use super::configuration::{MARK, socket_directory};
@@ -241,7 +239,9 @@ impl<'a> Run<'a> {
             }
         }
         if let Err(error) = forget_arguments(&self.directory, self.options.port) {
-            let text = format!("pg_ctl restart will use the settings with which the server was started now: {error}");
+            let text = format!(
+                "pg_ctl restart will use the settings with which the server was started now: {error}"
+            );
             events(RecoveryEvent::Warning(text));
         }
         self.watch.differences().into_iter().for_each(|text| events(RecoveryEvent::Warning(text)));
