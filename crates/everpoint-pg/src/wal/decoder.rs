@@ -91,7 +91,7 @@ impl WalDecoder {
             format,
             system: 0,
             timeline: 0,
-            piece: Piece { from: position, head_unknown, ..Piece::default() },
+            piece: Piece::begin(position, head_unknown),
             seen: None,
         }
     }

@@ -20,6 +20,11 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Nothing yet.
+    pub(super) fn begin(from: u64, head_unknown: bool) -> Self {
+        Self { from, head_unknown, ..Self::default() }
+    }
+
     /// Notes a record that only an extension can replay.
     pub(super) fn note_extension(&mut self, manager: u8, record: RecordSpan) {
         if self.extensions.insert(manager, record).is_none() {
