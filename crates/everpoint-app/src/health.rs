@@ -30,7 +30,7 @@ pub fn run(context: &ClusterContext) -> Result<Vec<String>, AppError> {
         return Err(AppError::new("backup.unhealthy", class, "back up", &context.name, said.join("; "))
             .hint(format!("{}; to take it all the same: --skip-checks", hints.join("; "))));
     }
-    let told = lines.iter().filter(|line| TOLD.contains(&line.name.as_str())).map(told).collect();
+    let told = told(&lines);
     match space(context, &context.cluster.backups()?).filter(|line| line.state == CheckState::Error) {
         None => Ok(told),
         Some(line) => {
@@ -42,9 +42,14 @@ pub fn run(context: &ClusterContext) -> Result<Vec<String>, AppError> {
     }
 }
 
-fn told(line: &CheckLine) -> String {
-    let hint = line.hint.as_ref().map_or(String::new(), |hint| format!("; to mend it: {hint}"));
-    format!("{}{hint}", line.message)
+/// Of the lines of `check` those that are told while work goes on, in words.
+#[must_use]
+pub fn told(lines: &[CheckLine]) -> Vec<String> {
+    let text = |line: &CheckLine| {
+        let hint = line.hint.as_ref().map_or(String::new(), |hint| format!("; to mend it: {hint}"));
+        format!("{}{hint}", line.message)
+    };
+    lines.iter().filter(|line| TOLD.contains(&line.name.as_str())).map(text).collect()
 }
 
 /// The line of `check` about the room in the repository; `None` where the store can't tell.

@@ -135,6 +135,7 @@ pub(crate) fn run(
         }
         Kind::Check => {
             let report = check_command::report(&open()?);
+            health::told(&report.lines).into_iter().for_each(|told| events.emit(Event::Warning(told)));
             if report.ok {
                 return Ok(json(&report));
             }
