@@ -11,11 +11,14 @@ use crate::{AppError, ClusterContext};
 /// the backup meets at its first step, and says so itself.
 const BLOCKING: [&str; 3] = ["managed_service", "standby_lag", "archive"];
 
-/// Looks at the server and at the room in the repository.
+/// Lines of `check` that a backup tells and goes on.
+const TOLD: [&str; 1] = ["recovery_settings"];
+
+/// Looks at the server and at the room in the repository. Returns what to tell while the backup goes on, in words.
 ///
 /// # Errors
 /// `backup.unhealthy` with all that is wrong, `backup.no_room`.
-pub fn run(context: &ClusterContext) -> Result<(), AppError> {
+pub fn run(context: &ClusterContext) -> Result<Vec<String>, AppError> {
     let lines = context.engine.check(None);
     let blocking =
         |line: &&CheckLine| line.state == CheckState::Error && BLOCKING.contains(&line.name.as_str());
@@ -27,8 +30,9 @@ pub fn run(context: &ClusterContext) -> Result<(), AppError> {
         return Err(AppError::new("backup.unhealthy", class, "back up", &context.name, said.join("; "))
             .hint(format!("{}; to take it all the same: --skip-checks", hints.join("; "))));
     }
+    let told = told(&lines);
     match space(context, &context.cluster.backups()?).filter(|line| line.state == CheckState::Error) {
-        None => Ok(()),
+        None => Ok(told),
         Some(line) => {
             let error =
                 AppError::new("backup.no_room", FailureClass::Failed, "back up", &context.name, line.message);
@@ -36,6 +40,16 @@ pub fn run(context: &ClusterContext) -> Result<(), AppError> {
             Err(error.hint(format!("{hint}; to take it all the same: --skip-checks")))
         }
     }
+}
+
+/// Of the lines of `check` those that are told while work goes on, in words.
+#[must_use]
+pub fn told(lines: &[CheckLine]) -> Vec<String> {
+    let text = |line: &CheckLine| {
+        let hint = line.hint.as_ref().map_or(String::new(), |hint| format!("; to mend it: {hint}"));
+        format!("{}{hint}", line.message)
+    };
+    lines.iter().filter(|line| TOLD.contains(&line.name.as_str())).map(text).collect()
 }
 
 /// The line of `check` about the room in the repository; `None` where the store can't tell.

@@ -199,6 +199,14 @@ pub enum LogEvent {
         /// The record.
         record: RecordSpan,
     },
+    /// A record of a kind that an extension of the server brings: replay needs the extension. Of each piece the first and
+    /// the last of a kind are told.
+    Extension {
+        /// Number of the kind (PostgreSQL: resource manager, 128 and above).
+        manager: u32,
+        /// The record.
+        record: RecordSpan,
+    },
 }
 
 impl LogEvent {
@@ -217,7 +225,8 @@ impl LogEvent {
             | Self::TablespaceCreate { record, .. }
             | Self::TablespaceDrop { record, .. }
             | Self::SegmentSwitch { record }
-            | Self::BackupEnd { record, .. } => *record,
+            | Self::BackupEnd { record, .. }
+            | Self::Extension { record, .. } => *record,
         }
     }
 }

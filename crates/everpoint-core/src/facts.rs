@@ -58,6 +58,8 @@ pub struct EventCounts {
     pub places: u32,
     /// Records of settings that a replaying server must match.
     pub parameters: u32,
+    /// Records that need an extension.
+    pub extensions: u32,
 }
 
 /// Of a digest whose `span` was narrowed, because other pieces hold the rest, only what lies in the rest of it counts.
@@ -142,6 +144,9 @@ impl PieceFacts {
                     let from = self.minimal.map_or(record.start, |span| span.from);
                     self.minimal = Some(Span { from, to: record.end });
                 }
+            }
+            LogEvent::Extension { .. } => {
+                self.counts.extensions = self.counts.extensions.saturating_add(1);
             }
             LogEvent::BackupEnd { .. } => {
                 self.counts.backup_ends = self.counts.backup_ends.saturating_add(1);
@@ -320,6 +325,7 @@ mod tests {
             prepared: 2,
             restore_points: 1,
             backup_ends: 0,
+            extensions: 0,
             places: 1,
             parameters: 2,
         };

@@ -2,7 +2,7 @@
 
 use crate::choose::choose;
 use crate::continuity::Run;
-use crate::digest::LogEvent;
+use crate::digest::{LogEvent, RecordSpan};
 use crate::facts::{BackupFacts, BranchFacts, LogFacts};
 use crate::leaf::{leaves, names, told};
 use crate::nearest::nearest;
@@ -66,6 +66,8 @@ pub struct RestorePlan {
     pub limits: Vec<(String, String)>,
     /// Tablespaces that the log to be replayed creates: oid and the path that it names.
     pub created_tablespaces: Vec<(u32, String)>,
+    /// Kinds of records that only an extension can replay, each with the start of its first one in the log to be replayed.
+    pub extensions: Vec<(u32, LogOffset)>,
     /// Why this backup, this branch and this stop, in words.
     pub reasons: Vec<String>,
     /// What the operator should know, in words.
@@ -194,6 +196,7 @@ fn plan_on<S: LogSource>(
         log_bytes: span.to.since(span.from),
         limits: replayed.limits,
         created_tablespaces: replayed.created_tablespaces,
+        extensions: replayed.extensions,
         reasons: notes.reasons,
         warnings: notes.warnings,
     })
@@ -213,6 +216,7 @@ struct Replayed {
     pieces: Vec<NeededPiece>,
     limits: Vec<(String, String)>,
     created_tablespaces: Vec<(u32, String)>,
+    extensions: Vec<(u32, LogOffset)>,
 }
 
 /// Names of the limits that [`LogEvent::Parameters`] states, in its order.
@@ -235,10 +239,12 @@ fn replayed<S: LogSource>(
     for piece in run.pieces.iter().filter(|piece| piece.to > span.from && piece.from < span.to) {
         replayed.pieces.push(NeededPiece { branch: piece.branch.id.clone(), span: piece.piece.span });
         let counts = piece.piece.counts;
-        if !piece.piece.may_hold(counts.parameters.max(counts.places)) {
+        if !piece.piece.may_hold(counts.parameters.max(counts.places).max(counts.extensions)) {
             continue;
         }
-        for event in events(source, piece)?.events {
+        let events = events(source, piece)?.events;
+        note_extensions(&events, span, found, &mut replayed.extensions);
+        for event in events {
             if event.record().start < span.from || !found.replays(event.record()) {
                 continue;
             }
@@ -259,6 +265,28 @@ fn replayed<S: LogSource>(
     };
     replayed.limits = highest.into_iter().flat_map(named).collect();
     Ok(replayed)
+}
+
+/// Notes which kinds of an extension's records a piece's part of the replay holds. Only the first and the last of a piece
+/// are known: where they lie on both sides of the part, one within it is assumed.
+fn note_extensions(events: &[LogEvent], span: Span, found: Found, into: &mut Vec<(u32, LogOffset)>) {
+    let all = events.iter().filter_map(|event| match event {
+        LogEvent::Extension { manager, record } => Some((*manager, *record)),
+        _ => None,
+    });
+    let all: Vec<(u32, RecordSpan)> = all.collect();
+    for (manager, record) in &all {
+        if into.iter().any(|(known, _)| known == manager) {
+            continue;
+        }
+        let before = record.start < span.from;
+        let behind = |(other, last): &(u32, RecordSpan)| other == manager && last.start >= span.from;
+        if !before && found.replays(*record) {
+            into.push((*manager, record.start));
+        } else if before && all.iter().any(behind) {
+            into.push((*manager, span.from));
+        }
+    }
 }
 
 /// Transactions that are prepared at the stop will be open in the restored server, and hold their locks.

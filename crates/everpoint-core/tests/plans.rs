@@ -273,3 +273,29 @@ fn named_points_and_backups() {
     assert_eq!((plan.stop, plan.backup.as_str()), (stop(standby_end, true), "b1"));
     assert!(world.plan_to(Target::Backup("b9".to_owned())).unwrap_err().reason.contains("b9"));
 }
+
+#[test]
+fn extensions_are_named_if_the_log_to_be_replayed_may_need_them() {
+    // All of it fits into one segment.
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let extension = |manager: u32| move |record| Some(LogEvent::Extension { manager, record });
+    world.record(main, 16, extension(200));
+    world.record(main, 16, extension(201));
+    let start = world.filler(main, 16);
+    world.backup(main, "b", start, 100, 110);
+    world.commit(main, 11, 200);
+    let needed = world.record(main, 16, extension(128));
+    world.commit(main, 12, 300);
+    world.record(main, 16, extension(200));
+    world.commit(main, 13, 400);
+    world.store(main, None);
+    let mut needs = |xid: u64| {
+        let plan = world.plan_to(Target::Xid { xid, before: false }).unwrap();
+        plan.extensions.into_iter().map(|(manager, at)| (manager, at == needed.start)).collect::<Vec<_>>()
+    };
+    // Of 200 only the first and the last record are known, and they lie around what is replayed: one within is assumed.
+    assert_eq!(needs(11), [(200, false)]);
+    assert_eq!(needs(12), [(200, false), (128, true)]);
+    assert_eq!(needs(13), [(200, false), (128, true)]);
+}

@@ -296,6 +296,29 @@ pub trait Engine: Send + Sync {
         Ok(())
     }
 
+    /// What of this machine may make the restored data behave otherwise than where it was backed up, in words (PostgreSQL:
+    /// sort orders). `facts`: what was recorded with the backup.
+    fn differences(&self, facts: &[(String, String)]) -> Vec<String> {
+        let _ = facts;
+        Vec::new()
+    }
+
+    /// The libraries that a server here must load to replay a log that holds records of extensions (kind and start of the
+    /// first one each). `facts`: what was recorded with the backup.
+    ///
+    /// # Errors
+    /// Class `Shortfall` if no server here could replay it.
+    fn replay_libraries(
+        &self,
+        programs: Option<&Path>,
+        version: u32,
+        records: &[(u32, LogOffset)],
+        facts: &[(String, String)],
+    ) -> Result<Vec<String>, EngineError> {
+        let _ = (programs, version, records, facts);
+        Ok(Vec::new())
+    }
+
     /// Starts a server on a prepared directory, follows its replay, verifies the position reached, promotes it, and
     /// returns when it accepts connections.
     ///

@@ -9,6 +9,7 @@ pub mod check;
 pub mod engine;
 pub mod error;
 pub mod fake;
+pub mod owner;
 pub mod recovery;
 
 pub use backup::{
@@ -21,4 +22,5 @@ pub use engine::{
     DirectoryProof, Engine, LocalLog, LocalPlace, LogHead, Neighbour, ServerIdentity, SlotHolds,
 };
 pub use error::EngineError;
+pub use owner::{Owner, owner_of};
 pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};

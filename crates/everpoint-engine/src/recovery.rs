@@ -26,13 +26,13 @@ pub struct RecoverySettings {
     pub timeline: u32,
     /// The shell command that fetches a log file, with `%f` and `%p`.
     pub fetch_command: String,
-    /// The shell command to run when recovery has ended; empty: none.
-    pub end_command: String,
     /// Facts that were recorded with the backup, and limits found in the log since (name, value), so that replay does not
     /// stop for too small a setting.
     pub facts: Vec<(String, String)>,
     /// Places of tablespaces that the log creates while it is replayed (oid, directory): links are made before the start.
     pub links: Vec<(u32, PathBuf)>,
+    /// Libraries that a copy must load to replay the log; see [`crate::Engine::replay_libraries`].
+    pub libraries: Vec<String>,
     /// Keep the production's own configuration (a restore meant to replace it); else generated configuration only.
     pub keep_configuration: bool,
     /// Promote by itself once the target is reached (the user starts the server), instead of pausing there.
@@ -69,6 +69,8 @@ pub enum RecoveryEvent {
         /// Time of the last commit replayed.
         time: Option<Micros>,
     },
+    /// Something that the operator should know, in words.
+    Warning(String),
     /// The target was reached and verified; the server is being promoted.
     Promoting,
 }

@@ -135,6 +135,10 @@ fn put_event(out: &mut Vec<u8>, event: &LogEvent, base: &mut Base) -> u8 {
             put(out, start.0);
             13
         }
+        LogEvent::Extension { manager, .. } => {
+            put(out, u64::from(*manager));
+            14
+        }
     }
 }
 
@@ -301,6 +305,7 @@ fn take_event(kind: u8, body: &[u8], base: &mut Base) -> Result<Option<LogEvent>
         11 => LogEvent::TablespaceDrop { xid: f.number()?, tablespace: f.number32()?, record },
         12 => LogEvent::SegmentSwitch { record },
         13 => LogEvent::BackupEnd { start: LogOffset(f.number()?), record },
+        14 => LogEvent::Extension { manager: f.number32()?, record },
         _ => return Ok(None),
     }))
 }

@@ -31,6 +31,7 @@ fn every_kind_of_event_comes_back_as_it_was() {
             ..digest()
         },
         Digest { events: vec![LogEvent::SegmentSwitch { record }], ..digest() },
+        Digest { events: vec![LogEvent::Extension { manager: 128, record }], ..digest() },
     ] {
         assert_eq!(decode(&encode(&digest)).unwrap(), digest);
     }

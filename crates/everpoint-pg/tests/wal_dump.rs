@@ -119,6 +119,7 @@ fn expected(event: &LogEvent) -> Vec<String> {
         }
         LogEvent::TablespaceDrop { tablespace, .. } => vec![format!("DROP {tablespace}")],
         LogEvent::SegmentSwitch { .. } => vec!["SWITCH".to_owned()],
+        LogEvent::Extension { .. } => Vec::new(),
         LogEvent::BackupEnd { start, .. } => vec![format!("BACKUP_END {}", Lsn::from(*start))],
     }
 }

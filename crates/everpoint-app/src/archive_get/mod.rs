@@ -10,6 +10,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, LogEvent, LogOffset, Verdict};
@@ -38,6 +39,10 @@ pub struct ArchiveGetRequest {
     pub in_place_tablespaces: bool,
     /// How many bytes of the segments that follow are kept ready; 0: none.
     pub look_ahead_bytes: u64,
+    /// No segment that begins here or behind is kept ready: the recovery ends before; `None`: nobody knows.
+    pub until: Option<LogOffset>,
+    /// Data directory of the server that recovers: with its recovery ends the keeping ready; `None`: not known.
+    pub recovery: Option<PathBuf>,
 }
 
 /// Whether the file was there.
@@ -178,7 +183,8 @@ pub(crate) fn write_whole(destination: &Path, bytes: &[u8]) -> Result<(), AppErr
     beside.push(".everpoint");
     let beside = PathBuf::from(beside);
     let write = || {
-        let mut file = File::create(&beside)?;
+        // A server's log is for its user alone, whatever the umask of who fetches it.
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
         drop(file);
         std::fs::rename(&beside, destination)

@@ -1,6 +1,7 @@
 //! Segments that lie ready beside the place where a recovering server wants them.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -110,7 +111,13 @@ impl Spool {
     /// # Errors
     /// If it can't be made.
     pub(crate) fn fill(&self) -> std::io::Result<Option<File>> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        // Only what is ours: the directory of the log belongs to the server, who may have gone with it.
+        for own in self.directory.parent().into_iter().chain([self.directory.as_path()]) {
+            match DirBuilder::new().mode(0o700).create(own) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join(LOCK))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -34,6 +34,8 @@ fn request(directory: &TempDir, name: &str, branch: Option<&str>) -> ArchiveGetR
         branch: branch.map(str::to_owned),
         in_place_tablespaces: true,
         look_ahead_bytes: 0,
+        until: None,
+        recovery: None,
     }
 }
 

@@ -248,6 +248,7 @@ archive_mode = off
 recovery_target_lsn = '{lsn}'
 recovery_target_timeline = '{timeline}'
 recovery_target_action = 'promote'
+recovery_end_command = 'sed -i -e /^recovery_/d -e /^restore_command/d -e /^hot_standby/d postgresql.conf'
 SETTINGS
 echo 'local all all trust' > "$data/pg_hba.conf"
 touch "$data/pg_ident.conf" "$data/recovery.signal"

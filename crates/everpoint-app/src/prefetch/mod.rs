@@ -1,5 +1,6 @@
 //! Keeps the segments ready that a recovering server will want next: see [`crate::archive_get`].
 
+pub mod recovery;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, LogOffset};
 use everpoint_engine::StopFlag;
 
 use crate::archive_get::{self, ArchiveGetRequest, Choice, Spool};
@@ -38,6 +39,17 @@ pub struct PrefetchRequest {
     pub in_place_tablespaces: bool,
     /// How many bytes, and four segments at least.
     pub bytes: u64,
+    /// See [`ArchiveGetRequest::until`].
+    pub until: Option<LogOffset>,
+    /// See [`ArchiveGetRequest::recovery`].
+    pub recovery: Option<PathBuf>,
+}
+
+impl PrefetchRequest {
+    /// The recovery has ended, or its server has: nobody will ask any more.
+    fn has_ended(&self) -> bool {
+        self.recovery.as_deref().is_some_and(|data_dir| !recovery::runs_in(data_dir))
+    }
 }
 
 /// What a background process should be started for after a file was fetched directly; `None` if one runs already, or the
@@ -51,11 +63,13 @@ pub fn wanted(cluster: &str, request: &ArchiveGetRequest) -> Option<PrefetchRequ
         branch: request.branch.clone(),
         in_place_tablespaces: request.in_place_tablespaces,
         bytes: request.look_ahead_bytes,
+        until: request.until,
+        recovery: request.recovery.clone(),
     })
 }
 
-/// Keeps segments ready until nothing was taken for 30 s, the directory is gone, or it is asked to stop; then removes
-/// them. Returns at once if another process does it already.
+/// Keeps segments ready until the recovery has ended, nothing was taken for 30 s, the directory is gone, or it is asked to
+/// stop; then removes them. Returns at once if another process does it already, or if there is nothing more to fetch.
 ///
 /// # Errors
 /// If the spool can't be made, or nothing of the branch is stored.
@@ -73,7 +87,7 @@ pub fn run(context: &ClusterContext, request: &PrefetchRequest, stop: &StopFlag)
     let spool = Spool::at(request.spool.clone());
     let io = |error| AppError::io("make", spool.directory(), error);
     // A server that is gone has no directory; none is made for it.
-    if spool.home().is_none_or(|home| !home.exists()) {
+    if request.has_ended() || spool.home().is_none_or(|home| !home.exists()) {
         return Ok(());
     }
     let Some(lock) = spool.fill().map_err(io)? else {
@@ -82,12 +96,13 @@ pub fn run(context: &ClusterContext, request: &PrefetchRequest, stop: &StopFlag)
     spool.clear();
     let result = Choice::new(context, request.branch.as_deref()).map(|choice| {
         let count = (request.bytes / choice.segment_size().max(1)).max(LEAST_SEGMENTS);
-        let window = Window::new(after, choice.segment_size(), usize::try_from(count).unwrap_or(usize::MAX));
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let window = Window::new(after, choice.segment_size(), count, request.until);
         let job = Job {
             context,
+            request,
             choice: &choice,
             spool: &spool,
-            for_copy: request.in_place_tablespaces,
             window: Mutex::new(window),
             changed: Condvar::new(),
             stop,
@@ -101,9 +116,9 @@ pub fn run(context: &ClusterContext, request: &PrefetchRequest, stop: &StopFlag)
 
 struct Job<'a> {
     context: &'a ClusterContext,
+    request: &'a PrefetchRequest,
     choice: &'a Choice<'a>,
     spool: &'a Spool,
-    for_copy: bool,
     window: Mutex<Window>,
     changed: Condvar,
     stop: &'a StopFlag,
@@ -128,7 +143,8 @@ impl Job<'_> {
     /// Looks what was taken until it is time to end.
     fn watch(&self) {
         let mut active = Instant::now();
-        while !self.stop.is_set() && active.elapsed() < IDLE && self.spool.directory().exists() {
+        let goes_on = || !self.stop.is_set() && self.spool.directory().exists() && !self.request.has_ended();
+        while active.elapsed() < IDLE && goes_on() && !self.window().is_done() {
             std::thread::sleep(POLL);
             let wanted = self.spool.take_wanted().and_then(|name| match LogFile::parse(name.trim()) {
                 Some(LogFile::Segment(name)) => Some(name),
@@ -201,7 +217,13 @@ impl Job<'_> {
         let text = name.to_string();
         let io = |error| AppError::io("write into", self.spool.directory(), error);
         self.spool.announce(&text).map_err(io)?;
-        let put = match archive_get::segment(self.context, self.choice, &log, start, self.for_copy) {
+        let put = match archive_get::segment(
+            self.context,
+            self.choice,
+            &log,
+            start,
+            self.request.in_place_tablespaces,
+        ) {
             Ok(Some(bytes)) => self.spool.put(&text, &bytes).map_err(io).map(|()| true),
             Ok(None) => Ok(false),
             Err(error) => Err(error),

@@ -21,6 +21,8 @@ fn request(directory: &Path, index: u64) -> ArchiveGetRequest {
         branch: None,
         in_place_tablespaces: false,
         look_ahead_bytes: 5 << 20,
+        until: None,
+        recovery: None,
     }
 }
 

@@ -25,19 +25,22 @@ pub(super) struct Window {
     from: LogOffset,
     segment_size: u64,
     count: usize,
+    /// Nothing from here on is wanted.
+    until: Option<LogOffset>,
     known: BTreeMap<SegmentName, Progress>,
     closed: bool,
 }
 
 impl Window {
-    /// The `count` segments behind one.
-    pub(super) fn new(after: SegmentName, segment_size: u64, count: usize) -> Self {
+    /// The `count` segments behind one, as far as they begin before `until`.
+    pub(super) fn new(after: SegmentName, segment_size: u64, count: usize, until: Option<LogOffset>) -> Self {
         let from = LogOffset(0);
         let mut made = Self {
             timeline: after.timeline,
             from,
             segment_size,
             count,
+            until,
             known: BTreeMap::new(),
             closed: false,
         };
@@ -46,9 +49,16 @@ impl Window {
     }
 
     fn names(&self) -> impl Iterator<Item = SegmentName> + use<> {
-        let (timeline, from, size) = (self.timeline, self.from, self.segment_size);
+        let (timeline, from, size, until) = (self.timeline, self.from, self.segment_size, self.until);
         (0..self.count as u64)
-            .map(move |index| SegmentName::at(timeline, from.plus(index.saturating_mul(size)), size))
+            .map(move |index| from.plus(index.saturating_mul(size)))
+            .take_while(move |start| until.is_none_or(|until| *start < until))
+            .map(move |start| SegmentName::at(timeline, start, size))
+    }
+
+    /// Whether all that is wanted before the end was taken.
+    pub(super) fn is_done(&self) -> bool {
+        self.until.is_some_and(|until| self.from >= until) && self.known.is_empty()
     }
 
     /// Whether a segment is among those to be kept ready.
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn it_fetches_in_order_and_moves_on_as_they_are_taken() {
         let now = Instant::now();
-        let mut window = Window::new(name(3), SIZE, 3);
+        let mut window = Window::new(name(3), SIZE, 3, None);
         assert_eq!(window.begin_next(now), Some(name(4)));
         assert_eq!(window.begin_next(now), Some(name(5)));
         assert_eq!(window.begin_next(now), Some(name(6)));
@@ -153,9 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn it_fetches_nothing_behind_the_end() {
+        let now = Instant::now();
+        let mut window = Window::new(name(3), SIZE, 9, Some(LogOffset(5 * SIZE + 1)));
+        assert_eq!(window.begin_next(now), Some(name(4)));
+        assert_eq!(window.begin_next(now), Some(name(5)));
+        assert_eq!(window.begin_next(now), None);
+        window.ready(name(4));
+        window.ready(name(5));
+        assert!(!window.is_done());
+        assert!(window.note_taken(&|_| false));
+        window.aim_behind(name(5));
+        assert!(window.is_done());
+    }
+
+    #[test]
     fn it_goes_where_the_server_went() {
         let now = Instant::now();
-        let mut window = Window::new(name(3), SIZE, 2);
+        let mut window = Window::new(name(3), SIZE, 2, None);
         window.begin_next(now);
         window.begin_next(now);
         window.ready(name(4));

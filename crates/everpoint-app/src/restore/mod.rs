@@ -2,6 +2,7 @@
 
 pub mod image;
 pub mod known;
+mod libraries;
 pub mod live;
 pub mod log_check;
 mod machine;
@@ -19,6 +20,8 @@ pub mod stage;
 pub mod survey;
 pub mod tree;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -104,7 +107,7 @@ pub fn run(
     let mut facts = facts::load(context)?;
     let mut skip: Vec<String> = Vec::new();
     loop {
-        let plan = match settled(context, &mut facts, request, &skip)? {
+        let mut plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
                 plan.warnings.extend(facts.left_out(&plan.backup));
                 let sources = request.packages.iter().flat_map(|packages| packages.sources(&plan));
@@ -118,6 +121,7 @@ pub fn run(
             Err(shortfall) => return Err(refused(context, &facts, request, &shortfall, &skip)),
         };
         let record = facts::record(&facts, &plan.backup)?;
+        plan.warnings.extend(context.engine.differences(&record.facts));
         let done = if request.dry_run {
             let prepared = request.preflight(context, &plan, record);
             prepared.map(|it| RestoreOutcome::Plan(report::plan(&plan, record, it.as_ref())))
@@ -296,7 +300,7 @@ impl Job<'_> {
             stage::run(self.context, self.plan, tree, self.request.workers, &self.request.stop)?;
         }
         self.refuse_live(tree)?;
-        self.context.engine.prepare_recovery(&self.settings(tree))?;
+        self.context.engine.prepare_recovery(&self.settings(tree, prepared.libraries.clone()))?;
         if !self.request.replace_production {
             self.mark_copy(tree)?;
         }
@@ -319,7 +323,9 @@ impl Job<'_> {
         let mark = tree.root().join(salvage::COPY_MARK);
         let text =
             format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
-        std::fs::write(&mark, text).map_err(|error| AppError::io("write", &mark, error))?;
+        std::fs::write(&mark, text)
+            .and_then(|()| std::fs::set_permissions(&mark, Permissions::from_mode(0o600)))
+            .map_err(|error| AppError::io("write", &mark, error))?;
         tree.own(&mark)
     }
 
@@ -327,16 +333,20 @@ impl Job<'_> {
         StopAt { record: self.plan.stop.record, inclusive: self.plan.stop.inclusive }
     }
 
-    fn settings(&self, tree: &Tree) -> RecoverySettings {
+    fn settings(&self, tree: &Tree, libraries: Vec<String>) -> RecoverySettings {
         let branch = format!("{}/{}", self.plan.identity, self.plan.branch);
-        let (fetch_command, end_command) = if self.request.stage_log {
-            (stage::FETCH_COMMAND.to_owned(), stage::END_COMMAND.to_owned())
+        let fetch_command = if self.request.stage_log {
+            stage::FETCH_COMMAND.to_owned()
         } else {
             let program = &self.request.fetch_program;
             let name = &self.context.name;
-            let command =
-                format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces");
-            (command, String::new())
+            // The last piece that replay reads: nothing behind it is fetched ahead.
+            let until = self
+                .plan
+                .pieces
+                .last()
+                .map_or(String::new(), |piece| format!(" --until {}", piece.span.to.0));
+            format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces{until}")
         };
         let mut facts = self.record.facts.clone();
         facts.push(("server_version".to_owned(), self.record.server_version.to_string()));
@@ -346,9 +356,9 @@ impl Job<'_> {
             stop: Some(self.stop_at()),
             timeline: self.plan.timeline,
             fetch_command,
-            end_command,
             facts,
             links: new_links(tree),
+            libraries,
             keep_configuration: self.request.replace_production,
             promote: self.request.start.is_none(),
         }
@@ -375,6 +385,7 @@ impl Job<'_> {
             RecoveryEvent::Replaying { position, time } => {
                 self.events.emit(Event::Replaying { position, target, time })
             }
+            RecoveryEvent::Warning(text) => self.events.emit(Event::Warning(text)),
             RecoveryEvent::Promoting => {
                 self.events.emit(Event::Info("the target is reached; promoting".to_owned()))
             }

@@ -24,6 +24,8 @@ pub struct Prepared {
     pub known: Known,
     /// What lies there.
     pub survey: Survey,
+    /// Libraries without which the log can't be replayed.
+    pub libraries: Vec<String>,
     /// What else the operator should know.
     told: Vec<String>,
 }
@@ -72,13 +74,20 @@ pub fn run(
     let mut warnings: Vec<String> = word.into_iter().collect();
     warnings.extend(machine.places(record)?);
     warnings.extend(machine.room(plan)?);
+    let libraries = request.libraries(context, plan, record)?;
     if !proof.occupied {
-        return Ok(Prepared { proof, known: Known::default(), survey: Survey::default(), told: warnings });
+        return Ok(Prepared {
+            proof,
+            known: Known::default(),
+            survey: Survey::default(),
+            libraries,
+            told: warnings,
+        });
     }
     let known = Known::read(&context.cluster, &plan.backup, &proof.tree, &request.stop)?;
     let is_log_name = |name: &str| context.engine.is_log_name(name);
     let survey = Walker::new(&proof.tree, &known, &is_log_name, &request.stop).look()?;
-    Ok(Prepared { proof, known, survey, told: warnings })
+    Ok(Prepared { proof, known, survey, libraries, told: warnings })
 }
 
 impl Prepared {

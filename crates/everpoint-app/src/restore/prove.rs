@@ -77,7 +77,7 @@ pub fn run(
     let kept = |place: &PathBuf| spaces.values().any(|space| space.place.as_ref() == Some(place));
     let left = all_links.values().filter(|place| !kept(place) && !place.starts_with(&root) && place.is_dir());
     let left = left.cloned().collect();
-    let tree = Tree::new(&root, spaces, part, mark).with_log_elsewhere(own);
+    let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own);
     Ok(Proof { tree, root: proven, own, occupied, left })
 }
 

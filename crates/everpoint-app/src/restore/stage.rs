@@ -18,9 +18,6 @@ pub const DIRECTORY: &str = "everpoint-log";
 /// What the server runs for each file, in its data directory.
 pub const FETCH_COMMAND: &str = "cp everpoint-log/%f \"%p\"";
 
-/// What it runs when recovery has ended.
-pub const END_COMMAND: &str = "rm -r everpoint-log";
-
 /// Fetches every file that the server may ask for; returns the bytes written. Segments are as a copy may replay them.
 ///
 /// # Errors
@@ -116,6 +113,8 @@ impl Job<'_> {
             branch: Some(format!("{}/{}", self.plan.identity, self.plan.branch)),
             in_place_tablespaces: true,
             look_ahead_bytes: 0,
+            until: None,
+            recovery: None,
         };
         if archive_get::run(self.context, &request, &Quiet)? == Got::NotThere {
             return Ok(0);

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Component, Path, PathBuf};
 
 use everpoint_core::FailureClass;
+use everpoint_engine::owner_of;
 use everpoint_format::manifest::FileEntry;
 use rustix::fs::{Gid, OFlags, Uid};
 
@@ -29,9 +30,17 @@ pub struct Tree {
 impl Tree {
     /// A tree at `root` (absolute) with these tablespaces, of each of which the server's part has the name `part`. Until it
     /// is finished it has this mark.
-    #[must_use]
-    pub fn new(root: &Path, spaces: BTreeMap<u32, Space>, part: Option<String>, mark: Mark) -> Self {
-        Self { root: root.to_owned(), spaces, part, follows_log: false, mark, owner: owner_for(root) }
+    ///
+    /// # Errors
+    /// As root, if the system knows no user as whom a server could run.
+    pub fn new(
+        root: &Path,
+        spaces: BTreeMap<u32, Space>,
+        part: Option<String>,
+        mark: Mark,
+    ) -> Result<Self, AppError> {
+        let owner = owner_for(root)?;
+        Ok(Self { root: root.to_owned(), spaces, part, follows_log: false, mark, owner })
     }
 
     /// A log that lies elsewhere, behind a link, is this directory's.
@@ -310,22 +319,12 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), AppError> {
         .map_err(|error| AppError::io("set the permissions of", path, error))
 }
 
-/// As root, the files belong to whom the directory belongs already, else to `$EVERPOINT_PG_USER` or `postgres`, as whom
-/// servers run: PostgreSQL refuses to run as root. `None` for another user, or where there is no such user.
-#[must_use]
-pub fn owner_for(root: &Path) -> Option<(Uid, Gid)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    if let Some(found) = std::fs::metadata(root).ok().filter(|found| found.uid() != 0) {
-        return Some((Uid::from_raw(found.uid()), Gid::from_raw(found.gid())));
-    }
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let user = std::env::var("EVERPOINT_PG_USER").unwrap_or_else(|_| "postgres".to_owned());
-    let line = passwd.lines().find(|line| line.split(':').next() == Some(user.as_str()))?;
-    let mut fields = line.split(':').skip(2);
-    let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((Uid::from_raw(uid), Gid::from_raw(gid)))
+/// As root, the files belong to the user as whom the server will run: see [`owner_of`]. `None` for another user.
+///
+/// # Errors
+/// If the system knows no such user.
+pub fn owner_for(root: &Path) -> Result<Option<(Uid, Gid)>, AppError> {
+    Ok(owner_of(root)?.map(|owner| (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid))))
 }
 
 #[cfg(test)]

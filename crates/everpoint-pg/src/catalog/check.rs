@@ -6,7 +6,7 @@ use everpoint_core::Micros;
 use everpoint_core::health::StandbyFacts;
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 
-use super::{lines, standby};
+use super::{leftovers, lines, standby};
 use crate::client::{Config, Connection, PgError, Purpose, connect, quote_literal};
 use crate::replication::Replication;
 
@@ -117,17 +117,19 @@ pub fn check(config: &Config, slot: Option<&str>, standby_lag: Micros) -> Vec<Ch
     if let Some(replication) = replication.as_mut() {
         look_by_replication(replication, slot, &mut findings);
     }
-    let mut lag = None;
+    let mut more = Vec::new();
     if let Some(sql) = sql.as_mut() {
         look_by_sql(sql, slot, &mut findings);
-        lag = look_at_standby(sql, &findings).map(|facts| standby::line(&facts, standby_lag));
+        more.extend(look_at_standby(sql, &findings).map(|facts| standby::line(&facts, standby_lag)));
+        let primary = findings.identity.as_ref().is_some_and(|identity| !identity.in_recovery);
+        more.extend(primary.then(|| leftovers::line(sql)).flatten());
     }
     if replication.is_none() && sql.is_none() {
         lines.extend(lines::managed(&findings));
         return lines;
     }
     lines.extend(lines::all(&findings));
-    lines.extend(lag);
+    lines.extend(more);
     lines
 }
 

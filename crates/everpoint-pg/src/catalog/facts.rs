@@ -16,6 +16,9 @@ const SETTINGS: [&str; 9] = [
     "server_version_num",
 ];
 
+/// Settings that only some roles may read: without them a backup is as good, but less can be told when it is restored.
+const PRIVILEGED: [&str; 1] = ["shared_preload_libraries"];
+
 /// Facts that need an ordinary connection; each query gives names and values.
 const QUERIES: [&str; 3] = [
     "SELECT 'extension ' || e.extname, e.extversion FROM pg_catalog.pg_extension e",
@@ -23,6 +26,18 @@ const QUERIES: [&str; 3] = [
      JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace WHERE c.collversion IS NOT NULL AND c.oid >= 16384",
     "SELECT 'locale ' || d.datname, d.datcollate || ' ' || d.datctype FROM pg_catalog.pg_database d",
 ];
+
+/// Versions of the libraries that sort, as a collation of each tells it; servers without one have none, or refuse.
+const LIBRARIES: [&str; 2] = [
+    "SELECT 'collation library libc', v FROM (SELECT pg_catalog.pg_collation_actual_version(oid) AS v \
+     FROM pg_catalog.pg_collation WHERE collprovider = 'c') s WHERE v IS NOT NULL LIMIT 1",
+    "SELECT 'collation library icu', v FROM (SELECT pg_catalog.pg_collation_actual_version(oid) AS v \
+     FROM pg_catalog.pg_collation WHERE collprovider = 'i' LIMIT 1) s WHERE v IS NOT NULL",
+];
+
+/// Since 15 each database chooses which library sorts.
+const PROVIDERS: &str =
+    "SELECT 'locale provider ' || datname, datlocprovider::text FROM pg_catalog.pg_database";
 
 /// Since 15 a database remembers the version of its own collation.
 const DATABASE_COLLATIONS: &str = "SELECT 'collation of database ' || datname, datcollversion \
@@ -36,6 +51,9 @@ pub fn facts(connection: &mut Connection) -> Result<Vec<(String, String)>, PgErr
     let mut facts = Vec::new();
     for name in SETTINGS {
         facts.push((name.to_owned(), connection.show(name)?));
+    }
+    for name in PRIVILEGED {
+        facts.extend(connection.show(name).ok().map(|value| (name.to_owned(), value)));
     }
     for (name, setting) in [("wal_segment_size", "wal_segment_size"), ("page_size", "block_size")] {
         let text = connection.show(setting)?;
@@ -54,13 +72,18 @@ pub fn facts(connection: &mut Connection) -> Result<Vec<(String, String)>, PgErr
 /// If the connection broke or is none for SQL.
 pub fn sql_facts(sql: &mut Connection) -> Result<Vec<(String, String)>, PgError> {
     let mut facts = Vec::new();
-    let newer = (sql.major() >= 15).then_some(DATABASE_COLLATIONS);
-    for query in QUERIES.into_iter().chain(newer) {
-        for row in sql.query(query)?.0 {
-            if let [Some(name), Some(value)] = row.as_slice() {
-                facts.push((name.clone(), value.clone()));
-            }
-        }
+    let newer = if sql.major() >= 15 { &[DATABASE_COLLATIONS, PROVIDERS][..] } else { &[] };
+    for query in QUERIES.iter().chain(newer) {
+        facts.extend(sql.query(query)?.0.into_iter().filter_map(pair));
+    }
+    for query in LIBRARIES {
+        facts.extend(sql.query(query).map(|rows| rows.0).unwrap_or_default().into_iter().filter_map(pair));
     }
     Ok(facts)
+}
+
+/// A row as name and value.
+fn pair(row: Vec<Option<String>>) -> Option<(String, String)> {
+    let mut fields = row.into_iter();
+    fields.next().flatten().zip(fields.next().flatten())
 }

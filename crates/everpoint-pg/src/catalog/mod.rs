@@ -2,6 +2,7 @@
 
 mod check;
 mod facts;
+mod leftovers;
 mod lines;
 mod session;
 mod standby;

@@ -311,6 +311,20 @@ impl Engine for PgEngine {
         recovery::find_programs(programs.or(self.programs.as_deref()), version / 10_000).map(|_| ())
     }
 
+    fn differences(&self, facts: &[(String, String)]) -> Vec<String> {
+        recovery::compare_collations(facts)
+    }
+
+    fn replay_libraries(
+        &self,
+        programs: Option<&Path>,
+        version: u32,
+        records: &[(u32, LogOffset)],
+        facts: &[(String, String)],
+    ) -> Result<Vec<String>, EngineError> {
+        recovery::replay_libraries(programs.or(self.programs.as_deref()), version, records, facts)
+    }
+
     fn start(
         &self,
         options: &StartOptions,

@@ -26,10 +26,10 @@ fn line(text: &mut String, name: &str, value: impl AsRef<str>) {
 }
 
 /// What makes the server recover to the target, and only that.
-pub(super) fn recovery(settings: &RecoverySettings, major: u32) -> String {
+pub(super) fn recovery(settings: &RecoverySettings, major: u32, end_command: &str) -> String {
     let mut text = String::new();
     line(&mut text, "restore_command", &settings.fetch_command);
-    line(&mut text, "recovery_end_command", &settings.end_command);
+    line(&mut text, "recovery_end_command", end_command);
     line(&mut text, "archive_cleanup_command", "");
     line(&mut text, "recovery_target_timeline", settings.timeline.to_string());
     for other in ["recovery_target_name", "recovery_target_time", "recovery_target_xid"] {
@@ -81,9 +81,12 @@ pub(super) fn copy(settings: &RecoverySettings, major: u32, control: Option<&Con
     line(&mut text, "archive_mode", "off");
     line(&mut text, "synchronous_standby_names", "");
     line(&mut text, "max_logical_replication_workers", "0");
-    for libraries in ["shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"] {
+    for libraries in ["session_preload_libraries", "local_preload_libraries"] {
         line(&mut text, libraries, "");
     }
+    // Only what replay can't do without.
+    let replaying: Vec<String> = settings.libraries.iter().map(|name| format!("\"{name}\"")).collect();
+    line(&mut text, "shared_preload_libraries", replaying.join(", "));
     text.push_str("\n# At least what the log was written with.\n");
     line(&mut text, "wal_level", "replica");
     for (name, value) in limits::largest(major, &settings.facts, control.map(|control| control.limits)) {
@@ -104,8 +107,10 @@ pub(super) fn copy(settings: &RecoverySettings, major: u32, control: Option<&Con
         // The restored files may not be on disk yet: one call instead of one a file.
         line(&mut text, "recovery_init_sync_method", "syncfs");
     }
-    text.push_str("\n# Recovery.\n");
-    text.push_str(&recovery(settings, major));
+    if knows_in_place(settings, major) {
+        // Tablespaces of its log are directories inside; a standby of the copy could not start without this.
+        line(&mut text, "allow_in_place_tablespaces", "on");
+    }
     text
 }
 
@@ -153,7 +158,7 @@ fn is_loopback_rule(rule: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::PathBuf;
 
     use everpoint_core::LogOffset;
@@ -161,15 +166,15 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn settings() -> RecoverySettings {
+    pub(in super::super) fn settings() -> RecoverySettings {
         RecoverySettings {
             directory: PathBuf::from("/srv/copy"),
             stop: Some(StopAt { record: LogOffset(0x1_0300_0148), inclusive: false }),
             timeline: 3,
             fetch_command: "it's \\ %f".to_owned(),
-            end_command: String::new(),
             facts: vec![("server_version".to_owned(), "130007".to_owned())],
             links: Vec::new(),
+            libraries: Vec::new(),
             keep_configuration: false,
             promote: false,
         }
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_target_is_written_and_quoted() {
-        let text = recovery(&settings(), 13);
+        let text = recovery(&settings(), 13, "");
         for line in [
             "restore_command = 'it''s \\\\ %f'",
             "recovery_target_lsn = '1/3000148'",
@@ -189,7 +194,7 @@ mod tests {
             assert!(text.lines().any(|it| it == line), "{line} not in\n{text}");
         }
         assert!(!text.contains("in_place"));
-        assert!(recovery(&settings(), 15).contains("in_place"));
+        assert!(recovery(&settings(), 15, "").contains("in_place"));
     }
 
     #[test]

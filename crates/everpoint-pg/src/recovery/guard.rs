@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::owner::Owner;
+use everpoint_engine::Owner;
 
 /// `$0` is the log file, the arguments are the server's command line. Prints the server's process id.
 const SCRIPT: &str = r#"exec 3<&0

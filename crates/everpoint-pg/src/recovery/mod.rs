@@ -5,8 +5,11 @@
 //! of its own; [`local_log`] tells what log a stopped server's directory still holds.
 
 mod alive;
+mod collations;
 mod configuration;
+mod ending;
 mod guard;
+mod libraries;
 mod limits;
 mod local;
 mod local_place;
@@ -20,6 +23,8 @@ mod tablespaces;
 mod watch;
 
 pub use alive::life_signs;
+pub(crate) use collations::compared as compare_collations;
+pub(crate) use libraries::replay_libraries;
 pub use local::local_log;
 pub use local_place::local_place;
 pub use place::{directory_proof, is_log_name, tablespace_directory, takes_tablespaces_inside};

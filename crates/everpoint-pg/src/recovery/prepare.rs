@@ -3,14 +3,14 @@
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use everpoint_engine::{EngineError, RecoverySettings};
 
 use super::configuration::{self, MARK};
 use super::owner::give_like_parent;
-use super::{failed, limits, major_version};
+use super::{ending, failed, major_version};
 use crate::control::{CONTROL_FILE, Control};
 
 /// Production's files are kept under their name and this.
@@ -40,11 +40,11 @@ pub fn prepare_recovery(settings: &RecoverySettings) -> Result<(), EngineError> 
         link(directory, *oid, place)?;
     }
     if settings.keep_configuration {
-        append_recovery(settings, major)?;
+        ending::append(settings, major, ending::without_recovery(directory)?)?;
     } else {
         generate(settings, major)?;
     }
-    write(&directory.join("recovery.signal"), "")?;
+    write(&directory.join("recovery.signal"), b"", 0o600)?;
     fs::File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| failed("make durable", directory, error))
@@ -112,14 +112,16 @@ fn read(path: &Path) -> Result<String, EngineError> {
 }
 
 /// Writes a file whole: under another name first, so that a crash leaves the old or the new one.
-fn write(path: &Path, text: &str) -> Result<(), EngineError> {
+pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), EngineError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".everpoint-new");
     let new = Path::new(&name);
     let fail = |error| failed("write", path, error);
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new).map_err(fail)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    file.write_all(content).map_err(fail)?;
+    // Set, not asked for: the caller's umask has no say.
+    file.set_permissions(fs::Permissions::from_mode(mode)).and_then(|()| file.sync_all()).map_err(fail)?;
     give_like_parent(new)?;
     fs::rename(new, path).map_err(fail)
 }
@@ -146,10 +148,11 @@ fn generate(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> 
     for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
         put_aside(&directory.join(name))?;
     }
-    write(&directory.join("postgresql.conf"), &text)?;
-    write(&directory.join("postgresql.auto.conf"), &format!("{MARK}\n"))?;
-    write(&directory.join("pg_hba.conf"), &configuration::access(&access))?;
-    write(&directory.join("pg_ident.conf"), &format!("{MARK}\n"))
+    let mark = format!("{MARK}\n").into_bytes();
+    write(&directory.join("postgresql.conf"), text.as_bytes(), 0o600)?;
+    write(&directory.join("pg_hba.conf"), configuration::access(&access).as_bytes(), 0o600)?;
+    write(&directory.join("pg_ident.conf"), &mark, 0o600)?;
+    ending::append(settings, major, Some(mark))
 }
 
 /// A port that is free now.
@@ -158,32 +161,4 @@ fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map_or(5432, |address| address.port())
-}
-
-const BEGIN: &str = "# Everpoint: recovery, begin. These lines may go once the server has been promoted.";
-const END: &str = "# Everpoint: recovery, end.";
-
-/// The file of ALTER SYSTEM is read last, whatever file the rest of the configuration is in.
-fn append_recovery(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> {
-    let path = settings.directory.join("postgresql.auto.conf");
-    let old = read(&path)?;
-    let mut text = String::new();
-    let mut inside = false;
-    for line in old.lines() {
-        inside |= line == BEGIN;
-        if !inside {
-            text.push_str(line);
-            text.push('\n');
-        }
-        inside &= line != END;
-    }
-    text.push_str(BEGIN);
-    text.push('\n');
-    text.push_str(&configuration::recovery(settings, major));
-    for (name, value) in limits::raised(&settings.facts) {
-        text.push_str(&format!("{name} = '{value}'\n"));
-    }
-    text.push_str(END);
-    text.push('\n');
-    write(&path, &text)
 }

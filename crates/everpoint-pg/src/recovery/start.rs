@@ -8,12 +8,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use everpoint_core::{FailureClass, Life, LogOffset, Micros, life};
-use everpoint_engine::{EngineError, RecoveryEvent, RecoveryReached, StartOptions, StopAt};
+use everpoint_engine::{EngineError, Owner, RecoveryEvent, RecoveryReached, StartOptions, StopAt, owner_of};
 use rustix::process::Signal;
 
 use super::configuration::{MARK, socket_directory};
+use super::ending::{self, forget_arguments};
 use super::guard::Guard;
-use super::owner::{Owner, give, server_user};
+use super::owner::give;
 use super::programs::find_programs;
 use super::server_log::{ServerLog, Stopped};
 use super::watch::{Look, Watch};
@@ -46,6 +47,7 @@ pub fn start(
     match run.follow(events) {
         Ok(reached) => {
             let path = run.directory.clone();
+            run.settle(events);
             run.guard.release().map_err(|error| failed("let go of the server of", &path, error))?;
             Ok(reached)
         }
@@ -75,7 +77,7 @@ impl<'a> Run<'a> {
         refuse_running(&directory)?;
         let major = major_version(&directory)?;
         let programs = find_programs(options.programs.as_deref(), major)?;
-        let owner = server_user(&directory)?;
+        let owner = owner_of(&directory)?;
         let log = directory.join(LOG_FILE);
         let port = configure_port(&directory, options.port)?;
         open_log(&log)?;
@@ -224,6 +226,26 @@ impl<'a> Run<'a> {
             format!("replay should have stopped {wanted}, but {found}"),
         )
         .class(FailureClass::Shortfall))
+    }
+
+    /// What the server could not tidy up at its recovery's end is tidied up now. It runs and serves: a failure is told by
+    /// the next check.
+    fn settle(&mut self, events: &mut dyn FnMut(RecoveryEvent)) {
+        match ending::settle(&self.directory) {
+            Ok(true) => self.guard.signal(Signal::HUP),
+            Ok(false) => {}
+            Err(error) => {
+                let text = format!("settings of the recovery are left in the data directory: {error}");
+                events(RecoveryEvent::Warning(text));
+            }
+        }
+        if let Err(error) = forget_arguments(&self.directory, self.options.port) {
+            let text = format!(
+                "pg_ctl restart will use the settings with which the server was started now: {error}"
+            );
+            events(RecoveryEvent::Warning(text));
+        }
+        self.watch.differences().into_iter().for_each(|text| events(RecoveryEvent::Warning(text)));
     }
 
     /// As `pg_ctl promote` does it: a file and a signal, which works without a login.

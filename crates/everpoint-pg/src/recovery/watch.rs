@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use everpoint_core::{LogOffset, Micros};
 
+use super::collations;
 use crate::client::{Config, Connection, Environment, Purpose, connect};
 use crate::lsn::Lsn;
 
@@ -55,6 +56,13 @@ impl Watch {
             self.connection = None;
         }
         look
+    }
+
+    /// What the running server says that has changed with the machine: in words.
+    pub(super) fn differences(&mut self) -> Vec<String> {
+        let major = self.major;
+        let Some(sql) = self.connection.as_mut() else { return Vec::new() };
+        collations::asked(sql, major)
     }
 
     /// The fourth and fifth line of `postmaster.pid` are the port and the first socket directory.

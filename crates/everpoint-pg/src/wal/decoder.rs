@@ -2,15 +2,17 @@
 //! record.
 
 mod pages;
+mod piece;
 
-use everpoint_core::{Carry, LogEvent, LogOffset, RecordSpan, Verdict};
+use everpoint_core::{Carry, LogOffset, RecordSpan, Verdict};
 use everpoint_engine::{Decoded, LogDecoder};
 
 use super::contents;
 use super::format::{WAL_PAGE_BYTES, WalFormat, aligned};
 use super::page::header_bytes;
-use super::record::RecordHeader;
+use super::record::{RecordHeader, manager};
 use super::unfinished::Unfinished;
+use piece::Piece;
 
 /// A record as the decoder saw it, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,19 +39,6 @@ enum State {
     Ended { from: u64 },
     /// Broken: nothing more is read in this segment.
     Broken { at: u64, reason: String },
-}
-
-/// What was found since the last cut.
-#[derive(Debug, Default)]
-struct Piece {
-    from: u64,
-    ended: Option<u64>,
-    first_record: Option<u64>,
-    first_previous: Option<u64>,
-    last_record: Option<RecordSpan>,
-    head_unknown: bool,
-    records: u64,
-    events: Vec<LogEvent>,
 }
 
 /// Decodes the WAL of one branch, fed in pieces of any size.
@@ -102,7 +91,7 @@ impl WalDecoder {
             format,
             system: 0,
             timeline: 0,
-            piece: Piece { from: position, head_unknown, ..Piece::default() },
+            piece: Piece::begin(position, head_unknown),
             seen: None,
         }
     }
@@ -259,6 +248,9 @@ impl WalDecoder {
                 Err(reason) => return self.broken(record.start, reason),
             }
         }
+        if header.manager >= manager::FIRST_CUSTOM {
+            self.piece.note_extension(header.manager, span);
+        }
         self.previous = Some(record.start);
         self.piece.last_record = Some(span);
         self.piece.records += 1;
@@ -332,7 +324,7 @@ impl LogDecoder for WalDecoder {
             first_previous: piece.first_previous.map(LogOffset),
             head_unknown: piece.head_unknown,
             records: piece.records,
-            events: piece.events,
+            events: piece.into_events(),
         }
     }
 

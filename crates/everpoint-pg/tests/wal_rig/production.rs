@@ -108,9 +108,9 @@ impl Production {
             stop,
             timeline: 1,
             fetch_command: format!("cp \"{}/%f\" \"%p\"", archive.display()),
-            end_command: String::new(),
             facts: vec![("max_connections".to_owned(), "20".to_owned())],
             links: Vec::new(),
+            libraries: Vec::new(),
             keep_configuration: false,
             promote: false,
         }

@@ -213,6 +213,9 @@ pub(crate) struct ArchiveGet {
     /// Make tablespaces that the log creates directories inside the data directory
     #[arg(long, hide = true)]
     pub(crate) in_place_tablespaces: bool,
+    /// Position behind which the recovery will read nothing, as a plain number
+    #[arg(long, hide = true, value_name = "POSITION")]
+    pub(crate) until: Option<u64>,
 }
 
 /// Arguments of `archive-prefetch`.
@@ -233,6 +236,12 @@ pub(crate) struct ArchivePrefetch {
     /// Bytes to keep ready
     #[arg(long)]
     pub(crate) bytes: u64,
+    /// Position behind which nothing is wanted
+    #[arg(long)]
+    pub(crate) until: Option<u64>,
+    /// Data directory of the recovering server
+    #[arg(long)]
+    pub(crate) recovery: Option<PathBuf>,
 }
 
 /// Arguments of `backup`.

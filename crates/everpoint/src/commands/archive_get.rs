@@ -1,12 +1,12 @@
 //! `archive-get`: puts a file of the log where a recovering server wants it.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_app::archive_get::{self, ArchiveGetRequest, Got};
 use everpoint_app::restore::salvage::FetchError;
 use everpoint_app::{AppError, Quiet, prefetch};
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, LogOffset};
 use serde_json::json;
 
 use super::archive_prefetch;
@@ -81,6 +81,9 @@ fn request(arguments: &ArchiveGet, look_ahead_bytes: u64) -> ArchiveGetRequest {
         branch: arguments.branch.clone(),
         in_place_tablespaces: arguments.in_place_tablespaces,
         look_ahead_bytes,
+        until: arguments.until.map(LogOffset),
+        // PostgreSQL runs the command in its data directory; other programs run it anywhere.
+        recovery: Some(PathBuf::from(".")).filter(|here| prefetch::recovery::runs_in(here)),
     }
 }
 

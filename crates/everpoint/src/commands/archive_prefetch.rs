@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use everpoint_app::AppError;
 use everpoint_app::prefetch::{self, PrefetchRequest};
+use everpoint_core::LogOffset;
 
 use crate::cli::ArchivePrefetch;
 use crate::config::RepositoryConfig;
@@ -20,6 +21,8 @@ pub(crate) fn run(session: &Session, arguments: ArchivePrefetch) -> Result<Done,
         branch: arguments.branch,
         in_place_tablespaces: arguments.in_place_tablespaces,
         bytes: arguments.bytes,
+        until: arguments.until.map(LogOffset),
+        recovery: arguments.recovery,
     };
     prefetch::run(&opened.context, &request, &stop_flag())?;
     Ok(Done::plain(String::new()))
@@ -39,6 +42,12 @@ pub(crate) fn start(
             .args(["--quiet", "archive-prefetch", cluster, &wanted.after])
             .arg(&wanted.spool);
         command.args(["--bytes", &wanted.bytes.to_string()]);
+        if let Some(LogOffset(until)) = wanted.until {
+            command.args(["--until", &until.to_string()]);
+        }
+        if let Some(data_dir) = &wanted.recovery {
+            command.arg("--recovery").arg(data_dir);
+        }
         if let Some(branch) = &wanted.branch {
             command.args(["--branch", branch]);
         }

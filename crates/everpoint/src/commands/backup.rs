@@ -26,7 +26,7 @@ pub(crate) fn run(session: &Session, arguments: Backup) -> Result<Done, AppError
         _ => BackupMode::Auto,
     };
     if !arguments.skip_checks {
-        health::run(&opened.context)?;
+        health::run(&opened.context)?.iter().for_each(|told| session.warn(told));
     }
     let mut request = request(session, &opened, mode, stop_flag());
     request.labels = arguments.label.into_iter().collect();

@@ -109,7 +109,7 @@ fn from(
 
 /// The server that root starts runs as another user, who must get to its directory.
 fn enterable(directory: &Path) -> Result<(), AppError> {
-    let Some((uid, gid)) = restore::tree::owner_for(directory) else { return Ok(()) };
+    let Some((uid, gid)) = restore::tree::owner_for(directory)? else { return Ok(()) };
     let (uid, gid) = (uid.as_raw(), gid.as_raw());
     let closed = access::closed_above(directory, uid, gid).filter(|closed| !access::enters(closed, uid, gid));
     let Some(closed) = closed else { return Ok(()) };
@@ -121,14 +121,15 @@ fn enterable(directory: &Path) -> Result<(), AppError> {
 
 /// Whether the user of the restored server can run this program, which fetches the log.
 fn may_run(directory: &Path) -> bool {
-    let Some((uid, gid)) = restore::tree::owner_for(directory) else { return true };
+    // An owner who can't be found is an error of the restore itself.
+    let Ok(Some((uid, gid))) = restore::tree::owner_for(directory) else { return true };
     std::env::current_exe().is_ok_and(|program| access::runnable(&program, uid.as_raw(), gid.as_raw()))
 }
 
 /// Whether the user of the restored server can fetch the log: run this program, and read configuration, key and, if it is a
 /// local directory, repository.
 pub(super) fn may_fetch(session: &Session, opened: &Opened, directory: &Path) -> bool {
-    let Some((uid, gid)) = restore::tree::owner_for(directory) else {
+    let Ok(Some((uid, gid))) = restore::tree::owner_for(directory) else {
         return true;
     };
     let mut needed = Vec::new();

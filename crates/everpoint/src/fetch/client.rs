@@ -33,6 +33,7 @@ fn ask(mut stream: UnixStream, socket: &Path, arguments: &ArchiveGet) -> Result<
         name: arguments.name.clone(),
         branch: arguments.branch.clone(),
         in_place_tablespaces: arguments.in_place_tablespaces,
+        until: arguments.until,
     };
     let text = serde_json::to_string(&question).map_err(|error| wrap(error.into()))?;
     writeln!(stream, "{text}").map_err(wrap)?;

@@ -18,6 +18,8 @@ struct Question {
     name: String,
     branch: Option<String>,
     in_place_tablespaces: bool,
+    #[serde(default)]
+    until: Option<u64>,
 }
 
 /// One line of JSON; if `length` is there, as many bytes follow: the file.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use everpoint_app::archive_get::{self, ArchiveGetRequest, Got};
 use everpoint_app::{AppError, ClusterContext, Quiet, prefetch};
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, LogOffset};
 use everpoint_engine::StopFlag;
 use tempfile::TempDir;
 
@@ -97,6 +97,8 @@ impl Server {
             branch: question.branch,
             in_place_tablespaces: question.in_place_tablespaces,
             look_ahead_bytes: self.ahead,
+            until: question.until.map(LogOffset),
+            recovery: Some(self.data_dir.clone()),
         };
         match archive_get::run(&self.context, &request, &Quiet) {
             Ok(Got::NotThere) => answer(stream, &Answer { length: None, error: None }),

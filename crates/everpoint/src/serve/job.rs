@@ -135,6 +135,7 @@ pub(crate) fn run(
         }
         Kind::Check => {
             let report = check_command::report(&open()?);
+            health::told(&report.lines).into_iter().for_each(|told| events.emit(Event::Warning(told)));
             if report.ok {
                 return Ok(json(&report));
             }
@@ -158,7 +159,7 @@ fn take_backup(
     events: &dyn Events,
 ) -> Result<Value, AppError> {
     make_room(session, opened, stop, events)?;
-    health::run(&opened.context)?;
+    health::run(&opened.context)?.into_iter().for_each(|told| events.emit(Event::Warning(told)));
     let mut request = backup_command::request(session, opened, order.mode, stop.clone());
     request.labels.clone_from(&order.labels);
     let report = backup::run(&opened.context, &request, events)?;
