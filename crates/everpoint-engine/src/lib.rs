@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 pub mod fake;
 pub mod recovery;
+pub mod steps;
 
 pub use backup::{
     BackupBegin, BackupEnd, BackupOptions, FileKind, FileMeta, ImageSink, ImageWorker, PART_BYTES, Part,
@@ -20,3 +21,4 @@ pub use check::{CheckLine, CheckState};
 pub use engine::{Engine, LocalLog, LogHead, Neighbour, ServerIdentity, SlotHolds};
 pub use error::EngineError;
 pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};
+pub use steps::NextSteps;

@@ -1,6 +1,5 @@
 //! The files of a data directory: which are pages of relations, which are taken as they are, which are left out.
 
-mod external;
 mod queue;
 mod reader;
 mod session;
@@ -11,7 +10,6 @@ mod walk;
 
 use std::collections::BTreeSet;
 
-pub use external::external_files;
 pub use session::{BackupSession, SessionStart, SessionStop};
 pub use source::{backup_files, label_start};
 

@@ -236,6 +236,7 @@ impl Job<'_> {
         tree.check(self.request.delta || self.retry)?;
         if let Some(start) = &self.request.start {
             self.context.engine.check_start(start.programs.as_deref(), self.record.server_version)?;
+            self.context.engine.start_settings(&self.settings(&tree))?;
         }
         let occupied = self.request.delta || self.retry || tree.root().join(tree::MARKER).exists();
         if self.request.delta && !self.retry {
@@ -277,7 +278,8 @@ impl Job<'_> {
         // A replay that stops short must not leave a directory that looks done.
         let reached = self.request.start.as_ref().map(|start| self.start(&tree, start)).transpose()?;
         tree.finish()?;
-        Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
+        let next = self.context.engine.next_steps(&self.settings(&tree), reached.as_ref().map(|it| it.port));
+        Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref(), next))
     }
 
     fn mark_copy(&self, tree: &Tree) -> Result<(), AppError> {
@@ -345,6 +347,7 @@ impl Job<'_> {
             port: start.port,
             programs: start.programs.clone(),
             stop: Some(self.stop_at()),
+            settings: self.context.engine.start_settings(&self.settings(tree))?,
             stop_flag: self.request.stop.clone(),
         };
         let target = Some(self.plan.stop.record);

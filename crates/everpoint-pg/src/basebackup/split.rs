@@ -1,5 +1,8 @@
 //! Takes archives apart into parts for the workers.
 
+mod outside;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -33,6 +36,8 @@ pub(super) struct Splitter<'a> {
     reader: TarReader,
     prefix: String,
     open: Option<Open>,
+    /// Files that came and may be configuration.
+    came: BTreeSet<String>,
 }
 
 impl<'a> Splitter<'a> {
@@ -52,6 +57,7 @@ impl<'a> Splitter<'a> {
             reader: TarReader::default(),
             prefix: String::new(),
             open: None,
+            came: BTreeSet::new(),
         }
     }
 
@@ -120,6 +126,7 @@ impl<'a> Splitter<'a> {
             }
             (EntryKind::File, Class::Skip(reason)) => tracing::debug!(path, "left out: it {reason}"),
             (EntryKind::File, class) => {
+                self.note(&path);
                 let pages = if let Class::Pages(pages) = class { Some(pages) } else { None };
                 let kind = if pages.is_some() { FileKind::Pages } else { FileKind::Plain };
                 let file = FileMeta { path, kind, mode: entry.mode, modified, size_hint: entry.size };

@@ -6,20 +6,26 @@
 
 mod configuration;
 mod guard;
+mod layout;
 mod limits;
 mod local;
+mod outside;
 mod owner;
 mod prepare;
 mod programs;
 mod server_log;
+mod shell;
 mod start;
+mod steps;
 mod tablespaces;
 mod watch;
 
+pub use layout::start_settings;
 pub use local::local_log;
 pub use prepare::prepare_recovery;
 pub use programs::find_programs;
 pub use start::start;
+pub use steps::next_steps;
 pub use tablespaces::rewrite_for_copy;
 
 use std::path::Path;
