@@ -36,6 +36,7 @@ pub(super) struct Gather<'a, 'b> {
     files: BTreeMap<String, OutsideFile>,
     inside: BTreeMap<String, OutsideFile>,
     lacks: BTreeMap<String, String>,
+    directories: BTreeSet<String>,
     /// Settings that were read, the last of a name.
     pub(super) settings: BTreeMap<String, String>,
 }
@@ -58,6 +59,7 @@ impl<'a, 'b> Gather<'a, 'b> {
             files: BTreeMap::new(),
             inside: BTreeMap::new(),
             lacks: BTreeMap::new(),
+            directories: BTreeSet::new(),
             settings: BTreeMap::new(),
         }
     }
@@ -124,6 +126,10 @@ impl<'a, 'b> Gather<'a, 'b> {
     fn directory(&mut self, path: &Path, kind: Kind, takes: fn(&str) -> bool, required: bool, depth: usize) {
         match self.source.list(path) {
             Ok(names) => {
+                // An empty one must be there too: the server does not start without.
+                if let Some(Place::Outside(place)) = self.place(path) {
+                    self.directories.extend(place.to_str().map(str::to_owned));
+                }
                 for name in names.iter().filter(|name| takes(name)) {
                     self.follow(&path.join(name), kind, false, depth + 1);
                 }
@@ -176,6 +182,7 @@ impl<'a, 'b> Gather<'a, 'b> {
         found.files = self.files.into_values().collect();
         found.inside = self.inside.into_values().collect();
         found.lacks = self.lacks;
+        found.directories = self.directories.into_iter().collect();
     }
 }
 

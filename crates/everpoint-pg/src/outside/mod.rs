@@ -44,6 +44,8 @@ pub(crate) const DATA_DIRECTORY: &str = "data_directory";
 pub(crate) const CONFIG_FILE: &str = "config_file";
 /// Facts that begin so tell of a file outside, by its path: owner, group and mode.
 pub(crate) const EXTERNAL: &str = "external ";
+/// Facts that begin so name a directory outside.
+pub(crate) const DIRECTORY: &str = "external_directory ";
 /// Facts that begin so tell where a link leads, by its path inside of the data directory.
 pub(crate) const LINK: &str = "link ";
 /// Facts that begin so name a file that the image lacks, and say why.
@@ -86,6 +88,8 @@ pub(crate) struct Outside {
     pub(crate) inside: Vec<OutsideFile>,
     /// Paths that were named and not read, with the reason.
     pub(crate) lacks: BTreeMap<String, String>,
+    /// Directories outside of it that configuration names, empty ones too.
+    directories: Vec<String>,
     /// Links inside of the directory that lead out of it: path and target.
     links: Vec<(String, String)>,
     settings: BTreeMap<String, String>,
@@ -101,9 +105,10 @@ impl Outside {
             let owner = if file.owner.is_empty() { "-" } else { &file.owner };
             (format!("{EXTERNAL}{}", file.path), format!("{owner} {:04o}", file.mode))
         });
+        let directories = self.directories.iter().map(|path| (format!("{DIRECTORY}{path}"), String::new()));
         let links = self.links.iter().map(|(path, target)| (format!("{LINK}{path}"), target.clone()));
         let lacks = self.lacks.iter().map(|(path, reason)| (format!("{LACKS}{path}"), reason.clone()));
-        settings.chain(files).chain(links).chain(lacks).collect()
+        settings.chain(files).chain(directories).chain(links).chain(lacks).collect()
     }
 
     /// What the image lacks, in words; `None` if nothing.

@@ -13,7 +13,7 @@ use super::layout::{
 use super::owner::server_user;
 use super::programs::find_programs;
 use super::{major_version, shell};
-use crate::outside::{DATA_DIRECTORY, LACKS};
+use crate::outside::{DATA_DIRECTORY, DIRECTORY, LACKS};
 
 /// The server's log, beside that of a server that was started by us.
 const LOG_FILE: &str = "everpoint-server.log";
@@ -149,12 +149,18 @@ impl<'a> Steps<'a> {
                 directories.entry(parent.to_owned()).or_default().insert(aside);
             }
         }
+        for (directory, _) in facts(self.settings, DIRECTORY).filter(|(path, _)| !Path::new(path).exists()) {
+            directories.entry(PathBuf::from(directory)).or_default();
+        }
         let mut commands = Vec::new();
         for (directory, files) in directories {
             if !directory.is_dir() {
                 commands.push(format!("mkdir -p {}", shell::path(&directory)));
             }
             let files: Vec<String> = files.iter().map(|file| shell::path(file)).collect();
+            if files.is_empty() {
+                continue;
+            }
             commands.push(format!("cp -a {} {}/", files.join(" "), shell::path(&directory)));
         }
         commands
