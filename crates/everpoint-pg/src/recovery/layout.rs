@@ -115,7 +115,7 @@ pub fn start_settings(settings: &RecoverySettings) -> Result<Vec<(String, String
         ["hba_file", "ident_file"].into_iter().filter_map(|name| fact(settings, name)).map(PathBuf::from),
     );
     let recorded = fact(settings, DATA_DIRECTORY).unwrap_or("/");
-    missing.retain(|file| !file.starts_with(recorded) && !file.exists());
+    missing.retain(|file| !file.starts_with(recorded) && !is_there(file));
     if let Some(file) = missing.first() {
         let message =
             format!("production's configuration lies outside of it, and {} is not there", file.display());
@@ -125,6 +125,11 @@ pub fn start_settings(settings: &RecoverySettings) -> Result<Vec<(String, String
             .hint("leave out --start: the restore says which commands put the files back, and how to start it then"));
     }
     Ok(command_line(settings, &config))
+}
+
+/// Whether a file is at its place; one that we may not look at counts as there.
+pub(super) fn is_there(file: &Path) -> bool {
+    !matches!(file.try_exists(), Ok(false))
 }
 
 /// Major version and name of a cluster of Debian's tools, by its configuration file.

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use everpoint_engine::{EngineError, RecoverySettings};
 
 use super::failed;
-use super::layout::{fact, facts, put_aside};
+use super::layout::{fact, facts, is_there, put_aside};
 use super::owner::give_like_parent;
 use crate::outside::{DATA_DIRECTORY, LINK, is_own_place};
 
@@ -38,7 +38,7 @@ fn link(directory: &Path, path: &str, target: &str) -> Result<(), EngineError> {
     let place = directory.join(path);
     let Some(parent) = place.parent().filter(|parent| parent.is_dir()) else { return Ok(()) };
     let here = fs::symlink_metadata(&place).ok();
-    let leads = parent.join(target).exists();
+    let leads = is_there(&parent.join(target));
     // A directory with content of its own is never given up for a link.
     if here.as_ref().is_some_and(|here| here.is_dir() || here.is_symlink()) || !leads && here.is_some() {
         return Ok(());

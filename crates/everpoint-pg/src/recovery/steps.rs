@@ -8,7 +8,7 @@ use everpoint_engine::{NextSteps, RecoverySettings};
 use super::configuration::socket_directory;
 use super::layout::{
     PUT_ASIDE, came_along, command_line, config_outside, configured, debian_cluster, facts, is_same,
-    put_aside,
+    is_there, put_aside,
 };
 use super::owner::server_user;
 use super::programs::find_programs;
@@ -143,13 +143,13 @@ impl<'a> Steps<'a> {
     /// Commands that bring files to their places that are not there.
     fn put_back(&self) -> Vec<String> {
         let mut directories: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
-        for file in came_along(self.settings).into_iter().filter(|file| !file.exists()) {
+        for file in came_along(self.settings).into_iter().filter(|file| !is_there(file)) {
             let aside = put_aside(self.settings, &file);
             if let Some(parent) = file.parent().filter(|_| aside.exists()) {
                 directories.entry(parent.to_owned()).or_default().insert(aside);
             }
         }
-        for (directory, _) in facts(self.settings, DIRECTORY).filter(|(path, _)| !Path::new(path).exists()) {
+        for (directory, _) in facts(self.settings, DIRECTORY).filter(|(path, _)| !is_there(Path::new(path))) {
             directories.entry(PathBuf::from(directory)).or_default();
         }
         let mut commands = Vec::new();

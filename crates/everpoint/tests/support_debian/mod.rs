@@ -22,11 +22,13 @@ data=$(sed -n "s/^data_directory = '\(.*\)'.*/\1/p" "$config")
 exec pg_ctl -D "$data" -w -l "$data.log" -o "-c config_file=$config" "$3"
 "#;
 
-/// A running server with its configuration in `etc/15/main`, protected, with a table `lost_table` of three rows.
+/// A running server with its configuration in `etc/15/<name>`, protected, with a table `lost_table` of three rows.
 pub(crate) struct Debian {
     pub(crate) everpoint: Everpoint,
     pub(crate) data: PathBuf,
     pub(crate) install: PgInstall,
+    /// Its name for Debian's tools, which write a log that is named after it to `/var/log`.
+    pub(crate) name: String,
     bin: PathBuf,
     port: Port,
 }
@@ -44,7 +46,8 @@ impl Debian {
             fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let data = home.join("lib/15/main");
-        let debian = Self { everpoint, data, install, bin, port: Port::free().unwrap() };
+        let name = home.file_name().unwrap().to_str().unwrap().replace('-', "_");
+        let debian = Self { everpoint, data, install, name, bin, port: Port::free().unwrap() };
         debian.make();
         debian
     }
@@ -52,15 +55,16 @@ impl Debian {
     fn make(&self) {
         let (home, data) = (self.home(""), self.data.display());
         self.shell(&format!(
-            "mkdir -p lib/15 etc/15/main/conf.d etc/15/main/empty.d etc/ssl\n\
+            "mkdir -p lib/15 {etc}/conf.d etc/ssl\n\
              initdb -D {data} -U postgres -A trust -N -k -E UTF8 --locale=C --wal-segsize=1\n\
-             mv {data}/postgresql.conf {data}/pg_hba.conf {data}/pg_ident.conf etc/15/main/\n\
-             echo auto > etc/15/main/start.conf\n\
-             echo app > etc/15/main/people\n\
+             mv {data}/postgresql.conf {data}/pg_hba.conf {data}/pg_ident.conf {etc}/\n\
+             echo auto > {etc}/start.conf\n\
+             echo app > {etc}/people\n\
              echo secret > etc/ssl/server.key\n\
-             chmod 0640 etc/ssl/server.key"
+             chmod 0640 etc/ssl/server.key",
+            etc = self.etc("").display()
         ));
-        let etc = self.home("etc/15/main");
+        let etc = self.etc("");
         let shown = etc.display();
         let mut text = fs::read(etc.join("postgresql.conf")).unwrap();
         // A remark in Latin-1, as old files have them.
@@ -69,7 +73,7 @@ impl Debian {
             "data_directory = '{data}'\nhba_file = '{shown}/pg_hba.conf'\nident_file = '{shown}/pg_ident.conf'\n\
              external_pid_file = '{home}/main.pid'\nunix_socket_directories = '{home}'\nport = {}\n\
              listen_addresses = '127.0.0.1'\nfsync = off\nwal_level = replica\ninclude_dir = 'conf.d'\n\
-             include_dir = 'empty.d'\nlog_timezone = 'UTC'\nshared_buffers = '16MB'\n",
+             log_timezone = 'UTC'\nshared_buffers = '16MB'\n",
             self.port.number(),
             home = home.display(),
         );
@@ -80,7 +84,7 @@ impl Debian {
         fs::write(etc.join("pg_hba.conf"), format!("local none @people reject\n{rules}")).unwrap();
         symlink(self.home("etc/ssl/server.key"), self.data.join("server.key")).unwrap();
         Account::of_servers().unwrap().own(self.everpoint.home().path()).unwrap();
-        self.shell("pg_ctlcluster 15 main start");
+        self.ctl("start");
         let table = format!(
             "\n[cluster.{CLUSTER}]\npostgres = \"postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable\"\n\
              data_dir = \"{data}\"\npg_bin = \"{}\"\n",
@@ -96,6 +100,17 @@ impl Debian {
     pub(crate) fn home(&self, name: &str) -> PathBuf {
         let home = self.everpoint.home().path();
         if name.is_empty() { home.to_owned() } else { home.join(name) }
+    }
+
+    /// A file of its configuration; empty: their directory.
+    pub(crate) fn etc(&self, name: &str) -> PathBuf {
+        let etc = self.home("etc/15").join(&self.name);
+        if name.is_empty() { etc } else { etc.join(name) }
+    }
+
+    /// Starts or stops it.
+    pub(crate) fn ctl(&self, verb: &str) {
+        self.shell(&format!("pg_ctlcluster 15 {} {verb}", self.name));
     }
 
     /// Types commands; returns what they printed.
@@ -122,7 +137,7 @@ impl Debian {
     /// All files of the cluster's configuration and what they hold.
     pub(crate) fn configuration(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
-        let etc = self.home("etc/15/main");
+        let etc = self.etc("");
         for directory in [etc.clone(), etc.join("conf.d")] {
             for entry in fs::read_dir(directory).unwrap().flatten() {
                 if entry.file_type().unwrap().is_file() {
@@ -140,5 +155,6 @@ impl Drop for Debian {
         for place in ["lib/15/main", "new", "copy"] {
             let _ = everpoint_testkit::RunningCopy::on(&self.home(place));
         }
+        let _ = fs::remove_file(format!("/var/log/postgresql/postgresql-15-{}.log", self.name));
     }
 }
