@@ -123,6 +123,12 @@ pub trait Engine: Send + Sync {
     /// If it failed; nothing on the server is left behind.
     fn backup(&self, options: &BackupOptions, sink: &dyn ImageSink) -> Result<BackupEnd, EngineError>;
 
+    /// What there is to say of an image, by the facts that were recorded with it: what it lacks, and what mends that.
+    fn image_warnings(&self, facts: &[(String, String)]) -> Vec<String> {
+        let _ = facts;
+        Vec::new()
+    }
+
     /// Writes a named restore point; returns its position.
     ///
     /// # Errors

@@ -92,7 +92,6 @@ pub fn base_backup(
         }
     }
     facts.extend(outside.facts());
-    outside.warn(&config.user);
     Ok(BackupEnd { stop, timeline, stopped_at, facts })
 }
 

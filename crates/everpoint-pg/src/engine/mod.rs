@@ -190,13 +190,16 @@ impl Engine for PgEngine {
                         LocalBackup { session: SqlBackup::open(config)?, data_dir: data_dir.clone() };
                     let mut end = backup_files(&data_dir, &outside.files, &mut session, options, sink)?;
                     end.facts.extend(outside.facts());
-                    outside.warn(&config.user);
                     return Ok(end);
                 }
                 Err(reason) => tracing::warn!(reason, "files are copied over the network"),
             }
         }
         basebackup::base_backup(config, self.known_system(), options, sink)
+    }
+
+    fn image_warnings(&self, facts: &[(String, String)]) -> Vec<String> {
+        outside::warnings(self.config.as_ref(), facts)
     }
 
     fn restore_point(&self, name: &str) -> Result<LogOffset, EngineError> {

@@ -7,7 +7,7 @@ use everpoint_engine::{CheckLine, CheckState};
 use super::line;
 use crate::basebackup::beside;
 use crate::client::Config;
-use crate::outside::grants;
+use crate::outside::{LACKS, grants};
 
 /// Whether a backup would hold all of the configuration. `data_dir`: backups read the server's files there.
 pub(super) fn check(config: &Config, data_dir: Option<&Path>) -> CheckLine {
@@ -31,4 +31,17 @@ pub(super) fn check(config: &Config, data_dir: Option<&Path>) -> CheckLine {
         count => format!("{place}; {count} files outside of the data directory are taken along"),
     };
     line(name, CheckState::Ok, message, None)
+}
+
+/// What an image lacks, by its facts, and what mends it.
+pub(super) fn warnings(config: Option<&Config>, facts: &[(String, String)]) -> Vec<String> {
+    let lacks: Vec<String> = facts
+        .iter()
+        .filter_map(|(name, reason)| Some(format!("{} ({reason})", name.strip_prefix(LACKS)?)))
+        .collect();
+    if lacks.is_empty() {
+        return Vec::new();
+    }
+    let mends = config.map_or_else(String::new, |config| format!("; {}", grants(&config.user)));
+    vec![format!("the image lacks {}{mends}", lacks.join(", "))]
 }

@@ -126,13 +126,6 @@ impl Outside {
         self.lacks.retain(|path, _| relative(path).is_none_or(|path| !came(&path)));
     }
 
-    /// Says what the image lacks, and what mends it.
-    pub(crate) fn warn(&self, user: &str) {
-        if let Some(lacking) = self.lacking() {
-            tracing::warn!("the image lacks {lacking}; run: {}", grants(user));
-        }
-    }
-
     /// Where the configuration lies.
     pub(crate) fn config_file(&self) -> Option<&str> {
         self.settings.get(CONFIG_FILE).map(String::as_str)
