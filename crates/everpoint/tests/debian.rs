@@ -51,6 +51,8 @@ fn production_comes_back_with_the_commands_that_are_printed() {
     assert_eq!(running.session().unwrap().query("SELECT count(*) FROM lost_table").unwrap().to_string(), "3");
     let key = fs::symlink_metadata(copy.join("server.key")).unwrap();
     assert!(key.is_file() && key.mode() & 0o077 == 0, "{:o}", key.mode());
+    let rules = fs::read_to_string(copy.join("pg_hba.conf")).unwrap();
+    assert!(rules.lines().any(|rule| rule.starts_with("host ") && rule.ends_with(" trust")), "{rules}");
     running.stop_and_check(&debian.install).unwrap();
     fs::remove_dir_all(&copy).unwrap();
 
@@ -177,6 +179,15 @@ fn production_on_debian_is_restored_as_the_runbook_says() {
     debian.shell(&commands);
     assert_eq!(debian.sql("SELECT count(*) FROM lost_table"), "3");
     assert_eq!(debian.configuration(), before);
+
+    // What the restore put aside is no part of the next backup: it is taken from its own place.
+    fs::write(debian.etc("conf.d/local.conf"), "work_mem = '9MB'\n").unwrap();
+    debian.everpoint.run(&["backup", CLUSTER]).unwrap();
+    let copy = debian.home("copy");
+    debian.everpoint.run(&["restore", CLUSTER, copy.to_str().unwrap()]).unwrap();
+    let aside =
+        copy.join("everpoint-external").join(debian.etc("conf.d/local.conf").strip_prefix("/").unwrap());
+    assert_eq!(fs::read_to_string(aside).unwrap(), "work_mem = '9MB'\n");
 }
 
 /// Puts production's address into its configuration: the test gave it to the server on its command line.

@@ -72,6 +72,10 @@ impl ImageRestore<'_> {
             if self.delta {
                 known.push(path_hash(&entry.path));
             }
+            if entry.kind != FileKind::External && entry.path.split('/').next() == Some(EXTERNAL) {
+                // An older backup took what a restore had put aside; its own external files count.
+                continue;
+            }
             if entry.kind == FileKind::Directory {
                 self.tree.directory(&self.tree.place(&entry.path)?, entry.mode)?;
                 continue;

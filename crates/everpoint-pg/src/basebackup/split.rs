@@ -12,7 +12,7 @@ use everpoint_engine::{EngineError, FileKind, FileMeta, PART_BYTES};
 
 use super::tar::{Entry, EntryKind, TarEvent, TarReader};
 use super::worker::Job;
-use crate::files::{Class, Pages, classify};
+use crate::files::{Class, PUT_ASIDE, Pages, classify};
 
 /// Written by the server for this very backup, although a data directory's own files of these names are left out.
 const MADE_BY_THE_BACKUP: [&str; 2] = ["backup_label", "tablespace_map"];
@@ -121,6 +121,7 @@ impl<'a> Splitter<'a> {
         };
         match (&entry.kind, class) {
             // Directories are kept, whatever becomes of their contents.
+            (EntryKind::Directory, _) if path.split('/').next() == Some(PUT_ASIDE) => {}
             (EntryKind::Directory, _) if !relative.is_empty() => {
                 return self.directory(path, entry.mode, modified);
             }

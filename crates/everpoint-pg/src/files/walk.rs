@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use everpoint_core::Micros;
 use everpoint_engine::{FileKind, FileMeta, TablespaceLink};
 
-use super::{Class, Fork, Pages, classify, holds_relations, is_emptied, unlogged};
+use super::{Class, Fork, PUT_ASIDE, Pages, classify, holds_relations, is_emptied, unlogged};
 
 /// A file or directory to be backed up.
 #[derive(Debug)]
@@ -124,6 +124,9 @@ impl Walk<'_> {
             Err(error) => return Err(fail(error)),
         };
         if metadata.is_dir() {
+            if path == PUT_ASIDE {
+                return Ok(None);
+            }
             let foreign = in_tablespace(path) && !path.ends_with(self.version_directory);
             return Ok((!foreign).then(|| Found::new(path, full, FileKind::Directory, &metadata)));
         }

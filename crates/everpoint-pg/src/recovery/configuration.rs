@@ -151,7 +151,7 @@ fn is_loopback_rule(rule: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::PathBuf;
 
     use everpoint_core::LogOffset;
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn settings() -> RecoverySettings {
+    pub(in super::super) fn settings() -> RecoverySettings {
         RecoverySettings {
             directory: PathBuf::from("/srv/copy"),
             stop: Some(StopAt { record: LogOffset(0x1_0300_0148), inclusive: false }),

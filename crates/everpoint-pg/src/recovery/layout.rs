@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use everpoint_core::FailureClass;
 use everpoint_engine::{EngineError, RecoverySettings};
 
+use crate::files::PUT_ASIDE;
 use crate::outside::{CONFIG_FILE, DATA_DIRECTORY, EXTERNAL, settings_of};
-
-/// Where a restore puts files from outside of the data directory, below it.
-pub(super) const PUT_ASIDE: &str = "everpoint-external";
 
 /// Debian's directory of configurations, `<major>/<name>/postgresql.conf` each; its tools know this variable too.
 const DEBIAN_ROOT: &str = "/etc/postgresql";

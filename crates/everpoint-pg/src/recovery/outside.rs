@@ -72,3 +72,64 @@ pub(super) fn access(settings: &RecoverySettings) -> String {
     let bytes = file.and_then(|file| fs::read(file).ok()).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::configuration;
+
+    #[test]
+    fn links_come_back_where_what_they_lead_to_is_there_and_production_is_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (data, etc) = (scratch.path().join("data"), scratch.path().join("etc"));
+        for directory in [&data, &etc, &data.join("log"), &data.join("pg_wal")] {
+            fs::create_dir(directory).unwrap();
+        }
+        fs::write(etc.join("main.conf"), "in etc").unwrap();
+        for name in ["postgresql.conf", "gone.conf", "outside"] {
+            fs::write(data.join(name), "content").unwrap();
+        }
+        let link = |path: &str, target: &Path| (format!("{LINK}{path}"), target.display().to_string());
+        let facts = vec![
+            link("postgresql.conf", &etc.join("main.conf")),
+            link("gone.conf", &etc.join("gone.conf")),
+            link("log", &etc),
+            link("../outside", &etc.join("main.conf")),
+            link("pg_wal", &etc),
+            link("later", &etc.join("later")),
+        ];
+        let mut settings = configuration::tests::settings();
+        settings.facts = facts;
+        settings.directory.clone_from(&data);
+        settle(&settings).unwrap();
+        assert!(!data.join("postgresql.conf").is_symlink(), "a copy has no link out of it");
+        settings.keep_configuration = true;
+        for _ in 0..2 {
+            settle(&settings).unwrap();
+            assert_eq!(fs::read_link(data.join("postgresql.conf")).unwrap(), etc.join("main.conf"));
+            assert_eq!(fs::read_to_string(data.join("gone.conf")).unwrap(), "content");
+            assert!(!data.join("log").is_symlink() && !data.join("pg_wal").is_symlink());
+            assert_eq!(fs::read_link(data.join("later")).unwrap(), etc.join("later"));
+        }
+        assert_eq!(fs::read_to_string(etc.join("main.conf")).unwrap(), "in etc");
+        assert!(!scratch.path().join("outside").exists());
+    }
+
+    #[test]
+    fn a_key_is_closed_and_never_opened() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut settings = configuration::tests::settings();
+        settings.directory = scratch.path().to_owned();
+        settings.facts = vec![("ssl_key_file".to_owned(), "server.key".to_owned())];
+        let key = scratch.path().join("server.key");
+        fs::write(&key, "").unwrap();
+        std::os::unix::fs::chown(&key, Some(1), None).ok();
+        let owned_by_root = fs::metadata(&key).unwrap().uid() == 0;
+        for (before, after) in [(0o644, 0o600), (0o640, 0o600), (0o600, 0o600), (0o400, 0o400)] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(before)).unwrap();
+            settle(&settings).unwrap();
+            let after = if owned_by_root { before & KEY_OF_ROOT } else { after };
+            assert_eq!(fs::metadata(&key).unwrap().mode() & 0o7777, after);
+        }
+    }
+}

@@ -7,12 +7,12 @@ use everpoint_engine::{NextSteps, RecoverySettings};
 
 use super::configuration::socket_directory;
 use super::layout::{
-    PUT_ASIDE, came_along, command_line, config_outside, configured, debian_cluster, facts, is_same,
-    is_there, put_aside,
+    came_along, command_line, config_outside, configured, debian_cluster, facts, is_same, is_there, put_aside,
 };
 use super::owner::server_user;
 use super::programs::find_programs;
 use super::{major_version, shell};
+use crate::files::PUT_ASIDE;
 use crate::outside::{DATA_DIRECTORY, DIRECTORY, LACKS};
 
 /// The server's log, beside that of a server that was started by us.
@@ -41,14 +41,15 @@ impl<'a> Steps<'a> {
     fn new(settings: &'a RecoverySettings, programs: Option<&Path>) -> Self {
         let directory = settings.directory.as_path();
         let found = major_version(directory).ok().and_then(|major| find_programs(programs, major).ok());
-        let pg_ctl = match found.map(|programs| programs.join("pg_ctl")) {
-            Some(program) if !shell::find("pg_ctl").is_some_and(|known| is_same(&known, &program)) => {
-                shell::path(&program)
-            }
-            _ => "pg_ctl".to_owned(),
-        };
         let user = server_user(directory).ok().flatten().map(|owner| shell::as_user(&owner.name));
-        Self { settings, pg_ctl, user: user.unwrap_or_default() }
+        let user = user.unwrap_or_default();
+        // Another user may have another search path.
+        let is_known = |program: &Path| {
+            user.is_empty() && shell::find("pg_ctl").is_some_and(|known| is_same(&known, program))
+        };
+        let program = found.map(|programs| programs.join("pg_ctl")).filter(|program| !is_known(program));
+        let pg_ctl = program.map_or_else(|| "pg_ctl".to_owned(), |program| shell::path(&program));
+        Self { settings, pg_ctl, user }
     }
 
     fn directory(&self) -> String {
@@ -92,6 +93,8 @@ impl<'a> Steps<'a> {
         };
         if port.is_some() {
             next.stop = Some(ctl("stop").unwrap_or_else(|| self.stop()));
+            let log = self.settings.directory.join(LOG_FILE);
+            next.notes.push(format!("its log goes to {} until it is started anew", log.display()));
         } else {
             let by_hand =
                 || config.as_deref().map_or_else(|| self.start(""), |config| self.start_with(config));
