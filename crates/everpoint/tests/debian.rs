@@ -76,6 +76,7 @@ fn production_comes_back_with_the_commands_that_are_printed() {
     assert_eq!(debian.sql("SELECT count(*) FROM lost_table"), "3");
     assert_eq!(debian.configuration(), before);
     assert_eq!(debian.sql("SHOW work_mem"), "7MB", "what conf.d says counts again");
+    assert_eq!(debian.sql("SHOW maintenance_work_mem"), "8MB", "what lies a step up counts again");
     // The link to the key was not made, for its target was not there then; the next restore in place makes it.
     debian.ctl("stop");
     debian.shell(&format!("everpoint restore {CLUSTER} {place} --delta --replace-production --start"));
@@ -144,6 +145,7 @@ fn over_the_wire_what_is_missing_is_said_until_it_is_granted() {
     for name in ["postgresql.conf", "pg_hba.conf", "people", "conf.d/local.conf"] {
         assert_eq!(fs::read(aside.join(name)).unwrap(), fs::read(debian.etc(name)).unwrap());
     }
+    assert!(aside.with_file_name("shared.conf").exists());
     // A base backup passes over the link; the image has the key all the same, closed.
     let key = fs::metadata(copy.join("server.key")).unwrap();
     assert!(key.len() > 0 && key.permissions().mode() & 0o077 == 0);

@@ -161,9 +161,10 @@ impl<'a, 'b> Gather<'a, 'b> {
     /// Where a path belongs. A link inside of the directory that leads out of it stands for what it names.
     fn place(&self, path: &Path) -> Option<Place> {
         let (Some(inside), Some(path)) = (&self.real, self.source.here(path)) else {
+            let path = without_steps_up(path);
             return Some(match path.strip_prefix(self.directory) {
                 Ok(relative) => Place::Inside(relative.to_owned()),
-                Err(_) => Place::Outside(path.to_owned()),
+                Err(_) => Place::Outside(path),
             });
         };
         let real = path.canonicalize().ok()?;
@@ -191,7 +192,31 @@ fn beside(file: &Path, named: &[u8]) -> PathBuf {
     file.parent().unwrap_or(Path::new("/")).join(OsStr::from_bytes(named))
 }
 
+/// A path of another machine without `..`, by its words alone. An image with such a path could not be restored.
+fn without_steps_up(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => drop(plain.pop()),
+            _ => {}
+        }
+    }
+    plain
+}
+
 fn is_plain(path: &Path) -> bool {
     path.is_absolute()
         && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_up_are_taken_out() {
+        assert_eq!(without_steps_up(Path::new("/etc/a/../b/./c")), Path::new("/etc/b/c"));
+        assert_eq!(without_steps_up(Path::new("/../../x")), Path::new("/x"));
+    }
 }

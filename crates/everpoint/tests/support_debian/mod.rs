@@ -73,12 +73,14 @@ impl Debian {
             "data_directory = '{data}'\nhba_file = '{shown}/pg_hba.conf'\nident_file = '{shown}/pg_ident.conf'\n\
              external_pid_file = '{home}/main.pid'\nunix_socket_directories = '{home}'\nport = {}\n\
              listen_addresses = '127.0.0.1'\nfsync = off\nwal_level = replica\ninclude_dir = 'conf.d'\n\
+             include_if_exists = '../shared.conf'\n\
              log_timezone = 'UTC'\nshared_buffers = '16MB'\n",
             self.port.number(),
             home = home.display(),
         );
         text.extend_from_slice(more.as_bytes());
         fs::write(etc.join("postgresql.conf"), text).unwrap();
+        fs::write(self.home("etc/15/shared.conf"), "maintenance_work_mem = '8MB'\n").unwrap();
         fs::write(etc.join("conf.d/local.conf"), "work_mem = '7MB'\nautovacuum = off\n").unwrap();
         let rules = fs::read_to_string(etc.join("pg_hba.conf")).unwrap();
         fs::write(etc.join("pg_hba.conf"), format!("local none @people reject\n{rules}")).unwrap();
