@@ -271,9 +271,8 @@ fn a_copy_becomes_production() {
     settle_address(&world);
     world.capture();
     world.backup(&[]);
-    let before =
-        world.source.psql("CREATE TABLE lost_table AS SELECT 1 AS n; SELECT clock_timestamp()").unwrap();
-    let before = before.lines().last().unwrap().to_owned();
+    world.source.psql("CREATE TABLE lost_table AS SELECT 1 AS n").unwrap();
+    let before = world.source.psql("SELECT clock_timestamp()").unwrap();
     world.source.psql("DROP TABLE lost_table").unwrap();
     world.settle(&world.source, 1);
     let (port, new) = (Port::free().unwrap(), world.place());
