@@ -6,7 +6,7 @@ use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogOffset, RecordSpan};
 
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
-    LogSink, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions,
+    LogSink, NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions,
 };
 
 /// Who a server is.
@@ -172,6 +172,12 @@ pub trait Engine: Send + Sync {
     /// If it failed; nothing on the server is left behind.
     fn backup(&self, options: &BackupOptions, sink: &dyn ImageSink) -> Result<BackupEnd, EngineError>;
 
+    /// What there is to say of an image, by the facts that were recorded with it: what it lacks, and what mends that.
+    fn image_warnings(&self, facts: &[(String, String)]) -> Vec<String> {
+        let _ = facts;
+        Vec::new()
+    }
+
     /// Writes a named restore point; returns its position.
     ///
     /// # Errors
@@ -317,6 +323,22 @@ pub trait Engine: Send + Sync {
     ) -> Result<Vec<String>, EngineError> {
         let _ = (programs, version, records, facts);
         Ok(Vec::new())
+    }
+
+    /// Settings for the command line of a server on a directory, name and value, where its configuration lies outside of
+    /// it. So that this is known before an image is written.
+    ///
+    /// # Errors
+    /// If that configuration is not on this machine.
+    fn start_settings(&self, settings: &RecoverySettings) -> Result<Vec<(String, String)>, EngineError> {
+        let _ = settings;
+        Ok(Vec::new())
+    }
+
+    /// What the operator has to type after a restore. `port`: where the server runs, if it was started.
+    fn next_steps(&self, settings: &RecoverySettings, port: Option<u16>) -> NextSteps {
+        let _ = (settings, port);
+        NextSteps::default()
     }
 
     /// Starts a server on a prepared directory, follows its replay, verifies the position reached, promotes it, and

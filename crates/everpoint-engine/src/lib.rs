@@ -11,6 +11,7 @@ pub mod error;
 pub mod fake;
 pub mod owner;
 pub mod recovery;
+pub mod steps;
 
 pub use backup::{
     BackupBegin, BackupEnd, BackupOptions, FileKind, FileMeta, ImageSink, ImageWorker, PART_BYTES, Part,
@@ -24,3 +25,4 @@ pub use engine::{
 pub use error::EngineError;
 pub use owner::{Owner, owner_of};
 pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};
+pub use steps::NextSteps;

@@ -50,6 +50,8 @@ pub struct StartOptions {
     pub programs: Option<PathBuf>,
     /// Where replay must have arrived before promotion.
     pub stop: Option<StopAt>,
+    /// Settings for its command line, name and value: those of a configuration outside of the directory.
+    pub settings: Vec<(String, String)>,
     /// Asks to stop.
     pub stop_flag: StopFlag,
 }

@@ -1,6 +1,5 @@
 //! The files of a data directory: which are pages of relations, which are taken as they are, which are left out.
 
-mod external;
 mod queue;
 mod reader;
 mod session;
@@ -11,7 +10,6 @@ mod walk;
 
 use std::collections::BTreeSet;
 
-pub use external::external_files;
 pub use session::{BackupSession, SessionStart, SessionStop};
 pub use source::{backup_files, label_start};
 pub(crate) use walk::tablespaces;
@@ -91,6 +89,9 @@ const SKIPPED_AT_TOP: [(&str, &str); 12] = [
     ("standby.signal", "belongs to this standby"),
 ];
 
+/// Where a restore puts configuration from outside of the data directory. It is taken from its own place again.
+pub(crate) const PUT_ASIDE: &str = "everpoint-external";
+
 /// Whether a backup keeps this directory but none of its contents. `path` is relative to the data directory.
 #[must_use]
 pub fn is_emptied(path: &str) -> bool {
@@ -110,6 +111,9 @@ pub fn classify(path: &str) -> Class {
         return Class::Skip(reason);
     }
     let top = path.split('/').next().unwrap_or_default();
+    if top == PUT_ASIDE {
+        return Class::Skip("belongs to an older restore");
+    }
     if !directory.is_empty() && EMPTIED.contains(&top) {
         return Class::Skip("its directory's contents belong to the running server");
     }
@@ -236,6 +240,7 @@ mod tests {
             "pg_wal/archive_status/x",
             "pg_replslot/a/state",
             "pg_stat_tmp/db_0.stat",
+            "everpoint-external/etc/postgresql/15/main/postgresql.conf",
         ];
         for path in skipped {
             assert!(matches!(classify(path), Class::Skip(_)), "{path}");

@@ -9,6 +9,7 @@ mod fields;
 pub mod files;
 pub mod history;
 pub mod lsn;
+pub mod outside;
 pub mod page;
 mod polite;
 pub mod recovery;

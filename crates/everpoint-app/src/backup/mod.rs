@@ -103,6 +103,8 @@ pub struct BackupReport {
     pub damaged: Vec<DamagedBlock>,
     /// How long it took.
     pub seconds: f64,
+    /// What the image lacks.
+    pub warnings: Vec<String>,
 }
 
 /// Takes a backup.
@@ -195,7 +197,9 @@ impl Job<'_> {
         let mut writer = context.cluster.write_backup(self.label, &record)?;
         sorter.drain(|spilled| Ok(writer.entry(spilled.entry, &spilled.hashes)?))?;
         writer.finish()?;
-        Ok(self.report(&record, damaged))
+        let warnings = context.engine.image_warnings(&record.facts);
+        warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
+        Ok(BackupReport { warnings, ..self.report(&record, damaged) })
     }
 
     /// Our own files inside the server's directories: each backup would hold all those before it.
@@ -289,6 +293,7 @@ impl Job<'_> {
             files: record.file_count,
             damaged: damaged.into_iter().map(|(file, block)| DamagedBlock { file, block }).collect(),
             seconds: self.begun.elapsed().as_secs_f64(),
+            warnings: Vec::new(),
         }
     }
 }

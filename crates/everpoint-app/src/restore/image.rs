@@ -92,6 +92,10 @@ impl ImageRestore<'_> {
             if entry.kind != FileKind::External && !self.tree.takes(&entry.path)? {
                 continue;
             }
+            if entry.kind != FileKind::External && entry.path.split('/').next() == Some(EXTERNAL) {
+                // An older backup took what a restore had put aside; its own external files count.
+                continue;
+            }
             if entry.kind == FileKind::Directory {
                 self.tree.directory(&self.tree.place(&entry.path)?, entry.mode)?;
                 continue;

@@ -11,6 +11,7 @@ pub mod output;
 pub mod preflight;
 pub mod progress;
 pub mod prove;
+mod recover;
 mod report;
 pub mod room;
 pub mod salvage;
@@ -20,15 +21,13 @@ pub mod stage;
 pub mod survey;
 pub mod tree;
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use everpoint_core::cache::past_cache;
 use everpoint_core::place::Proven;
 use everpoint_core::{BranchChoice, FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall, Target};
-use everpoint_engine::{RecoveryEvent, RecoverySettings, StartOptions, StopAt, StopFlag};
+use everpoint_engine::StopFlag;
 use everpoint_format::manifest::BackupRecord;
 
 use crate::facts::{self, Facts};
@@ -122,12 +121,11 @@ pub fn run(
         };
         let record = facts::record(&facts, &plan.backup)?;
         plan.warnings.extend(context.engine.differences(&record.facts));
+        let job = Job { context, request, events, facts: &facts, plan: &plan, record };
         let done = if request.dry_run {
-            let prepared = request.preflight(context, &plan, record);
-            prepared.map(|it| RestoreOutcome::Plan(report::plan(&plan, record, it.as_ref())))
+            job.prepare().map(|it| RestoreOutcome::Plan(report::plan(&plan, record, it.as_ref())))
         } else {
             plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
-            let job = Job { context, request, events, facts: &facts, plan: &plan, record };
             job.restore(begun).map(RestoreOutcome::Done)
         };
         match done {
@@ -240,8 +238,18 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// All that can refuse.
+    fn prepare(&self) -> Result<Option<Prepared>, AppError> {
+        let prepared = self.request.preflight(self.context, self.plan, self.record)?;
+        if let Some(prepared) = prepared.as_ref().filter(|_| self.request.start.is_some()) {
+            let settings = self.settings(&prepared.proof.tree, prepared.libraries.clone());
+            self.context.engine.start_settings(&settings)?;
+        }
+        Ok(prepared)
+    }
+
     fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
-        let Some(prepared) = self.request.preflight(self.context, self.plan, self.record)? else {
+        let Some(prepared) = self.prepare()? else {
             let message = "the name of a directory is missing";
             return Err(AppError::new("restore.directory", FailureClass::Usage, "restore into", "", message));
         };
@@ -305,102 +313,23 @@ impl Job<'_> {
             self.mark_copy(tree)?;
         }
         tree.sync()?;
-        // A replay that stops short must not leave a directory that looks done.
-        let reached = self.request.start.as_ref().map(|start| self.start(tree, start)).transpose()?;
-        tree.finish()?;
+        // Before the server runs: a capture may see it on its new timeline at once.
         if self.request.replace_production {
             production::restored(self.context, self.plan)?;
         }
-        Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
+        let settings = self.settings(tree, prepared.libraries.clone());
+        // A replay that stops short must not leave a directory that looks done.
+        let start = self.request.start.as_ref();
+        let reached = start.map(|start| self.start(tree, &settings, start)).transpose()?;
+        tree.finish()?;
+        let next = self.context.engine.next_steps(&settings, reached.as_ref().map(|it| it.port));
+        Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref(), next))
     }
 
     fn refuse_live(&self, tree: &Tree) -> Result<(), AppError> {
         let engine = self.context.engine.as_ref();
         live::refuse(engine, tree.root(), self.request.server_is_stopped).map(drop)
     }
-
-    fn mark_copy(&self, tree: &Tree) -> Result<(), AppError> {
-        let mark = tree.root().join(salvage::COPY_MARK);
-        let text =
-            format!("A copy of {}, restored by everpoint. Its own log is not captured.\n", self.context.name);
-        std::fs::write(&mark, text)
-            .and_then(|()| std::fs::set_permissions(&mark, Permissions::from_mode(0o600)))
-            .map_err(|error| AppError::io("write", &mark, error))?;
-        tree.own(&mark)
-    }
-
-    const fn stop_at(&self) -> StopAt {
-        StopAt { record: self.plan.stop.record, inclusive: self.plan.stop.inclusive }
-    }
-
-    fn settings(&self, tree: &Tree, libraries: Vec<String>) -> RecoverySettings {
-        let branch = format!("{}/{}", self.plan.identity, self.plan.branch);
-        let fetch_command = if self.request.stage_log {
-            stage::FETCH_COMMAND.to_owned()
-        } else {
-            let program = &self.request.fetch_program;
-            let name = &self.context.name;
-            // The last piece that replay reads: nothing behind it is fetched ahead.
-            let until = self
-                .plan
-                .pieces
-                .last()
-                .map_or(String::new(), |piece| format!(" --until {}", piece.span.to.0));
-            format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces{until}")
-        };
-        let mut facts = self.record.facts.clone();
-        facts.push(("server_version".to_owned(), self.record.server_version.to_string()));
-        facts.extend(self.plan.limits.iter().cloned());
-        RecoverySettings {
-            directory: tree.root().to_owned(),
-            stop: Some(self.stop_at()),
-            timeline: self.plan.timeline,
-            fetch_command,
-            facts,
-            links: new_links(tree),
-            libraries,
-            keep_configuration: self.request.replace_production,
-            promote: self.request.start.is_none(),
-        }
-    }
-
-    fn start(
-        &self,
-        tree: &Tree,
-        start: &StartRequest,
-    ) -> Result<everpoint_engine::RecoveryReached, AppError> {
-        self.events.emit(Event::Step("starting the server and replaying the log".to_owned()));
-        let options = StartOptions {
-            directory: tree.root().to_owned(),
-            port: start.port,
-            programs: start.programs.clone(),
-            stop: Some(self.stop_at()),
-            stop_flag: self.request.stop.clone(),
-        };
-        let target = Some(self.plan.stop.record);
-        let mut tell = |event| match event {
-            RecoveryEvent::Started { port } => {
-                self.events.emit(Event::Info(format!("the server runs on port {port}")))
-            }
-            RecoveryEvent::Replaying { position, time } => {
-                self.events.emit(Event::Replaying { position, target, time })
-            }
-            RecoveryEvent::Warning(text) => self.events.emit(Event::Warning(text)),
-            RecoveryEvent::Promoting => {
-                self.events.emit(Event::Info("the target is reached; promoting".to_owned()))
-            }
-        };
-        self.context
-            .engine
-            .start(&options, &mut tell)
-            .map_err(|error| salvage::with_fetch_error(error.into(), tree.root()))
-    }
-}
-
-/// Places of tablespaces that the log creates after the image, unless they lie inside.
-fn new_links(tree: &Tree) -> Vec<(u32, PathBuf)> {
-    let created = tree.outside().filter(|(_, _, created)| *created);
-    created.map(|(oid, place, _)| (oid, place.to_owned())).collect()
 }
 
 fn stopped(stop: &StopFlag) -> Result<(), AppError> {

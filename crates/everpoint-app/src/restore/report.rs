@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use everpoint_core::{FailureClass, Reachable, RestorePlan, Shortfall, Target};
-use everpoint_engine::RecoveryReached;
+use everpoint_engine::{NextSteps, RecoveryReached};
 use everpoint_format::manifest::BackupRecord;
 use serde::Serialize;
 
@@ -57,6 +57,8 @@ pub struct RestoreReport {
     pub port: Option<u16>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// What is left to do.
+    pub next: NextSteps,
 }
 
 /// What would be done.
@@ -182,6 +184,7 @@ pub(super) fn done(
     bytes: u64,
     took: Duration,
     started: Option<&RecoveryReached>,
+    next: NextSteps,
 ) -> RestoreReport {
     RestoreReport {
         directory: request.directory.display().to_string(),
@@ -193,6 +196,7 @@ pub(super) fn done(
         seconds: took.as_secs_f64(),
         port: started.map(|server| server.port),
         warnings: plan.warnings.clone(),
+        next,
     }
 }
 

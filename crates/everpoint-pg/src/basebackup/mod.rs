@@ -13,4 +13,5 @@ mod torn;
 mod worker;
 
 pub use run::base_backup;
+pub(crate) use run::beside;
 pub use tar::{Entry, EntryKind, TarError, TarEvent, TarReader};

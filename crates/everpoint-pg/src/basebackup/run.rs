@@ -1,5 +1,6 @@
 //! One base backup from the first command to the last fact.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -19,6 +20,7 @@ use crate::catalog;
 use crate::client::{Config, PgError, Purpose, Rows, connect};
 use crate::engine::relative_of;
 use crate::lsn::Lsn;
+use crate::outside::{Outside, look};
 use crate::page::PAGE_BYTES;
 use crate::replication::{Replication, parse_size};
 
@@ -48,6 +50,7 @@ pub fn base_backup(
     let mut replication = Replication::open(config).map_err(fail)?;
     let facts = Facts::read(&mut replication, system, &object)?;
     let started_at = replication.server_time().map_err(fail)?;
+    let mut outside = beside(config, None);
     let command = command::base_backup(facts.major, options);
     replication.connection().send_query(&command).map_err(fail)?;
     let mut answer = Answer::new(replication.connection(), &options.stop, &object);
@@ -76,7 +79,8 @@ pub fn base_backup(
                 splitter.file("tablespace_map", map.as_bytes(), FILE_MODE, started_at)?;
             }
         }
-        read(&mut answer, &archives, splitter, started_at)
+        read(&mut answer, &archives, splitter, started_at)?;
+        splitter.outside(&mut outside)
     };
     transfer(options, sink, &judge, check, &object, reader)?;
     let (stop, timeline) = position(&answer.rows()?, &object)?;
@@ -91,7 +95,19 @@ pub fn base_backup(
             tracing::debug!(%error, "no ordinary connection; extensions and collations are not recorded")
         }
     }
+    facts.extend(outside.facts());
     Ok(BackupEnd { stop, timeline, stopped_at, facts })
+}
+
+/// Configuration outside of the data directory, as far as SQL reaches it; with `data_dir`, also by its files.
+pub(crate) fn beside(config: &Config, data_dir: Option<&Path>) -> Outside {
+    match connect(config, Purpose::Sql) {
+        Ok(mut sql) => look(Some(&mut sql), data_dir),
+        Err(error) => {
+            tracing::debug!(%error, "no ordinary connection; configuration is looked for without");
+            look(None, data_dir)
+        }
+    }
 }
 
 /// What must be known before.

@@ -1,5 +1,8 @@
 //! Takes archives apart into parts for the workers.
 
+mod outside;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +13,7 @@ use everpoint_engine::{EngineError, FileKind, FileMeta, PART_BYTES};
 
 use super::tar::{Entry, EntryKind, TarEvent, TarReader};
 use super::worker::Job;
-use crate::files::{Class, Pages, classify};
+use crate::files::{Class, PUT_ASIDE, Pages, classify};
 
 /// Written by the server for this very backup, although a data directory's own files of these names are left out.
 const MADE_BY_THE_BACKUP: [&str; 2] = ["backup_label", "tablespace_map"];
@@ -36,6 +39,8 @@ pub(super) struct Splitter<'a> {
     /// Paths, as the image names them, that are left out with what is below them.
     pub(super) leave_out: Vec<String>,
     open: Option<Open>,
+    /// Files that came and may be configuration.
+    came: BTreeSet<String>,
 }
 
 impl<'a> Splitter<'a> {
@@ -56,6 +61,7 @@ impl<'a> Splitter<'a> {
             prefix: String::new(),
             leave_out: Vec::new(),
             open: None,
+            came: BTreeSet::new(),
         }
     }
 
@@ -122,11 +128,13 @@ impl<'a> Splitter<'a> {
         };
         match (&entry.kind, class) {
             // Directories are kept, whatever becomes of their contents.
+            (EntryKind::Directory, _) if path.split('/').next() == Some(PUT_ASIDE) => {}
             (EntryKind::Directory, _) if !relative.is_empty() => {
                 return self.directory(path, entry.mode, modified);
             }
             (EntryKind::File, Class::Skip(reason)) => tracing::debug!(path, "left out: it {reason}"),
             (EntryKind::File, class) => {
+                self.note(&path);
                 let pages = if let Class::Pages(pages) = class { Some(pages) } else { None };
                 let kind = if pages.is_some() { FileKind::Pages } else { FileKind::Plain };
                 let file = FileMeta { path, kind, mode: entry.mode, modified, size_hint: entry.size };

@@ -1,6 +1,7 @@
 //! PostgreSQL as an [`Engine`]: the parts of this crate behind the one trait that the use-cases know.
 
 mod directories;
+mod outside;
 mod session;
 
 use std::path::{Path, PathBuf};
@@ -9,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use everpoint_core::{Carry, FailureClass, HistoryEntry, LifeSigns, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
-    EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, RecoveryEvent,
-    RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, NextSteps,
+    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;
 use crate::client::{Config, Connection, Purpose, Secret, connect};
 use crate::control::{CONTROL_FILE, Control};
-use crate::files::{backup_files, external_files};
+use crate::files::backup_files;
 use crate::history::History;
 use crate::replication::CaptureSource;
 use crate::wal::{SegmentHead, WalDecoder, WalFormat};
@@ -169,7 +170,11 @@ impl Engine for PgEngine {
             }
         };
         let mut lines = catalog::check(config, slot, self.standby_lag);
-        lines.extend(self.check_data_dir(config));
+        let (data_dir, files) = self.check_data_dir(config);
+        lines.extend(files);
+        if !lines.iter().any(|line| line.name == "connection" && line.state == CheckState::Error) {
+            lines.push(outside::check(config, data_dir.as_deref()));
+        }
         lines
     }
 
@@ -199,15 +204,22 @@ impl Engine for PgEngine {
         let config = self.config()?;
         if self.data_dir.is_some() {
             match self.local_files(config) {
-                Ok((data_dir, external)) => {
+                Ok(data_dir) => {
+                    let outside = basebackup::beside(config, Some(&data_dir));
                     let mut session =
                         LocalBackup { session: SqlBackup::open(config)?, data_dir: data_dir.clone() };
-                    return backup_files(&data_dir, &external, &mut session, options, sink);
+                    let mut end = backup_files(&data_dir, &outside.files, &mut session, options, sink)?;
+                    end.facts.extend(outside.facts());
+                    return Ok(end);
                 }
                 Err(reason) => tracing::warn!(reason, "files are copied over the network"),
             }
         }
         basebackup::base_backup(config, self.known_system(), options, sink)
+    }
+
+    fn image_warnings(&self, facts: &[(String, String)]) -> Vec<String> {
+        outside::warnings(self.config.as_ref(), facts)
     }
 
     fn restore_point(&self, name: &str) -> Result<LogOffset, EngineError> {
@@ -325,6 +337,14 @@ impl Engine for PgEngine {
         recovery::replay_libraries(programs.or(self.programs.as_deref()), version, records, facts)
     }
 
+    fn start_settings(&self, settings: &RecoverySettings) -> Result<Vec<(String, String)>, EngineError> {
+        recovery::start_settings(settings)
+    }
+
+    fn next_steps(&self, settings: &RecoverySettings, port: Option<u16>) -> NextSteps {
+        recovery::next_steps(settings, self.programs.as_deref(), port)
+    }
+
     fn start(
         &self,
         options: &StartOptions,
@@ -336,38 +356,33 @@ impl Engine for PgEngine {
 }
 
 impl PgEngine {
-    /// Data directory and the configuration files outside it; the error says why they can't be read here.
-    fn local_files(&self, config: &Config) -> Result<(PathBuf, Vec<PathBuf>), String> {
+    /// The data directory; the error says why its files can't be read here.
+    fn local_files(&self, config: &Config) -> Result<PathBuf, String> {
         let mut sql = connect(config, Purpose::Sql).map_err(|error| error.to_string())?;
         let system = self.identify().map_err(|error| error.to_string())?.system;
         let may = SqlBackup::open(config).and_then(|mut session| session.may());
         if !may.map_err(|error| error.to_string())? {
             return Err("the role may not start and stop backups".to_owned());
         }
-        let data_dir = self
-            .readable_data_dir(&mut sql, system)?
-            .ok_or_else(|| "no data_dir is configured".to_owned())?;
-        // Roles that may not see these settings go without: the files are an extra.
-        let named: Vec<PathBuf> = ["config_file", "hba_file", "ident_file"]
-            .iter()
-            .filter_map(|setting| sql.show(setting).ok())
-            .map(PathBuf::from)
-            .collect();
-        let external = external_files(&data_dir, &named);
-        Ok((data_dir, external))
+        self.readable_data_dir(&mut sql, system)?.ok_or_else(|| "no data_dir is configured".to_owned())
     }
 
-    fn check_data_dir(&self, config: &Config) -> Option<CheckLine> {
-        let data_dir = self.data_dir.as_ref()?.display().to_string();
-        Some(match self.local_files(config) {
-            Ok(_) => line("data_dir", CheckState::Ok, format!("{data_dir} is read here, in parallel"), None),
+    /// The data directory, if backups read it here, and what there is to say of it.
+    fn check_data_dir(&self, config: &Config) -> (Option<PathBuf>, Option<CheckLine>) {
+        let Some(data_dir) = &self.data_dir else { return (None, None) };
+        let shown = data_dir.display();
+        match self.local_files(config) {
+            Ok(data_dir) => {
+                let message = format!("{shown} is read here, in parallel");
+                (Some(data_dir), Some(line("data_dir", CheckState::Ok, message, None)))
+            }
             Err(reason) => {
-                let message = format!("{data_dir} can't be used, backups come over the network: {reason}");
+                let message = format!("{shown} can't be used, backups come over the network: {reason}");
                 let hint = "run as a user who may read it, with a role that may execute the backup functions; or \
                             leave data_dir out";
-                line("data_dir", CheckState::Warning, message, Some(hint.to_owned()))
+                (None, Some(line("data_dir", CheckState::Warning, message, Some(hint.to_owned()))))
             }
-        })
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Backup by reading the files of a data directory, with several threads.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use everpoint_core::LogOffset;
 use everpoint_engine::{
-    BackupBegin, BackupEnd, BackupOptions, EngineError, FileKind, FileMeta, ImageSink, ImageWorker, Part,
+    BackupBegin, BackupEnd, BackupOptions, EngineError, FileKind, FileMeta, ImageSink, ImageWorker,
+    PART_BYTES, Part,
 };
 
 use super::queue::Queue;
@@ -16,6 +17,7 @@ use super::session::{BackupSession, SessionStart, SessionStop};
 use super::throttle::Throttle;
 use super::walk::{Found, Walk, WalkError, inside, numbers, tablespaces};
 use crate::control::{CONTROL_FILE, Control};
+use crate::outside::OutsideFile;
 use crate::polite;
 
 /// Files listed ahead of the readers, about 300 bytes each.
@@ -29,14 +31,14 @@ impl From<WalkError> for EngineError {
 
 /// Takes a full image of a running cluster by reading its files.
 ///
-/// `external` are configuration files outside the data directory, see [`super::external_files`]. The session's
+/// `external` are configuration files outside the data directory, by absolute path, see [`crate::outside`]. The session's
 /// backup is stopped in every case; if that fails too, the first error counts.
 ///
 /// # Errors
 /// If the server refuses, a file can't be read or the sink can't store it, or it was asked to stop.
 pub fn backup_files(
     data_dir: &Path,
-    external: &[PathBuf],
+    external: &[OutsideFile],
     session: &mut dyn BackupSession,
     options: &BackupOptions,
     sink: &dyn ImageSink,
@@ -75,7 +77,7 @@ type Torn = Vec<super::reader::TornPage>;
 /// Copies everything but the label; returns the worker that takes the label too.
 fn copy_all<'s>(
     data_dir: &Path,
-    external: &[PathBuf],
+    external: &[OutsideFile],
     control: &Control,
     start: &SessionStart,
     options: &BackupOptions,
@@ -110,10 +112,7 @@ fn copy_all<'s>(
     let mut worker = sink.worker()?;
     let mut reader = Reader::new(&shared);
     for file in external {
-        let name = file.display().to_string();
-        let metadata = file.metadata().map_err(|error| failed("read", name.clone(), error))?;
-        let path = name.trim_start_matches('/');
-        reader.read(&Found::new(path, file.clone(), FileKind::External, &metadata), &mut *worker)?;
+        give_outside(&mut *worker, file)?;
     }
     // Last of all: everything that it promises to be on disk has been read by then.
     let control_path = data_dir.join(CONTROL_FILE);
@@ -220,6 +219,18 @@ fn give_text(worker: &mut dyn ImageWorker, name: &str, text: &str) -> Result<(),
         size_hint: text.len() as u64,
     };
     worker.part(&meta, Part { offset: 0, data: text.as_bytes(), last: true, damaged_pages: &[] })
+}
+
+/// Hands over a file from outside of the data directory.
+fn give_outside(worker: &mut dyn ImageWorker, file: &OutsideFile) -> Result<(), EngineError> {
+    let meta = file.meta(FileKind::External);
+    let parts = file.bytes.chunks(PART_BYTES).count().max(1);
+    for part in 0..parts {
+        let data = file.bytes.chunks(PART_BYTES).nth(part).unwrap_or_default();
+        let offset = (part * PART_BYTES) as u64;
+        worker.part(&meta, Part { offset, data, last: part + 1 == parts, damaged_pages: &[] })?;
+    }
+    Ok(())
 }
 
 /// Torn pages must have been written during the backup: only then does the log hold an image of them.

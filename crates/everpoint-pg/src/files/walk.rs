@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use everpoint_core::Micros;
 use everpoint_engine::{FileKind, FileMeta, TablespaceLink};
 
-use super::{Class, Fork, Pages, classify, holds_relations, is_emptied, unlogged};
+use super::{Class, Fork, PUT_ASIDE, Pages, classify, holds_relations, is_emptied, unlogged};
 
 /// A file or directory to be backed up.
 #[derive(Debug)]
@@ -154,6 +154,9 @@ impl Walk<'_> {
             return Ok(None);
         }
         if metadata.is_dir() {
+            if path == PUT_ASIDE {
+                return Ok(None);
+            }
             return Ok(Some(Found::new(path, full, FileKind::Directory, &metadata)));
         }
         if !metadata.is_file() {

@@ -9,21 +9,26 @@ mod collations;
 mod configuration;
 mod ending;
 mod guard;
+mod layout;
 mod libraries;
 mod limits;
 mod local;
 mod local_place;
+mod outside;
 mod owner;
 mod place;
 mod prepare;
 mod programs;
 mod server_log;
+mod shell;
 mod start;
+mod steps;
 mod tablespaces;
 mod watch;
 
 pub use alive::life_signs;
 pub(crate) use collations::compared as compare_collations;
+pub use layout::start_settings;
 pub(crate) use libraries::replay_libraries;
 pub use local::local_log;
 pub use local_place::local_place;
@@ -31,6 +36,7 @@ pub use place::{directory_proof, is_log_name, tablespace_directory, takes_tables
 pub use prepare::prepare_recovery;
 pub use programs::find_programs;
 pub use start::start;
+pub use steps::next_steps;
 pub use tablespaces::rewrite_for_copy;
 
 use std::path::Path;

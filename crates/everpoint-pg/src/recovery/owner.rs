@@ -8,8 +8,12 @@ use everpoint_engine::{EngineError, Owner};
 
 use super::failed;
 
-/// Gives a tree to a user, tablespaces behind links too.
+/// Gives a tree to a user, tablespaces behind links too. What a file system keeps for itself, and what else is mounted in
+/// the tree, is not part of it.
 pub(super) fn give(path: &Path, owner: &Owner) -> Result<(), EngineError> {
+    if path.ends_with("lost+found") {
+        return Ok(());
+    }
     let fail = |error| failed("change the owner of", path, error);
     let metadata = fs::symlink_metadata(path).map_err(fail)?;
     if metadata.uid() != owner.uid || metadata.gid() != owner.gid {
@@ -30,7 +34,11 @@ pub(super) fn give(path: &Path, owner: &Owner) -> Result<(), EngineError> {
         return give(&target, owner);
     }
     for entry in fs::read_dir(path).map_err(fail)? {
-        give(&entry.map_err(fail)?.path(), owner)?;
+        let entry = entry.map_err(fail)?;
+        let mounted = entry.metadata().is_ok_and(|it| it.is_dir() && it.dev() != metadata.dev());
+        if !mounted || entry.file_name() == "pg_wal" {
+            give(&entry.path(), owner)?;
+        }
     }
     Ok(())
 }

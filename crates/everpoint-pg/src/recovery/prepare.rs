@@ -10,7 +10,7 @@ use everpoint_engine::{EngineError, RecoverySettings};
 
 use super::configuration::{self, MARK};
 use super::owner::give_like_parent;
-use super::{ending, failed, major_version};
+use super::{ending, failed, major_version, outside};
 use crate::control::{CONTROL_FILE, Control};
 
 /// Production's files are kept under their name and this.
@@ -36,6 +36,7 @@ pub fn prepare_recovery(settings: &RecoverySettings) -> Result<(), EngineError> 
         remove(&directory.join(name))?;
     }
     empty(&directory.join("pg_replslot"))?;
+    outside::settle(settings)?;
     for (oid, place) in &settings.links {
         link(directory, *oid, place)?;
     }
@@ -144,7 +145,8 @@ fn generate(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> 
     let directory = settings.directory.as_path();
     let control = fs::read(directory.join(CONTROL_FILE)).ok().and_then(|bytes| Control::parse(&bytes).ok());
     let text = configuration::copy(settings, major, control.as_ref(), free_port());
-    let access = put_aside(&directory.join("pg_hba.conf"))?;
+    let inside = put_aside(&directory.join("pg_hba.conf"))?;
+    let access = if inside.is_empty() { outside::access(settings) } else { inside };
     for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
         put_aside(&directory.join(name))?;
     }

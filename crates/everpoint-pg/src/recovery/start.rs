@@ -18,7 +18,7 @@ use super::owner::give;
 use super::programs::find_programs;
 use super::server_log::{ServerLog, Stopped};
 use super::watch::{Look, Watch};
-use super::{failed, major_version};
+use super::{failed, major_version, shell};
 use crate::control::{CONTROL_FILE, ClusterState, Control};
 use crate::history::History;
 use crate::lsn::Lsn;
@@ -92,11 +92,13 @@ impl<'a> Run<'a> {
             "log_destination=stderr".to_owned(),
             "lc_messages=C".to_owned(),
         ];
+        settings.extend(options.settings.iter().map(|(name, value)| format!("{name}={value}")));
         settings.extend(port.map(|port| format!("port={port}")));
         arguments.extend(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
         let follow = ServerLog::follow(&log);
         let program = programs.join("postgres");
-        let guard = Guard::start(&program, &arguments, &directory, &log, owner.as_ref())
+        let (command, runs_as) = with_groups(&program, &mut arguments, options, owner.as_ref());
+        let guard = Guard::start(&command, &arguments, &directory, &log, runs_as)
             .map_err(|error| failed("run", &program, error))?;
         let user = owner.map_or_else(|| std::env::var("USER").unwrap_or_default(), |owner| owner.name);
         let mut run = Self {
@@ -328,6 +330,25 @@ fn refuse_running(directory: &Path) -> Result<(), EngineError> {
     Err(EngineError::new("pg.running", "start a server on", object, reason)
         .class(FailureClass::Usage)
         .hint("stop it, then run the restore again: it goes on where it stopped"))
+}
+
+/// A configuration outside of the directory may need all groups of the server's user: Debian's keys belong to `ssl-cert`.
+/// The program to run and as whom.
+fn with_groups<'a>(
+    program: &Path,
+    arguments: &mut Vec<String>,
+    options: &StartOptions,
+    owner: Option<&'a Owner>,
+) -> (PathBuf, Option<&'a Owner>) {
+    let named = owner.filter(|owner| !owner.name.is_empty() && !options.settings.is_empty());
+    let (Some(named), Some(setpriv)) = (named, shell::find("setpriv")) else {
+        return (program.to_owned(), owner);
+    };
+    let user = [format!("--reuid={}", named.uid), format!("--regid={}", named.gid)];
+    let words =
+        user.into_iter().chain(["--init-groups".to_owned(), "--".to_owned(), program.display().to_string()]);
+    arguments.splice(0..0, words);
+    (setpriv, None)
 }
 
 fn open_log(path: &Path) -> Result<(), EngineError> {

@@ -136,6 +136,7 @@ impl Recovered {
             port,
             programs: Some(programs(major)),
             stop,
+            settings: Vec::new(),
             stop_flag: StopFlag::default(),
         };
         let mut events = Vec::new();

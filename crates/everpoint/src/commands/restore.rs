@@ -6,6 +6,7 @@ use everpoint_app::AppError;
 use everpoint_app::package::{self, ImportReport, Opening};
 use everpoint_app::restore::{self, PlanReport, RestoreOutcome, RestoreReport, RestoreRequest, StartRequest};
 use everpoint_core::FailureClass;
+use everpoint_engine::NextSteps;
 use jiff::tz::TimeZone;
 
 use super::archive_get;
@@ -171,10 +172,28 @@ fn done_text(report: &RestoreReport, directory: &Path) -> String {
     };
     let will = if report.port.is_some() { "reached" } else { "will reach" };
     out.push_str(&format!("{will} {}{commit}, timeline {}\n", report.reached.lsn, report.timeline));
-    match report.port {
-        Some(port) => out.push_str(&format!("accepts connections on port {port}\n")),
-        None => out.push_str(&format!("start it with: pg_ctl -D {} start\n", directory.display())),
+    if let Some(port) = report.port {
+        out.push_str(&format!("accepts connections on port {port}\n"));
     }
+    out.push_str(&next_text(&report.next));
+    out
+}
+
+/// What is left to do, as lines to paste.
+fn next_text(next: &NextSteps) -> String {
+    let mut out = String::new();
+    if !next.before.is_empty() {
+        out.push_str("first put back what the server reads and is not at its place:\n");
+        next.before.iter().for_each(|command| out.push_str(&format!("  {command}\n")));
+    }
+    if !next.start.is_empty() {
+        out.push_str(&format!("start it with: {}\n", next.start));
+    }
+    let more = [("connect with", &next.connect), ("stop it with", &next.stop)];
+    for (what, command) in more.into_iter().filter_map(|(what, command)| Some((what, command.as_ref()?))) {
+        out.push_str(&format!("{what}: {command}\n"));
+    }
+    next.notes.iter().for_each(|note| out.push_str(&format!("note: {note}\n")));
     out
 }
 

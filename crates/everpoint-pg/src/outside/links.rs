@@ -1,0 +1,46 @@
+//! Links inside of a data directory that lead out of it.
+
+use std::fs;
+use std::path::Path;
+
+/// Most links that are remembered: a directory full of them is not configuration.
+const MAX_LINKS: usize = 256;
+
+/// How deep directories that are not the server's own are looked into.
+const MAX_DEPTH: usize = 3;
+
+/// Whether a path, relative to the data directory, is the server's own: what it is there is not a matter of
+/// configuration (`pg_wal` may be a link to another disk, `pg_tblspc` holds links).
+pub(crate) fn is_own_place(path: &str) -> bool {
+    let top = path.split('/').next().unwrap_or_default();
+    let is_configuration = matches!(path, "pg_hba.conf" | "pg_ident.conf");
+    matches!(top, "base" | "global") || top.starts_with("pg_") && !is_configuration
+}
+
+/// The links, by path relative to the data directory, and where they lead, as they say it.
+pub(super) fn links(data_dir: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    gather(data_dir, "", 0, &mut found);
+    found.sort();
+    found
+}
+
+fn gather(data_dir: &Path, below: &str, depth: usize, found: &mut Vec<(String, String)>) {
+    let Ok(entries) = fs::read_dir(data_dir.join(below)) else { return };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let Ok(kind) = entry.file_type() else { continue };
+        if is_own_place(&path) || found.len() >= MAX_LINKS {
+            continue;
+        }
+        if kind.is_dir() && depth < MAX_DEPTH {
+            gather(data_dir, &path, depth + 1, found);
+        } else if kind.is_symlink()
+            && let Ok(target) = fs::read_link(entry.path())
+            && let Some(target) = target.to_str()
+        {
+            found.push((path, target.to_owned()));
+        }
+    }
+}

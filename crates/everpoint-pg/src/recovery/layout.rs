@@ -1,0 +1,144 @@
+//! Where a restored server's configuration lies: in its directory, or outside of it, as on Debian.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use everpoint_core::FailureClass;
+use everpoint_engine::{EngineError, RecoverySettings};
+
+use crate::files::PUT_ASIDE;
+use crate::outside::{CONFIG_FILE, DATA_DIRECTORY, EXTERNAL, settings_of};
+
+/// Debian's directory of configurations, `<major>/<name>/postgresql.conf` each; its tools know this variable too.
+const DEBIAN_ROOT: &str = "/etc/postgresql";
+const DEBIAN_ROOT_VARIABLE: &str = "PG_CLUSTER_CONF_ROOT";
+
+/// A fact of the backup.
+pub(super) fn fact<'a>(settings: &'a RecoverySettings, name: &str) -> Option<&'a str> {
+    settings.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// Facts whose names begin with a word: the rest of the name, and the value.
+pub(super) fn facts<'a>(
+    settings: &'a RecoverySettings,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    settings.facts.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_str())))
+}
+
+/// The place of a file of production among the files put aside.
+pub(super) fn put_aside(settings: &RecoverySettings, file: &Path) -> PathBuf {
+    settings.directory.join(PUT_ASIDE).join(file.strip_prefix("/").unwrap_or(file))
+}
+
+/// The files outside of the data directory that came with the image, by the path that they had.
+pub(super) fn came_along(settings: &RecoverySettings) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = facts(settings, EXTERNAL).map(|(path, _)| PathBuf::from(path)).collect();
+    if files.is_empty() && fact(settings, CONFIG_FILE).is_none() {
+        // An older backup has the files, not the facts.
+        let top = settings.directory.join(PUT_ASIDE);
+        walk(&top, &mut files);
+        files = files
+            .iter()
+            .filter_map(|file| Some(Path::new("/").join(file.strip_prefix(&top).ok()?)))
+            .collect();
+        files.sort();
+    }
+    files
+}
+
+fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&entry.path(), files),
+            Ok(_) => files.push(entry.path()),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Production's main configuration file, if it lies outside of its data directory.
+pub(super) fn config_outside(settings: &RecoverySettings) -> Option<PathBuf> {
+    if let Some(config) = fact(settings, CONFIG_FILE) {
+        let inside = fact(settings, DATA_DIRECTORY).is_some_and(|data| Path::new(config).starts_with(data));
+        return (!inside).then(|| PathBuf::from(config));
+    }
+    let files = came_along(settings);
+    let mut configs = files.into_iter().filter(|file| file.ends_with("postgresql.conf"));
+    configs.next().filter(|_| configs.next().is_none())
+}
+
+/// What a configuration file says, read where it is, or where it was put aside.
+pub(super) fn configured(settings: &RecoverySettings, config: &Path) -> BTreeMap<String, String> {
+    let there = if config.exists() { config.to_owned() } else { put_aside(settings, config) };
+    settings_of(&there, &settings.directory)
+}
+
+/// Whether two names lead to one directory.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// Settings for the command line, so that a server on this directory reads production's configuration and nothing
+/// leads it to another directory.
+pub(super) fn command_line(settings: &RecoverySettings, config: &Path) -> Vec<(String, String)> {
+    let says = configured(settings, config);
+    let mut line = vec![(CONFIG_FILE.to_owned(), config.display().to_string())];
+    // The file's own data_directory outranks -D: the server would start on the directory that it names.
+    if says.get(DATA_DIRECTORY).is_some_and(|named| !is_same(Path::new(named), &settings.directory)) {
+        line.push((DATA_DIRECTORY.to_owned(), settings.directory.display().to_string()));
+    }
+    let recorded = fact(settings, DATA_DIRECTORY).unwrap_or("/");
+    for name in ["hba_file", "ident_file"] {
+        let outside = fact(settings, name).filter(|file| !Path::new(file).starts_with(recorded));
+        if let Some(file) = outside.filter(|_| !says.contains_key(name)) {
+            line.push((name.to_owned(), file.to_owned()));
+        }
+    }
+    line
+}
+
+/// Settings for the command line of a server that replaces production, where its configuration lies outside.
+///
+/// # Errors
+/// `pg.configuration` if that configuration is not at its place.
+pub fn start_settings(settings: &RecoverySettings) -> Result<Vec<(String, String)>, EngineError> {
+    let Some(config) = settings.keep_configuration.then(|| config_outside(settings)).flatten() else {
+        return Ok(Vec::new());
+    };
+    let mut missing = vec![config.clone()];
+    missing.extend(
+        ["hba_file", "ident_file"].into_iter().filter_map(|name| fact(settings, name)).map(PathBuf::from),
+    );
+    let recorded = fact(settings, DATA_DIRECTORY).unwrap_or("/");
+    missing.retain(|file| !file.starts_with(recorded) && !is_there(file));
+    if let Some(file) = missing.first() {
+        let message =
+            format!("production's configuration lies outside of it, and {} is not there", file.display());
+        let object = settings.directory.display().to_string();
+        return Err(EngineError::new("pg.configuration", "start a server on", object, message)
+            .class(FailureClass::Usage)
+            .hint("leave out --start: the restore says which commands put the files back, and how to start it then"));
+    }
+    Ok(command_line(settings, &config))
+}
+
+/// Whether a file is at its place; one that we may not look at counts as there.
+pub(super) fn is_there(file: &Path) -> bool {
+    !matches!(file.try_exists(), Ok(false))
+}
+
+/// Major version and name of a cluster of Debian's tools, by its configuration file.
+pub(super) fn debian_cluster(config: &Path) -> Option<(String, String)> {
+    let root = env::var_os(DEBIAN_ROOT_VARIABLE).map_or_else(|| PathBuf::from(DEBIAN_ROOT), PathBuf::from);
+    let inside = config.strip_prefix(&root).ok()?.to_str()?;
+    let parts: Vec<&str> = inside.split('/').collect();
+    match parts.as_slice() {
+        [version, name, "postgresql.conf"] if version.bytes().all(|c| c.is_ascii_digit()) => {
+            Some(((*version).to_owned(), (*name).to_owned()))
+        }
+        _ => None,
+    }
+}

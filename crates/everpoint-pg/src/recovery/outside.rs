@@ -1,0 +1,135 @@
+//! Links and keys of a restored directory become what the server accepts.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use everpoint_engine::{EngineError, RecoverySettings};
+
+use super::failed;
+use super::layout::{fact, facts, is_there, put_aside};
+use super::owner::give_like_parent;
+use crate::outside::{DATA_DIRECTORY, LINK, is_own_place};
+
+/// Permissions that the server takes for a private key: of its own user's, and of root's.
+const KEY_OF_USER: u32 = 0o700;
+const KEY_OF_ROOT: u32 = 0o740;
+
+/// Where production is replaced, makes links again that led out of the directory, if what they lead to is there; else the
+/// files with their content stay. Closes private keys for everybody whom the server does not accept.
+pub(super) fn settle(settings: &RecoverySettings) -> Result<(), EngineError> {
+    if settings.keep_configuration {
+        for (path, target) in facts(settings, LINK) {
+            link(&settings.directory, path, target)?;
+        }
+    }
+    let Some(key) = fact(settings, "ssl_key_file").map(Path::new) else { return Ok(()) };
+    let data = fact(settings, DATA_DIRECTORY).unwrap_or("/");
+    let inside = if key.is_absolute() { key.strip_prefix(data).ok() } else { Some(key) };
+    close(&inside.map_or_else(|| put_aside(settings, key), |inside| settings.directory.join(inside)))
+}
+
+fn link(directory: &Path, path: &str, target: &str) -> Result<(), EngineError> {
+    let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    if !inside || is_own_place(path) {
+        return Ok(());
+    }
+    let place = directory.join(path);
+    let Some(parent) = place.parent().filter(|parent| parent.is_dir()) else { return Ok(()) };
+    let here = fs::symlink_metadata(&place).ok();
+    let leads = is_there(&parent.join(target));
+    // A directory with content of its own is never given up for a link.
+    if here.as_ref().is_some_and(|here| here.is_dir() || here.is_symlink()) || !leads && here.is_some() {
+        return Ok(());
+    }
+    let mut name = place.clone().into_os_string();
+    name.push(".everpoint-new");
+    let new = PathBuf::from(name);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &new, error)),
+        _ => {}
+    }
+    symlink(target, &new).map_err(|error| failed("link", &new, error))?;
+    give_like_parent(&new)?;
+    fs::rename(&new, &place).map_err(|error| failed("link", &place, error))
+}
+
+fn close(key: &Path) -> Result<(), EngineError> {
+    let Ok(found) = fs::symlink_metadata(key) else { return Ok(()) };
+    let mode = found.mode() & 0o7777;
+    let closed = mode & if found.uid() == 0 { KEY_OF_ROOT } else { KEY_OF_USER };
+    if !found.is_file() || closed == mode {
+        return Ok(());
+    }
+    fs::set_permissions(key, fs::Permissions::from_mode(closed))
+        .map_err(|error| failed("set the permissions of", key, error))
+}
+
+/// Production's access rules, if they came from outside of its directory.
+pub(super) fn access(settings: &RecoverySettings) -> String {
+    let file = fact(settings, "hba_file").map(|file| put_aside(settings, Path::new(file)));
+    let bytes = file.and_then(|file| fs::read(file).ok()).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::configuration;
+
+    #[test]
+    fn links_come_back_where_what_they_lead_to_is_there_and_production_is_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (data, etc) = (scratch.path().join("data"), scratch.path().join("etc"));
+        for directory in [&data, &etc, &data.join("log"), &data.join("pg_wal")] {
+            fs::create_dir(directory).unwrap();
+        }
+        fs::write(etc.join("main.conf"), "in etc").unwrap();
+        for name in ["postgresql.conf", "gone.conf", "outside"] {
+            fs::write(data.join(name), "content").unwrap();
+        }
+        let link = |path: &str, target: &Path| (format!("{LINK}{path}"), target.display().to_string());
+        let facts = vec![
+            link("postgresql.conf", &etc.join("main.conf")),
+            link("gone.conf", &etc.join("gone.conf")),
+            link("log", &etc),
+            link("../outside", &etc.join("main.conf")),
+            link("pg_wal", &etc),
+            link("later", &etc.join("later")),
+        ];
+        let mut settings = configuration::tests::settings();
+        settings.facts = facts;
+        settings.directory.clone_from(&data);
+        settle(&settings).unwrap();
+        assert!(!data.join("postgresql.conf").is_symlink(), "a copy has no link out of it");
+        settings.keep_configuration = true;
+        for _ in 0..2 {
+            settle(&settings).unwrap();
+            assert_eq!(fs::read_link(data.join("postgresql.conf")).unwrap(), etc.join("main.conf"));
+            assert_eq!(fs::read_to_string(data.join("gone.conf")).unwrap(), "content");
+            assert!(!data.join("log").is_symlink() && !data.join("pg_wal").is_symlink());
+            assert_eq!(fs::read_link(data.join("later")).unwrap(), etc.join("later"));
+        }
+        assert_eq!(fs::read_to_string(etc.join("main.conf")).unwrap(), "in etc");
+        assert!(!scratch.path().join("outside").exists());
+    }
+
+    #[test]
+    fn a_key_is_closed_and_never_opened() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut settings = configuration::tests::settings();
+        settings.directory = scratch.path().to_owned();
+        settings.facts = vec![("ssl_key_file".to_owned(), "server.key".to_owned())];
+        let key = scratch.path().join("server.key");
+        fs::write(&key, "").unwrap();
+        std::os::unix::fs::chown(&key, Some(1), None).ok();
+        let owned_by_root = fs::metadata(&key).unwrap().uid() == 0;
+        for (before, after) in [(0o644, 0o600), (0o640, 0o600), (0o600, 0o600), (0o400, 0o400)] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(before)).unwrap();
+            settle(&settings).unwrap();
+            let after = if owned_by_root { before & KEY_OF_ROOT } else { after };
+            assert_eq!(fs::metadata(&key).unwrap().mode() & 0o7777, after);
+        }
+    }
+}

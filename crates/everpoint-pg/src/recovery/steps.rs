@@ -1,0 +1,170 @@
+//! The commands that a person types after a restore.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use everpoint_engine::{NextSteps, RecoverySettings, owner_of};
+
+use super::configuration::socket_directory;
+use super::layout::{
+    came_along, command_line, config_outside, configured, debian_cluster, facts, is_same, is_there, put_aside,
+};
+use super::programs::find_programs;
+use super::{major_version, shell};
+use crate::files::PUT_ASIDE;
+use crate::outside::{DATA_DIRECTORY, DIRECTORY, LACKS};
+
+/// The server's log, beside that of a server that was started by us.
+const LOG_FILE: &str = "everpoint-server.log";
+
+/// What is left to do after a restore. `port`: where the server runs, if it was started.
+#[must_use]
+pub fn next_steps(settings: &RecoverySettings, programs: Option<&Path>, port: Option<u16>) -> NextSteps {
+    let steps = Steps::new(settings, programs);
+    let mut next = if settings.keep_configuration { steps.production(port) } else { steps.copy(port) };
+    for (path, reason) in facts(settings, LACKS) {
+        next.notes.push(format!("the backup lacks {path}: {reason}"));
+    }
+    next
+}
+
+struct Steps<'a> {
+    settings: &'a RecoverySettings,
+    /// `pg_ctl`, with its path where a shell would not find it, or not this version.
+    pg_ctl: String,
+    /// Before each command that the server's user must run.
+    user: String,
+}
+
+impl<'a> Steps<'a> {
+    fn new(settings: &'a RecoverySettings, programs: Option<&Path>) -> Self {
+        let directory = settings.directory.as_path();
+        let found = major_version(directory).ok().and_then(|major| find_programs(programs, major).ok());
+        let user = owner_of(directory).ok().flatten().map(|owner| shell::as_user(&owner.name));
+        let user = user.unwrap_or_default();
+        // Another user may have another search path.
+        let is_known = |program: &Path| {
+            user.is_empty() && shell::find("pg_ctl").is_some_and(|known| is_same(&known, program))
+        };
+        let program = found.map(|programs| programs.join("pg_ctl")).filter(|program| !is_known(program));
+        let pg_ctl = program.map_or_else(|| "pg_ctl".to_owned(), |program| shell::path(&program));
+        Self { settings, pg_ctl, user }
+    }
+
+    fn directory(&self) -> String {
+        shell::path(&self.settings.directory)
+    }
+
+    fn start(&self, more: &str) -> String {
+        let log = shell::path(&self.settings.directory.join(LOG_FILE));
+        format!("{}{} -D {} -l {log}{more} start", self.user, self.pg_ctl, self.directory())
+    }
+
+    fn stop(&self) -> String {
+        format!("{}{} -D {} stop", self.user, self.pg_ctl, self.directory())
+    }
+
+    fn copy(&self, port: Option<u16>) -> NextSteps {
+        let mut next = NextSteps::default();
+        match port {
+            Some(port) => {
+                let sockets = shell::quote(&socket_directory(&self.settings.directory));
+                next.connect = Some(format!("{}psql -h {sockets} -p {port} -d postgres", self.user));
+                next.stop = Some(self.stop());
+            }
+            None => next.start = self.start(""),
+        }
+        if !came_along(self.settings).is_empty() {
+            next.notes.push(format!(
+                "production's configuration from outside of its data directory lies in {}; a copy does not read it",
+                self.settings.directory.join(PUT_ASIDE).display()
+            ));
+        }
+        next
+    }
+
+    fn production(&self, port: Option<u16>) -> NextSteps {
+        let mut next = NextSteps { before: self.put_back(), ..NextSteps::default() };
+        let config = config_outside(self.settings);
+        let cluster = config.as_deref().and_then(|config| self.debian(config));
+        let ctl = |verb: &str| {
+            cluster.as_ref().map(|(version, name)| format!("pg_ctlcluster {version} {name} {verb}"))
+        };
+        if port.is_some() {
+            next.stop = Some(ctl("stop").unwrap_or_else(|| self.stop()));
+            let log = self.settings.directory.join(LOG_FILE);
+            next.notes.push(format!("its log goes to {} until it is started anew", log.display()));
+        } else {
+            let by_hand =
+                || config.as_deref().map_or_else(|| self.start(""), |config| self.start_with(config));
+            next.start = ctl("start").unwrap_or_else(by_hand);
+        }
+        if let Some(config) = &config {
+            let says = configured(self.settings, config);
+            let other =
+                says.get(DATA_DIRECTORY).filter(|named| !is_same(Path::new(named), &self.settings.directory));
+            next.notes.extend(other.map(|named| {
+                format!(
+                    "{} names the data directory {named}: before the server is started by other means, set \
+                     data_directory = '{}' there",
+                    config.display(),
+                    self.settings.directory.display()
+                )
+            }));
+        }
+        if !came_along(self.settings).is_empty() {
+            next.notes.push(format!(
+                "configuration as of the backup from outside of the data directory lies in {}; what is at its own place \
+                 was left as it is",
+                self.settings.directory.join(PUT_ASIDE).display()
+            ));
+        }
+        next
+    }
+
+    /// The cluster of Debian's tools whose configuration this is, if it is one that runs on this directory.
+    fn debian(&self, config: &Path) -> Option<(String, String)> {
+        shell::find("pg_ctlcluster")?;
+        let says = configured(self.settings, config);
+        let runs_here = is_same(Path::new(says.get(DATA_DIRECTORY)?), &self.settings.directory);
+        debian_cluster(config).filter(|_| runs_here)
+    }
+
+    fn start_with(&self, config: &Path) -> String {
+        let words = command_line(self.settings, config);
+        let options: Vec<String> = words
+            .iter()
+            .map(|(name, value)| format!("-c {}", shell::quote(&format!("{name}={value}"))))
+            .collect();
+        let options = options.join(" ");
+        // pg_ctl gives the options to a shell once more.
+        let quoted = if options.contains('\'') { shell::quote(&options) } else { format!("\"{options}\"") };
+        self.start(&format!(" -o {quoted}"))
+    }
+
+    /// Commands that bring files to their places that are not there.
+    fn put_back(&self) -> Vec<String> {
+        let mut directories: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+        for file in came_along(self.settings).into_iter().filter(|file| !is_there(file)) {
+            let aside = put_aside(self.settings, &file);
+            if let Some(parent) = file.parent().filter(|_| aside.exists()) {
+                directories.entry(parent.to_owned()).or_default().insert(aside);
+            }
+        }
+        for (directory, _) in facts(self.settings, DIRECTORY).filter(|(path, _)| !is_there(Path::new(path))) {
+            directories.entry(PathBuf::from(directory)).or_default();
+        }
+        let mut commands = Vec::new();
+        for (directory, files) in directories {
+            if !directory.is_dir() {
+                commands.push(format!("mkdir -p {}", shell::path(&directory)));
+            }
+            let files: Vec<String> = files.iter().map(|file| shell::path(file)).collect();
+            if files.is_empty() {
+                continue;
+            }
+            commands.push(format!("cp -a {} {}/", files.join(" "), shell::path(&directory)));
+        }
+        commands
+    }
+}
