@@ -1,0 +1,429 @@
+//! Makes the directory of a world, and says what it is.
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use everpoint_testkit::Random;
+
+use super::kind::{Kind, Proof};
+use super::stage::{MARKER, OLD_MARKER, SPACES, Stage, command, copy, remove};
+
+/// A directory to restore into, and what belongs to it elsewhere.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) directory: PathBuf,
+    pub(crate) proof: Proof,
+    /// What else may change when it is restored into: where its pg_wal lies, what it is a link to.
+    pub(crate) free: Vec<PathBuf>,
+    /// What may not change, though it lies inside.
+    pub(crate) kept: Vec<PathBuf>,
+    /// Where its own links lead to tablespaces: number of the tablespace and directory.
+    pub(crate) links: Vec<(usize, PathBuf)>,
+    /// It is the directory that the configuration names.
+    pub(crate) production: bool,
+    /// Configuration of its own.
+    pub(crate) config: Option<PathBuf>,
+    /// Undone before the world is removed.
+    mounts: Vec<PathBuf>,
+    immutable: Vec<PathBuf>,
+}
+
+impl Place {
+    fn new(directory: PathBuf, proof: Proof) -> Self {
+        Self {
+            directory,
+            proof,
+            free: Vec::new(),
+            kept: Vec::new(),
+            links: Vec::new(),
+            production: false,
+            config: None,
+            mounts: Vec::new(),
+            immutable: Vec::new(),
+        }
+    }
+
+    /// Makes a directory of this kind.
+    pub(crate) fn make(stage: &Stage, kind: Kind, random: &mut Random, as_root: bool) -> Result<Self> {
+        let world = stage.world();
+        stage.directory(&world)?;
+        stage.file(&world.join("outside/letters/photo.txt"), "nobody has this a second time")?;
+        stage.file(&world.join("outside/precious"), "neither this")?;
+        let directory = world.join("data");
+        let maker = Maker { stage, world, directory };
+        match kind {
+            Kind::Absent | Kind::Interrupted => Ok(Self::new(maker.directory, Proof::Nothing)),
+            Kind::Empty | Kind::LostAndFound | Kind::EmptyOfRoot => maker.empty(kind, as_root),
+            Kind::Seed | Kind::InterruptedOver | Kind::SeedWithOwnSpaces | Kind::StalePid => maker.seed(kind),
+            Kind::Production | Kind::ProductionLost => maker.production(kind, random),
+            Kind::OtherCluster
+            | Kind::OtherMajor
+            | Kind::OldMarker
+            | Kind::LeftoverOfOtherCluster
+            | Kind::LeftoverOfOtherRepository => maker.other(kind),
+            Kind::Thesis
+            | Kind::Home
+            | Kind::ParentOfData
+            | Kind::HomeOfProduction
+            | Kind::WholeWorld
+            | Kind::InsideProduction
+            | Kind::InsideSpace
+            | Kind::PlainFile => maker.users(kind),
+            Kind::LinkToEmpty | Kind::LinkToThesis => maker.linked_directory(kind),
+            Kind::Repository | Kind::HoldsRepository | Kind::DataHoldsRepository | Kind::DataHoldsKey => {
+                maker.repository(kind)
+            }
+            Kind::MountBelow | Kind::WalMount | Kind::TargetIsMount => maker.mounted(kind, random),
+            Kind::DebianModes | Kind::ReadOnlyBelow | Kind::Immutable | Kind::HardLinks => {
+                maker.rights(kind, as_root)
+            }
+            _ => maker.odd_inside(kind),
+        }
+    }
+
+    /// Takes back what would keep the world from being removed.
+    pub(crate) fn unmake(&self) {
+        // What a restore has removed is not there any more; what stays makes the removal of the world fail.
+        for file in &self.immutable {
+            let _ = command("chattr", &["-i".as_ref(), file.as_os_str()]);
+        }
+        for mount in &self.mounts {
+            let _ = command("umount", &["-l".as_ref(), mount.as_os_str()]);
+        }
+    }
+}
+
+struct Maker<'a> {
+    stage: &'a Stage,
+    world: PathBuf,
+    directory: PathBuf,
+}
+
+impl Maker<'_> {
+    fn empty(&self, kind: Kind, as_root: bool) -> Result<Place> {
+        self.stage.directory(&self.directory)?;
+        let mut place = Place::new(self.directory.clone(), Proof::Nothing);
+        if kind == Kind::LostAndFound {
+            place.kept.push(lost_and_found(&self.directory)?);
+        }
+        if kind == Kind::EmptyOfRoot {
+            own_by_root(&self.directory)?;
+            if !as_root {
+                place.proof = Proof::Impossible;
+            }
+        }
+        Ok(place)
+    }
+
+    /// A stopped copy of production as `cp -a` makes it: its links lead to production's own tablespaces.
+    fn seed(&self, kind: Kind) -> Result<Place> {
+        self.stage.copy("production", &self.directory)?;
+        let mut place = Place::new(self.directory.clone(), Proof::Own);
+        for (number, name) in SPACES.iter().enumerate() {
+            let mut leads = self.stage.space(name);
+            if kind == Kind::SeedWithOwnSpaces {
+                leads = self.world.join("spaces").join(name);
+                self.stage.directory(&self.world.join("spaces"))?;
+                self.stage.copy(name, &leads)?;
+                let oid = self.stage.oids.get(number).context("no such tablespace")?;
+                let link = self.directory.join("pg_tblspc").join(oid);
+                remove(&link)?;
+                self.stage.link(&leads, &link)?;
+            }
+            place.links.push((number, leads));
+        }
+        if kind == Kind::StalePid {
+            // The number of a process that lives, and has nothing to do with it.
+            let words = format!("{}\n{}\n1700000000\n1\n", std::process::id(), self.directory.display());
+            self.stage.file(&self.directory.join("postmaster.pid"), &words)?;
+        }
+        Ok(place)
+    }
+
+    fn production(&self, kind: Kind, random: &mut Random) -> Result<Place> {
+        let directory = self.stage.production().to_owned();
+        if kind == Kind::Production {
+            let mut place = Place::new(directory, Proof::Own);
+            let spaces = SPACES.iter().enumerate();
+            place.links = spaces.map(|(number, name)| (number, self.stage.space(name))).collect();
+            place.production = true;
+            return Ok(place);
+        }
+        remove(&directory)?;
+        let directory = if random.chance(60) { directory } else { self.directory.clone() };
+        let mut place = Place::new(directory, Proof::Nothing);
+        for name in SPACES {
+            let space = self.stage.space(name);
+            remove(&space)?;
+            match random.below(4) {
+                0 => {}
+                1 => self.stage.directory(&space)?,
+                2 => {
+                    self.stage.directory(&space)?;
+                    place.kept.push(lost_and_found(&space)?);
+                }
+                _ => {
+                    self.stage.file(&space.join("PG_14_202107181/5/1259"), "a table of a living server")?;
+                    place.kept.push(space.join("PG_14_202107181"));
+                }
+            }
+        }
+        Ok(place)
+    }
+
+    fn other(&self, kind: Kind) -> Result<Place> {
+        let (stage, directory) = (self.stage, &self.directory);
+        match kind {
+            Kind::OtherCluster => {
+                stage.copy("other", directory)?;
+                stage.copy("other-space", &self.world.join("their-space"))?;
+                for link in fs::read_dir(directory.join("pg_tblspc")).context("cannot list links")? {
+                    let link = link?.path();
+                    remove(&link)?;
+                    stage.link(&self.world.join("their-space"), &link)?;
+                }
+            }
+            Kind::OtherMajor => stage.copy("older", directory)?,
+            Kind::LeftoverOfOtherCluster => stage.copy("leftover-of-other-cluster", directory)?,
+            Kind::LeftoverOfOtherRepository => stage.copy("leftover-of-other-repository", directory)?,
+            _ => {
+                stage.file(&directory.join(MARKER), OLD_MARKER)?;
+                stage.file(&directory.join("base/1/1259"), "somebody's")?;
+            }
+        }
+        Ok(Place::new(directory.clone(), Proof::Foreign))
+    }
+
+    fn users(&self, kind: Kind) -> Result<Place> {
+        let (stage, directory) = (self.stage, &self.directory);
+        let foreign = |directory: &Path| Ok(Place::new(directory.to_owned(), Proof::Foreign));
+        match kind {
+            Kind::Home => {
+                stage.file(&directory.join(".bashrc"), "alias ll='ls -l'\n")?;
+                stage.file(&directory.join(".ssh/id_ed25519"), "secret")?;
+                stage.file(&directory.join("Documents/a/b/c.txt"), "c")?;
+                stage.link(&self.world.join("outside"), &directory.join("Pictures"))?;
+                foreign(directory)
+            }
+            Kind::ParentOfData => {
+                stage.directory(directory)?;
+                stage.copy("production", &directory.join("main"))?;
+                foreign(directory)
+            }
+            Kind::HomeOfProduction => foreign(stage.source.home().path()),
+            Kind::WholeWorld => foreign(&self.world),
+            // Somebody may want that; then nothing beside it changes.
+            Kind::InsideProduction => Ok(Place::new(stage.production().join("new"), Proof::Odd)),
+            Kind::InsideSpace => Ok(Place::new(stage.space("alpha").join("new"), Proof::Odd)),
+            Kind::PlainFile => {
+                stage.file(directory, "no directory")?;
+                Ok(Place::new(directory.clone(), Proof::Impossible))
+            }
+            _ => {
+                stage.file(&directory.join("thesis.txt"), "three years of work")?;
+                foreign(directory)
+            }
+        }
+    }
+
+    fn linked_directory(&self, kind: Kind) -> Result<Place> {
+        let real = self.world.join("disk/data");
+        self.stage.directory(&real)?;
+        self.stage.link(&real, &self.directory)?;
+        let mut place = Place::new(self.directory.clone(), Proof::Odd);
+        // The name stays a link.
+        place.kept.push(self.directory.clone());
+        if kind == Kind::LinkToThesis {
+            self.stage.file(&real.join("thesis.txt"), "three years of work")?;
+            place.proof = Proof::Foreign;
+        }
+        place.free.push(real);
+        Ok(place)
+    }
+
+    /// The repository, or what opens it, lies where it is restored to.
+    fn repository(&self, kind: Kind) -> Result<Place> {
+        let (stage, directory) = (self.stage, &self.directory);
+        let mut place = match kind {
+            Kind::DataHoldsRepository | Kind::DataHoldsKey => self.seed(Kind::Seed)?,
+            _ => Place::new(directory.clone(), Proof::Foreign),
+        };
+        let (base, repository) = match kind {
+            Kind::DataHoldsRepository => (self.world.join("etc"), directory.join("backups")),
+            Kind::DataHoldsKey => (directory.join("everpoint"), self.world.join("backups")),
+            Kind::Repository => (self.world.join("etc"), directory.clone()),
+            _ => (directory.clone(), directory.join("repository")),
+        };
+        stage.directory(&base)?;
+        stage.copy("repository", &repository)?;
+        let home = stage.everpoint.home().path();
+        copy(&home.join("key"), &base.join("key"))?;
+        let text = fs::read_to_string(home.join("everpoint.toml")).context("cannot read a configuration")?;
+        let text = text
+            .replace(&format!("{}/repository", home.display()), &repository.display().to_string())
+            .replace(&format!("{}/key", home.display()), &base.join("key").display().to_string());
+        let config = base.join("everpoint.toml");
+        stage.file(&config, &text)?;
+        place.config = Some(config);
+        if kind == Kind::DataHoldsRepository {
+            place.proof = Proof::Foreign;
+        }
+        if kind == Kind::DataHoldsKey {
+            place.proof = Proof::Odd;
+            place.kept.push(base);
+        }
+        Ok(place)
+    }
+
+    fn mounted(&self, kind: Kind, random: &mut Random) -> Result<Place> {
+        let disk = self.world.join("disk");
+        self.stage.directory(&disk)?;
+        if kind == Kind::TargetIsMount {
+            self.stage.directory(&self.directory)?;
+            let mut place = Place::new(self.directory.clone(), Proof::Nothing);
+            place.kept.push(lost_and_found(&disk)?);
+            place.kept.push(self.directory.join("lost+found"));
+            bind(&disk, &self.directory)?;
+            place.mounts.push(self.directory.clone());
+            place.free.push(disk);
+            return Ok(place);
+        }
+        let mut place = self.seed(Kind::Seed)?;
+        if kind == Kind::WalMount {
+            let wal = disk.join("wal");
+            copy(&self.directory.join("pg_wal"), &wal)?;
+            bind(&wal, &self.directory.join("pg_wal"))?;
+            place.mounts.push(self.directory.join("pg_wal"));
+            place.free.push(wal);
+            return Ok(place);
+        }
+        let below = ["mnt", "base/mine", "log"].get(usize::try_from(random.below(3))?).copied();
+        let mount = self.directory.join(below.unwrap_or("mnt"));
+        self.stage.directory(&mount)?;
+        if random.chance(50) {
+            bind(&self.world.join("outside"), &mount)?;
+        } else {
+            command(
+                "mount",
+                &["-t", "tmpfs", "-o", "size=1m", "trees"]
+                    .map(OsStr::new)
+                    .into_iter()
+                    .chain([mount.as_os_str()])
+                    .collect::<Vec<_>>(),
+            )?;
+            self.stage.file(&mount.join("photo.txt"), "on another disk")?;
+        }
+        place.proof = Proof::Odd;
+        place.kept.push(mount.clone());
+        place.mounts.push(mount);
+        Ok(place)
+    }
+
+    fn rights(&self, kind: Kind, as_root: bool) -> Result<Place> {
+        let mut place = self.seed(Kind::Seed)?;
+        let directory = &self.directory;
+        match kind {
+            Kind::DebianModes => {
+                let etc = self.world.join("etc");
+                self.stage.directory(&etc)?;
+                for name in ["postgresql.conf", "pg_hba.conf"] {
+                    let old = directory.join(name);
+                    copy(&old, &etc.join(name))?;
+                    remove(&old)?;
+                    self.stage.link(&etc.join(name), &old)?;
+                }
+                command("chmod", &["-R".as_ref(), "g+rX".as_ref(), directory.as_os_str()])?;
+            }
+            Kind::ReadOnlyBelow => {
+                mode(&directory.join("base/1"), 0o555)?;
+                if !as_root {
+                    place.proof = Proof::Odd;
+                }
+            }
+            Kind::Immutable => {
+                let file = directory.join("base/1/1259");
+                command("chattr", &["+i".as_ref(), file.as_os_str()])?;
+                place.immutable.push(file);
+                place.proof = Proof::Odd;
+            }
+            _ => {
+                let twin = self.world.join("twin");
+                command("cp", &["-al".as_ref(), directory.as_os_str(), twin.as_os_str()])?;
+            }
+        }
+        Ok(place)
+    }
+
+    /// A data directory of this cluster in which something is not what it was.
+    fn odd_inside(&self, kind: Kind) -> Result<Place> {
+        let mut place = self.seed(Kind::Seed)?;
+        let (stage, directory, disk) = (self.stage, &self.directory, self.world.join("disk"));
+        stage.directory(&disk)?;
+        let file = directory.join("base/1/1259");
+        match kind {
+            Kind::LinkedLog => stage.link(&self.world.join("outside"), &directory.join("log"))?,
+            Kind::WalLink | Kind::WalDangling | Kind::LinkedBase => {
+                let name = if kind == Kind::LinkedBase { "base" } else { "pg_wal" };
+                let (inside, moved) = (directory.join(name), disk.join(name));
+                if kind != Kind::WalDangling {
+                    copy(&inside, &moved)?;
+                }
+                remove(&inside)?;
+                stage.link(&moved, &inside)?;
+                match kind {
+                    Kind::WalLink => {
+                        place.kept.push(inside);
+                        place.free.push(moved);
+                    }
+                    Kind::WalDangling => place.free.push(moved),
+                    _ => {}
+                }
+            }
+            Kind::FifoBeside => {
+                command("mkfifo", &[directory.join("pipe").as_os_str()])?;
+                drop(UnixListener::bind(directory.join(".s.PGSQL.5432")).context("cannot make a socket")?);
+            }
+            Kind::FifoInTheWay => {
+                remove(&file)?;
+                command("mkfifo", &[file.as_os_str()])?;
+            }
+            Kind::DirectoryInTheWay => {
+                remove(&file)?;
+                stage.file(&file.join("inside"), "x")?;
+            }
+            _ => {
+                remove(&file)?;
+                stage.link(&self.world.join("outside/precious"), &file)?;
+            }
+        }
+        if !matches!(kind, Kind::LinkedLog | Kind::WalLink | Kind::FifoBeside) {
+            place.proof = Proof::Odd;
+        }
+        Ok(place)
+    }
+}
+
+/// What a new file system has; it is root's where root makes it.
+pub(crate) fn lost_and_found(directory: &Path) -> Result<PathBuf> {
+    let path = directory.join("lost+found");
+    fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    mode(&path, 0o700)?;
+    Ok(path)
+}
+
+fn own_by_root(path: &Path) -> Result<()> {
+    std::os::unix::fs::chown(path, Some(0), Some(0)).with_context(|| format!("cannot own {}", path.display()))
+}
+
+fn mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+fn bind(from: &Path, to: &Path) -> Result<()> {
+    command("mount", &["--bind".as_ref(), from.as_os_str(), to.as_os_str()])
+}
