@@ -47,7 +47,11 @@ impl Zones {
 
     fn allows_in_repository(&self, change: &Change) -> bool {
         let leases = self.repository.join("leases");
-        change.only_time || change.path.starts_with(&leases) || self.grows && change.is_new
+        // Pieces of a segment go when the whole is there.
+        let piece =
+            change.path.components().any(|part| part.as_os_str().to_string_lossy().ends_with(".tail"));
+        let new = change.is_new || piece;
+        change.only_time || change.path.starts_with(&leases) || self.grows && new
     }
 }
 

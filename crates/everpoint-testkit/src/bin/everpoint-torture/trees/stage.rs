@@ -71,7 +71,7 @@ impl Stage {
     }
 
     fn fill(mut self, mut other: PgCluster) -> Result<Self> {
-        fs::create_dir(self.template("")).context("cannot make a directory")?;
+        self.directory(&self.template(""))?;
         let other_space = other.home().subdir("space")?;
         other.psql(&format!("CREATE TABLESPACE theirs LOCATION '{}'", other_space.display()))?;
         other.psql("CREATE TABLE theirs TABLESPACE theirs AS SELECT n FROM generate_series(1, 900) n")?;
@@ -168,7 +168,7 @@ impl Stage {
         let maps: Vec<String> = if cluster == CLUSTER {
             let source = self.source.home().path().display();
             let of = |space: &&str| format!("{source}/{space}={}/{space}", spaces.display());
-            SPACES.iter().take(2).map(of).collect()
+            SPACES.iter().map(of).collect()
         } else {
             self.other_map(&spaces)?
         };

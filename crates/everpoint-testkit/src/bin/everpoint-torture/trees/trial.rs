@@ -113,8 +113,9 @@ impl Trial<'_> {
         if directory.join(MARKER).exists() {
             self.problem("the restore succeeded, and its marker is still there".to_owned(), ran);
         }
-        for link in self.strange_links(&directory) {
-            self.problem(format!("a link leads out of the directory: {link}"), ran);
+        let strange = self.strange_links(&directory);
+        if !strange.is_empty() {
+            self.problems.push(format!("links lead out of the directory: {}", strange.join(", ")));
         }
         if self.case.choices.start {
             let checked = rows::check_started(self.stage, &directory, &self.case.moment);
@@ -170,7 +171,11 @@ impl Trial<'_> {
     fn problem(&mut self, words: String, ran: &Ran) {
         let said: Vec<&str> = ran.said.lines().rev().take(6).collect();
         let said: Vec<&str> = said.into_iter().rev().collect();
-        self.problems.push(format!("{words}\n      it said: {}", said.join("\n               ")));
+        let said = format!("it said: {}", said.join("\n               "));
+        self.problems.push(words);
+        if !self.problems.contains(&said) {
+            self.problems.push(said);
+        }
     }
 
     fn look(&mut self) -> Result<Snapshot> {
