@@ -3,6 +3,7 @@
 //! everything has failed.
 
 mod case;
+mod inside;
 mod kind;
 mod oracle;
 mod rows;
@@ -79,7 +80,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut counted = Count::default();
     let mut eye = Eye::default();
     for number in options.first..options.first + count {
-        ensure!(since.elapsed() < LIMIT, "{} worlds took more than 25 minutes", number - options.first);
+        if since.elapsed() > LIMIT {
+            say(&format!("   {} worlds took 25 minutes: the rest is left out", number - options.first));
+            break;
+        }
         let kind = Kind::of(number);
         if kind.needs_root() && !is_root() || kind.needs_mounts() && !own_mounts {
             counted.skipped += 1;

@@ -38,6 +38,8 @@ pub(crate) struct Choices {
     /// When the restore that comes first is killed after it has begun, in milliseconds.
     pub(crate) killed_after: u64,
     pub(crate) relative: bool,
+    /// Of the shell from which it is run.
+    pub(crate) umask: u32,
 }
 
 /// See the module.
@@ -53,6 +55,7 @@ pub(crate) struct Case {
 impl Case {
     /// Makes the world of a case; the same seed makes the same one. The rows of so many of 100 are compared.
     pub(crate) fn make(stage: &Stage, kind: Kind, random: &mut Random, rows: u64) -> Result<Self> {
+        let legitimate = Kind::is_legitimate(stage.number);
         let moments = u64::try_from(stage.moments.len())?;
         // The newest state is what most people want.
         let chosen = if random.chance(40) { moments - 1 } else { random.below(moments) };
@@ -61,13 +64,15 @@ impl Case {
         let place = Place::make(stage, kind, random, as_root)?;
         let delta = random.chance(match place.proof {
             Proof::Nothing | Proof::Unfinished => 40,
+            _ if legitimate => 100,
             _ => 80,
         });
         let spaces = match kind {
             Kind::ProductionLost => Spaces::none(),
-            _ => Spaces::make(stage, random, &place.directory, moment.gamma)?,
+            _ => Spaces::make(stage, random, &place.directory, moment.gamma, legitimate)?,
         };
-        let replace = kind == Kind::ProductionLost || random.chance(20);
+        let may_replace = !legitimate || kind == Kind::Production;
+        let replace = random.chance(20) && may_replace || kind == Kind::ProductionLost;
         let choices = Choices {
             as_root,
             delta,
@@ -76,7 +81,8 @@ impl Case {
             again: random.chance(50),
             start: false,
             rows: random.chance(rows),
-            killed_after: random.below(250),
+            killed_after: random.below(100),
+            umask: if random.chance(30) { 0o077 } else { 0o022 },
             relative: random.chance(10) && place.directory.starts_with(stage.world()),
         };
         let mut case = Self { kind, place, spaces, moment, choices };
@@ -199,6 +205,10 @@ impl Case {
             true => format!(", killed {} ms after it had begun", self.choices.killed_after),
             false => String::new(),
         };
-        format!("{:?} ({:?}){killed}; {}; {who}", self.kind, self.place.proof, self.spaces.words)
+        let umask = self.choices.umask;
+        format!(
+            "{:?} ({:?}){killed}; {}; {who}, umask {umask:03o}",
+            self.kind, self.place.proof, self.spaces.words
+        )
     }
 }

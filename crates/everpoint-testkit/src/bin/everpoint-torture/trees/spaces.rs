@@ -70,8 +70,14 @@ impl Spaces {
     }
 
     /// Makes places and mappings for a target at which the third tablespace is there, or is not.
-    pub(crate) fn make(stage: &Stage, random: &mut Random, directory: &Path, gamma: bool) -> Result<Self> {
-        match random.below(100) {
+    pub(crate) fn make(
+        stage: &Stage,
+        random: &mut Random,
+        directory: &Path,
+        gamma: bool,
+        legitimate: bool,
+    ) -> Result<Self> {
+        match random.below(if legitimate { 82 } else { 100 }) {
             0..55 => Ok(Self::none()),
             55..82 => Self::right(stage, random, gamma),
             _ => {

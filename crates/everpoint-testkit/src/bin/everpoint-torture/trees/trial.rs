@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use everpoint_testkit::Scratch;
 
 use super::case::{Case, Expected};
+use super::kind::{Kind, Proof};
 use super::oracle::Zones;
 use super::rows;
 use super::snapshot::{Eye, Snapshot};
@@ -99,6 +100,11 @@ impl Trial<'_> {
         if !right {
             let ended = ran.code.map_or("did not end".to_owned(), |code| format!("ended with {code}"));
             self.problem(format!("{what} {ended}, expected: {expected:?}"), ran);
+        }
+        let ours = matches!(self.case.kind, Kind::Live | Kind::LiveWithoutPid);
+        let foreign = self.case.place.proof == Proof::Foreign && !ours;
+        if !done && foreign && ran.said.contains("add --delta") {
+            self.problem(format!("{what} was refused with the advice to write over what is not ours"), ran);
         }
         let violated = violated(&zones, &changes);
         if !violated.is_empty() {
@@ -193,12 +199,14 @@ impl Trial<'_> {
     fn spawn(&self, more: &[&str]) -> Result<Child> {
         let (stage, case) = (self.stage, &self.case);
         let program = stage.everpoint.program();
+        // The program takes the place of the shell, so that its process id stays.
+        let shell = Path::new("/bin/sh");
         let mut command = if case.choices.as_root {
-            let mut command = Command::new(program);
+            let mut command = Command::new(shell);
             command.env("HOME", "/nonexistent").env("EVERPOINT_PG_USER", stage.account.name());
             command
         } else {
-            stage.account.command(program)
+            stage.account.command(shell)
         };
         let config = case.place.config.clone();
         let config = config.unwrap_or_else(|| stage.everpoint.home().path().join("everpoint.toml"));
@@ -206,6 +214,7 @@ impl Trial<'_> {
         if more.contains(&"--dry-run") {
             arguments.retain(|argument| argument != "--start");
         }
+        command.arg("-c").arg(format!("umask {:03o}; exec \"$0\" \"$@\"", case.choices.umask)).arg(program);
         command.arg("--config").arg(config).arg("--no-progress").args(arguments).args(more);
         let file =
             |path: PathBuf| File::create(&path).with_context(|| format!("cannot make {}", path.display()));

@@ -1,13 +1,11 @@
 //! Makes the directory of a world, and says what it is.
 
-use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use everpoint_testkit::Random;
+use everpoint_testkit::{PgCluster, Random, Scratch};
 
 use super::kind::{Kind, Proof};
 use super::stage::{MARKER, OLD_MARKER, SPACES, Stage, command, copy, remove};
@@ -28,12 +26,14 @@ pub(crate) struct Place {
     /// Configuration of its own.
     pub(crate) config: Option<PathBuf>,
     /// Undone before the world is removed.
-    mounts: Vec<PathBuf>,
-    immutable: Vec<PathBuf>,
+    pub(super) mounts: Vec<PathBuf>,
+    pub(super) immutable: Vec<PathBuf>,
+    /// A server that runs on it.
+    server: Option<PgCluster>,
 }
 
 impl Place {
-    fn new(directory: PathBuf, proof: Proof) -> Self {
+    pub(super) fn new(directory: PathBuf, proof: Proof) -> Self {
         Self {
             directory,
             proof,
@@ -44,6 +44,7 @@ impl Place {
             config: None,
             mounts: Vec::new(),
             immutable: Vec::new(),
+            server: None,
         }
     }
 
@@ -59,6 +60,7 @@ impl Place {
             Kind::Absent | Kind::Interrupted => Ok(Self::new(maker.directory, Proof::Nothing)),
             Kind::Empty | Kind::LostAndFound | Kind::EmptyOfRoot => maker.empty(kind, as_root),
             Kind::Seed | Kind::InterruptedOver | Kind::SeedWithOwnSpaces | Kind::StalePid => maker.seed(kind),
+            Kind::Live | Kind::LiveWithoutPid => maker.live(kind),
             Kind::Production | Kind::ProductionLost => maker.production(kind, random),
             Kind::OtherCluster
             | Kind::OtherMajor
@@ -86,7 +88,8 @@ impl Place {
     }
 
     /// Takes back what would keep the world from being removed.
-    pub(crate) fn unmake(&self) {
+    pub(crate) fn unmake(&mut self) {
+        self.server = None;
         // What a restore has removed is not there any more; what stays makes the removal of the world fail.
         for file in &self.immutable {
             let _ = command("chattr", &["-i".as_ref(), file.as_os_str()]);
@@ -97,10 +100,10 @@ impl Place {
     }
 }
 
-struct Maker<'a> {
-    stage: &'a Stage,
-    world: PathBuf,
-    directory: PathBuf,
+pub(super) struct Maker<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) world: PathBuf,
+    pub(super) directory: PathBuf,
 }
 
 impl Maker<'_> {
@@ -120,12 +123,12 @@ impl Maker<'_> {
     }
 
     /// A stopped copy of production as `cp -a` makes it: its links lead to production's own tablespaces.
-    fn seed(&self, kind: Kind) -> Result<Place> {
+    pub(super) fn seed(&self, kind: Kind) -> Result<Place> {
         self.stage.copy("production", &self.directory)?;
         let mut place = Place::new(self.directory.clone(), Proof::Own);
         for (number, name) in SPACES.iter().enumerate() {
             let mut leads = self.stage.space(name);
-            if kind == Kind::SeedWithOwnSpaces {
+            if matches!(kind, Kind::SeedWithOwnSpaces | Kind::Live | Kind::LiveWithoutPid) {
                 leads = self.world.join("spaces").join(name);
                 self.stage.directory(&self.world.join("spaces"))?;
                 self.stage.copy(name, &leads)?;
@@ -141,6 +144,21 @@ impl Maker<'_> {
             let words = format!("{}\n{}\n1700000000\n1\n", std::process::id(), self.directory.display());
             self.stage.file(&self.directory.join("postmaster.pid"), &words)?;
         }
+        Ok(place)
+    }
+
+    /// A server runs on it; somebody may have removed its postmaster.pid.
+    fn live(&self, kind: Kind) -> Result<Place> {
+        let mut place = self.seed(kind)?;
+        let home = Scratch::new("trees-live")?;
+        let install = self.stage.install().clone();
+        let mut server = PgCluster::on_directory(install, home, self.directory.clone())?;
+        server.start()?;
+        if kind == Kind::LiveWithoutPid {
+            remove(&self.directory.join("postmaster.pid"))?;
+        }
+        place.server = Some(server);
+        place.proof = Proof::Foreign;
         Ok(place)
     }
 
@@ -192,7 +210,7 @@ impl Maker<'_> {
             Kind::LeftoverOfOtherRepository => stage.copy("leftover-of-other-repository", directory)?,
             _ => {
                 stage.file(&directory.join(MARKER), OLD_MARKER)?;
-                stage.file(&directory.join("base/1/1259"), "somebody's")?;
+                stage.file(&directory.join("base/5/1259"), "somebody's")?;
             }
         }
         Ok(Place::new(directory.clone(), Proof::Foreign))
@@ -278,133 +296,6 @@ impl Maker<'_> {
         }
         Ok(place)
     }
-
-    fn mounted(&self, kind: Kind, random: &mut Random) -> Result<Place> {
-        let disk = self.world.join("disk");
-        self.stage.directory(&disk)?;
-        if kind == Kind::TargetIsMount {
-            self.stage.directory(&self.directory)?;
-            let mut place = Place::new(self.directory.clone(), Proof::Nothing);
-            place.kept.push(lost_and_found(&disk)?);
-            place.kept.push(self.directory.join("lost+found"));
-            bind(&disk, &self.directory)?;
-            place.mounts.push(self.directory.clone());
-            place.free.push(disk);
-            return Ok(place);
-        }
-        let mut place = self.seed(Kind::Seed)?;
-        if kind == Kind::WalMount {
-            let wal = disk.join("wal");
-            copy(&self.directory.join("pg_wal"), &wal)?;
-            bind(&wal, &self.directory.join("pg_wal"))?;
-            place.mounts.push(self.directory.join("pg_wal"));
-            place.free.push(wal);
-            return Ok(place);
-        }
-        let below = ["mnt", "base/mine", "log"].get(usize::try_from(random.below(3))?).copied();
-        let mount = self.directory.join(below.unwrap_or("mnt"));
-        self.stage.directory(&mount)?;
-        if random.chance(50) {
-            bind(&self.world.join("outside"), &mount)?;
-        } else {
-            command(
-                "mount",
-                &["-t", "tmpfs", "-o", "size=1m", "trees"]
-                    .map(OsStr::new)
-                    .into_iter()
-                    .chain([mount.as_os_str()])
-                    .collect::<Vec<_>>(),
-            )?;
-            self.stage.file(&mount.join("photo.txt"), "on another disk")?;
-        }
-        place.proof = Proof::Odd;
-        place.kept.push(mount.clone());
-        place.mounts.push(mount);
-        Ok(place)
-    }
-
-    fn rights(&self, kind: Kind, as_root: bool) -> Result<Place> {
-        let mut place = self.seed(Kind::Seed)?;
-        let directory = &self.directory;
-        match kind {
-            Kind::DebianModes => {
-                let etc = self.world.join("etc");
-                self.stage.directory(&etc)?;
-                for name in ["postgresql.conf", "pg_hba.conf"] {
-                    let old = directory.join(name);
-                    copy(&old, &etc.join(name))?;
-                    remove(&old)?;
-                    self.stage.link(&etc.join(name), &old)?;
-                }
-                command("chmod", &["-R".as_ref(), "g+rX".as_ref(), directory.as_os_str()])?;
-            }
-            Kind::ReadOnlyBelow => {
-                mode(&directory.join("base/1"), 0o555)?;
-                if !as_root {
-                    place.proof = Proof::Odd;
-                }
-            }
-            Kind::Immutable => {
-                let file = directory.join("base/1/1259");
-                command("chattr", &["+i".as_ref(), file.as_os_str()])?;
-                place.immutable.push(file);
-                place.proof = Proof::Odd;
-            }
-            _ => {
-                let twin = self.world.join("twin");
-                command("cp", &["-al".as_ref(), directory.as_os_str(), twin.as_os_str()])?;
-            }
-        }
-        Ok(place)
-    }
-
-    /// A data directory of this cluster in which something is not what it was.
-    fn odd_inside(&self, kind: Kind) -> Result<Place> {
-        let mut place = self.seed(Kind::Seed)?;
-        let (stage, directory, disk) = (self.stage, &self.directory, self.world.join("disk"));
-        stage.directory(&disk)?;
-        let file = directory.join("base/1/1259");
-        match kind {
-            Kind::LinkedLog => stage.link(&self.world.join("outside"), &directory.join("log"))?,
-            Kind::WalLink | Kind::WalDangling | Kind::LinkedBase => {
-                let name = if kind == Kind::LinkedBase { "base" } else { "pg_wal" };
-                let (inside, moved) = (directory.join(name), disk.join(name));
-                if kind != Kind::WalDangling {
-                    copy(&inside, &moved)?;
-                }
-                remove(&inside)?;
-                stage.link(&moved, &inside)?;
-                match kind {
-                    Kind::WalLink => {
-                        place.kept.push(inside);
-                        place.free.push(moved);
-                    }
-                    Kind::WalDangling => place.free.push(moved),
-                    _ => {}
-                }
-            }
-            Kind::FifoBeside => {
-                command("mkfifo", &[directory.join("pipe").as_os_str()])?;
-                drop(UnixListener::bind(directory.join(".s.PGSQL.5432")).context("cannot make a socket")?);
-            }
-            Kind::FifoInTheWay => {
-                remove(&file)?;
-                command("mkfifo", &[file.as_os_str()])?;
-            }
-            Kind::DirectoryInTheWay => {
-                remove(&file)?;
-                stage.file(&file.join("inside"), "x")?;
-            }
-            _ => {
-                remove(&file)?;
-                stage.link(&self.world.join("outside/precious"), &file)?;
-            }
-        }
-        if !matches!(kind, Kind::LinkedLog | Kind::WalLink | Kind::FifoBeside) {
-            place.proof = Proof::Odd;
-        }
-        Ok(place)
-    }
 }
 
 /// What a new file system has; it is root's where root makes it.
@@ -419,11 +310,7 @@ fn own_by_root(path: &Path) -> Result<()> {
     std::os::unix::fs::chown(path, Some(0), Some(0)).with_context(|| format!("cannot own {}", path.display()))
 }
 
-fn mode(path: &Path, mode: u32) -> Result<()> {
+pub(super) fn mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the mode of {}", path.display()))
-}
-
-fn bind(from: &Path, to: &Path) -> Result<()> {
-    command("mount", &["--bind".as_ref(), from.as_os_str(), to.as_os_str()])
 }
