@@ -7,7 +7,7 @@ use everpoint_testkit::Random;
 
 use super::kind::{Kind, Proof};
 use super::oracle::Zones;
-use super::spaces::{Mapped, Spaces};
+use super::spaces::Spaces;
 use super::stage::{MARKER, Moment, SPACES, Stage, is_root};
 use super::world::Place;
 
@@ -86,7 +86,8 @@ impl Case {
             relative: random.chance(10) && place.directory.starts_with(stage.world()),
         };
         let mut case = Self { kind, place, spaces, moment, choices };
-        let may = kind != Kind::Production && !replace && case.expected() == Expected::Done;
+        let may = kind != Kind::Production && !replace && !case.is_interrupted();
+        let may = may && case.expected() == Expected::Done;
         case.choices.start = random.chance(12) && may;
         Ok(case)
     }
@@ -138,11 +139,8 @@ impl Case {
             Proof::Odd => Expected::Either,
             Proof::Nothing | Proof::Own | Proof::Unfinished => Expected::Done,
         };
-        match self.spaces.mapped {
-            Mapped::Wrong if place == Expected::Done => return Expected::Usage,
-            Mapped::Wrong => return Expected::Refused,
-            Mapped::Odd => return Expected::Either,
-            Mapped::Right => {}
+        if !self.spaces.right {
+            return if place == Expected::Done { Expected::Usage } else { Expected::Refused };
         }
         // Their own paths are full, and only a link of this very directory says whose they are.
         let elsewhere = !self.place.production && self.kind != Kind::ProductionLost;
@@ -184,7 +182,12 @@ impl Case {
 
     /// What may change if it does not.
     pub(crate) fn untouched(&self, stage: &Stage) -> Zones {
-        Zones { repository: self.repository(stage), ..Zones::default() }
+        let mut zones = Zones { repository: self.repository(stage), ..Zones::default() };
+        if matches!(self.kind, Kind::Live | Kind::LiveWithoutPid) {
+            // The server itself writes its log.
+            zones.free.push(self.place.directory.join("pg_wal"));
+        }
+        zones
     }
 
     fn repository(&self, stage: &Stage) -> PathBuf {

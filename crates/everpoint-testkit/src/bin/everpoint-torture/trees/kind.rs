@@ -134,7 +134,7 @@ impl Kind {
 
     /// Whether the world of this case has to be one that must be restored, its command line included.
     pub(crate) const fn is_legitimate(case: u64) -> bool {
-        case % 3 == 0
+        case.is_multiple_of(3)
     }
 
     /// How many there are.

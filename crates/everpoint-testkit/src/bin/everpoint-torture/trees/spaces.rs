@@ -8,23 +8,13 @@ use everpoint_testkit::Random;
 use super::stage::{SPACES, Stage};
 use super::world::lost_and_found;
 
-/// What is to be said of the mappings of a command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mapped {
-    /// Each place is nobody's.
-    Right,
-    /// One is full, or makes no sense.
-    Wrong,
-    /// It may be taken or refused.
-    Odd,
-}
-
 /// The mappings of a command line, and the places that they name.
 #[derive(Debug)]
 pub(crate) struct Spaces {
     pub(crate) arguments: Vec<String>,
     pub(crate) words: String,
-    pub(crate) mapped: Mapped,
+    /// Each place is nobody's, and each mapping makes sense.
+    pub(crate) right: bool,
     /// Places of which this version's directory may change.
     pub(crate) places: Vec<PathBuf>,
     /// What may not change in them.
@@ -42,17 +32,19 @@ enum Mistake {
     InsideTarget,
     InsideOther,
     OntoFull,
+    OntoFile,
     OntoOther,
     OntoProduction,
 }
 
-const MISTAKES: [Mistake; 8] = [
+const MISTAKES: [Mistake; 9] = [
     Mistake::Misspelt,
     Mistake::TwoToOne,
     Mistake::Relative,
     Mistake::InsideTarget,
     Mistake::InsideOther,
     Mistake::OntoFull,
+    Mistake::OntoFile,
     Mistake::OntoOther,
     Mistake::OntoProduction,
 ];
@@ -62,7 +54,7 @@ impl Spaces {
         Self {
             arguments: Vec::new(),
             words: "no --map".to_owned(),
-            mapped: Mapped::Right,
+            right: true,
             places: Vec::new(),
             kept: Vec::new(),
             numbers: Vec::new(),
@@ -81,7 +73,7 @@ impl Spaces {
             0..55 => Ok(Self::none()),
             55..82 => Self::right(stage, random, gamma),
             _ => {
-                let mistake = MISTAKES.get(usize::try_from(random.below(8))?).copied();
+                let mistake = MISTAKES.get(usize::try_from(random.below(9))?).copied();
                 Self::wrong(stage, mistake.unwrap_or(Mistake::Misspelt), directory)
             }
         }
@@ -128,7 +120,7 @@ impl Spaces {
         stage.directory(&fast)?;
         let [alpha, beta, _] = SPACES.map(|name| stage.space(name).display().to_string());
         let place = |name: &str| fast.join(name).display().to_string();
-        let mut spaces = Self { words: format!("{mistake:?}"), mapped: Mapped::Wrong, ..Self::none() };
+        let mut spaces = Self { words: format!("{mistake:?}"), right: false, ..Self::none() };
         match mistake {
             Mistake::Misspelt => {
                 spaces.map(&alpha, &place("alpha"));
@@ -143,12 +135,13 @@ impl Spaces {
             Mistake::InsideOther => {
                 spaces.map(&alpha, &place("alpha"));
                 spaces.map(&beta, &place("alpha/beta"));
-                spaces.mapped = Mapped::Odd;
-                spaces.places = vec![fast.join("alpha"), fast.join("alpha/beta")];
-                spaces.numbers = vec![0, 1];
             }
             Mistake::OntoFull => {
                 stage.file(&fast.join("alpha/thesis.txt"), "three years of work")?;
+                spaces.map(&alpha, &place("alpha"));
+            }
+            Mistake::OntoFile => {
+                stage.file(&fast.join("alpha"), "no directory")?;
                 spaces.map(&alpha, &place("alpha"));
             }
             Mistake::OntoOther => {

@@ -67,11 +67,6 @@ impl Trial<'_> {
         // It may have ended by itself.
         let _ = child.kill();
         child.wait().context("cannot wait for a restore")?;
-        if self.case.choices.start
-            && let Ok(server) = everpoint_testkit::RunningCopy::on(&directory)
-        {
-            drop(server);
-        }
         Ok(())
     }
 
@@ -123,6 +118,9 @@ impl Trial<'_> {
         if !strange.is_empty() {
             self.problems.push(format!("links lead out of the directory: {}", strange.join(", ")));
         }
+        for space in self.missing_spaces() {
+            self.problems.push(format!("nothing came to {space}, where it has to be in production"));
+        }
         if self.case.choices.start {
             let checked = rows::check_started(self.stage, &directory, &self.case.moment);
             checked.unwrap_or_else(|why| self.problems.push(format!("{why:#}")));
@@ -155,6 +153,19 @@ impl Trial<'_> {
                 .push(format!("{who} changed what it may not:\n      {}", violated.join("\n      ")));
         }
         Ok(())
+    }
+
+    /// Tablespaces of the image that are not at their own path, though production is replaced.
+    fn missing_spaces(&self) -> Vec<String> {
+        if self.case.kind != Kind::ProductionLost {
+            return Vec::new();
+        }
+        let places = ["alpha", "beta"].map(|name| self.stage.space(name));
+        let holds = |place: &PathBuf| {
+            let entries = fs::read_dir(place).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with("PG_15_"))
+        };
+        places.iter().filter(|place| !holds(place)).map(|place| place.display().to_string()).collect()
     }
 
     /// Links below pg_tblspc that lead where nothing may be written.

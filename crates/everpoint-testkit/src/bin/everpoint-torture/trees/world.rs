@@ -172,8 +172,12 @@ impl Maker<'_> {
             return Ok(place);
         }
         remove(&directory)?;
-        let directory = if random.chance(60) { directory } else { self.directory.clone() };
-        let mut place = Place::new(directory, Proof::Nothing);
+        let mut place = if random.chance(75) {
+            Place::new(directory, Proof::Nothing)
+        } else {
+            // To somewhere else: at the tablespaces' own paths, or refused.
+            Place::new(self.directory.clone(), Proof::Odd)
+        };
         for name in SPACES {
             let space = self.stage.space(name);
             remove(&space)?;
@@ -234,9 +238,8 @@ impl Maker<'_> {
             }
             Kind::HomeOfProduction => foreign(stage.source.home().path()),
             Kind::WholeWorld => foreign(&self.world),
-            // Somebody may want that; then nothing beside it changes.
-            Kind::InsideProduction => Ok(Place::new(stage.production().join("new"), Proof::Odd)),
-            Kind::InsideSpace => Ok(Place::new(stage.space("alpha").join("new"), Proof::Odd)),
+            Kind::InsideProduction => foreign(&stage.production().join("new")),
+            Kind::InsideSpace => foreign(&stage.space("alpha").join("new")),
             Kind::PlainFile => {
                 stage.file(directory, "no directory")?;
                 Ok(Place::new(directory.clone(), Proof::Impossible))
