@@ -76,6 +76,7 @@ impl Maker<'_> {
             }
             Kind::ReadOnlyBelow => {
                 mode(&directory.join("base/5"), 0o555)?;
+                place.locked.push(directory.join("base/5"));
                 if !as_root {
                     place.proof = Proof::Odd;
                 }

@@ -28,6 +28,7 @@ pub(crate) struct Place {
     /// Undone before the world is removed.
     pub(super) mounts: Vec<PathBuf>,
     pub(super) immutable: Vec<PathBuf>,
+    pub(super) locked: Vec<PathBuf>,
     /// A server that runs on it.
     server: Option<PgCluster>,
 }
@@ -44,6 +45,7 @@ impl Place {
             config: None,
             mounts: Vec::new(),
             immutable: Vec::new(),
+            locked: Vec::new(),
             server: None,
         }
     }
@@ -93,6 +95,9 @@ impl Place {
         // What a restore has removed is not there any more; what stays makes the removal of the world fail.
         for file in &self.immutable {
             let _ = command("chattr", &["-i".as_ref(), file.as_os_str()]);
+        }
+        for directory in &self.locked {
+            let _ = mode(directory, 0o700);
         }
         for mount in &self.mounts {
             let _ = command("umount", &["-l".as_ref(), mount.as_os_str()]);
