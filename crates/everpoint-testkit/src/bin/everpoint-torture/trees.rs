@@ -114,7 +114,8 @@ fn one(stage: &Stage, eye: &mut Eye, kind: Kind, seed: u64, rows: u64, counted: 
     say(&format!("   {:3} {:6.2} s exit {code:?}: {}", stage.number, took, case.words()));
     if !problems.is_empty() {
         *counted.failed.entry(format!("{kind:?}")).or_default() += 1;
-        say(&format!("FAILED world {} of --seed {seed}\n   {}\n   {line}", stage.number, case.words()));
+        let again = format!("--seed {seed} --first {} --count 1", stage.number);
+        say(&format!("FAILED {again}\n   {}\n   {line}", case.words()));
         for problem in &problems {
             say(&format!("   -- {problem}"));
         }

@@ -58,9 +58,13 @@ impl Case {
         let legitimate = Kind::is_legitimate(stage.number);
         let moments = u64::try_from(stage.moments.len())?;
         // The newest state is what most people want.
-        let chosen = if random.chance(40) { moments - 1 } else { random.below(moments) };
+        let mut chosen = if random.chance(40) { moments - 1 } else { random.below(moments) };
+        if kind == Kind::Production && random.chance(50) {
+            // Soon after a tablespace was created that holds more now.
+            chosen = 2;
+        }
         let moment = stage.moments.get(usize::try_from(chosen)?).context("no moment")?.clone();
-        let as_root = is_root() && random.chance(50);
+        let as_root = random.chance(50) && is_root();
         let place = Place::make(stage, kind, random, as_root)?;
         let delta = random.chance(match place.proof {
             Proof::Nothing | Proof::Unfinished => 40,
