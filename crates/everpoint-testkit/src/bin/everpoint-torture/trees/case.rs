@@ -214,8 +214,8 @@ impl Case {
         };
         let umask = self.choices.umask;
         format!(
-            "{:?} ({:?}){killed}; {}; {who}, umask {umask:03o}",
-            self.kind, self.place.proof, self.spaces.words
+            "{:?} ({:?}){killed}; {}; {who}, umask {umask:03o}; to {}",
+            self.kind, self.place.proof, self.spaces.words, self.moment.name
         )
     }
 }

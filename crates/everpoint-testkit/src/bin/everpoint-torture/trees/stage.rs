@@ -24,6 +24,8 @@ pub(crate) const OLD_MARKER: &str =
 /// A moment to restore to.
 #[derive(Debug, Clone)]
 pub(crate) struct Moment {
+    /// In words.
+    pub(crate) name: &'static str,
     /// For `--to`.
     pub(crate) target: String,
     /// What the tables held: one line a table.
@@ -106,15 +108,16 @@ impl Stage {
         self.create_space("beta")?;
         self.everpoint.run(&["init"])?;
         let backup = self.everpoint.json(&["backup", CLUSTER])?;
-        self.moment(format!("backup:{}", text(&backup, "/label")?), &["plain", "alpha", "beta"])?;
+        let label = format!("backup:{}", text(&backup, "/label")?);
+        self.moment("the backup", label, &["plain", "alpha", "beta"])?;
         self.add(&["plain", "alpha"])?;
-        self.moment_now(&["plain", "alpha", "beta"])?;
+        self.moment_now("before gamma", &["plain", "alpha", "beta"])?;
         self.create_space("gamma")?;
         self.add(&["plain", "beta", "gamma"])?;
-        self.moment_now(&["plain", "alpha", "beta", "gamma"])?;
+        self.moment_now("after gamma", &["plain", "alpha", "beta", "gamma"])?;
         self.sql("DELETE FROM gamma WHERE n % 3 = 0")?;
         self.add(&["alpha", "gamma"])?;
-        self.moment("latest".to_owned(), &["plain", "alpha", "beta", "gamma"])?;
+        self.moment("latest", "latest".to_owned(), &["plain", "alpha", "beta", "gamma"])?;
         self.everpoint.run(&["capture", "--once", CLUSTER])?;
         let names = SPACES.map(|name| format!("'{name}'")).join(", ");
         let oids =
@@ -145,16 +148,16 @@ impl Stage {
     }
 
     /// A moment between two commits, whose time the server says.
-    fn moment_now(&mut self, tables: &[&str]) -> Result<()> {
+    fn moment_now(&mut self, name: &'static str, tables: &[&str]) -> Result<()> {
         sleep(Duration::from_millis(30));
         let now = self.sql("SELECT to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.USOF')")?;
         sleep(Duration::from_millis(30));
-        self.moment(now, tables)
+        self.moment(name, now, tables)
     }
 
-    fn moment(&mut self, target: String, tables: &[&str]) -> Result<()> {
+    fn moment(&mut self, name: &'static str, target: String, tables: &[&str]) -> Result<()> {
         let rows = self.sql(&rows_of(tables))?;
-        self.moments.push(Moment { target, rows, gamma: tables.contains(&"gamma") });
+        self.moments.push(Moment { name, target, rows, gamma: tables.contains(&"gamma") });
         Ok(())
     }
 
