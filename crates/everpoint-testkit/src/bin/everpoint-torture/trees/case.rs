@@ -59,7 +59,7 @@ impl Case {
         let moments = u64::try_from(stage.moments.len())?;
         // The newest state is what most people want.
         let mut chosen = if random.chance(40) { moments - 1 } else { random.below(moments) };
-        if kind == Kind::Production && random.chance(50) {
+        if matches!(kind, Kind::Production | Kind::WalLink) && random.chance(50) {
             // Soon after a tablespace was created that holds more now.
             chosen = 2;
         }
@@ -75,7 +75,7 @@ impl Case {
             Kind::ProductionLost => Spaces::none(),
             _ => Spaces::make(stage, random, &place.directory, moment.gamma, legitimate)?,
         };
-        let may_replace = !legitimate || kind == Kind::Production;
+        let may_replace = !legitimate || place.production;
         let replace = random.chance(20) && may_replace || kind == Kind::ProductionLost;
         let choices = Choices {
             as_root,
@@ -90,7 +90,7 @@ impl Case {
             relative: random.chance(10) && place.directory.starts_with(stage.world()),
         };
         let mut case = Self { kind, place, spaces, moment, choices };
-        let may = kind != Kind::Production && !replace && !case.is_interrupted();
+        let may = !case.place.production && !replace && !case.is_interrupted();
         let may = may && case.expected() == Expected::Done;
         case.choices.start = random.chance(12) && may;
         Ok(case)
@@ -169,11 +169,13 @@ impl Case {
         let mut free = self.place.free.clone();
         free.push(self.place.directory.clone());
         let mut spaces: Vec<PathBuf> = self.spaces.places.clone();
+        let mut left = Vec::new();
         let needed = if self.moment.gamma { 3 } else { 2 };
         let unmapped = |number: &usize| !self.spaces.numbers.contains(number) && *number < needed;
         if self.place.production || self.choices.replace {
             let links = self.place.links.iter().filter(|(number, _)| unmapped(number));
             spaces.extend(links.map(|(_, leads)| leads.clone()));
+            left.extend(self.place.links.iter().map(|(_, leads)| leads.clone()));
         }
         if self.choices.replace {
             let own = SPACES.iter().enumerate().filter(|(number, _)| unmapped(number));
@@ -181,7 +183,7 @@ impl Case {
         }
         let mut kept = self.place.kept.clone();
         kept.extend(self.spaces.kept.iter().cloned());
-        Zones { free, spaces, kept, repository: self.repository(stage), grows: true }
+        Zones { free, spaces, left, kept, repository: self.repository(stage), grows: true }
     }
 
     /// What may change if it does not.

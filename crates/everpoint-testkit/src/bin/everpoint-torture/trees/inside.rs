@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use everpoint_testkit::Random;
@@ -105,21 +105,12 @@ impl Maker<'_> {
         let file = directory.join(FILE);
         match kind {
             Kind::LinkedLog => stage.link(&self.world.join("outside"), &directory.join("log"))?,
-            Kind::WalLink | Kind::WalDangling | Kind::LinkedBase => {
+            Kind::WalLinkOfCopy | Kind::WalDangling | Kind::LinkedBase => {
                 let name = if kind == Kind::LinkedBase { "base" } else { "pg_wal" };
-                let (inside, moved) = (directory.join(name), disk.join(name));
-                if kind != Kind::WalDangling {
-                    copy(&inside, &moved)?;
-                }
-                remove(&inside)?;
-                stage.link(&moved, &inside)?;
-                match kind {
-                    Kind::WalLink => {
-                        place.kept.push(inside);
-                        place.free.push(moved);
-                    }
-                    Kind::WalDangling => place.free.push(moved),
-                    _ => {}
+                let moved = self.move_out(directory, name)?;
+                if kind == Kind::WalDangling {
+                    remove(&moved)?;
+                    place.free.push(moved);
                 }
             }
             Kind::FifoBeside => {
@@ -139,10 +130,20 @@ impl Maker<'_> {
                 stage.link(&self.world.join("outside/precious"), &file)?;
             }
         }
-        if !matches!(kind, Kind::LinkedLog | Kind::WalLink | Kind::FifoBeside) {
+        if !matches!(kind, Kind::LinkedLog | Kind::WalLinkOfCopy | Kind::FifoBeside) {
             place.proof = Proof::Odd;
         }
         Ok(place)
+    }
+
+    /// Moves a directory to another disk; a link stays. What the link of a copy leads to may be production's.
+    pub(super) fn move_out(&self, data: &Path, name: &str) -> Result<PathBuf> {
+        let (inside, moved) = (data.join(name), self.world.join("disk").join(name));
+        self.stage.directory(&self.world.join("disk"))?;
+        copy(&inside, &moved)?;
+        remove(&inside)?;
+        self.stage.link(&moved, &inside)?;
+        Ok(moved)
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) enum Kind {
     LinkedBase,
     LinkedLog,
     WalLink,
+    WalLinkOfCopy,
     WalDangling,
     FifoBeside,
     FifoInTheWay,
@@ -118,7 +119,7 @@ const KINDS: [Kind; 48] = {
         FifoBeside,
         HoldsRepository,
         LinkToEmpty,
-        Production,
+        WalLinkOfCopy,
         DataHoldsKey,
         InsideSpace,
     ]

@@ -11,6 +11,8 @@ pub(crate) struct Zones {
     pub(crate) free: Vec<PathBuf>,
     /// Places of tablespaces: this version's directory may change, and what Everpoint leaves as a mark.
     pub(crate) spaces: Vec<PathBuf>,
+    /// Places to which the directory's own links led: a mark may say that they were ours.
+    pub(crate) left: Vec<PathBuf>,
     /// What may not change, wherever it lies.
     pub(crate) kept: Vec<PathBuf>,
     /// Readers leave leases here.
@@ -40,6 +42,12 @@ impl Zones {
         if self.spaces.iter().any(|place| in_space(place, path)) {
             return true;
         }
+        let is_left = |place: &PathBuf| {
+            path == place && change.only_time || path.parent() == Some(place) && is_mark(path)
+        };
+        if self.left.iter().any(is_left) {
+            return true;
+        }
         // Whoever makes a directory changes the one above it, and may have to make that, too.
         let above = self.free.iter().chain(&self.spaces).any(|place| place.starts_with(path));
         above && change.is_directory && (change.only_time || change.is_new)
@@ -63,10 +71,15 @@ fn in_space(place: &Path, path: &Path) -> bool {
     match below.components().next() {
         None => true,
         Some(first) => {
-            let name = first.as_os_str().to_string_lossy();
-            name.starts_with("PG_15_") || name.starts_with("everpoint") || name.starts_with(".everpoint")
+            first.as_os_str().to_string_lossy().starts_with("PG_15_") || is_mark(Path::new(&first))
         }
     }
+}
+
+/// Whether a file by its name is one of Everpoint's marks.
+fn is_mark(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().trim_start_matches('.').to_owned());
+    name.is_some_and(|name| name.starts_with("everpoint"))
 }
 
 #[cfg(test)]
@@ -88,6 +101,7 @@ mod tests {
         let zones = Zones {
             free: vec![PathBuf::from("/w/data")],
             spaces: vec![PathBuf::from("/s/a")],
+            left: vec![PathBuf::from("/s/b")],
             kept: vec![PathBuf::from("/w/data/mnt")],
             repository: PathBuf::from("/r"),
             grows: false,
@@ -100,6 +114,8 @@ mod tests {
             ("/s/a/PG_15_202209061/5", true),
             ("/s/a/PG_14_202107181/5", false),
             ("/s/a/thesis.txt", false),
+            ("/s/b/everpoint.ours", true),
+            ("/s/b/PG_15_202209061/5", false),
             ("/r/leases/1", true),
             ("/r/config", false),
         ];

@@ -63,7 +63,7 @@ impl Place {
             Kind::Empty | Kind::LostAndFound | Kind::EmptyOfRoot => maker.empty(kind, as_root),
             Kind::Seed | Kind::InterruptedOver | Kind::SeedWithOwnSpaces | Kind::StalePid => maker.seed(kind),
             Kind::Live | Kind::LiveWithoutPid => maker.live(kind),
-            Kind::Production | Kind::ProductionLost => maker.production(kind, random),
+            Kind::Production | Kind::ProductionLost | Kind::WalLink => maker.production(kind, random),
             Kind::OtherCluster
             | Kind::OtherMajor
             | Kind::OldMarker
@@ -169,8 +169,12 @@ impl Maker<'_> {
 
     fn production(&self, kind: Kind, random: &mut Random) -> Result<Place> {
         let directory = self.stage.production().to_owned();
-        if kind == Kind::Production {
-            let mut place = Place::new(directory, Proof::Own);
+        if kind != Kind::ProductionLost {
+            let mut place = Place::new(directory.clone(), Proof::Own);
+            if kind == Kind::WalLink {
+                place.free.push(self.move_out(&directory, "pg_wal")?);
+                place.kept.push(directory.join("pg_wal"));
+            }
             let spaces = SPACES.iter().enumerate();
             place.links = spaces.map(|(number, name)| (number, self.stage.space(name))).collect();
             place.production = true;
