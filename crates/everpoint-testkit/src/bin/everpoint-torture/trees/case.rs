@@ -77,6 +77,8 @@ impl Case {
         };
         let may_replace = !legitimate || place.production;
         let replace = random.chance(20) && may_replace || kind == Kind::ProductionLost;
+        // There old files lie under the new ones: rows tell.
+        let in_place = matches!(kind, Kind::Production | Kind::WalLink | Kind::ProductionLost);
         let choices = Choices {
             as_root,
             delta,
@@ -84,7 +86,7 @@ impl Case {
             dry_run_first: random.chance(60),
             again: random.chance(50),
             start: false,
-            rows: random.chance(rows),
+            rows: random.chance(rows) || in_place,
             killed_after: random.below(100),
             umask: if random.chance(30) { 0o077 } else { 0o022 },
             relative: random.chance(10) && place.directory.starts_with(stage.world()),
@@ -214,9 +216,9 @@ impl Case {
             true => format!(", killed {} ms after it had begun", self.choices.killed_after),
             false => String::new(),
         };
-        let umask = self.choices.umask;
+        let (umask, rows) = (self.choices.umask, if self.choices.rows { ", rows" } else { "" });
         format!(
-            "{:?} ({:?}){killed}; {}; {who}, umask {umask:03o}; to {}",
+            "{:?} ({:?}){killed}; {}; {who}, umask {umask:03o}; to {}{rows}",
             self.kind, self.place.proof, self.spaces.words, self.moment.name
         )
     }
