@@ -7,7 +7,7 @@ help:
 	@echo 'make test     all tests, on real servers too'
 	@echo 'make lint     formatting, lints, shape of the repository'
 	@echo 'make demo     two clusters, a disaster, and both brought back'
-	@echo 'make torture  long trials: exactness, kill -9, packages, a full disk, a daemon (COUNT=20 KILLS=50 MINUTES=30)'
+	@echo 'make torture  long trials: exactness, kill -9, packages, trees, a full disk, a daemon (COUNT=20 KILLS=50 TREES=480 MINUTES=30)'
 	@echo 'make bench    measurements beside pgBackRest and pg_basebackup (ARGS="--scale 20 --runs 3")'
 
 build:
@@ -26,6 +26,7 @@ demo: build
 
 COUNT ?= 20
 KILLS ?= 50
+TREES ?= 480
 SCHEDULES ?= 1000
 MINUTES ?= 30
 VERSIONS ?= 13,15,18
@@ -36,6 +37,8 @@ torture: build
 	  exactness --count $(COUNT) --version $(VERSIONS) --binary $(CURDIR)/target/release/everpoint
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
 	  kill9 --count $(KILLS) --version 15 --capture stream,archive,none --binary $(CURDIR)/target/release/everpoint
+	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
+	  trees --count $(TREES) --binary $(CURDIR)/target/release/everpoint
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
 	  calls --count $(KILLS) --binary $(CURDIR)/target/release/everpoint
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \

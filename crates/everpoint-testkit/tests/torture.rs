@@ -56,3 +56,8 @@ fn the_call_that_failed_costs_no_second() {
 fn kills_around_a_call_never_make_two() {
     torture(&["calls", "--count", "4", "--moments", "1"]);
 }
+
+#[test]
+fn only_proven_places_change_in_trees_of_all_kinds() {
+    torture(&["trees", "--seed", "21", "--rows", "25"]);
+}

@@ -8,6 +8,7 @@ mod full;
 mod kill9;
 mod packages;
 mod serve;
+mod trees;
 mod vault;
 mod world;
 
@@ -36,6 +37,8 @@ enum Trial {
     Full(full::Options),
     /// Processes are killed around the call of a day: never one too many, and the next package covers all
     Calls(packages::Options),
+    /// Restores into random trees: only proven places change, what is legitimate is restored exactly
+    Trees(trees::Options),
     /// Some days' calls fail; random moments come back from the packages alone
     Days(packages::Options),
 }
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Trial::Kill9(options) => in_each_setting("kill9", &options, kill9::run),
         Trial::Serve(options) => once("serve", serve::run(&options)),
         Trial::Full(options) => once("full", full::run(&options)),
+        Trial::Trees(options) => once("trees", trees::run(&options)),
         Trial::Calls(options) => once("calls", packages::calls(&options)),
         Trial::Days(options) => once("days", packages::days(&options)),
     }
