@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use everpoint_testkit::{Port, field};
+use everpoint_testkit::{Port, field, say};
 use serde_json::Value;
 
 use super::chronicle::Point;
@@ -14,11 +15,16 @@ use super::world::{CLUSTER, Life};
 
 /// Fewer files are no data directory: a snapshot of nothing would never differ.
 const FEW: usize = 500;
+/// Capture that takes longer than this to go on is worth a line.
+const SLOW: Duration = Duration::from_secs(5);
 
 impl Life {
     /// All that holds between two steps. With `restore`, `latest` is restored, too.
     pub(super) fn check(&mut self, restore: bool) -> Result<()> {
-        self.settle()?;
+        let took = self.settle()?;
+        if took > SLOW {
+            say(&format!("      the repository had the last commit after {:.1} s", took.as_secs_f64()));
+        }
         self.read_log()?;
         let here = self.here()?;
         self.verify(&self.production, here).context("production")?;

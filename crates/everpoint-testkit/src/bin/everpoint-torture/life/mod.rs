@@ -70,6 +70,7 @@ impl Templates {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
+    server::adopt_orphans()?;
     let first = options.seed.unwrap_or_else(|| now().unsigned_abs() % 1_000_000_000);
     let mut templates = Templates::default();
     let (mut passed, mut failed) = (0_u64, Vec::new());

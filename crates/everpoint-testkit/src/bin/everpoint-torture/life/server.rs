@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use everpoint_testkit::{Account, Address, PgInstall, Port, Session, parse_lsn};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 
 /// How long a server may take to start, stop, or leave recovery.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,8 +85,13 @@ impl Server {
 
     /// Stops it cleanly.
     pub(super) fn stop(&self) -> Result<()> {
+        let server = self.postmaster();
         let mut command = self.install.command("pg_ctl")?;
-        quietly(command.arg("-D").arg(&self.data).args(["-m", "fast", "-w", "-t", "60", "stop"]))
+        quietly(command.arg("-D").arg(&self.data).args(["-m", "fast", "-w", "-t", "60", "stop"]))?;
+        self.wait("it has ended", || {
+            server.into_iter().for_each(reap);
+            Ok(!self.runs())
+        })
     }
 
     /// Kills all of its processes: what a crash of the machine does, but for the page cache.
@@ -96,7 +101,14 @@ impl Server {
     }
 
     pub(super) fn runs(&self) -> bool {
-        !processes_in(&self.data).is_empty()
+        self.postmaster().is_some()
+    }
+
+    /// The server itself, not what else works in its directory.
+    fn postmaster(&self) -> Option<Pid> {
+        let text = fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
+        let pid = text.lines().next()?.trim().parse().ok().and_then(Pid::from_raw)?;
+        processes_in(&self.data).into_iter().find(|found| *found == pid)
     }
 
     /// The end of its flushed log.
@@ -175,19 +187,48 @@ fn processes_in(data: &Path) -> Vec<Pid> {
     ids.filter(inside).filter_map(Pid::from_raw).collect()
 }
 
+/// Becomes the parent of all servers that `pg_ctl` and restores start, so that those that end are buried, as on any machine
+/// with an init: to PostgreSQL a dead process that nobody has waited for is one that runs.
+pub(super) fn adopt_orphans() -> Result<()> {
+    set_child_subreaper(Some(getpid())).context("cannot become the parent of servers")
+}
+
+fn reap(pid: Pid) {
+    // It may be another's child, or still run.
+    let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+}
+
+/// Whether a process waits to be buried by us.
+fn is_ours(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // The second field is the name in parentheses, which may hold anything; state and parent come after it.
+    let mut after = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default().split_whitespace();
+    after.next() == Some("Z") && after.next() == Some(&std::process::id().to_string())
+}
+
 /// Kills them until none is left.
 fn kill_all(data: &Path) -> bool {
     let deadline = Instant::now() + Duration::from_secs(20);
+    let mut killed = Vec::new();
     loop {
         let found = processes_in(data);
-        if found.is_empty() || Instant::now() > deadline {
-            return found.is_empty();
-        }
-        for pid in found {
+        for pid in &found {
             // It may have gone.
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        killed.extend_from_slice(&found);
+        if Instant::now() > deadline {
+            return false;
         }
         sleep(Duration::from_millis(10));
+        // The last child's death makes it ours only when its parent is buried.
+        killed.iter().for_each(|pid| reap(*pid));
+        if found.is_empty() {
+            killed.retain(|pid| is_ours(*pid));
+            if killed.is_empty() {
+                return true;
+            }
+        }
     }
 }
 

@@ -75,6 +75,7 @@ impl Life {
         };
         life.write_conf(&life.production.data)?;
         life.point_here()?;
+        life.everpoint.run(&["init"])?;
         life.production.start(&[])?;
         let mut session = life.production.session()?;
         Writers::prepare(&mut session)?;
@@ -82,7 +83,6 @@ impl Life {
         session.query("CHECKPOINT")?;
         let start = session.query("SELECT redo_lsn FROM pg_control_checkpoint()")?.to_string();
         life.chronicle.begin(1, 1, None, parse_lsn(&start).context("no position")?);
-        life.everpoint.run(&["init"])?;
         life.supervise()?;
         life.backup(&[])?;
         life.chronicle.era_mut(0)?.since = now();
