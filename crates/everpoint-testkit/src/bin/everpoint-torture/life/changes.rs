@@ -19,7 +19,8 @@ impl Life {
         let data = self.place("prod");
         let port = Port::free()?;
         let production = self.production.port.number();
-        let mut command = Account::of_servers()?.command(self.production.install.client_tool("pg_basebackup")?);
+        let mut command =
+            Account::of_servers()?.command(self.production.install.client_tool("pg_basebackup")?);
         command.args(["-U", "postgres", "-c", "fast", "-X", "stream", "-R", "-h", "127.0.0.1"]);
         command.arg("-p").arg(production.to_string()).arg("-D").arg(&data);
         for (_, _, location) in self.production.tablespaces()? {
@@ -32,8 +33,11 @@ impl Life {
         // A newer pg_basebackup writes words into the connection string that an older server does not know.
         let auto = data.join("postgresql.auto.conf");
         let old = fs::read_to_string(&auto).context("cannot read postgresql.auto.conf")?;
-        fs::write(&auto, format!("{old}primary_conninfo = 'user=postgres host=127.0.0.1 port={production}'\n"))
-            .context("cannot write postgresql.auto.conf")?;
+        fs::write(
+            &auto,
+            format!("{old}primary_conninfo = 'user=postgres host=127.0.0.1 port={production}'\n"),
+        )
+        .context("cannot write postgresql.auto.conf")?;
         let standby = Server { install: self.production.install.clone(), data, port };
         standby.start(&[("port", standby.port.number().to_string())]).context("a standby of production")?;
         self.wait_for_standby(&standby)?;
@@ -125,7 +129,8 @@ impl Life {
         self.production.stop()?;
         let kept = ["postgresql.conf", "pg_hba.conf"];
         for name in kept {
-            fs::copy(self.production.data.join(name), place.join(name)).context("cannot copy configuration")?;
+            fs::copy(self.production.data.join(name), place.join(name))
+                .context("cannot copy configuration")?;
         }
         fs::write(place.join("postgresql.auto.conf"), "").context("cannot empty postgresql.auto.conf")?;
         let old = self.take_over(place.clone());
@@ -162,7 +167,12 @@ impl Life {
         self.write_conf(&data)?;
         let ports = [Port::free()?, Port::free()?];
         let mut command = to.command("pg_upgrade")?;
-        command.current_dir(self.home()).args(["-U", "postgres", "-b"]).arg(from.bin()).arg("-B").arg(to.bin());
+        command
+            .current_dir(self.home())
+            .args(["-U", "postgres", "-b"])
+            .arg(from.bin())
+            .arg("-B")
+            .arg(to.bin());
         command.arg("-d").arg(&old).arg("-D").arg(&data).arg("-s").arg(self.home().join("s"));
         for (option, port) in ["-p", "-P"].iter().zip(&ports) {
             command.arg(option).arg(port.number().to_string());
@@ -215,7 +225,9 @@ impl Life {
         let number = self.chronicle.next_spot();
         let rows = 500 + self.random.below(1500);
         self.production.psql(&format!("CREATE TABLESPACE ts_{number} LOCATION '{}'", text(&place)?))?;
-        let table = format!("CREATE TABLE spot_{number} (id bigint PRIMARY KEY USING INDEX TABLESPACE ts_{number}, pad text) TABLESPACE ts_{number}");
+        let table = format!(
+            "CREATE TABLE spot_{number} (id bigint PRIMARY KEY USING INDEX TABLESPACE ts_{number}, pad text) TABLESPACE ts_{number}"
+        );
         self.deed(number, Change::Create(rows), &format!("{table}; {}", fill(number, 0, rows)))?;
         sleep(Duration::from_millis(self.random.below(200)));
         self.write(200)
@@ -270,7 +282,9 @@ impl Life {
 
 fn fill(number: u32, from: u64, rows: u64) -> String {
     let to = (from + rows).saturating_sub(1);
-    format!("INSERT INTO spot_{number} SELECT g, repeat(md5(g::text), 8) FROM generate_series({from}, {to}) g")
+    format!(
+        "INSERT INTO spot_{number} SELECT g, repeat(md5(g::text), 8) FROM generate_series({from}, {to}) g"
+    )
 }
 
 /// Makes an empty cluster.

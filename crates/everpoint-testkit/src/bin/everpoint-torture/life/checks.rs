@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use everpoint_testkit::{Port, field, say};
+use everpoint_testkit::{Port, field};
 use serde_json::Value;
 
+use super::Sabotage;
 use super::chronicle::Point;
 use super::server::{Server, quietly};
 use super::snapshot::Snapshot;
@@ -23,7 +24,7 @@ impl Life {
     pub(super) fn check(&mut self, restore: bool) -> Result<()> {
         let took = self.settle()?;
         if took > SLOW {
-            say(&format!("      the repository had the last commit after {:.1} s", took.as_secs_f64()));
+            self.say(&format!("the repository had the last commit after {:.1} s", took.as_secs_f64()));
         }
         self.read_log()?;
         let here = self.here()?;
@@ -92,6 +93,14 @@ impl Life {
 
     /// Whether a server holds exactly what it must at a point, in whole pages and indexes, and tablespaces lie where they may.
     pub(super) fn verify(&self, server: &Server, point: Point) -> Result<()> {
+        let harmed = match self.sabotage {
+            Some(Sabotage::ProductionRow) => server.data == self.production.data,
+            Some(Sabotage::CopyRow) => server.data != self.production.data,
+            _ => false,
+        };
+        if harmed {
+            server.psql("DELETE FROM ledger WHERE id = (SELECT max(id) FROM ledger)")?;
+        }
         let holding = self.chronicle.holding(point);
         let verdict = holding.rows.compare(&mut server.session()?)?;
         ensure!(
@@ -103,7 +112,8 @@ impl Life {
             verdict.differences
         );
         let mut found = Vec::new();
-        let tables = "SELECT relname FROM pg_class WHERE relname LIKE 'spot\\_%' AND relkind = 'r' ORDER BY oid";
+        let tables =
+            "SELECT relname FROM pg_class WHERE relname LIKE 'spot\\_%' AND relkind = 'r' ORDER BY oid";
         for table in server.psql(tables)?.lines() {
             let number: u32 = table.trim_start_matches("spot_").parse().context("a table's name")?;
             let sql = format!(
@@ -112,9 +122,14 @@ impl Life {
             found.push((number, server.psql(&sql).with_context(|| table.to_owned())?));
         }
         let told = |rows: &u64| format!("{rows}|{rows}|{}", rows * rows.saturating_sub(1) / 2);
-        let wanted: Vec<(u32, String)> = holding.spots.iter().map(|(number, rows)| (*number, told(rows))).collect();
+        let wanted: Vec<(u32, String)> =
+            holding.spots.iter().map(|(number, rows)| (*number, told(rows))).collect();
         found.sort();
-        ensure!(found == wanted, "{}: tables in tablespaces are {found:?}, not {wanted:?}", server.data.display());
+        ensure!(
+            found == wanted,
+            "{}: tables in tablespaces are {found:?}, not {wanted:?}",
+            server.data.display()
+        );
         self.check_links(server)?;
         amcheck(server)
     }
@@ -170,6 +185,11 @@ impl Life {
         let before = Snapshot::of(&places, !stopped)?;
         ensure!(before.len() > FEW, "production has {} files", before.len());
         let done = act(self);
+        if self.sabotage == Some(Sabotage::File) {
+            let path = self.production.data.join("pg_hba.conf");
+            fs::copy(&path, path.with_extension("tmp"))
+                .and_then(|_| fs::rename(path.with_extension("tmp"), &path))?;
+        }
         let differences = before.differences(&Snapshot::of(&places, !stopped)?);
         if !differences.is_empty() {
             bail!("production's files changed, though the step did not name it: {differences:#?}");

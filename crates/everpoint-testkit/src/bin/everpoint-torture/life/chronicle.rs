@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use everpoint_testkit::{ACCOUNTS, Effect, Ended, Expected, History, PgInstall, Random, Record, Told, Transaction};
+use everpoint_testkit::{
+    ACCOUNTS, Effect, Ended, Expected, History, PgInstall, Random, Record, Told, Transaction,
+};
 
 /// What a committed transaction did.
 #[derive(Debug, Clone)]
@@ -66,7 +68,13 @@ pub(super) struct Chronicle {
 
 impl Chronicle {
     /// Begins an era; `parent` is `None` only for the first.
-    pub(super) fn begin(&mut self, timeline: u32, generation: u32, parent: Option<Point>, start: u64) -> usize {
+    pub(super) fn begin(
+        &mut self,
+        timeline: u32,
+        generation: u32,
+        parent: Option<Point>,
+        start: u64,
+    ) -> usize {
         let since = i64::MIN;
         let (ends, deeds) = (Vec::new(), BTreeMap::new());
         self.eras.push(Era { timeline, generation, parent, start, ends, deeds, stored: start, since });
@@ -121,7 +129,8 @@ impl Chronicle {
     /// A number that no table had on any branch.
     pub(super) fn next_spot(&self) -> u32 {
         let deeds = self.eras.iter().flat_map(|era| era.deeds.values());
-        let spots = deeds.filter_map(|deed| if let Deed::Spot(number, _) = deed { Some(*number) } else { None });
+        let spots =
+            deeds.filter_map(|deed| if let Deed::Spot(number, _) = deed { Some(*number) } else { None });
         spots.max().unwrap_or(0) + 1
     }
 
@@ -203,11 +212,18 @@ impl Chronicle {
 
     /// A random moment that can be restored to on the way to `leaf`: anywhere between two ends of one era, at the very
     /// microsecond of an end, or just before it.
-    pub(super) fn moment(&self, random: &mut Random, leaf: Point, keep: impl Fn(&Era, usize) -> bool) -> Option<i64> {
+    pub(super) fn moment(
+        &self,
+        random: &mut Random,
+        leaf: Point,
+        keep: impl Fn(&Era, usize) -> bool,
+    ) -> Option<i64> {
         let mut found = Vec::new();
         let generation = self.eras.get(leaf.era)?.generation;
         for part in self.way(leaf) {
-            let Some(era) = self.eras.get(part.era).filter(|era| era.generation == generation) else { continue };
+            let Some(era) = self.eras.get(part.era).filter(|era| era.generation == generation) else {
+                continue;
+            };
             let ends = self.ends_to(part);
             for (number, end) in ends.iter().enumerate() {
                 if end.time > era.since && end.lsn < era.stored && keep(era, part.era) {
@@ -223,16 +239,22 @@ impl Chronicle {
         })
     }
 
-    /// The commit of a deed on the way to `leaf`, if it can be restored to.
-    pub(super) fn time_of(&self, leaf: Point, wanted: impl Fn(&Deed) -> bool) -> Option<i64> {
+    /// A moment before a tablespace was made on the way to `leaf`, as late as can be; or, if `table` is given, before the first
+    /// table in it.
+    pub(super) fn before_tablespace(&self, leaf: Point, table: bool) -> Option<i64> {
+        let generation = self.eras.get(leaf.era)?.generation;
         let mut times = Vec::new();
         for part in self.way(leaf) {
-            let era = self.eras.get(part.era)?;
-            if era.generation != self.eras.get(leaf.era)?.generation {
-                continue;
+            let era = self.eras.get(part.era).filter(|era| era.generation == generation);
+            let Some(era) = era else { continue };
+            let ends = self.ends_to(part);
+            // CREATE TABLESPACE commits by itself, just before its table does.
+            for (own, made) in ends.iter().zip(ends.iter().skip(1)) {
+                let is_table = matches!(era.deeds.get(&made.xid), Some(Deed::Spot(_, Change::Create(_))));
+                if is_table && own.time > era.since && made.lsn < era.stored {
+                    times.push(if table { made.time - 1 } else { own.time - 1 });
+                }
             }
-            let ends = self.ends_to(part).iter().filter(|end| end.committed && end.time > era.since && end.lsn < era.stored);
-            times.extend(ends.filter(|end| era.deeds.get(&end.xid).is_some_and(&wanted)).map(|end| end.time));
         }
         times.last().copied()
     }

@@ -12,17 +12,22 @@ mod steps;
 mod world;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum as _};
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::{Args, ValueEnum};
 use everpoint_testkit::{PgInstall, Scratch, now, say};
 
 use self::plan::{Mode, Plan, Step};
 use self::world::Life;
 
-/// A run ends after this long, however many sequences are left: they are counted as not run.
+/// A run begins no step after this long: sequences that are left are counted as not run.
 const LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// Where and how much.
@@ -40,15 +45,37 @@ pub(crate) struct Options {
     /// Major versions, comma-separated; the seed chooses
     #[arg(long, value_delimiter = ',', default_values_t = [13, 14, 15, 16, 17, 18])]
     version: Vec<u32>,
+    /// Sequences at once
+    #[arg(long, default_value_t = 1)]
+    jobs: u32,
+    /// A file that gets a line for each sequence: results of several runs add up
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
     /// These steps instead of those that the seed draws, comma-separated
     #[arg(long, value_enum, value_delimiter = ',')]
     steps: Vec<Step>,
     /// What captures, instead of what the seed draws
     #[arg(long, value_enum)]
     mode: Option<Mode>,
+    /// Do harm by hand: the run must fail, else it proves nothing
+    #[arg(long, value_enum)]
+    sabotage: Option<Sabotage>,
     /// Keep the files of sequences that failed
     #[arg(long)]
     keep: bool,
+}
+
+/// Harm that the checks must see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sabotage {
+    /// A row of production's is deleted
+    ProductionRow,
+    /// A row of a copy's is deleted
+    CopyRow,
+    /// A file of production's is touched by a step that does not name it
+    File,
+    /// Nothing captures any more
+    Capture,
 }
 
 /// Directories as initdb leaves them, by version.
@@ -68,43 +95,91 @@ impl Templates {
     }
 }
 
+/// What sequences of one run share.
+struct Run<'a> {
+    options: &'a Options,
+    deadline: Instant,
+    /// Seeds that are left.
+    left: Mutex<Range<u64>>,
+    templates: Mutex<Templates>,
+    passed: AtomicU64,
+    failed: Mutex<Vec<u64>>,
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let begun = Instant::now();
     server::adopt_orphans()?;
     let first = options.seed.unwrap_or_else(|| now().unsigned_abs() % 1_000_000_000);
-    let mut templates = Templates::default();
-    let (mut passed, mut failed) = (0_u64, Vec::new());
-    for seed in first..first.saturating_add(options.count) {
-        if begun.elapsed() > LIMIT {
-            break;
+    let run = Run {
+        options,
+        deadline: Instant::now() + LIMIT,
+        left: Mutex::new(first..first.saturating_add(options.count)),
+        templates: Mutex::new(Templates::default()),
+        passed: AtomicU64::new(0),
+        failed: Mutex::new(Vec::new()),
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..options.jobs.max(1)).map(|_| scope.spawn(|| run.work())).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a sequence panicked"))?)
+    })?;
+    let (passed, failed) = (run.passed.load(Ordering::SeqCst), lock(&run.failed).clone());
+    let done = passed + failed.len() as u64;
+    let left = options.count - done;
+    say(&format!(
+        "life: {passed} passed, {} failed {failed:?}, {left} not run for want of time",
+        failed.len()
+    ));
+    ensure!(failed.is_empty(), "{} of {done} sequences failed", failed.len());
+    ensure!(done > 0, "no sequence was run");
+    Ok(())
+}
+
+impl Run<'_> {
+    /// Takes seeds until none, or no time, is left.
+    fn work(&self) -> Result<()> {
+        while Instant::now() < self.deadline {
+            let Some(seed) = lock(&self.left).next() else { break };
+            self.one(seed)?;
         }
+        Ok(())
+    }
+
+    fn one(&self, seed: u64) -> Result<()> {
+        let options = self.options;
         let mut plan = Plan::new(seed, &options.version);
         plan.mode = options.mode.unwrap_or(plan.mode);
         if !options.steps.is_empty() {
             plan.steps.clone_from(&options.steps);
         }
         let since = Instant::now();
-        let template = templates.of(plan.version)?;
+        let template = lock(&self.templates).of(plan.version)?;
         let told = format!("{:?} {}: {:?}", plan.mode, plan.version, plan.steps);
         say(&format!("== life: seed {seed}, {told}"));
-        let deadline = (begun + LIMIT, options.keep);
-        match sequence(seed, &plan, &template, &options.binary, deadline) {
-            Ok(()) => {
-                passed += 1;
-                say(&format!("LIFE passed seed {seed} in {:.0} s: {told}", since.elapsed().as_secs_f64()));
+        let done = sequence(seed, &plan, &template, options, self.deadline);
+        let took = since.elapsed().as_secs_f64();
+        match done {
+            Ok(false) => return Ok(()),
+            Ok(true) => {
+                self.passed.fetch_add(1, Ordering::SeqCst);
+                say(&format!("LIFE passed seed {seed} in {took:.0} s: {told}"));
             }
-            Err(why) => {
-                failed.push(seed);
-                say(&format!("LIFE FAILED seed {seed} in {:.0} s: {told}\n{why:#}", since.elapsed().as_secs_f64()));
+            Err(ref why) => {
+                lock(&self.failed).push(seed);
+                say(&format!("LIFE FAILED seed {seed} in {took:.0} s: {told}\n{why:#}"));
                 say(&format!("again: everpoint-torture life --seed {seed} --count 1 {}", rerun(options)));
             }
         }
+        let Some(path) = &options.results else { return Ok(()) };
+        let mut file =
+            File::options().append(true).create(true).open(path).context("cannot open the results")?;
+        let verdict = if done.is_ok() { "passed" } else { "failed" };
+        writeln!(file, "{seed} {verdict} {took:.0} {told}").context("cannot write the results")
     }
-    let done = passed + failed.len() as u64;
-    say(&format!("life: {passed} passed, {} failed {failed:?}, {} not run", failed.len(), options.count - done));
-    ensure!(failed.is_empty(), "{} of {done} sequences failed", failed.len());
-    ensure!(done > 0 && (done == options.count || begun.elapsed() > LIMIT), "no sequence was run");
-    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The rest of the command that repeats a sequence.
@@ -113,34 +188,45 @@ fn rerun(options: &Options) -> String {
     let mut text = format!("--version {} --keep --binary {}", versions.join(","), options.binary.display());
     let named = options.mode.as_ref().and_then(Mode::to_possible_value);
     text.extend(named.map(|mode| format!(" --mode {}", mode.get_name())));
-    let steps: Vec<String> =
-        options.steps.iter().filter_map(|step| Some(step.to_possible_value()?.get_name().to_owned())).collect();
+    let steps: Vec<String> = options
+        .steps
+        .iter()
+        .filter_map(|step| Some(step.to_possible_value()?.get_name().to_owned()))
+        .collect();
     if !steps.is_empty() {
         text.push_str(&format!(" --steps {}", steps.join(",")));
     }
     text
 }
 
-fn sequence(seed: u64, plan: &Plan, template: &Path, binary: &Path, (deadline, keep): (Instant, bool)) -> Result<()> {
-    let mut life = Life::new(binary, template, plan.version, plan.mode, seed).context("before the first step")?;
+/// Runs a sequence; `false` if the time ran out before its end.
+fn sequence(seed: u64, plan: &Plan, template: &Path, options: &Options, deadline: Instant) -> Result<bool> {
+    let made = Life::new(&options.binary, template, plan.version, plan.mode, seed);
+    let mut life = made.context("before the first step")?;
+    life.sabotage = options.sabotage;
     let done = follow(&mut life, plan, deadline);
     if !life.ended.is_empty() {
-        say(&format!("   what captures ended {} times and was started again", life.ended.len()));
+        life.say(&format!("what captures ended {} times and was started again", life.ended.len()));
     }
-    done.map_err(|why| if keep { why.context(format!("files are kept in {}", life.everpoint.keep().display())) } else { why })
+    done.map_err(|why| match options.keep {
+        true => why.context(format!("files are kept in {}", life.everpoint.keep().display())),
+        false => why,
+    })
 }
 
-fn follow(life: &mut Life, plan: &Plan, deadline: Instant) -> Result<()> {
+fn follow(life: &mut Life, plan: &Plan, deadline: Instant) -> Result<bool> {
     life.check(false).context("before the first step")?;
     for (number, step) in plan.steps.iter().enumerate() {
-        ensure!(Instant::now() < deadline, "step {} would begin after the limit of the run", number + 1);
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
         let since = Instant::now();
         let named = || format!("step {} of {}, {step:?}", number + 1, plan.steps.len());
         life.step(*step, plan.upgrade).with_context(named)?;
         let last = number + 1 == plan.steps.len();
         let restore = last || life.random.chance(40);
         life.check(restore).with_context(|| format!("after {}", named()))?;
-        say(&format!("   {}: all holds, {:.1} s", named(), since.elapsed().as_secs_f64()));
+        life.say(&format!("{}: all holds, {:.1} s", named(), since.elapsed().as_secs_f64()));
     }
-    Ok(())
+    Ok(true)
 }

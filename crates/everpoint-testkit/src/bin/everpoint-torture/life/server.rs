@@ -39,7 +39,8 @@ impl Server {
     /// Starts it by hand, with these settings on the command line.
     pub(super) fn start(&self, settings: &[(&str, String)]) -> Result<()> {
         let log = self.log();
-        let options: Vec<String> = settings.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
+        let options: Vec<String> =
+            settings.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
         let deadline = Instant::now() + PATIENCE;
         loop {
             let before = fs::metadata(&log).map_or(0, |meta| meta.len());
@@ -55,7 +56,11 @@ impl Server {
             if !said.contains("is still in use") || Instant::now() > deadline {
                 let lines: Vec<&str> = said.lines().rev().take(25).collect();
                 let lines: Vec<&str> = lines.into_iter().rev().collect();
-                return Err(why.context(format!("{} does not start:\n{}", self.data.display(), lines.join("\n"))));
+                return Err(why.context(format!(
+                    "{} does not start:\n{}",
+                    self.data.display(),
+                    lines.join("\n")
+                )));
             }
             sleep(Duration::from_millis(100));
         }
@@ -147,9 +152,11 @@ impl Server {
         Ok(rows.collect())
     }
 
-    /// What it and its restores said lately.
+    /// What it said lately: to the operator's log, or to that of a restore.
     pub(super) fn said(&self) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let logs = [self.log(), self.data.join("everpoint-server.log")];
+        let newest = logs.iter().max_by_key(|log| fs::metadata(log).and_then(|meta| meta.modified()).ok());
+        let text = newest.and_then(|log| fs::read_to_string(log).ok()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(15).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -174,7 +181,11 @@ fn address(data: &Path) -> Result<Address> {
         bail!("{} is not whole", path.display());
     };
     let port = port.parse().context("no port")?;
-    Ok(if listen.is_empty() { Address::Socket(PathBuf::from(*socket), port) } else { Address::Loopback(port) })
+    Ok(if listen.is_empty() {
+        Address::Socket(PathBuf::from(*socket), port)
+    } else {
+        Address::Loopback(port)
+    })
 }
 
 /// Processes that work in a directory: a server, what it runs, and nothing of anybody else's.

@@ -99,7 +99,8 @@ impl Snapshot {
 fn moves_by_itself(name: &Path) -> bool {
     let first = name.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
     let first = first.unwrap_or_default();
-    let directories = ["pg_wal", "pg_stat", "pg_stat_tmp", "pg_replslot", "pg_logical", "pg_subtrans", "pg_xact", "global"];
+    let directories =
+        ["pg_wal", "pg_stat", "pg_stat_tmp", "pg_replslot", "pg_logical", "pg_subtrans", "pg_xact", "global"];
     directories.contains(&first.as_str()) || first.starts_with("postmaster") || first == "pg_internal.init"
 }
 

@@ -5,10 +5,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use everpoint_testkit::{Address, Writers, print_time, say};
+use everpoint_testkit::{Address, Writers, print_time};
 
 use super::checks::{check_pages, text};
-use super::chronicle::{Change, Deed};
 use super::plan::Step;
 use super::server::{Server, copy_tree};
 use super::world::{CLUSTER, Life};
@@ -90,10 +89,9 @@ impl Life {
     }
 
     fn in_place_before_tablespace(&mut self) -> Result<()> {
-        let here = self.here()?;
-        let made = self.chronicle.time_of(here, |deed| matches!(deed, Deed::Spot(_, Change::Create(_))));
-        match made {
-            Some(at) => self.in_place(Target::Moment(at - 1)),
+        let (here, table) = (self.here()?, self.random.chance(30));
+        match self.chronicle.before_tablespace(here, table) {
+            Some(at) => self.in_place(Target::Moment(at)),
             None => self.in_place_moment(),
         }
     }
@@ -122,12 +120,14 @@ impl Life {
             Target::Latest => here,
             Target::Moment(at) => self.chronicle.at_time(here, at),
             Target::Left(timeline, at) => {
-                let left = self.chronicle.of_timeline(self.generation, timeline).context("no such timeline")?;
+                let left =
+                    self.chronicle.of_timeline(self.generation, timeline).context("no such timeline")?;
                 self.chronicle.at_time(self.chronicle.end(left)?, at)
             }
         };
         let starts = self.random.chance(50);
-        say(&format!("      in place to {target:?}, {}", if crashed { "after a crash" } else { "after a clean stop" }));
+        let stopped = if crashed { "after a crash" } else { "after a clean stop" };
+        self.say(&format!("in place to {target:?}, {stopped}"));
         self.restore_in_place(target, starts)?;
         if !starts {
             self.production.start(&[])?;
@@ -142,7 +142,8 @@ impl Life {
         let (data, to) = (self.production.data.clone(), target.to());
         let mut arguments =
             vec!["--json", "restore", CLUSTER, text(&data)?, "--delta", "--replace-production", "--to", &to];
-        let timeline = if let Target::Left(timeline, _) = target { timeline.to_string() } else { String::new() };
+        let timeline =
+            if let Target::Left(timeline, _) = target { timeline.to_string() } else { String::new() };
         if !timeline.is_empty() {
             arguments.extend(["--timeline", &timeline]);
         }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use everpoint_testkit::{
-    Account, Address, Background, Everpoint, PgInstall, Port, Random, Ran, WriterOptions, Writers, now, parse_lsn,
-    print_lsn,
+    Account, Address, Background, Everpoint, PgInstall, Port, Ran, Random, WriterOptions, Writers, now,
+    parse_lsn, print_lsn, say,
 };
 use serde_json::Value;
 
+use super::Sabotage;
 use super::chronicle::{Chronicle, Point};
 use super::plan::Mode;
 use super::server::{Server, copy_tree};
@@ -42,6 +43,9 @@ pub(super) struct Life {
     pub(super) ended: Vec<String>,
     /// Gaps that were told and explained.
     pub(super) gaps: usize,
+    /// Harm to be done.
+    pub(super) sabotage: Option<Sabotage>,
+    seed: u64,
     sessions: u32,
     numbers: u32,
 }
@@ -54,8 +58,11 @@ impl Life {
         for name in ["s", "ts", "state"] {
             home.subdir(name)?;
         }
-        let production =
-            Server { install: PgInstall::find(major)?, data: home.path().join("prod-0"), port: Port::free()? };
+        let production = Server {
+            install: PgInstall::find(major)?,
+            data: home.path().join("prod-0"),
+            port: Port::free()?,
+        };
         copy_tree(template, &production.data)?;
         let mut life = Self {
             capturing: None,
@@ -70,6 +77,8 @@ impl Life {
             conf: String::new(),
             ended: Vec::new(),
             gaps: 0,
+            sabotage: None,
+            seed,
             sessions: 0,
             numbers: 0,
         };
@@ -90,13 +99,21 @@ impl Life {
         Ok(life)
     }
 
+    /// Says something of this sequence: several may run at once.
+    pub(super) fn say(&self, line: &str) {
+        say(&format!("   [{}] {line}", self.seed));
+    }
+
     /// Production's own configuration, behind what initdb wrote.
     pub(super) fn write_conf(&self, data: &Path) -> Result<()> {
         let path = data.join("postgresql.conf");
         let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let archive = if self.mode.archives() {
             let command = self.everpoint.archive_command(CLUSTER);
-            format!("archive_mode = on\narchive_timeout = '1s'\narchive_command = '{}'\n", command.replace('\'', "''"))
+            format!(
+                "archive_mode = on\narchive_timeout = '1s'\narchive_command = '{}'\n",
+                command.replace('\'', "''")
+            )
         } else {
             "archive_mode = off\n".to_owned()
         };
@@ -139,6 +156,10 @@ impl Life {
 
     /// Starts what captures, unless it runs.
     pub(super) fn supervise(&mut self) -> Result<()> {
+        if self.sabotage == Some(Sabotage::Capture) {
+            self.capturing = None;
+            return Ok(());
+        }
         let Some(arguments) = self.mode.arguments() else { return Ok(()) };
         if let Some(mut capturing) = self.capturing.take() {
             if capturing.runs()? {
@@ -195,7 +216,13 @@ impl Life {
     pub(super) fn writing(&mut self) -> WriterOptions {
         self.sessions += 3;
         let seed = self.random.bits();
-        WriterOptions { sessions: 3, first_session: self.sessions, seed, pause_ms: 4, ..WriterOptions::default() }
+        WriterOptions {
+            sessions: 3,
+            first_session: self.sessions,
+            seed,
+            pause_ms: 4,
+            ..WriterOptions::default()
+        }
     }
 
     /// Starts writers on production.
@@ -239,7 +266,9 @@ impl Life {
         let timeline = self.production.timeline()?;
         let (parent, fork) = self.production.fork(timeline)?;
         let from = self.chronicle.of_timeline(self.generation, parent);
-        let from = from.with_context(|| format!("timeline {timeline} comes from {parent}, which production never had"))?;
+        let from = from.with_context(|| {
+            format!("timeline {timeline} comes from {parent}, which production never had")
+        })?;
         let point = self.chronicle.before(from, fork)?;
         ensure!(
             self.chronicle.same(point, wanted),
@@ -279,8 +308,10 @@ impl Life {
 
     fn stored_until(&mut self, timeline: u32) -> Result<u64> {
         let list = self.json(&["list", CLUSTER])?;
-        let windows = list.pointer("/clusters/0/windows").and_then(Value::as_array).cloned().unwrap_or_default();
-        let here = windows.iter().filter(|it| it.get("timeline").and_then(Value::as_u64) == Some(timeline.into()));
+        let windows =
+            list.pointer("/clusters/0/windows").and_then(Value::as_array).cloned().unwrap_or_default();
+        let here =
+            windows.iter().filter(|it| it.get("timeline").and_then(Value::as_u64) == Some(timeline.into()));
         Ok(here.filter_map(|window| parse_lsn(window.get("to_lsn")?.as_str()?)).max().unwrap_or(0))
     }
 
