@@ -111,7 +111,7 @@ impl Life {
         let archive = if self.mode.archives() {
             let command = self.everpoint.archive_command(CLUSTER);
             format!(
-                "archive_mode = on\narchive_timeout = '1s'\narchive_command = '{}'\n",
+                "archive_mode = on\narchive_timeout = '60s'\narchive_command = '{}'\n",
                 command.replace('\'', "''")
             )
         } else {
@@ -284,6 +284,10 @@ impl Life {
     pub(super) fn settle(&mut self) -> Result<Duration> {
         self.production.psql("INSERT INTO marker VALUES (1)")?;
         let (end, timeline) = (self.production.flushed()?, self.production.timeline()?);
+        if self.mode == Mode::Archive {
+            // What archive_timeout would do, had its checkpointer not gone to sleep for long before it was in production.
+            self.production.psql("SELECT pg_switch_wal()")?;
+        }
         let since = Instant::now();
         loop {
             self.supervise()?;
