@@ -1,6 +1,7 @@
 //! Whether files are the very same as before: names, inodes, times, sizes, contents.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io::Read as _;
@@ -95,13 +96,17 @@ impl Snapshot {
     }
 }
 
-/// What a server at rest still writes: its log, its state, its statistics.
+/// What a server at rest still writes: its log, its state, its statistics, what it caches, and what it says.
 fn moves_by_itself(name: &Path) -> bool {
-    let first = name.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
-    let first = first.unwrap_or_default();
+    let text = |part: &OsStr| part.to_string_lossy().into_owned();
+    let first = name.components().next().map(|part| text(part.as_os_str())).unwrap_or_default();
+    let last = name.file_name().map(text).unwrap_or_default();
     let directories =
         ["pg_wal", "pg_stat", "pg_stat_tmp", "pg_replslot", "pg_logical", "pg_subtrans", "pg_xact", "global"];
-    directories.contains(&first.as_str()) || first.starts_with("postmaster") || first == "pg_internal.init"
+    directories.contains(&first.as_str())
+        || first.starts_with("postmaster")
+        || last.starts_with("pg_internal.init")
+        || last.ends_with(".log")
 }
 
 /// Of a short file the whole, of a long one both ends.
