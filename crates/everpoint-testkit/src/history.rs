@@ -1,11 +1,14 @@
 //! What the source's own log says about the ends of transactions.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Output;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{Account, PgInstall, xact_log};
+use crate::{Account, PgInstall, Scratch, xact_log};
 
 /// A commit or abort record, including those of prepared transactions and of rolled back savepoints: all of them count
 /// where PostgreSQL looks for the end of a recovery to a moment.
@@ -72,10 +75,17 @@ fn by_waldump(
     from: u64,
     until: u64,
 ) -> Result<Vec<Ended>> {
-    let mut command = Account::of_servers()?.command(install.tool("pg_waldump")?);
-    command.env("TZ", "UTC").arg("-p").arg(directory).arg("-t").arg(timeline.to_string());
-    // The end bound is not used: pg_waldump would stop there even if the log goes on, and where it does stop is checked.
-    let done = command.arg("-s").arg(print_lsn(from)).output().context("cannot run pg_waldump")?;
+    let dump = |directory: &Path| -> Result<Output> {
+        let mut command = Account::of_servers()?.command(install.tool("pg_waldump")?);
+        command.env("TZ", "UTC").arg("-p").arg(directory).arg("-t").arg(timeline.to_string());
+        // The end bound is not used: pg_waldump would stop there even if the log goes on, and where it does stop is checked.
+        command.arg("-s").arg(print_lsn(from)).output().context("cannot run pg_waldump")
+    };
+    let mut done = dump(directory)?;
+    if String::from_utf8_lossy(&done.stderr).contains("invalid WAL segment size") {
+        // It took the size from a file that was made in advance and is all zeros.
+        done = dump(written_files(directory, timeline)?.path())?;
+    }
     let complaint = String::from_utf8_lossy(&done.stderr);
     let text = String::from_utf8_lossy(&done.stdout);
     let segment_size = segment_size(directory, timeline)?;
@@ -180,6 +190,21 @@ pub fn parse_lsn(text: &str) -> Option<u64> {
         (u64::from(u32::from_str_radix(high, 16).ok()?) << 32)
             | u64::from(u32::from_str_radix(low, 16).ok()?),
     )
+}
+
+/// A directory with links to the log files of this timeline that anything was written to.
+fn written_files(directory: &Path, timeline: u32) -> Result<Scratch> {
+    let links = Scratch::new("written-log")?;
+    for name in log_files(directory, timeline)? {
+        let path = directory.join(&name);
+        let mut head = [0; 2];
+        let read = File::open(&path).and_then(|mut file| file.read_exact(&mut head));
+        read.with_context(|| format!("cannot read {}", path.display()))?;
+        if head != [0; 2] {
+            symlink(&path, links.path().join(&name)).context("cannot make a link")?;
+        }
+    }
+    Ok(links)
 }
 
 /// Size of the log files of this timeline.

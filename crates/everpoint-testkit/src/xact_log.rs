@@ -96,7 +96,9 @@ impl<'a> Log<'a> {
         let Some(page) = bytes.get(offset..offset.saturating_add(usize::try_from(PAGE)?)) else {
             return Ok(None);
         };
-        if u64_at(page, 8) != Some(start) || u32_at(page, 4) != Some(self.timeline) {
+        // Where a timeline begins within a segment, the pages before that were copied from its parent.
+        let foreign = u32_at(page, 4).is_none_or(|timeline| timeline > self.timeline);
+        if u64_at(page, 8) != Some(start) || foreign {
             return Ok(None);
         }
         Ok(Some(page.to_vec()))

@@ -61,3 +61,46 @@ fn kills_around_a_call_never_make_two() {
 fn only_proven_places_change_in_trees_of_all_kinds() {
     torture(&["trees", "--seed", "21", "--rows", "25"]);
 }
+
+fn life(seed: &str, version: &str, mode: &str, steps: &str) {
+    torture(&[
+        "life",
+        "--count",
+        "1",
+        "--seed",
+        seed,
+        "--version",
+        version,
+        "--mode",
+        mode,
+        "--steps",
+        steps,
+    ]);
+}
+
+#[test]
+fn production_is_restored_back_and_forth_and_its_copy_refreshed() {
+    life("1", "15", "capture", "in-place-twice,copy-refreshed,in-place-latest");
+}
+
+#[test]
+fn tablespaces_come_and_go_beside_copies_and_restores() {
+    life("2", "17", "archive", "tablespace-created,seeded-copy,in-place-before-tablespace");
+}
+
+#[test]
+fn a_standby_and_a_copy_become_production() {
+    life("3", "18", "serve", "failover-after-crash,in-place-before-fork,adopt,new-standby");
+}
+
+#[test]
+fn harm_that_is_done_by_hand_is_seen() {
+    let done = Command::new(env!("CARGO_BIN_EXE_everpoint-torture"))
+        .args(["life", "--seed", "1", "--count", "1", "--version", "15", "--mode", "capture"])
+        .args(["--steps", "checkpoint", "--sabotage", "production-row", "--binary"])
+        .arg(everpoint())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && said.contains("1 differences"), "{said}");
+}

@@ -6,6 +6,7 @@ mod disk;
 mod exactness;
 mod full;
 mod kill9;
+mod life;
 mod packages;
 mod serve;
 mod trees;
@@ -31,6 +32,8 @@ enum Trial {
     Exactness(Options),
     /// Processes are killed at random instants; no acknowledged commit is missing, every listed backup restores
     Kill9(Options),
+    /// Restores in place, copies, failovers, upgrades and tablespaces in random order: production stays protected, and exact
+    Life(life::Options),
     /// A daemon under load, watched: its memory stays flat, and what is committed is captured within a second
     Serve(serve::Options),
     /// The repository's disk runs full under load: the database stays up, and all is well again once there is room
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
     match Cli::parse().trial {
         Trial::Exactness(options) => in_each_setting("exactness", &options, exactness::run),
         Trial::Kill9(options) => in_each_setting("kill9", &options, kill9::run),
+        Trial::Life(options) => once("life", life::run(&options)),
         Trial::Serve(options) => once("serve", serve::run(&options)),
         Trial::Full(options) => once("full", full::run(&options)),
         Trial::Trees(options) => once("trees", trees::run(&options)),
