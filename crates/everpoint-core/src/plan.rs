@@ -64,7 +64,8 @@ pub struct RestorePlan {
     /// max_prepared_transactions and max_locks_per_transaction, as (name, value): the largest that it states. Empty
     /// if it states none.
     pub limits: Vec<(String, String)>,
-    /// Tablespaces that the log to be replayed creates: oid and the path that it names.
+    /// Tablespaces that the log to be replayed creates: oid and the path that it names. Empty if the transaction has not
+    /// committed where replay stops: then there is no such tablespace, but replay makes a directory of it all the same.
     pub created_tablespaces: Vec<(u32, String)>,
     /// Kinds of records that only an extension can replay, each with the start of its first one in the log to be replayed.
     pub extensions: Vec<(u32, LogOffset)>,
@@ -235,6 +236,7 @@ fn replayed<S: LogSource>(
     source: &mut S,
 ) -> Result<Replayed, S::Error> {
     let mut replayed = Replayed::default();
+    let mut created: Vec<(u64, u32, String)> = Vec::new();
     let mut highest: Option<[i32; 5]> = None;
     for piece in run.pieces.iter().filter(|piece| piece.to > span.from && piece.from < span.to) {
         replayed.pieces.push(NeededPiece { branch: piece.branch.id.clone(), span: piece.piece.span });
@@ -253,8 +255,8 @@ fn replayed<S: LogSource>(
                     let before = highest.get_or_insert(limits);
                     before.iter_mut().zip(limits).for_each(|(high, value)| *high = value.max(*high));
                 }
-                LogEvent::TablespaceCreate { tablespace, path, .. } => {
-                    replayed.created_tablespaces.push((tablespace, path));
+                LogEvent::TablespaceCreate { xid, tablespace, path, .. } => {
+                    created.push((xid, tablespace, path));
                 }
                 _ => {}
             }
@@ -264,7 +266,33 @@ fn replayed<S: LogSource>(
         LIMITS.iter().map(|name| (*name).to_owned()).zip(limits.map(|value| value.to_string()))
     };
     replayed.limits = highest.into_iter().flat_map(named).collect();
+    for (xid, tablespace, path) in created {
+        let exists = commits(run, xid, found, source)?;
+        replayed.created_tablespaces.push((tablespace, if exists { path } else { String::new() }));
+    }
     Ok(replayed)
+}
+
+/// Whether a transaction has committed where replay stops. One whose id the log does not name is taken to have.
+fn commits<S: LogSource>(
+    run: &Run<'_>,
+    xid: u64,
+    found: Found,
+    source: &mut S,
+) -> Result<bool, S::Error> {
+    if xid == 0 {
+        return Ok(true);
+    }
+    for piece in run.pieces.iter().filter(|piece| piece.may_name(xid)) {
+        let ends = |event: &LogEvent| match event {
+            LogEvent::Commit(end) => found.replays(end.record) && (end.xid == xid || end.subxids.contains(&xid)),
+            _ => false,
+        };
+        if events(source, piece)?.events.iter().any(ends) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Notes which kinds of an extension's records a piece's part of the replay holds. Only the first and the last of a piece

@@ -118,12 +118,19 @@ fn what_a_restore_must_prepare_for_is_told() {
     world.backup(main, "b", start, 1, 2);
     world.record(main, 40, limits([50, 20, 10, 0, 64]));
     world.record(main, 40, space(2, "/data/two"));
+    world.commit(main, 3, 9);
+    world.record(main, 40, |record| {
+        let path = "/data/unfinished".to_owned();
+        Some(LogEvent::TablespaceCreate { xid: 5, tablespace: 4, path, record })
+    });
     world.commit(main, 4, 10);
+    world.commit(main, 5, 11);
     world.record(main, 40, space(3, "/after"));
     world.record(main, 40, limits([900, 8, 10, 0, 64]));
     world.store(main, None);
     let plan = world.plan_to(Target::Xid { xid: 4, before: false }).unwrap();
-    assert_eq!(plan.created_tablespaces, [(2, "/data/two".to_owned())]);
+    let created = [(2, "/data/two".to_owned()), (4, String::new())];
+    assert_eq!(plan.created_tablespaces, created, "the second does not exist yet");
     let value = |name: &str| plan.limits.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
     assert_eq!(value("max_connections"), Some("100"));
     assert_eq!(value("max_worker_processes"), Some("20"));

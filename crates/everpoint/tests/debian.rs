@@ -221,7 +221,6 @@ const PROMOTED: &str =
     "until [ $(psql -Atd postgres -c 'SELECT pg_is_in_recovery()') = f ]; do sleep 0.1; done";
 
 #[test]
-#[ignore = "to be run once the timeline of the stop record is the one that is pinned"]
 fn a_second_restore_in_place_goes_further_back() {
     if !found(MAJOR) {
         return;
@@ -262,7 +261,6 @@ fn a_second_restore_in_place_goes_further_back() {
 }
 
 #[test]
-#[ignore = "to be run once `adopt` takes a directory"]
 fn a_copy_becomes_production() {
     if !found(MAJOR) {
         return;

@@ -102,7 +102,7 @@ impl Prepared {
         for place in self.proof.left.iter().filter(|place| place.join(part).exists()) {
             let path = place.join(part);
             warnings.push(format!(
-                "{0} holds a tablespace that does not exist at that moment; it is left there, remove it with: rm -r {0}",
+                "{0} holds a tablespace to which this directory no longer leads; it is left there, remove it with: rm -r {0}",
                 path.display()
             ));
         }

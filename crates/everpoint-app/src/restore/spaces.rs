@@ -72,7 +72,10 @@ impl Wishes<'_> {
         }
         for (oid, origin) in created {
             if !spaces.contains_key(oid) {
-                spaces.insert(*oid, self.place(*oid, origin.clone(), true)?);
+                // Without a path it is none: what replay makes of it stays inside, and nobody's files are touched.
+                let space =
+                    if origin.is_empty() { self.inside(*oid) } else { self.place(*oid, origin.clone(), true)? };
+                spaces.insert(*oid, space);
             }
         }
         for (old, new) in self.map {
@@ -118,8 +121,13 @@ impl Wishes<'_> {
             let place = self.moved(&origin);
             return Ok(Space { origin, place: Some(place), by: By::Origin, created });
         }
+        Ok(Space { origin, created, ..self.inside(oid) })
+    }
+
+    /// A tablespace that the log creates, and that lies inside.
+    fn inside(&self, oid: u32) -> Space {
         let place = (!self.directories).then(|| self.root.join(LINKED_INSIDE).join(oid.to_string()));
-        Ok(Space { origin, place, by: By::Inside, created })
+        Space { origin: String::new(), place, by: By::Inside, created: true }
     }
 
     /// A tablespace inside of production's data directory goes with it.
@@ -197,6 +205,9 @@ mod tests {
         let links = BTreeMap::new();
         let image = [space(1, "/old/a"), TablespaceRecord { oid: 2, path: None }];
         let places = wishes(&[], &links).places(&image, &[(3, "/old/c".to_owned())]).unwrap();
+        let link = BTreeMap::from([(3, PathBuf::from("/productions/own"))]);
+        let none = wishes(&[], &link).places(&[], &[(3, String::new())]).unwrap();
+        assert_eq!(none.get(&3).unwrap().place, None, "it does not exist where the replay stops");
         assert!(places.values().all(|space| space.place.is_none() && space.by == By::Inside));
         assert_eq!(places.values().filter(|space| space.created).count(), 1);
         let old = Wishes { directories: false, ..wishes(&[], &links) }.places(&image, &[]).unwrap();
