@@ -151,6 +151,8 @@ fn tablespaces_come_and_go_in_place() {
     scene.world.source.psql("INSERT INTO young SELECT generate_series(1, 10)").unwrap();
     point(&scene, "ten");
     scene.world.source.psql("INSERT INTO young SELECT generate_series(11, 20000)").unwrap();
+    // Frozen, whoever finds the file sees them: so they would come back.
+    scene.world.source.psql("VACUUM (FREEZE) young").unwrap();
     scene.world.source.psql("CHECKPOINT").unwrap();
     scene.world.settle(&scene.world.source, 1);
     scene.world.stop_capture();
