@@ -129,9 +129,8 @@ fn leftovers_are_told(world: &World) {
         server.psql(sql).unwrap();
     }
     assert_eq!(told(world, "restored"), None);
-    let text = fs::read_to_string(place.join("postgresql.auto.conf")).unwrap_or_else(|_| {
-        String::from_utf8_lossy(&fs::read(place.join("postgresql.auto.conf")).unwrap()).into_owned()
-    });
+    let bytes = fs::read(place.join("postgresql.auto.conf")).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
     assert!(text.contains("log_min_messages = 'info'") && text.contains("work_mem = '5MB'"), "{text}");
     assert!(!text.contains("recovery_"), "{text}");
     can_be_followed(&server);
