@@ -194,6 +194,13 @@ impl Life {
         self.point_here()?;
         self.run(&["adopt", CLUSTER])?;
         self.restart_capture()?;
+        if self.mode.archives() {
+            // Until the adoption nothing could be archived: it is tried again with the next segment, or a minute later.
+            self.production.psql("SELECT pg_switch_wal()")?;
+            let archives = "SELECT failed_count = 0 OR coalesce(last_archived_time > last_failed_time, false) FROM pg_stat_archiver";
+            let server = &self.production;
+            server.wait("what failed is archived", || Ok(server.psql(archives)? == "t"))?;
+        }
         // What the manual says comes next.
         self.backup(&[])?;
         self.settle()?;
