@@ -262,7 +262,7 @@ impl Job<'_> {
             stop: &self.request.stop,
         };
         // Somebody may have started it while its log was saved.
-        self.refuse_live(&tree)?;
+        self.refuse_live(&tree, self.request.server_is_stopped)?;
         image.write()?;
         if self.request.start.is_none() {
             self.events.emit(Event::Step("checking the log that replay will need".to_owned()));
@@ -275,7 +275,8 @@ impl Job<'_> {
             )));
             stage::run(self.context, self.plan, &tree, self.request.workers, &self.request.stop)?;
         }
-        self.refuse_live(&tree)?;
+        // The image's control file is there now, which is that of a server that runs: only one that is seen counts.
+        self.refuse_live(&tree, true)?;
         self.context.engine.prepare_recovery(&self.settings(&tree))?;
         if !self.request.replace_production {
             self.mark_copy(&tree)?;
@@ -287,9 +288,8 @@ impl Job<'_> {
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref()))
     }
 
-    fn refuse_live(&self, tree: &Tree) -> Result<(), AppError> {
-        let engine = self.context.engine.as_ref();
-        live::refuse(engine, tree.root(), self.request.server_is_stopped).map(drop)
+    fn refuse_live(&self, tree: &Tree, stopped: bool) -> Result<(), AppError> {
+        live::refuse(self.context.engine.as_ref(), tree.root(), stopped).map(drop)
     }
 
     fn mark_copy(&self, tree: &Tree) -> Result<(), AppError> {
