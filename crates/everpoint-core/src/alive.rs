@@ -17,6 +17,8 @@ pub enum Ended {
     InOrder,
     /// Not, or not yet.
     NotInOrder,
+    /// There was no run since the directory was restored.
+    NotBegun,
     /// It can't be read.
     Unknown,
 }
@@ -128,6 +130,7 @@ fn proven_dead(signs: &LifeSigns) -> Option<String> {
         return match signs.ended {
             Ended::NoControl => Some("no server runs without a control file".to_owned()),
             Ended::InOrder => Some("its server was shut down".to_owned()),
+            Ended::NotBegun => Some("no server was started on it since it was restored".to_owned()),
             _ if signs.blind.is_none() && signs.local => Some("no process works in it".to_owned()),
             _ if signs.local && signs.quiet_seconds.is_some_and(|quiet| quiet >= WITHOUT_FILE) => {
                 Some("a server without postmaster.pid would have ended itself".to_owned())
@@ -157,7 +160,7 @@ fn known(signs: &LifeSigns) -> String {
     });
     facts.push(match signs.ended {
         Ended::InOrder => "its control file says shut down",
-        Ended::NotInOrder => "its control file does not say that it was shut down",
+        Ended::NotInOrder | Ended::NotBegun => "its control file does not say that it was shut down",
         Ended::NoControl => "it has no control file",
         Ended::Unknown => "its control file can't be read",
     });
@@ -250,6 +253,8 @@ mod tests {
         let lost = LifeSigns { note: None, ..crashed() };
         assert!(matches!(life(&lost), Life::Unknown(_)));
         assert!(dead(&LifeSigns { quiet_seconds: Some(WITHOUT_FILE), ..lost.clone() }));
-        assert!(dead(&LifeSigns { ended: Ended::NoControl, ..lost }));
+        assert!(dead(&LifeSigns { ended: Ended::NoControl, ..lost.clone() }));
+        assert!(dead(&LifeSigns { ended: Ended::NotBegun, ..lost }));
+        assert!(!dead(&LifeSigns { ended: Ended::NotBegun, ..crashed() }), "one that starts has its file");
     }
 }

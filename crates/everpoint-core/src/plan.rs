@@ -274,18 +274,15 @@ fn replayed<S: LogSource>(
 }
 
 /// Whether a transaction has committed where replay stops. One whose id the log does not name is taken to have.
-fn commits<S: LogSource>(
-    run: &Run<'_>,
-    xid: u64,
-    found: Found,
-    source: &mut S,
-) -> Result<bool, S::Error> {
+fn commits<S: LogSource>(run: &Run<'_>, xid: u64, found: Found, source: &mut S) -> Result<bool, S::Error> {
     if xid == 0 {
         return Ok(true);
     }
     for piece in run.pieces.iter().filter(|piece| piece.may_name(xid)) {
         let ends = |event: &LogEvent| match event {
-            LogEvent::Commit(end) => found.replays(end.record) && (end.xid == xid || end.subxids.contains(&xid)),
+            LogEvent::Commit(end) => {
+                found.replays(end.record) && (end.xid == xid || end.subxids.contains(&xid))
+            }
             _ => false,
         };
         if events(source, piece)?.events.iter().any(ends) {

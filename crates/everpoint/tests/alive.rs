@@ -245,7 +245,8 @@ fn what_does_not_fit_or_can_not_start_is_refused_before_the_first_byte() {
             let script = format!(
                 "mount -t tmpfs -o {options} none {name} && {{ \"$@\"; code=$?; ls {name} | wc -l >&2; exit $code; }}"
             );
-            let mounted = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+            let mounted =
+                ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", &script, "sh"];
             for dry in [&["--dry-run"][..], &[]] {
                 let said = as_root(&world, &mounted, &[&["restore", CLUSTER, name], dry].concat());
                 assert_eq!(said.code, Some(code), "{options}: {}", said.text);
@@ -269,11 +270,11 @@ fn a_delta_that_changes_little_needs_little_room() {
     let program = world.everpoint.program().display().to_string();
     let config = world.everpoint.home().path().join("everpoint.toml").display().to_string();
     // More than the image and its log, and less than twice that.
-    let size = 90;
-    let twice = format!(
-        "mount -t tmpfs -o size={size}m none {name} && {program} --config {config} restore {CLUSTER} {name} && \"$@\""
+    let script = format!(
+        "mount -t tmpfs -o size=36m none {name} && {program} --config {config} restore {CLUSTER} {name} && \"$@\""
     );
-    let mounted = ["unshare", "--mount", "sh", "-c", &twice, "sh"];
+    // And one that was never started is known to be dead where its processes would not be seen.
+    let mounted = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", &script, "sh"];
     as_root(&world, &mounted, &["restore", CLUSTER, name, "--delta"]).went_on();
 }
 

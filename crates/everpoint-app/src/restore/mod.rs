@@ -105,6 +105,8 @@ pub fn run(
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
     let mut skip: Vec<String> = Vec::new();
+    // The log that only the directory holds is saved before anything is decided: the newest moment may be in it.
+    let mut saved = request.dry_run || !request.delta;
     loop {
         let mut plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
@@ -117,17 +119,33 @@ pub fn run(
             Err(shortfall) if request.dry_run => {
                 return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
             }
+            Err(_)
+                if !std::mem::replace(&mut saved, true)
+                    && salvage::early(context, request, &facts, events)? =>
+            {
+                facts = facts::load(context)?;
+                continue;
+            }
             Err(shortfall) => return Err(refused(context, &facts, request, &shortfall, &skip)),
         };
         let record = facts::record(&facts, &plan.backup)?;
         plan.warnings.extend(context.engine.differences(&record.facts));
         let job = Job { context, request, events, facts: &facts, plan: &plan, record };
-        let done = if request.dry_run {
-            job.prepare().map(|it| RestoreOutcome::Plan(report::plan(&plan, record, it.as_ref())))
-        } else {
+        let prepared = job.prepare();
+        if let Ok(Some(prepared)) = &prepared
+            && !std::mem::replace(&mut saved, true)
+            && job.save_log(prepared)?
+        {
+            facts = facts::load(context)?;
+            continue;
+        }
+        let done = prepared.and_then(|prepared| {
+            if request.dry_run {
+                return Ok(RestoreOutcome::Plan(report::plan(&plan, record, prepared.as_ref())));
+            }
             plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
-            job.restore(begun).map(RestoreOutcome::Done)
-        };
+            job.restore(prepared, begun).map(RestoreOutcome::Done)
+        });
         match done {
             Ok(outcome) => return Ok(outcome),
             // Another image may prove good where this one does not.
@@ -248,8 +266,17 @@ impl Job<'_> {
         Ok(prepared)
     }
 
-    fn restore(&self, begun: Instant) -> Result<RestoreReport, AppError> {
-        let Some(prepared) = self.prepare()? else {
+    /// Saves the log that only the directory holds, if it is production's; whether there was any.
+    fn save_log(&self, prepared: &Prepared) -> Result<bool, AppError> {
+        let production = prepared.proof.own || self.request.replace_production;
+        if prepared.proof.root != Proven::Own || !production {
+            return Ok(false);
+        }
+        salvage::run(self.context, self.facts, prepared.proof.tree.root(), self.events)
+    }
+
+    fn restore(&self, prepared: Option<Prepared>, begun: Instant) -> Result<RestoreReport, AppError> {
+        let Some(prepared) = prepared else {
             let message = "the name of a directory is missing";
             return Err(AppError::new("restore.directory", FailureClass::Usage, "restore into", "", message));
         };
@@ -257,10 +284,6 @@ impl Job<'_> {
         warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
         for place in prepared.writes().iter().skip(1) {
             self.events.emit(Event::Info(format!("a tablespace goes to {place}")));
-        }
-        if prepared.proof.root == Proven::Own {
-            let production = prepared.proof.own || self.request.replace_production;
-            salvage::run(self.context, self.facts, prepared.proof.tree.root(), production, self.events)?;
         }
         let filled = self.fill(&prepared, begun);
         let mut report =
@@ -294,7 +317,7 @@ impl Job<'_> {
             stop: &self.request.stop,
         };
         // Somebody may have started it while its log was saved.
-        self.refuse_live(tree)?;
+        self.refuse_live(tree, self.request.server_is_stopped)?;
         image.write()?;
         if self.request.start.is_none() {
             self.events.emit(Event::Step("checking the log that replay will need".to_owned()));
@@ -307,7 +330,8 @@ impl Job<'_> {
             )));
             stage::run(self.context, self.plan, tree, self.request.workers, &self.request.stop)?;
         }
-        self.refuse_live(tree)?;
+        // The image's control file is there now, which is that of a server that runs: only one that is seen counts.
+        self.refuse_live(tree, true)?;
         self.context.engine.prepare_recovery(&self.settings(tree, prepared.libraries.clone()))?;
         if !self.request.replace_production {
             self.mark_copy(tree)?;
@@ -326,9 +350,8 @@ impl Job<'_> {
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref(), next))
     }
 
-    fn refuse_live(&self, tree: &Tree) -> Result<(), AppError> {
-        let engine = self.context.engine.as_ref();
-        live::refuse(engine, tree.root(), self.request.server_is_stopped).map(drop)
+    fn refuse_live(&self, tree: &Tree, stopped: bool) -> Result<(), AppError> {
+        live::refuse(self.context.engine.as_ref(), tree.root(), stopped).map(drop)
     }
 }
 

@@ -83,7 +83,12 @@ pub fn run(
 
 /// Whether what the links of this directory lead to is its own: it is production's, or is to replace it and nothing is known
 /// of another one. The links of a copied directory lead to production's live tablespaces.
-fn links_are_its_own(engine: &dyn Engine, root: &Path, recorded: Option<&str>, replaces: bool) -> bool {
+pub(super) fn links_are_its_own(
+    engine: &dyn Engine,
+    root: &Path,
+    recorded: Option<&str>,
+    replaces: bool,
+) -> bool {
     let configured = engine.data_directory();
     let mut known = configured.as_deref().into_iter().chain(recorded.map(Path::new));
     let mut elsewhere = false;

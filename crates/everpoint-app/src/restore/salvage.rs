@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{BranchId, FailureClass};
-use everpoint_engine::LogSink;
+use everpoint_engine::{DirectoryProof, LogSink};
 
+use super::prove::links_are_its_own;
+use super::{RestoreRequest, live};
 use crate::facts::Facts;
 use crate::log_writer::LogWriter;
 use crate::{AppError, ClusterContext, Event, Events};
@@ -15,8 +17,38 @@ pub const FETCH_ERROR: &str = "everpoint-fetch-error.json";
 /// Stands in a restored directory that was not meant to replace production.
 pub const COPY_MARK: &str = "everpoint.copy";
 
-/// Captures the whole records that `pg_wal` holds beyond what the repository has. A directory of another cluster, or one
-/// without log, has nothing to give; what a copy wrote is none of production's log, and goes with the directory.
+/// [`run`] where nothing is planned yet, because what is stored does not reach the target: the directory is given up for
+/// production's only if its files and its place say so. Nothing in it is touched.
+///
+/// # Errors
+/// If a server runs on it; as [`run`].
+pub fn early(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    facts: &Facts,
+    events: &dyn Events,
+) -> Result<bool, AppError> {
+    let root = std::path::absolute(&request.directory)
+        .map_err(|error| AppError::io("find", &request.directory, error))?;
+    let known = |system: u64| {
+        facts.identity.as_ref().is_some_and(|(_, known)| known.system_identifier == system.to_string())
+    };
+    let engine = context.engine.as_ref();
+    let ours = matches!(engine.directory_proof(&root), DirectoryProof::Cluster(system) if known(system));
+    let newest = facts.listings.iter().rev().find_map(|listing| listing.record.as_ref());
+    let recorded = newest.and_then(|record| record.facts.iter().find(|(name, _)| name == "data_directory"));
+    let recorded = recorded.map(|(_, value)| value.as_str());
+    let replaces = request.replace_production;
+    if !ours || !(replaces || links_are_its_own(engine, &root, recorded, replaces)) {
+        return Ok(false);
+    }
+    live::refuse(engine, &root, request.server_is_stopped)?;
+    run(context, facts, &root, events)
+}
+
+/// Captures the whole records that `pg_wal` holds beyond what the repository has, and returns whether there were any. A
+/// directory of another cluster, or one without log, has nothing to give; what a copy wrote is none of production's log,
+/// and goes with the directory.
 ///
 /// # Errors
 /// If the log is there and can't be stored: then nothing in the directory may be touched.
@@ -24,21 +56,20 @@ pub fn run(
     context: &ClusterContext,
     facts: &Facts,
     directory: &Path,
-    is_production: bool,
     events: &dyn Events,
-) -> Result<(), AppError> {
+) -> Result<bool, AppError> {
     let Some((identity, known)) = &facts.identity else {
-        return Ok(());
+        return Ok(false);
     };
-    if !is_production || directory.join(COPY_MARK).exists() {
-        return Ok(());
+    if directory.join(COPY_MARK).exists() {
+        return Ok(false);
     }
     let segments = segments(&directory.join("pg_wal"))?;
     let Some(newest) = segments.last() else {
-        return Ok(());
+        return Ok(false);
     };
     let Some(timeline) = newest.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else {
-        return Ok(());
+        return Ok(false);
     };
     let log = directory.join("pg_wal");
     let history = match timeline {
@@ -47,14 +78,14 @@ pub fn run(
     };
     let found = context.engine.local_log(directory, timeline, known.segment_size)?;
     let Some(found) = found.filter(|found| found.system.to_string() == known.system_identifier) else {
-        return Ok(());
+        return Ok(false);
     };
     // Only the timeline of a branch is in the names of its segments.
     let names = context.cluster.log(*identity, BranchId::new(timeline, [0; 8]), known.segment_size);
     let mut writer = LogWriter::open(context, *identity, known.segment_size)?;
     let begin = writer.position(timeline, &history)?.unwrap_or(found.from).max(found.from);
     if begin >= found.to {
-        return Ok(());
+        return Ok(false);
     }
     events.emit(Event::Step(format!("saving the WAL that only {} holds", log.display())));
     writer.timeline(timeline, &history, begin)?;
@@ -79,7 +110,7 @@ pub fn run(
     }
     writer.timeline_end(at)?;
     events.emit(Event::Info(format!("WAL up to {} is stored now", crate::text::lsn(at))));
-    Ok(())
+    Ok(true)
 }
 
 fn segments(log: &Path) -> Result<Vec<String>, AppError> {

@@ -73,8 +73,11 @@ impl Wishes<'_> {
         for (oid, origin) in created {
             if !spaces.contains_key(oid) {
                 // Without a path it is none: what replay makes of it stays inside, and nobody's files are touched.
-                let space =
-                    if origin.is_empty() { self.inside(*oid) } else { self.place(*oid, origin.clone(), true)? };
+                let space = if origin.is_empty() {
+                    self.inside(*oid)
+                } else {
+                    self.place(*oid, origin.clone(), true)?
+                };
                 spaces.insert(*oid, space);
             }
         }

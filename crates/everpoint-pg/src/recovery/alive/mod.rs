@@ -67,6 +67,7 @@ pub fn life_signs(directory: &Path) -> Result<LifeSigns, EngineError> {
             Ok(None) => Ended::NoControl,
             Ok(Some(control)) => match control.state {
                 ClusterState::ShutDown | ClusterState::ShutDownInRecovery => Ended::InOrder,
+                ClusterState::Production if is_fresh(directory) => Ended::NotBegun,
                 _ => Ended::NotInOrder,
             },
             Err(()) => Ended::Unknown,
@@ -114,6 +115,13 @@ fn control(directory: &Path) -> Result<Option<Control>, ()> {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     Err(())
+}
+
+/// Whether a restore wrote this directory and no server has begun to recover it. The image's control file is that of a
+/// running server; the first thing that a recovery does is to say in it that it recovers, and to put the label away.
+fn is_fresh(directory: &Path) -> bool {
+    let there = |name: &str| directory.join(name).exists();
+    there("backup_label") && (there("recovery.signal") || there("standby.signal"))
 }
 
 /// Whether the shared memory that the note names has a user. A server numbers its memory by the inode of its directory,
