@@ -280,7 +280,7 @@ mod tests {
             refuse_places(root, spaces, ours, &servers).err().map(|error| error.code)
         };
         assert_eq!(code(&free, &[], &[at(&data.join("r"))]), None);
-        assert_eq!(code(&data, &[space.clone()], &[]), None, "in place");
+        assert_eq!(code(&data, std::slice::from_ref(&space), &[]), None, "in place");
         assert_eq!(code(&data, &[data.join("inside")], &[]), None, "a tablespace inside, in place");
         let directory = Some("restore.directory".to_owned());
         for wrong in [data.join("copy"), space.join("copy"), home.path().to_owned()] {
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(code(&free, &[data.join("space")], &[]), directory);
         let own = Some("restore.own_files".to_owned());
         assert_eq!(code(&data, &[], &[at(&data.join("r"))]), own);
-        assert_eq!(code(&data, &[space.clone()], &[at(&space.join("r"))]), own);
+        assert_eq!(code(&data, std::slice::from_ref(&space), &[at(&space.join("r"))]), own);
     }
 
     #[test]
