@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::facts::{self, Facts};
+use crate::restore::salvage::COPY_MARK;
 use crate::{ClusterContext, health, text};
 
 /// A backup older than this is pointed out: a day and some slack.
@@ -51,7 +52,7 @@ pub struct CheckReport {
 pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     let mut lines = context.engine.check(Some(&request.slot));
     let server = context.engine.identify().ok();
-    lines.extend(server.as_ref().and_then(|server| production(context, server)));
+    lines.extend(production(context, server.as_ref()));
     lines.push(repository(context));
     lines.push(key(&request.key));
     lines.extend(crate::belongings::line(context));
@@ -76,16 +77,20 @@ fn line(name: &str, state: CheckState, message: impl Into<String>, hint: Option<
     CheckLine { name: name.to_owned(), state, message: message.into(), hint }
 }
 
-/// Notes where production is; a marked copy at its address is none.
-fn production(context: &ClusterContext, server: &ServerIdentity) -> Option<CheckLine> {
+/// Notes where production is; a marked copy at its address is none, also where it lets in nobody who replicates.
+fn production(context: &ClusterContext, server: Option<&ServerIdentity>) -> Option<CheckLine> {
+    let copy = || {
+        let hint = format!("if it is production now: everpoint adopt {} DIRECTORY", context.name);
+        line("production", CheckState::Error, crate::production::marked(context), Some(hint))
+    };
+    let Some(server) = server else {
+        return (context.engine.has_file(COPY_MARK) == Some(true)).then(copy);
+    };
     let known = context.cluster.identities().ok()?;
     let ours = known.iter().rev().find(|(_, known)| known.system_identifier == server.system.to_string());
     Some(match crate::production::seen(context, server, ours?.0) {
         Ok(None) => line("production", CheckState::Ok, format!("on timeline {}", server.timeline), None),
-        Ok(Some(copy)) => {
-            let hint = format!("if it is production now: everpoint adopt {} DIRECTORY", context.name);
-            line("production", CheckState::Error, copy, Some(hint))
-        }
+        Ok(Some(_)) => copy(),
         Err(error) => line("production", CheckState::Warning, error.to_string(), error.hint.clone()),
     })
 }

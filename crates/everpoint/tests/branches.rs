@@ -175,17 +175,31 @@ fn what_a_copy_writes_is_never_productions() {
     ask(&mut server.session().unwrap(), "INSERT INTO t VALUES (100)");
     ask(&mut server.session().unwrap(), "SELECT pg_switch_wal()");
     server.stop_and_check(world.source.install()).unwrap();
+    // Refreshed, its log goes with it; pushed by hand, that is stored beside, and production is not there.
+    let log = place.join("pg_wal");
+    let of_copy =
+        |name: &str| name.starts_with("00000002") && (name.len() == 24 || name.ends_with(".history"));
+    let names = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut pushed: Vec<String> = names.filter(|name| of_copy(name)).collect();
+    // History and first segment; later ones may be kept for reuse and hold something else.
+    pushed.sort();
+    pushed.truncate(2);
+    let kept: Vec<(String, Vec<u8>)> =
+        pushed.iter().map(|name| (name.clone(), fs::read(log.join(name)).unwrap())).collect();
     let directory = place.to_str().unwrap();
     world.everpoint.run(&["restore", CLUSTER, directory, "--delta", "--to", "name:second"]).unwrap();
     assert!(role(&world, 2).is_empty(), "the copy's log is not stored");
     assert_eq!(latest(&world), 1);
-
-    // Pushed by hand, it is stored beside, and production is not there.
-    let log = place.join("pg_wal");
-    let history = log.join("00000002.history");
-    fs::write(&history, format!("1\t{}\tbefore \"x\"\n", "0/3000000")).unwrap();
-    let push = ["archive-push", CLUSTER, history.to_str().unwrap()];
-    world.everpoint.run(&push).unwrap();
+    assert!(kept.len() == 2 && kept[0].0.ends_with(".history"), "{pushed:?}");
+    for (name, content) in kept.iter().rev() {
+        fs::write(log.join(name), content).unwrap();
+    }
+    for (name, _) in kept.iter().rev() {
+        let push = ["archive-push", CLUSTER, log.join(name).to_str().unwrap()].map(str::to_owned);
+        let push: Vec<&str> = push.iter().map(String::as_str).collect();
+        let ran = world.everpoint.try_run(&push).unwrap();
+        assert!(ran.status.success() && ran.err.contains("adopt"), "{}", ran.told(&push));
+    }
     insert(&world, 4);
     world.settle(&world.source, 1);
     assert_eq!((latest(&world), role(&world, 2)), (1, vec!["other".to_owned()]));
@@ -229,6 +243,13 @@ fn a_copy_becomes_production_by_word_only() {
     support_scenarios::configure(&world, |text| socket(text, &copy.place));
     ask(&mut copy.server.session().unwrap(), "INSERT INTO t VALUES (7)");
 
+    // As long as it lets in nobody who replicates, and then.
+    let checked = world.everpoint.try_run(&["--json", "check", CLUSTER]).unwrap();
+    assert!(checked.out.contains("adopt"), "{}", checked.out);
+    let access = copy.place.join("pg_hba.conf");
+    let rules = fs::read_to_string(&access).unwrap() + "local replication all trust\n";
+    fs::write(&access, rules).unwrap();
+    copy.psql("SELECT pg_reload_conf()");
     let checked = world.everpoint.try_run(&["--json", "check", CLUSTER]).unwrap();
     assert!(checked.out.contains("adopt"), "{}", checked.out);
     assert_ne!(checked.status.code(), Some(0));

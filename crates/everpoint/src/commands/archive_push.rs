@@ -1,7 +1,7 @@
 //! `archive-push`: stores a file of the log; for archive_command.
 
+use everpoint_app::AppError;
 use everpoint_app::archive_push::{self, ArchivePushRequest};
-use everpoint_app::{AppError, Quiet};
 
 use crate::cli::ArchivePush;
 use crate::render::Done;
@@ -14,6 +14,6 @@ pub(crate) fn run(session: &Session, arguments: &ArchivePush) -> Result<Done, Ap
     let opened = session.cluster(&arguments.cluster)?;
     let look_ahead = session.limits().push_ahead.unwrap_or(PUSH_AHEAD);
     let request = ArchivePushRequest { path: arguments.path.clone(), look_ahead };
-    let report = archive_push::run(&opened.context, &request, &Quiet)?;
+    let report = archive_push::run(&opened.context, &request, &session.progress())?;
     Ok(Done::new(&report, String::new()))
 }
