@@ -148,7 +148,7 @@ fn backup(cluster: &ClusterRepo, label: &str, base: Option<&str>, files: &Files,
 
 fn restore(cluster: &ClusterRepo, label: &str, to: &Path, delta: bool) -> u64 {
     let mark = Mark::new("repository", "shop", to, label);
-    let tree = Tree::new(to, std::collections::BTreeMap::new(), None, mark);
+    let tree = Tree::new(to, std::collections::BTreeMap::new(), None, mark).unwrap();
     let known = Known::read(cluster, label, &tree, &StopFlag::default()).unwrap();
     let over = delta.then_some(Over { known: &known, is_log_name: &|_| true });
     let (meter, stop) = (Meter::new(&Quiet, 0), StopFlag::default());

@@ -149,23 +149,23 @@ mod tests {
         let of = |sightings: &[Sighting]| {
             let log = LogFacts { branches: all.clone(), sightings: sightings.to_vec() };
             let found = production(&log, 1);
-            found.candidates().iter().map(|branch| branch.id.clone()).collect::<Vec<_>>()
+            found.candidates().iter().map(|branch| branch.id.to_string()).collect::<Vec<_>>()
         };
         let (server, push) = (SeenBy::Server, SeenBy::Push);
-        assert_eq!(of(&[seen(&one, server)]), [one.id.clone()]);
-        assert_eq!(of(&[seen(&one, server), seen(&two, push)]), [two.id.clone()]);
-        assert_eq!(of(&[seen(&one, server), seen(&two, push), seen(&three, push)]), [three.id.clone()]);
+        assert_eq!(of(&[seen(&one, server)]), [one.id.to_string()]);
+        assert_eq!(of(&[seen(&one, server), seen(&two, push)]), [two.id.to_string()]);
+        assert_eq!(of(&[seen(&one, server), seen(&two, push), seen(&three, push)]), [three.id.to_string()]);
         // An old primary that goes on pushing is behind, a copy beside, and two that go on from it are not told apart.
-        assert_eq!(of(&[seen(&two, server), seen(&one, push), seen(&copy, push)]), [two.id.clone()]);
+        assert_eq!(of(&[seen(&two, server), seen(&one, push), seen(&copy, push)]), [two.id.to_string()]);
         let both = of(&[seen(&one, server), seen(&two, push), seen(&copy, push)]);
-        assert_eq!(both, [two.id.clone(), copy.id.clone()]);
+        assert_eq!(both, [two.id.to_string(), copy.id.to_string()]);
         // A later look settles it.
         assert_eq!(
             of(&[seen(&one, server), seen(&two, push), seen(&copy, push), seen(&two, server)]),
-            [two.id.clone()]
+            [two.id.to_string()]
         );
         // Back to before a failover.
-        assert_eq!(of(&[seen(&three, server), seen(&one, server)]), [one.id.clone()]);
+        assert_eq!(of(&[seen(&three, server), seen(&one, server)]), [one.id.to_string()]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::backup::prior::{PriorFile, length_of};
 
 /// The file without which no server starts: removed first, written last.
 pub(super) const CONTROL: &str = "global/pg_control";
+/// With it a server recovers from an archive.
+const RECOVERS: &str = "recovery.signal";
 /// Where configuration from outside the data directory is put, for the operator to pick from.
 pub const EXTERNAL: &str = "everpoint-external";
 /// Files of at least this size are preallocated.
@@ -115,6 +117,9 @@ impl ImageRestore<'_> {
         self.flush(&batch)?;
         let control =
             control.ok_or_else(|| super::damaged("restore", CONTROL, "the image holds no such file"))?;
+        // Who starts a server from here on, before the recovery settings are written, gets an error instead of a server that
+        // passed its target: it recovers from an archive, and knows of none.
+        self.tree.small_file(RECOVERS)?;
         self.tree.sync()?;
         self.flush(std::slice::from_ref(&control))
     }

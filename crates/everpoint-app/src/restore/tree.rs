@@ -244,6 +244,18 @@ impl Tree {
         Ok(file)
     }
 
+    /// Makes an empty file in the data directory, whatever was there.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn small_file(&self, name: &str) -> Result<(), AppError> {
+        let path = self.root.join(name);
+        remove_any(&path)?;
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        made.map_err(|error| AppError::io("write", &path, error))?;
+        self.own(&path)
+    }
+
     /// Gives a path to the owner of the tree.
     ///
     /// # Errors
