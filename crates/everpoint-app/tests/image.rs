@@ -167,6 +167,8 @@ fn restore(cluster: &ClusterRepo, label: &str, to: &Path, delta: bool) -> u64 {
     };
     job.write().unwrap();
     tree.finish().unwrap();
+    // Until the recovery settings are there, a server that somebody starts must not run without them.
+    std::fs::remove_file(to.join("recovery.signal")).unwrap();
     meter.written()
 }
 

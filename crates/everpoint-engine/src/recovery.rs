@@ -31,6 +31,9 @@ pub struct RecoverySettings {
     pub facts: Vec<(String, String)>,
     /// Places of tablespaces that the log creates while it is replayed (oid, directory): links are made before the start.
     pub links: Vec<(u32, PathBuf)>,
+    /// Tablespaces (oids) that replay makes directories of, but that do not exist where it stops: these directories go when the
+    /// recovery has ended.
+    pub unfinished: Vec<u32>,
     /// Libraries that a copy must load to replay the log; see [`crate::Engine::replay_libraries`].
     pub libraries: Vec<String>,
     /// Keep the production's own configuration (a restore meant to replace it); else generated configuration only.

@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 24] = [
+const AREAS: [&str; 26] = [
+    "adopt",
     "alerts",
     "api",
     "archive",
     "backup",
+    "branch",
     "capture",
     "check",
     "config",

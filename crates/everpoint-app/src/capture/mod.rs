@@ -198,7 +198,7 @@ struct Job<'a> {
     holder: &'static str,
     /// Begin where the server can, rather than record a gap.
     refuse_gaps: bool,
-    /// Where the log begins that is needed at least, once that is known; asked once.
+    /// Where the log begins that is needed at least, once that is known.
     begun: Option<&'a dyn Fn() -> Option<(u32, LogOffset)>>,
 }
 
@@ -244,10 +244,7 @@ impl<'a> Job<'a> {
                 self.events.emit(Event::Warning(format!("{error}; going on where the server can")));
                 self.writer.abandon();
                 // The server's current segment may lie behind the start of a backup that has begun meanwhile.
-                self.anew = true;
-                self.from = self.begun.take().and_then(|begun| begun()).map(|(timeline, start)| {
-                    (timeline, LogOffset(start.0 - start.0 % self.writer.segment_size()))
-                });
+                (self.anew, self.from) = (true, None);
                 continue;
             }
             if once || !will_pass(&error) {
@@ -303,8 +300,8 @@ impl<'a> Job<'a> {
             self.events.emit(Event::Warning(warning.clone()));
         }
         let place = self.writer.place().map(|place| (place.timeline, place.position));
-        let from = CaptureFrom { at: place.or(self.from), anew: place.is_none() && self.anew };
-        let at = from.at;
+        let at = place.or(self.from).or_else(|| self.begun_at().filter(|_| self.anew));
+        let from = CaptureFrom { at, anew: place.is_none() && self.anew };
         let mut watched = Watched {
             writer: &mut self.writer,
             events: self.events,
@@ -318,6 +315,12 @@ impl<'a> Job<'a> {
             told: None,
         };
         self.context.engine.capture(&from, &self.options, &mut watched)
+    }
+
+    /// The segment in which the backup begins, once it has. The server's current segment may lie behind it.
+    fn begun_at(&self) -> Option<(u32, LogOffset)> {
+        let (timeline, start) = self.begun.and_then(|begun| begun())?;
+        Some((timeline, LogOffset(start.0 - start.0 % self.writer.segment_size())))
     }
 
     /// After an error of the sink the repository says where to go on.

@@ -14,7 +14,7 @@ use super::mark::MARKER;
 use super::prove::{self, Proof};
 use super::survey::{Survey, Walker};
 use super::{RestoreRequest, tree::Tree};
-use crate::{AppError, ClusterContext};
+use crate::{AppError, ClusterContext, belongings};
 
 /// A restore that may begin.
 pub struct Prepared {
@@ -60,6 +60,8 @@ pub fn run(
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
     let word = live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
+    let servers = context.engine.directories();
+    belongings::refuse_places(&root, &[], &context.belongings, &servers)?;
     let proof = prove::run(context, request, plan, record)?;
     let spaces: Vec<PathBuf> = proof.tree.outside().map(|(_, place, _)| place.to_owned()).collect();
     let placing = |path: &str| proof.tree.place(path);

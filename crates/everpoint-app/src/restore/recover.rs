@@ -42,6 +42,7 @@ impl Job<'_> {
                 .map_or(String::new(), |piece| format!(" --until {}", piece.span.to.0));
             format!("{program} archive-get {name} %f \"%p\" --branch {branch} --in-place-tablespaces{until}")
         };
+        let created = self.plan.created_tablespaces.iter();
         let mut facts = self.record.facts.clone();
         facts.push(("server_version".to_owned(), self.record.server_version.to_string()));
         facts.extend(self.plan.limits.iter().cloned());
@@ -52,6 +53,7 @@ impl Job<'_> {
             fetch_command,
             facts,
             links: new_links(tree),
+            unfinished: created.filter(|(_, path)| path.is_empty()).map(|(oid, _)| *oid).collect(),
             libraries,
             keep_configuration: self.request.replace_production,
             promote: self.request.start.is_none(),

@@ -174,6 +174,7 @@ pub(super) mod tests {
             fetch_command: "it's \\ %f".to_owned(),
             facts: vec![("server_version".to_owned(), "130007".to_owned())],
             links: Vec::new(),
+            unfinished: Vec::new(),
             libraries: Vec::new(),
             keep_configuration: false,
             promote: false,

@@ -23,6 +23,10 @@ for try in 1 2 3 4 5; do
     fi
     [ "$(sum $conf)" = "$found" ] || continue
     if [ -e $new ]; then mv -f $new $conf || exit 1; else rm -f $conf || exit 1; fi
+    # Of a tablespace that was being created when replay stopped only an empty directory is there.
+    while read -r oid; do
+        rmdir pg_tblspc/"$oid"/PG_* pg_tblspc/"$oid" || rm -f pg_tblspc/"$oid"
+    done 2>/dev/null <$own/unfinished
     rm -rf $own pg_wal/everpoint-spool pg_wal/everpoint-fetch-error.json everpoint-log
     # What can change without a restart does so now; the rest is shown as pending_restart.
     read -r server <postmaster.pid && [ "$server" -gt 1 ] && kill -HUP "$server"

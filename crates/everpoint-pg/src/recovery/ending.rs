@@ -62,6 +62,8 @@ pub(super) fn append(
     }
     write(&own.join("written"), &written, 0o600)?;
     write(&own.join("lines"), lines.as_bytes(), 0o600)?;
+    let unfinished: String = settings.unfinished.iter().map(|oid| format!("{oid}\n")).collect();
+    write(&own.join("unfinished"), unfinished.as_bytes(), 0o600)?;
     write(&own.join("end"), SCRIPT.as_bytes(), 0o600)?;
     // The settings come last: whoever finds them finds the way back too.
     write(&conf, &written, mode)
@@ -115,11 +117,26 @@ pub(super) fn settle(directory: &Path) -> Result<bool, EngineError> {
             Some(text) => write(&conf, &text, mode)?,
             None => remove_any(&conf)?,
         }
+        remove_unfinished(directory)?;
     }
     for name in LEFT {
         remove_any(&directory.join(name))?;
     }
     Ok(left)
+}
+
+/// Of a tablespace that was being created when replay stopped only an empty directory is there, or a link to one.
+fn remove_unfinished(directory: &Path) -> Result<(), EngineError> {
+    let named = read(&directory.join(DIRECTORY).join("unfinished"))?.unwrap_or_default();
+    for oid in String::from_utf8_lossy(&named).lines().filter(|oid| oid.parse::<u32>().is_ok()) {
+        let place = directory.join("pg_tblspc").join(oid);
+        for part in fs::read_dir(&place).into_iter().flatten().flatten() {
+            // What is not empty is somebody's, and stays.
+            let _ = fs::remove_dir(part.path());
+        }
+        let _ = fs::remove_dir(&place).or_else(|_| fs::remove_file(&place));
+    }
+    Ok(())
 }
 
 /// `pg_ctl restart` starts a server with the arguments that it had before: of ours only the port that was asked for stays.

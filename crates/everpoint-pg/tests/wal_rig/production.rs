@@ -110,6 +110,7 @@ impl Production {
             fetch_command: format!("cp \"{}/%f\" \"%p\"", archive.display()),
             facts: vec![("max_connections".to_owned(), "20".to_owned())],
             links: Vec::new(),
+            unfinished: Vec::new(),
             libraries: Vec::new(),
             keep_configuration: false,
             promote: false,
