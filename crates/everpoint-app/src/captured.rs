@@ -87,8 +87,10 @@ impl CaptureState {
     #[must_use]
     pub fn new(captured: &Captured, server: Option<&ServerIdentity>, now: Micros, running: bool) -> Self {
         let lag = server.map(|server| {
-            // On another timeline positions compare only as an upper bound, which is what one wants to hear.
-            server.position.since(captured.position)
+            // On another timeline positions compare only as an upper bound, which is what one wants to hear; of that timeline
+            // nothing is stored, so that it is never nothing.
+            let behind = server.position.since(captured.position);
+            if server.timeline == captured.timeline { behind } else { behind.max(1) }
         });
         Self {
             timeline: captured.timeline,

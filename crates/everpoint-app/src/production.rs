@@ -74,8 +74,7 @@ pub fn seen(
     Ok(None)
 }
 
-/// A restore has replaced production: it is on the branch on which the replay stops, until it is seen on the one that it
-/// opens there.
+/// A restore has replaced production, which goes on from there as soon as its server is seen, or pushes.
 ///
 /// # Errors
 /// If that can't be written.
@@ -85,7 +84,7 @@ pub fn restored(context: &ClusterContext, plan: &RestorePlan) -> Result<(), AppE
         branch: plan.stop_branch.clone(),
         position: plan.reached.position,
         at: text::now(),
-        by: SeenBy::Server,
+        by: SeenBy::Restore,
     };
     Ok(context.cluster.note_production(&seen).map(drop)?)
 }

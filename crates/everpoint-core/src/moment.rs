@@ -68,10 +68,12 @@ pub(crate) fn moment<S: LogSource>(
             end.xid, end.time
         ));
         scan.tell_stragglers(&end, source, notes).map_err(Refusal::Source)?;
-        tell_other_branches(log, moment, &end, notes);
+        tell_other_branches(log, moment, end.record.start, notes);
         return before_end(&run.pieces, &end, source, notes).map_err(Refusal::Source);
     }
-    scan.end_of_quiet_log(log, source, notes)
+    let found = scan.end_of_quiet_log(log, source, notes)?;
+    tell_other_branches(log, moment, found.record.end, notes);
+    Ok(found)
 }
 
 fn no_backup(log: &PathLog<'_>, all_backups: &[BackupFacts]) -> String {
@@ -216,9 +218,10 @@ fn end_of_transaction(event: LogEvent) -> Option<TransactionEnd> {
 }
 
 /// Says so if an older timeline went on behind the fork and was alive at the moment: the user may mean that one.
-fn tell_other_branches(log: &PathLog<'_>, moment: Moment, stop: &TransactionEnd, notes: &mut Notes) {
-    for step in log.path.iter().filter(|step| stop.record.start >= step.fork) {
-        let behind = step.branch.pieces.iter().filter(|piece| piece.span.from >= step.fork);
+fn tell_other_branches(log: &PathLog<'_>, moment: Moment, stop: LogOffset, notes: &mut Notes) {
+    for step in log.path.iter().filter(|step| stop >= step.fork) {
+        // A piece that reaches behind the fork counts: what in it is later than the moment lies there.
+        let behind = step.branch.pieces.iter().filter(|piece| piece.span.to > step.fork);
         let times: Vec<(Micros, Micros)> = behind.filter_map(|piece| piece.times).collect();
         let alive = times.iter().any(|(from, _)| !moment.is_before(*from))
             && times.iter().any(|(_, to)| moment.is_before(*to));

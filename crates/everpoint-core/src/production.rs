@@ -23,9 +23,11 @@ pub struct Sighting {
 /// How production was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeenBy {
-    /// The server at the configured address was on that branch, or somebody said so: a restore that replaces production,
-    /// a copy that was adopted.
+    /// The server at the configured address was on that branch, or somebody said so of a copy that was adopted.
     Server,
+    /// A restore has replaced production, up to that position of the branch. Until its server is seen, or pushes, nothing
+    /// says that it was ever started: then production is where it was before.
+    Restore,
     /// A server pushed log of that branch from a directory that is not marked as a copy.
     Push,
 }
@@ -64,28 +66,42 @@ impl<'a> Production<'a> {
 
 /// The branch of an identity that production is on, or was last seen on.
 ///
-/// The last sighting at the configured address counts, and a branch that goes on from it and was pushed later: where only
-/// `archive_command` brings the log, a failover shows in nothing else. Without any sighting (a repository of an older
-/// version) it is the branch that no other goes on from.
+/// The last sighting at the configured address counts, and a branch that goes on from it, or from where a restore has put
+/// production since, and was pushed later: where only `archive_command` brings the log, a failover shows in nothing
+/// else. Without any sighting (a repository of an older version) it is the branch that no other goes on from.
 #[must_use]
 pub fn production(log: &LogFacts, identity: u32) -> Production<'_> {
-    let seen: Vec<&Sighting> = log.sightings.iter().filter(|seen| seen.identity == identity).collect();
-    let last = seen.iter().rposition(|seen| seen.by == SeenBy::Server);
-    let named = |seen: &&Sighting| log.branch(identity, &seen.branch);
-    let base = last.and_then(|at| seen.get(at)).and_then(named);
-    let later = seen.get(last.map_or(0, |at| at + 1)..).unwrap_or_default();
-    let mut candidates: Vec<&BranchFacts> = later.iter().filter_map(named).collect();
-    match base {
-        Some(base) => {
-            candidates.retain(|branch| descends(log, branch, base));
-            candidates.push(base);
+    let named = |seen: &Sighting| log.branch(identity, &seen.branch);
+    // What the newest branches go on from, and those themselves.
+    let (mut known, mut base, mut restored) = (false, None, None);
+    let mut candidates: Vec<&BranchFacts> = Vec::new();
+    for seen in log.sightings.iter().filter(|seen| seen.identity == identity) {
+        match (seen.by, named(seen)) {
+            (SeenBy::Server, branch) => {
+                (known, base, restored) = (true, branch, None);
+                candidates = branch.into_iter().collect();
+            }
+            (SeenBy::Restore, branch) => restored = branch,
+            (SeenBy::Push, None) => {}
+            (SeenBy::Push, Some(branch)) => {
+                if restored.is_some_and(|restored| descends(log, branch, restored)) {
+                    // The server that was restored has begun its own branch: what was before it is over.
+                    (known, base, restored) = (true, restored, None);
+                    candidates = vec![branch];
+                } else if base.is_none_or(|base: &BranchFacts| descends(log, branch, base))
+                    && (base.is_some() || !known)
+                {
+                    candidates.push(branch);
+                }
+            }
         }
-        // What was seen is not stored: nothing of an older sighting may stand for it.
-        None if last.is_some() && candidates.is_empty() => return Production::Nowhere,
-        None if candidates.is_empty() => {
-            candidates = log.branches.iter().filter(|branch| branch.identity == identity).collect();
-        }
-        None => {}
+    }
+    // What was seen is not stored: nothing of an older sighting may stand for it.
+    if candidates.is_empty() && known {
+        return Production::Nowhere;
+    }
+    if candidates.is_empty() {
+        candidates = log.branches.iter().filter(|branch| branch.identity == identity).collect();
     }
     youngest(log, candidates)
 }
@@ -164,6 +180,12 @@ mod tests {
             of(&[seen(&one, server), seen(&two, push), seen(&copy, push), seen(&two, server)]),
             [two.id.to_string()]
         );
+        // A restore that nobody has started yet moves nothing; the branch that its server begins does.
+        let restore = SeenBy::Restore;
+        assert_eq!(of(&[seen(&two, server), seen(&one, restore)]), [two.id.to_string()]);
+        let begun = of(&[seen(&two, server), seen(&one, restore), seen(&copy, push)]);
+        assert_eq!(begun, [copy.id.to_string()]);
+        assert_eq!(of(&[seen(&two, server), seen(&one, restore), seen(&two, push)]), [two.id.to_string()]);
         // Back to before a failover.
         assert_eq!(of(&[seen(&three, server), seen(&one, server)]), [one.id.to_string()]);
     }

@@ -160,6 +160,15 @@ pub trait Engine: Send + Sync {
     /// If it exists and can't be dropped.
     fn drop_slot(&self, slot: &str) -> Result<(), EngineError>;
 
+    /// Makes the slot of this name if it is missing, so that the server keeps its log from now on. Returns whether it was.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    fn make_slot(&self, slot: &str) -> Result<bool, EngineError> {
+        let _ = slot;
+        Ok(false)
+    }
+
     /// How much log the slot of this name holds back now.
     ///
     /// # Errors

@@ -65,7 +65,8 @@ impl ClusterRepo {
     fn sighting(&self, name: &str) -> Result<Option<Sighting>, RepoError> {
         let bytes = self.shared.need(name, ObjectKind::Production)?;
         let record = Production::decode(&bytes).map_err(|error| format_error("read", name, error))?;
-        let by = [SeenBy::Server, SeenBy::Push].into_iter().find(|by| by_name(*by) == record.by);
+        let by =
+            [SeenBy::Server, SeenBy::Restore, SeenBy::Push].into_iter().find(|by| by_name(*by) == record.by);
         Ok(by.zip(BranchId::parse(&record.branch)).map(|(by, branch)| Sighting {
             identity: record.identity,
             branch,
@@ -79,12 +80,13 @@ impl ClusterRepo {
 const fn by_name(by: SeenBy) -> &'static str {
     match by {
         SeenBy::Server => "server",
+        SeenBy::Restore => "restore",
         SeenBy::Push => "push",
     }
 }
 
 /// A push adds nothing to a sighting of its branch, while a look at the server settles what pushes left open.
 fn says_as_much(last: &Sighting, seen: &Sighting) -> bool {
-    (last.identity, &last.branch) == (seen.identity, &seen.branch)
-        && (last.by == SeenBy::Server || last.by == seen.by)
+    let push_of_seen = last.by == SeenBy::Server && seen.by == SeenBy::Push;
+    (last.identity, &last.branch) == (seen.identity, &seen.branch) && (push_of_seen || last.by == seen.by)
 }

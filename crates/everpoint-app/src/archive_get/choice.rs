@@ -1,6 +1,6 @@
 //! Which branch of the log a recovering server follows.
 
-use everpoint_core::{BranchId, FailureClass, LogOffset, followed};
+use everpoint_core::{BranchId, FailureClass, LogOffset, SeenBy, followed};
 use everpoint_format::identity::Identity;
 use everpoint_repo::LogStore;
 
@@ -138,7 +138,11 @@ impl<'a> Choice<'a> {
 /// stored, and of its branches the newest.
 fn newest(lineage: &Lineage<'_>) -> Result<Option<BranchId>, AppError> {
     let branches = lineage.cluster.branches(lineage.identity)?;
-    let seen = lineage.cluster.sightings()?.into_iter().rfind(|seen| seen.identity == lineage.identity);
+    let seen = lineage
+        .cluster
+        .sightings()?
+        .into_iter()
+        .rfind(|seen| seen.identity == lineage.identity && seen.by != SeenBy::Restore);
     if let Some(seen) = seen.filter(|seen| branches.contains(&seen.branch)) {
         return Ok(Some(seen.branch));
     }

@@ -13,13 +13,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use everpoint_core::{BranchId, FailureClass, LogOffset, Micros};
-use everpoint_engine::{BackupBegin, BackupEnd, BackupOptions, EngineError, ServerIdentity, StopFlag};
+use everpoint_engine::{
+    BackupBegin, BackupEnd, BackupOptions, EngineError, ServerIdentity, SlotHolds, StopFlag,
+};
 use everpoint_format::attempt::{Attempt, Failure};
 use everpoint_format::codec::Codec;
 use everpoint_format::manifest::{BackupRecord, DamagedPage, TablespaceRecord};
 use serde::Serialize;
 
-use crate::{AppError, ClusterContext, Event, Events, production, text};
+use crate::{AppError, ClusterContext, Event, Events, captured, production, text};
 use image::{ImageWriter, Totals};
 use prior::PriorImage;
 use resume::Resumed;
@@ -125,6 +127,14 @@ pub fn run(
         context.cluster.identity_for(server.system, server.version, server.segment_size, false)?;
     if let Some(copy) = production::seen(context, &server, identity)? {
         events.emit(Event::Warning(copy));
+    }
+    // After a restore in place or a failover a running capture has yet to come back and make its slot anew: the checkpoint of
+    // this backup must not let the server recycle the log until then.
+    if captured::is_running(context)
+        && matches!(context.engine.slot_holds(&request.slot), Ok(SlotHolds::Nothing))
+        && let Err(error) = context.engine.make_slot(&request.slot)
+    {
+        tracing::warn!(%error, "the slot of the capture is not there, and could not be made");
     }
     let base = choose_base(context, request.mode, identity, &server)?;
     let full = base.is_none();

@@ -1,5 +1,6 @@
 //! `restore`: a cluster as it was, in a directory; on request started beside production, followed and promoted.
 
+pub mod hold;
 pub mod image;
 pub mod known;
 mod libraries;
@@ -101,6 +102,11 @@ pub fn run(
     if let Some(port) = request.start.as_ref().and_then(|start| start.port) {
         machine::port(port)?;
     }
+    let root = std::path::absolute(&request.directory);
+    let held = match (root, request.directory.as_os_str().is_empty()) {
+        (Ok(root), false) => hold::directory(&root)?,
+        _ => None,
+    };
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
@@ -130,7 +136,8 @@ pub fn run(
         };
         let record = facts::record(&facts, &plan.backup)?;
         plan.warnings.extend(context.engine.differences(&record.facts));
-        let job = Job { context, request, events, facts: &facts, plan: &plan, record };
+        let skipped = skip.len();
+        let job = Job { context, request, events, facts: &facts, plan: &plan, record, skipped };
         let prepared = job.prepare();
         if let Ok(Some(prepared)) = &prepared
             && !std::mem::replace(&mut saved, true)
@@ -144,7 +151,7 @@ pub fn run(
                 return Ok(RestoreOutcome::Plan(report::plan(&plan, record, prepared.as_ref())));
             }
             plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
-            job.restore(prepared, begun).map(RestoreOutcome::Done)
+            job.restore(prepared, held.is_some(), begun).map(RestoreOutcome::Done)
         });
         match done {
             Ok(outcome) => return Ok(outcome),
@@ -240,12 +247,6 @@ fn plan(
     facts::plan(context, facts, &wanted)
 }
 
-/// Bytes of memory that this machine has.
-fn memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(u64::from(info.mem_unit))
-}
-
 struct Job<'a> {
     context: &'a ClusterContext,
     request: &'a RestoreRequest,
@@ -253,6 +254,8 @@ struct Job<'a> {
     facts: &'a Facts,
     plan: &'a RestorePlan,
     record: &'a BackupRecord,
+    /// So many images were tried before.
+    skipped: usize,
 }
 
 impl Job<'_> {
@@ -275,11 +278,18 @@ impl Job<'_> {
         salvage::run(self.context, self.facts, prepared.proof.tree.root(), self.events)
     }
 
-    fn restore(&self, prepared: Option<Prepared>, begun: Instant) -> Result<RestoreReport, AppError> {
+    /// `held`: the directory was there and is ours.
+    fn restore(
+        &self,
+        prepared: Option<Prepared>,
+        held: bool,
+        begun: Instant,
+    ) -> Result<RestoreReport, AppError> {
         let Some(prepared) = prepared else {
             let message = "the name of a directory is missing";
             return Err(AppError::new("restore.directory", FailureClass::Usage, "restore into", "", message));
         };
+        let _held = if held { None } else { self.hold_new(&prepared.proof.tree)? };
         let mut warnings = prepared.warnings();
         warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
         for place in prepared.writes().iter().skip(1) {
@@ -290,6 +300,18 @@ impl Job<'_> {
             filled.map_err(|error| preflight::with_state(error, self.request, &prepared.proof.tree))?;
         report.warnings.append(&mut warnings);
         Ok(report)
+    }
+
+    /// Makes the directory and holds it; another restore may have had the same wish.
+    fn hold_new(&self, tree: &Tree) -> Result<Option<std::fs::File>, AppError> {
+        tree.directory(tree.root(), 0o700)?;
+        let held = hold::directory(tree.root())?;
+        let mut found =
+            std::fs::read_dir(tree.root()).map_err(|error| AppError::io("list", tree.root(), error))?;
+        if found.next().is_some() && self.skipped == 0 {
+            return Err(hold::locked(tree.root()));
+        }
+        Ok(held)
     }
 
     /// From the first byte on.
@@ -311,7 +333,7 @@ impl Job<'_> {
                 .occupied
                 .then_some(Over { known: &prepared.known, is_log_name: &is_log_name }),
             left: &prepared.proof.left,
-            past_cache: past_cache(self.record.size_bytes, memory()),
+            past_cache: past_cache(self.record.size_bytes, output::memory()),
             workers: self.request.workers.max(1),
             meter: &meter,
             stop: &self.request.stop,

@@ -35,6 +35,12 @@ pub struct Target {
     pub past_cache: bool,
 }
 
+/// Bytes of memory that this machine has.
+pub(super) fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
 /// Whether the pieces of a file can and should go past the page cache: long ones at whole blocks.
 pub fn suit_past_cache(pieces: &[Piece]) -> bool {
     let whole = |piece: &Piece| {

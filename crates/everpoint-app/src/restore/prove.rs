@@ -1,6 +1,6 @@
 //! Proves every place of a restore before anything in it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -52,9 +52,13 @@ pub fn run(
         |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let engine = context.engine.as_ref();
     let replaces = request.replace_production;
-    let own = !request.confined && links_are_its_own(engine, &root, fact("data_directory"), replaces);
+    let known = newest_directory(context)?;
+    let known = known.as_deref().or_else(|| fact("data_directory"));
+    let own = !request.confined && links_are_its_own(engine, &root, known, replaces);
     let all_links = if own { links(&root) } else { BTreeMap::new() };
+    let inside = if own { directories(&root) } else { BTreeSet::new() };
     let spaces = Wishes {
+        inside: &inside,
         root: &root,
         map: &request.map,
         links: &all_links,
@@ -71,7 +75,7 @@ pub fn run(
         let part = part.as_deref().ok_or_else(|| unknown_version(record))?;
         let linked = all_links.get(oid).is_some_and(|link| link == place);
         let facts = space_facts(place, part, linked, &mark)?;
-        let proven = judge_space(&facts, asked).map_err(|why| space_error(*oid, space, place, part, why))?;
+        let proven = judge_space(&facts, asked).map_err(|why| space_error(*oid, space, place, why))?;
         occupied |= proven != Proven::Empty;
     }
     let kept = |place: &PathBuf| spaces.values().any(|space| space.place.as_ref() == Some(place));
@@ -79,6 +83,15 @@ pub fn run(
     let left = left.cloned().collect();
     let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own);
     Ok(Proof { tree, root: proven, own, occupied, left })
+}
+
+/// The data directory of production as the newest backup has recorded it: it may have moved since the one that is restored.
+fn newest_directory(context: &ClusterContext) -> Result<Option<String>, AppError> {
+    let records = context.cluster.backups()?.into_iter().filter_map(|listing| listing.record);
+    let newest = records.max_by_key(|record| record.stopped_at);
+    Ok(newest.and_then(|record| {
+        record.facts.into_iter().find(|(name, _)| name == "data_directory").map(|(_, value)| value)
+    }))
 }
 
 /// Whether what the links of this directory lead to is its own: it is production's, or is to replace it and nothing is known
@@ -96,6 +109,13 @@ pub(super) fn links_are_its_own(
         elsewhere |= known.is_dir();
         same_place(root, known)
     }) || (replaces && !elsewhere)
+}
+
+/// Tablespaces that are directories, as in a copy that became production.
+fn directories(root: &Path) -> BTreeSet<u32> {
+    let entries = fs::read_dir(root.join("pg_tblspc")).into_iter().flatten().flatten();
+    let found = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    found.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Links to tablespaces and where they lead, those into the directory itself by its own name.
@@ -180,7 +200,7 @@ fn space_facts(place: &Path, part: &str, linked: bool, mark: &Mark) -> Result<Sp
     Ok(SpaceFacts { there, part_empty, strangers, linked, mark: mark.in_space(place, part) })
 }
 
-fn space_error(oid: u32, space: &Space, place: &Path, part: &str, why: Unproven) -> AppError {
+fn space_error(oid: u32, space: &Space, place: &Path, why: Unproven) -> AppError {
     let operation = format!(
         "put the tablespace {} into",
         if space.origin.is_empty() { oid.to_string() } else { space.origin.clone() }
@@ -190,10 +210,7 @@ fn space_error(oid: u32, space: &Space, place: &Path, part: &str, why: Unproven)
             "an earlier restore into this directory put it there: add --delta".to_owned()
         }
         (_, By::Map) => format!("name an empty or new directory: --map {oid}=/new/place"),
-        _ => format!(
-            "add --map {oid}=/new/place, or move aside what lies there: mv {0}/{part} {0}/{part}.old",
-            place.display()
-        ),
+        _ => format!("add --map {oid}=/new/place; what lies there may be in use by another server"),
     };
     usage(&operation, place, &why.to_string()).hint(hint)
 }

@@ -1,6 +1,6 @@
 //! Where each tablespace of an image, and each that its log will create, is restored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
@@ -47,6 +47,8 @@ pub struct Wishes<'a> {
     pub map: &'a [(String, String)],
     /// Links that lead to tablespaces and may be followed: those of production's own directory.
     pub links: &'a BTreeMap<u32, PathBuf>,
+    /// Tablespaces that are directories inside of production's own.
+    pub inside: &'a BTreeSet<u32>,
     /// Production is to be replaced.
     pub replace_production: bool,
     /// The data directory that production had.
@@ -120,7 +122,7 @@ impl Wishes<'_> {
         if let Some(link) = self.links.get(&oid) {
             return Ok(Space { origin, place: Some(link.clone()), by: By::Link, created });
         }
-        if self.replace_production && origin.starts_with('/') {
+        if self.replace_production && origin.starts_with('/') && !self.inside.contains(&oid) {
             let place = self.moved(&origin);
             return Ok(Space { origin, place: Some(place), by: By::Origin, created });
         }
@@ -196,7 +198,9 @@ mod tests {
 
     fn wishes<'a>(map: &'a [(String, String)], links: &'a BTreeMap<u32, PathBuf>) -> Wishes<'a> {
         let root = Path::new("/r/data");
-        Wishes { root, map, links, replace_production: false, origin: None, directories: true }
+        static NONE: BTreeSet<u32> = BTreeSet::new();
+        let replace_production = false;
+        Wishes { root, map, links, inside: &NONE, replace_production, origin: None, directories: true }
     }
 
     fn pairs(map: &[(&str, &str)]) -> Vec<(String, String)> {

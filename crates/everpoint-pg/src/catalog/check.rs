@@ -190,10 +190,11 @@ fn look_at_connection(connection: &mut Connection, findings: &mut Findings) {
     findings.host = connection.host().name.clone();
     findings.unix = connection.host().is_unix();
     findings.encryption = connection.encryption();
-    for name in SETTINGS {
+    let major = connection.major();
+    for name in SETTINGS.iter().filter(|name| major >= 18 || **name != "idle_replication_slot_timeout") {
         // Some settings are not there in every version, some are shown to privileged roles only.
         if let Ok(value) = connection.show(name) {
-            findings.values.insert(name.to_owned(), value);
+            findings.values.insert((*name).to_owned(), value);
         }
     }
 }

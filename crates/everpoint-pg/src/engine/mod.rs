@@ -196,6 +196,10 @@ impl Engine for PgEngine {
         replication::drop_slot(self.config()?, slot)
     }
 
+    fn make_slot(&self, slot: &str) -> Result<bool, EngineError> {
+        replication::make_slot(self.config()?, slot)
+    }
+
     fn slot_holds(&self, slot: &str) -> Result<SlotHolds, EngineError> {
         replication::slot_holds(self.config()?, slot)
     }

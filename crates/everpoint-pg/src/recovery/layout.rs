@@ -67,7 +67,25 @@ pub(super) fn config_outside(settings: &RecoverySettings) -> Option<PathBuf> {
     }
     let files = came_along(settings);
     let mut configs = files.into_iter().filter(|file| file.ends_with("postgresql.conf"));
-    configs.next().filter(|_| configs.next().is_none())
+    configs.next().filter(|_| configs.next().is_none()).or_else(|| config_of(&settings.directory))
+}
+
+/// The configuration of the cluster of Debian's tools that runs on a directory, where nothing was recorded of it.
+fn config_of(directory: &Path) -> Option<PathBuf> {
+    if directory.join("postgresql.conf").exists() {
+        return None;
+    }
+    let below =
+        |place: PathBuf| fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
+    let configs = below(debian_root()).flat_map(below).map(|cluster| cluster.join("postgresql.conf"));
+    configs.into_iter().find(|config| {
+        let named = settings_of(config, directory).remove(DATA_DIRECTORY);
+        named.is_some_and(|named| is_same(Path::new(&named), directory))
+    })
+}
+
+fn debian_root() -> PathBuf {
+    env::var_os(DEBIAN_ROOT_VARIABLE).map_or_else(|| PathBuf::from(DEBIAN_ROOT), PathBuf::from)
 }
 
 /// What a configuration file says, read where it is, or where it was put aside.
@@ -132,8 +150,7 @@ pub(super) fn is_there(file: &Path) -> bool {
 
 /// Major version and name of a cluster of Debian's tools, by its configuration file.
 pub(super) fn debian_cluster(config: &Path) -> Option<(String, String)> {
-    let root = env::var_os(DEBIAN_ROOT_VARIABLE).map_or_else(|| PathBuf::from(DEBIAN_ROOT), PathBuf::from);
-    let inside = config.strip_prefix(&root).ok()?.to_str()?;
+    let inside = config.strip_prefix(debian_root()).ok()?.to_str()?;
     let parts: Vec<&str> = inside.split('/').collect();
     match parts.as_slice() {
         [version, name, "postgresql.conf"] if version.bytes().all(|c| c.is_ascii_digit()) => {

@@ -73,6 +73,17 @@ pub fn drop_slot(config: &Config, name: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Makes a lasting slot, if it is missing; returns whether it was.
+///
+/// # Errors
+/// If it can't be made, or the server can't be reached.
+pub fn make_slot(config: &Config, name: &str) -> Result<bool, EngineError> {
+    let mut replication =
+        Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
+    let made = replication.create_slot(name, false);
+    made.map_err(|error| slot_error(error, "create replication slot", &format!("{name} of {config}")))
+}
+
 /// How much log a slot holds back now.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::{DIRECTORY_MODE, open_directory, split};
@@ -49,11 +49,15 @@ impl Directories {
         }
         let (parent_path, name) = split(path);
         let parent = self.durable(parent_path)?;
-        match rustix::fs::mkdirat(&*parent, name, Mode::from_raw_mode(DIRECTORY_MODE)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let made = match rustix::fs::mkdirat(&*parent, name, Mode::from_raw_mode(DIRECTORY_MODE)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(errno) => return Err(errno),
-        }
+        };
         let handle = Arc::new(open_directory(&*parent, name)?);
+        if made {
+            self.give(&*handle)?;
+        }
         rustix::fs::fsync(&*parent)?;
         let mut all = self.known();
         if all.len() >= KEPT {
@@ -61,6 +65,19 @@ impl Directories {
         }
         all.insert(path.to_owned(), Arc::clone(&handle));
         Ok(handle)
+    }
+
+    /// Gives what root makes to the owner of the repository, whose service has to read it, and to remove it.
+    pub(super) fn give(&self, made: impl AsFd) -> Result<(), Errno> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let owner = rustix::fs::fstat(&*self.root)?;
+        if owner.st_uid == 0 && owner.st_gid == 0 {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+        rustix::fs::fchown(made, Some(uid), Some(gid))
     }
 
     /// Syncs the entries of a directory, or, if others have removed it as empty, of the nearest one above it.

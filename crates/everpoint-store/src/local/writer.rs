@@ -115,7 +115,10 @@ fn begin_file(store: &LocalStore) -> Result<(File, String), Errno> {
     loop {
         let path = unfinished_name();
         match rustix::fs::openat(store.root(), &*path, flags, mode) {
-            Ok(handle) => return Ok((File::from(handle), path)),
+            Ok(handle) => {
+                store.shared.directories.give(&handle)?;
+                return Ok((File::from(handle), path));
+            }
             Err(Errno::EXIST) => {}
             Err(Errno::NOENT) => {
                 store.shared.directories.durable(UNFINISHED)?;
