@@ -91,7 +91,25 @@ fn find<'a>(context: &ClusterContext, log: &'a LogFacts, id: &BranchId) -> Resul
     })
 }
 
+/// A branch whose history can't be read may have come over any other.
+fn refuse_unclear(context: &ClusterContext, branch: &BranchFacts, log: &LogFacts) -> Result<(), AppError> {
+    for other in log.branches.iter().filter(|it| it.identity == branch.identity && it.timeline > 1) {
+        let store = context.cluster.log(other.identity, other.id.clone(), other.segment_size);
+        let read = store.history().map_err(AppError::from);
+        let read = read.and_then(|bytes| Ok(context.engine.history(&bytes.unwrap_or_default()).map(drop)?));
+        if read.is_err() || store.history()?.is_none() {
+            return Err(needed(
+                context,
+                branch,
+                &format!("the history of branch {} can't be read", other.id),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn refuse_needed(context: &ClusterContext, facts: &Facts, branch: &BranchFacts) -> Result<(), AppError> {
+    refuse_unclear(context, branch, &facts.log)?;
     let candidates = production(&facts.log, branch.identity).candidates();
     let leads_there = |leaf: &&BranchFacts| leaf.id == branch.id || descends(&facts.log, leaf, branch);
     if let Some(leaf) = candidates.iter().find(|leaf| leads_there(leaf)) {

@@ -67,11 +67,28 @@ pub fn seen(
     server: &ServerIdentity,
     identity: u32,
 ) -> Result<Option<String>, AppError> {
-    if context.engine.has_file(COPY_MARK) == Some(true) {
+    if is_copy(context, Some(&Place::of(server, identity)))? {
         return Ok(Some(marked(context)));
     }
     note(context, &Place::of(server, identity), server.segment_size, SeenBy::Server)?;
     Ok(None)
+}
+
+/// Whether the server at the configured address runs in a marked copy. Where the mark can't be seen, what it calls itself
+/// counts, unless production was seen on this very branch: then it was adopted.
+///
+/// # Errors
+/// If the repository can't be read.
+pub fn is_copy(context: &ClusterContext, place: Option<&Place<'_>>) -> Result<bool, AppError> {
+    if let Some(marked) = context.engine.has_file(COPY_MARK) {
+        return Ok(marked);
+    }
+    if !context.engine.calls_itself_copy() {
+        return Ok(false);
+    }
+    let branch = place.map(Place::branch);
+    let last = context.cluster.sightings()?.into_iter().rfind(|seen| seen.by == SeenBy::Server);
+    Ok(last.is_none_or(|last| Some(last.branch) != branch))
 }
 
 /// A restore has replaced production, which goes on from there as soon as its server is seen, or pushes.

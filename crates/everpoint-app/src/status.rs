@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
-use crate::restore::salvage::COPY_MARK;
 use crate::{AppError, ClusterContext, facts, production, text};
 
 /// A backup older than this is a problem.
@@ -78,6 +77,8 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
     let answer = context.engine.identify();
     let listing = list::listing(context, facts, &[]);
     let now = text::now();
+    let place = answer.as_ref().ok().map(|server| production::Place::of(server, 0));
+    let copy = place.is_some_and(|place| production::is_copy(context, Some(&place)).unwrap_or(false));
     let captured = Captured::of(&facts.log, answer.as_ref().ok());
     let capture = captured.map(|captured| {
         CaptureState::new(&captured, answer.as_ref().ok(), now, captured::is_running(context))
@@ -102,7 +103,6 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         gaps: listing.gaps,
         problems: Vec::new(),
     };
-    let copy = report.server.is_some() && context.engine.has_file(COPY_MARK) == Some(true);
     report.judge();
     if copy {
         report.problem(Health::Error, production::marked(context));

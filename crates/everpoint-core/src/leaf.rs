@@ -37,11 +37,16 @@ pub(crate) fn leaves<'a>(
     let mut groups = Vec::new();
     for identity in identities.into_iter().take(tried) {
         let group = match &request.timeline {
-            Some(BranchChoice::Named(name)) => log.branch(identity, name).into_iter().collect(),
-            Some(BranchChoice::Timeline(number)) => of_number(log, identity, *number)?,
-            None => of_production(log, identity)?,
+            Some(BranchChoice::Named(name)) => Ok(log.branch(identity, name).into_iter().collect()),
+            Some(BranchChoice::Timeline(number)) => of_number(log, identity, *number),
+            None => of_production(log, identity),
         };
-        groups.extend(Some(group).filter(|group: &Group<'_>| !group.is_empty()));
+        match group {
+            Ok(group) => groups.extend(Some(group).filter(|group: &Group<'_>| !group.is_empty())),
+            // What is unclear of an older identity says nothing of a newer one.
+            Err(reason) if groups.is_empty() => return Err(reason),
+            Err(_) => {}
+        }
     }
     Ok(groups)
 }

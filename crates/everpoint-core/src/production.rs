@@ -28,6 +28,8 @@ pub enum SeenBy {
     /// A restore has replaced production, up to that position of the branch. Until its server is seen, or pushes, nothing
     /// says that it was ever started: then production is where it was before.
     Restore,
+    /// A sighting that can't be read any more: of which branch it was, or whether of this identity, nobody knows.
+    Unreadable,
     /// A server pushed log of that branch from a directory that is not marked as a copy.
     Push,
 }
@@ -74,10 +76,14 @@ pub fn production(log: &LogFacts, identity: u32) -> Production<'_> {
     let named = |seen: &Sighting| log.branch(identity, &seen.branch);
     // What the newest branches go on from, and those themselves.
     let (mut known, mut base, mut restored) = (false, None, None);
+    let mut lost = false;
     let mut candidates: Vec<&BranchFacts> = Vec::new();
-    for seen in log.sightings.iter().filter(|seen| seen.identity == identity) {
+    let ours = |seen: &&Sighting| seen.identity == identity || seen.by == SeenBy::Unreadable;
+    for seen in log.sightings.iter().filter(ours) {
         match (seen.by, named(seen)) {
+            (SeenBy::Unreadable, _) => lost = true,
             (SeenBy::Server, branch) => {
+                lost = false;
                 (known, base, restored) = (true, branch, None);
                 candidates = branch.into_iter().collect();
             }
@@ -96,14 +102,32 @@ pub fn production(log: &LogFacts, identity: u32) -> Production<'_> {
             }
         }
     }
+    if lost || (candidates.is_empty() && !known) {
+        return unseen(log, identity);
+    }
     // What was seen is not stored: nothing of an older sighting may stand for it.
-    if candidates.is_empty() && known {
-        return Production::Nowhere;
-    }
-    if candidates.is_empty() {
-        candidates = log.branches.iter().filter(|branch| branch.identity == identity).collect();
-    }
     youngest(log, candidates)
+}
+
+/// Nothing tells where production is: any branch may be its that has log of its own behind where the others left it.
+fn unseen(log: &LogFacts, identity: u32) -> Production<'_> {
+    let all = || log.branches.iter().filter(move |branch| branch.identity == identity);
+    let end = |branch: &BranchFacts| branch.pieces.last().map(|piece| piece.span.to);
+    let is_over = |branch: &&BranchFacts| {
+        let mut forks = all().filter_map(|other| {
+            let steps = path(log, other);
+            let step = steps.iter().find(|step| step.branch.id == branch.id && other.id != branch.id)?;
+            Some(step.fork)
+        });
+        forks.any(|fork| end(branch).is_none_or(|end| end <= fork))
+    };
+    let mut left: Vec<&BranchFacts> = all().filter(|branch| !is_over(branch)).collect();
+    left.sort_by(|a, b| a.id.cmp(&b.id));
+    match left.as_slice() {
+        [] => Production::Nowhere,
+        [only] => Production::On(only),
+        _ => Production::Either(left),
+    }
 }
 
 /// Those from which none of the others descends.

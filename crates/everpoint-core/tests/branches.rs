@@ -7,7 +7,7 @@ mod world;
 
 use everpoint_core::{
     BranchChoice, BranchFacts, BranchId, BreakReason, KnownGap, LogEvent, LogOffset, Micros, PieceFacts,
-    RestoreRequest, Sighting, Stop, Target, Verdict, continuity, gaps, path, windows,
+    RestoreRequest, SeenBy, Sighting, Stop, Target, Verdict, continuity, gaps, path, windows,
 };
 use world::{SEGMENT, World, request, span};
 
@@ -34,6 +34,7 @@ fn forked() -> (World, u64) {
         world.commit(two, 30 + xid, 300 + 10 * i64::try_from(xid).unwrap());
         world.filler(two, 190);
     }
+    world.sightings = vec![world.seen(two)];
     (world, fork)
 }
 
@@ -98,6 +99,7 @@ fn what_the_abandoned_branch_did_is_reached_only_on_it() {
 #[test]
 fn which_of_two_branches_production_is_on_is_never_guessed() {
     let (mut world, fork) = forked();
+    world.sightings.clear();
     let other = world.branch(2, Some((0, fork)));
     world.commit(other, 40, 250);
     for branch in 0..3 {
@@ -125,6 +127,12 @@ fn which_of_two_branches_production_is_on_is_never_guessed() {
     // Back to before the fork: production is on the older number, whatever the copies did since.
     world.sightings = vec![world.seen(1), world.seen(0)];
     assert_eq!(world.plan_to(Target::Latest).unwrap().timeline, 1);
+    // One that can't be read may have said anything, until the next.
+    let unreadable = Sighting { by: SeenBy::Unreadable, identity: 0, ..world.seen(0) };
+    world.sightings.push(unreadable);
+    world.plan_to(Target::Latest).unwrap_err();
+    world.sightings.push(world.seen(1));
+    assert_eq!(world.plan_to(Target::Latest).unwrap().timeline, 2);
     // What it was last seen on is not stored.
     world.sightings.push(Sighting { branch: BranchId::new(5, [9; 8]), ..world.seen(0) });
     let refused = world.plan_to(Target::Latest).unwrap_err();
@@ -174,6 +182,7 @@ fn a_fork_at_the_start_of_a_segment_and_two_within_one() {
     let second = world.end(two);
     let three = world.branch(3, Some((two, second)));
     let last = world.commit(three, 11, 200);
+    world.sightings = vec![world.seen(three)];
     world.store(one, None);
     // Nothing is stored of timeline 2 itself: the segment of timeline 3 holds it.
     world.store(three, None);
@@ -304,6 +313,7 @@ fn a_moment_before_an_upgrade_is_found_in_the_older_identity() {
     world.store(0, None);
     let mut facts = world.facts();
     facts.branches.truncate(1);
+    facts.sightings.clear();
     let mut newer = facts.branches[0].clone();
     newer.identity = 2;
     newer.pieces.clear();

@@ -128,6 +128,11 @@ pub trait Engine: Send + Sync {
         Err(EngineError::new("engine.directory", "look at", object, "this engine keeps no directories"))
     }
 
+    /// Whether the server calls itself a restored copy: what its generated configuration says to everybody who asks.
+    fn calls_itself_copy(&self) -> bool {
+        false
+    }
+
     /// Whether the server runs in this directory; `None` if no server answers.
     fn runs_in(&self, directory: &Path) -> Option<bool> {
         let _ = directory;

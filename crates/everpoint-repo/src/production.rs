@@ -42,7 +42,7 @@ impl ClusterRepo {
             .retryable())
     }
 
-    /// All sightings that can be read, the oldest first. One that can't be read is left out.
+    /// All sightings, the oldest first, those too that can't be read.
     ///
     /// # Errors
     /// If the store can't be read.
@@ -52,9 +52,18 @@ impl ClusterRepo {
         for number in numbers(&self.shared, &prefix)? {
             match self.sighting(&format!("{prefix}{number}")) {
                 Ok(seen) => found.extend(seen),
-                Err(error) if error.is_damaged() || error.is_missing() => {
+                // It may have been the one that counts.
+                Err(error) if error.is_damaged() => {
                     tracing::warn!(%error, "where production was seen can't be read");
+                    found.push(Sighting {
+                        identity: 0,
+                        branch: BranchId::new(0, [0; 8]),
+                        position: LogOffset(0),
+                        at: Micros(0),
+                        by: SeenBy::Unreadable,
+                    });
                 }
+                Err(error) if error.is_missing() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -82,6 +91,8 @@ const fn by_name(by: SeenBy) -> &'static str {
         SeenBy::Server => "server",
         SeenBy::Restore => "restore",
         SeenBy::Push => "push",
+        // Never written.
+        SeenBy::Unreadable => "unreadable",
     }
 }
 

@@ -28,7 +28,7 @@ use std::time::Instant;
 use everpoint_core::cache::past_cache;
 use everpoint_core::place::Proven;
 use everpoint_core::{BranchChoice, FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall, Target};
-use everpoint_engine::StopFlag;
+use everpoint_engine::{DirectoryProof, StopFlag};
 use everpoint_format::manifest::BackupRecord;
 
 use crate::facts::{self, Facts};
@@ -271,8 +271,10 @@ impl Job<'_> {
 
     /// Saves the log that only the directory holds, if it is production's; whether there was any.
     fn save_log(&self, prepared: &Prepared) -> Result<bool, AppError> {
-        let production = prepared.proof.own || self.request.replace_production;
-        if prepared.proof.root != Proven::Own || !production {
+        // Also one with the mark of a restore that was killed at its very end: its server may have lived since.
+        let root = prepared.proof.tree.root();
+        let readable = matches!(self.context.engine.directory_proof(root), DirectoryProof::Cluster(_));
+        if prepared.proof.root == Proven::Empty || !readable || !prepared.proof.own {
             return Ok(false);
         }
         salvage::run(self.context, self.facts, prepared.proof.tree.root(), self.events)
@@ -290,6 +292,8 @@ impl Job<'_> {
             return Err(AppError::new("restore.directory", FailureClass::Usage, "restore into", "", message));
         };
         let _held = if held { None } else { self.hold_new(&prepared.proof.tree)? };
+        let places = prepared.proof.tree.outside().map(|(_, place, _)| hold::directory(place));
+        let _places = places.collect::<Result<Vec<_>, _>>()?;
         let mut warnings = prepared.warnings();
         warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
         for place in prepared.writes().iter().skip(1) {

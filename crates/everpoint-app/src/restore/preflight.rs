@@ -102,9 +102,11 @@ impl Prepared {
         }
         let part = self.proof.tree.part().unwrap_or_default();
         for place in self.proof.left.iter().filter(|place| place.join(part).exists()) {
-            let path = place.join(part);
+            let (path, mark) = (place.join(part), super::mark::space_name(part));
+            let mark = place.join(mark);
+            let mark = if mark.exists() { format!(" {}", mark.display()) } else { String::new() };
             warnings.push(format!(
-                "{0} holds a tablespace to which this directory no longer leads; it is left there, remove it with: rm -r {0}",
+                "{0} holds a tablespace to which this directory no longer leads; it is left there, remove it with: rm -r {0}{mark}",
                 path.display()
             ));
         }

@@ -47,7 +47,7 @@ pub fn run(
         .map_err(|error| AppError::io("find", &request.directory, error))?;
     let repository = request.repository.clone().unwrap_or_else(|| context.repository.id().to_string());
     let mark = Mark::new(&repository, &context.name, &root, &plan.backup);
-    let proven = prove_root(context, &root, &mark, request.delta)?;
+    let proven = prove_root(context, &root, &mark, plan.identity, request.delta)?;
     let fact =
         |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let engine = context.engine.as_ref();
@@ -73,6 +73,10 @@ pub fn run(
     let outside = spaces.iter().filter_map(|(oid, space)| Some((oid, space, space.place.as_deref()?)));
     for (oid, space, place) in outside.filter(|(_, _, place)| !place.starts_with(&root)) {
         let part = part.as_deref().ok_or_else(|| unknown_version(record))?;
+        if space.by == By::Map && within_a_server(engine, place) {
+            return Err(usage("put a tablespace into", place, "it lies inside of a server's data directory")
+                .hint(format!("name an empty or new directory: --map {oid}=/new/place")));
+        }
         let linked = all_links.get(oid).is_some_and(|link| link == place);
         let facts = space_facts(place, part, linked, &mark)?;
         let proven = judge_space(&facts, asked).map_err(|why| space_error(*oid, space, place, why))?;
@@ -102,13 +106,13 @@ pub(super) fn links_are_its_own(
     recorded: Option<&str>,
     replaces: bool,
 ) -> bool {
-    let configured = engine.data_directory();
-    let mut known = configured.as_deref().into_iter().chain(recorded.map(Path::new));
-    let mut elsewhere = false;
-    known.any(|known| {
-        elsewhere |= known.is_dir();
-        same_place(root, known)
-    }) || (replaces && !elsewhere)
+    // Where production has moved, the configuration says so: what an older backup has recorded counts no more.
+    let configured = engine.data_directory().filter(|configured| configured.is_dir());
+    let known = configured.or_else(|| recorded.map(PathBuf::from));
+    match known {
+        Some(known) => same_place(root, &known) || (replaces && !known.is_dir()),
+        None => replaces,
+    }
 }
 
 /// Tablespaces that are directories, as in a copy that became production.
@@ -132,12 +136,21 @@ fn links(root: &Path) -> BTreeMap<u32, PathBuf> {
     found
 }
 
-fn prove_root(context: &ClusterContext, root: &Path, mark: &Mark, asked: bool) -> Result<Proven, AppError> {
+/// A directory of another identity of the cluster, as pg_upgrade leaves one, is another server's.
+fn prove_root(
+    context: &ClusterContext,
+    root: &Path,
+    mark: &Mark,
+    identity: u32,
+    asked: bool,
+) -> Result<Proven, AppError> {
     let there = there(root)?;
     let empty = there == There::Directory
         && only(root, &|name, directory| name == NEW_MARK || (name == "lost+found" && directory))?;
     let systems = context.cluster.identities()?;
-    let known = |system: u64| systems.iter().any(|(_, it)| it.system_identifier == system.to_string());
+    let known = |system: u64| {
+        systems.iter().any(|(number, it)| *number == identity && it.system_identifier == system.to_string())
+    };
     let cluster = match context.engine.directory_proof(root) {
         DirectoryProof::Nothing => ClusterProof::None,
         DirectoryProof::Cluster(system) if known(system) => ClusterProof::Ours,
@@ -180,16 +193,15 @@ fn below(engine: &dyn Engine, root: &Path, known: &dyn Fn(u64) -> bool) -> Strin
     )
 }
 
+fn within_a_server(engine: &dyn Engine, place: &Path) -> bool {
+    real(place).ancestors().any(|above| engine.directory_proof(above) != DirectoryProof::Nothing)
+}
+
 fn space_facts(place: &Path, part: &str, linked: bool, mark: &Mark) -> Result<SpaceFacts, AppError> {
     let there = there(place)?;
     let own = place.join(part);
-    let part_empty = match there {
-        There::Directory if fs::symlink_metadata(&own).is_ok_and(|it| it.is_dir()) => {
-            only(&own, &|_, _| false)?
-        }
-        There::Directory => fs::symlink_metadata(&own).is_err(),
-        _ => true,
-    };
+    // A part that is there, but empty, may be a tablespace that a server has just made.
+    let part_empty = there != There::Directory || fs::symlink_metadata(&own).is_err();
     let known = |name: &str, directory: bool| {
         directory && (name == "lost+found" || name.starts_with("PG_"))
             || name == part

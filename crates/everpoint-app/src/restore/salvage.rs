@@ -39,7 +39,7 @@ pub fn early(
     let recorded = newest.and_then(|record| record.facts.iter().find(|(name, _)| name == "data_directory"));
     let recorded = recorded.map(|(_, value)| value.as_str());
     let replaces = request.replace_production;
-    if !ours || !(replaces || links_are_its_own(engine, &root, recorded, replaces)) {
+    if !ours || !links_are_its_own(engine, &root, recorded, replaces) {
         return Ok(false);
     }
     live::refuse(engine, &root, request.server_is_stopped)?;

@@ -282,7 +282,13 @@ impl Tree {
     /// If the disk reports that something could not be written.
     pub fn finish(&self) -> Result<(), AppError> {
         let marker = self.root.join(MARKER);
-        std::fs::remove_file(&marker).map_err(|error| AppError::io("remove", &marker, error))?;
+        match std::fs::remove_file(&marker) {
+            // The server has recovered, and has taken it away itself.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(AppError::io("remove", &marker, error));
+            }
+            _ => {}
+        }
         File::open(&self.root)
             .and_then(|root| root.sync_all())
             .map_err(|error| AppError::io("make durable", &self.root, error))

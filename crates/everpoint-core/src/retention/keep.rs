@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::period::Period;
 use super::{Attempted, DAY, DroppedBackup, ExpireFacts, KeptBackup, RetentionPolicy};
 use crate::facts::{BackupFacts, BackupStatus};
+use crate::path::{is_on_path, path};
 use crate::position::Micros;
+use crate::production::production;
 use crate::window::Window;
 
 /// What stays and what goes.
@@ -42,6 +44,9 @@ pub(super) fn choose(
 ) -> Chosen {
     let mut reasons = Reasons::default();
     newest(good, policy, &mut reasons);
+    for backup in newest_of_production(facts, good) {
+        reasons.add(backup, "the newest good one of production's branch");
+    }
     if let Some(within) = policy.within {
         let since = Micros(now.0.saturating_sub(within));
         good.iter().filter(|it| it.stopped_at >= since).for_each(|it| reasons.add(it, "recent"));
@@ -108,6 +113,19 @@ fn newest<'a>(good: &[&'a BackupFacts], policy: &RetentionPolicy, reasons: &mut 
     {
         reasons.add(whole, "the newest without damaged pages");
     }
+}
+
+/// The newest good one on the way to where production is, or may be: a newer one may lie on a branch that it has left.
+fn newest_of_production<'a>(facts: &ExpireFacts<'_>, good: &[&'a BackupFacts]) -> Vec<&'a BackupFacts> {
+    let Some(identity) = facts.log.branches.iter().map(|branch| branch.identity).max() else {
+        return Vec::new();
+    };
+    let leaves = production(facts.log, identity).candidates();
+    let newest = leaves.into_iter().filter_map(|leaf| {
+        let way = path(facts.log, leaf);
+        good.iter().rev().find(|backup| is_on_path(&way, backup)).copied()
+    });
+    newest.collect()
 }
 
 /// The first backup of each of the last `count` periods that have one; where there is a choice, one without damaged pages.

@@ -153,6 +153,11 @@ impl Engine for PgEngine {
         Some(std::fs::symlink_metadata(data_dir.join(name)).is_ok())
     }
 
+    fn calls_itself_copy(&self) -> bool {
+        let name = self.config.as_ref().and_then(replication::cluster_name);
+        name.is_some_and(|name| name == recovery::COPY_NAME)
+    }
+
     fn local_place(&self, directory: &Path) -> Result<LocalPlace, EngineError> {
         recovery::local_place(directory)
     }

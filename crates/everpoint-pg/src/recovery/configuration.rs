@@ -12,6 +12,9 @@ use crate::lsn::Lsn;
 /// First line of every generated file: such a file is never kept as if it were production's.
 pub(super) const MARK: &str = "# Written by Everpoint for a restored copy.";
 
+/// What a copy calls itself.
+pub(crate) const COPY_NAME: &str = "everpoint copy";
+
 /// Longest path of a socket that every system takes, with room for the socket's name in the directory.
 const SOCKET_DIRECTORY_BYTES: usize = 80;
 
@@ -77,6 +80,10 @@ pub(super) fn copy(settings: &RecoverySettings, major: u32, control: Option<&Con
     line(&mut text, "port", port.to_string());
     line(&mut text, "unix_socket_directories", socket_directory(&settings.directory));
     line(&mut text, "unix_socket_permissions", "0700");
+    text.push_str(
+        "\n# So that it does not pass for production at production's address, before `everpoint adopt`.\n",
+    );
+    line(&mut text, "cluster_name", COPY_NAME);
     text.push_str("\n# Nothing of production's is archived to, waited for, consumed or run.\n");
     line(&mut text, "archive_mode", "off");
     line(&mut text, "synchronous_standby_names", "");

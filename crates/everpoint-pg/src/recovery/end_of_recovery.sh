@@ -27,7 +27,8 @@ for try in 1 2 3 4 5; do
     while read -r oid; do
         rmdir pg_tblspc/"$oid"/PG_* pg_tblspc/"$oid" || rm -f pg_tblspc/"$oid"
     done 2>/dev/null <$own/unfinished
-    rm -rf $own pg_wal/everpoint-spool pg_wal/everpoint-fetch-error.json everpoint-log
+    rm -rf $own pg_wal/everpoint-spool pg_wal/everpoint-fetch-error.json everpoint-log everpoint.restore-incomplete \
+        recovery.signal.everpoint-new
     # What can change without a restart does so now; the rest is shown as pending_restart.
     read -r server <postmaster.pid && [ "$server" -gt 1 ] && kill -HUP "$server"
     exit 0

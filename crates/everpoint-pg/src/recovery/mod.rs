@@ -28,6 +28,7 @@ mod watch;
 
 pub use alive::life_signs;
 pub(crate) use collations::compared as compare_collations;
+pub(crate) use configuration::COPY_NAME;
 pub use layout::start_settings;
 pub(crate) use libraries::replay_libraries;
 pub use local::local_log;

@@ -91,6 +91,8 @@ impl<'a> Run<'a> {
             "logging_collector=off".to_owned(),
             "log_destination=stderr".to_owned(),
             "lc_messages=C".to_owned(),
+            // A configuration that names another directory must not lead the server there.
+            format!("data_directory={}", directory.display()),
         ];
         settings.extend(options.settings.iter().map(|(name, value)| format!("{name}={value}")));
         settings.extend(port.map(|port| format!("port={port}")));

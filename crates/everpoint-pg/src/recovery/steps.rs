@@ -12,7 +12,7 @@ use super::layout::{
 use super::programs::find_programs;
 use super::{major_version, shell};
 use crate::files::PUT_ASIDE;
-use crate::outside::{DATA_DIRECTORY, DIRECTORY, LACKS};
+use crate::outside::{DATA_DIRECTORY, DIRECTORY, LACKS, settings_of};
 
 /// The server's log, beside that of a server that was started by us.
 const LOG_FILE: &str = "everpoint-server.log";
@@ -56,6 +56,15 @@ impl<'a> Steps<'a> {
     }
 
     fn start(&self, more: &str) -> String {
+        let config = self.settings.directory.join("postgresql.conf");
+        let named = settings_of(&config, &self.settings.directory).remove(DATA_DIRECTORY);
+        let elsewhere = named.is_some_and(|named| !is_same(Path::new(&named), &self.settings.directory));
+        let here = format!("-c data_directory={}", self.settings.directory.display());
+        let more = if elsewhere && more.is_empty() {
+            format!(" -o {}", shell::quote(&here))
+        } else {
+            more.to_owned()
+        };
         let log = shell::path(&self.settings.directory.join(LOG_FILE));
         format!("{}{} -D {} -l {log}{more} start", self.user, self.pg_ctl, self.directory())
     }

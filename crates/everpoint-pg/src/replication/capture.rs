@@ -84,6 +84,12 @@ pub fn make_slot(config: &Config, name: &str) -> Result<bool, EngineError> {
     made.map_err(|error| slot_error(error, "create replication slot", &format!("{name} of {config}")))
 }
 
+/// What the server calls itself: roles that may only replicate see it, too.
+#[must_use]
+pub fn cluster_name(config: &Config) -> Option<String> {
+    Replication::open(config).ok()?.connection().show("cluster_name").ok()
+}
+
 /// How much log a slot holds back now.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ mod start;
 mod stream;
 
 pub(crate) use capture::check_system;
-pub use capture::{CaptureSource, capture, drop_slot, make_slot, slot_holds};
+pub use capture::{CaptureSource, capture, cluster_name, drop_slot, make_slot, slot_holds};
 pub use coverage::Coverage;
 pub use identity::{Replication, in_recovery, parse_size};
 pub use slot::SlotPosition;

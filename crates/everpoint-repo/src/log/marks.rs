@@ -53,7 +53,16 @@ impl LogStore {
         match self.shared.put(name, kind, bytes) {
             Ok(()) => Ok(Stored::New),
             Err(error) if error.code == code::EXISTS => {
-                if self.shared.need(name, kind)? == bytes {
+                let stored = match self.shared.need(name, kind) {
+                    // What can't be read any more is made anew from the same source.
+                    Err(error) if error.is_damaged() => {
+                        tracing::warn!(%error, "it is stored again");
+                        self.shared.store.delete(name)?;
+                        return self.shared.put(name, kind, bytes).map(|()| Stored::New);
+                    }
+                    stored => stored?,
+                };
+                if stored == bytes {
                     return Ok(Stored::AlreadySame);
                 }
                 Err(RepoError::new(code::DIFFERS, "store", name, "another content is stored under this name")
