@@ -37,7 +37,9 @@ fn insert(world: &World, row: u32) {
 
 /// Stops production, restores it in place, and starts it as its operator would.
 fn in_place(world: &mut World, target: &str, more: &[&str]) {
-    world.source.stop(StopMode::Fast).unwrap();
+    if world.source.pid().is_some() {
+        world.source.stop(StopMode::Fast).unwrap();
+    }
     let directory = world.source.data_dir().to_str().unwrap().to_owned();
     let arguments = ["restore", CLUSTER, &directory, "--delta", "--replace-production", "--to", target];
     world.everpoint.run(&[&arguments[..], more].concat()).unwrap();
@@ -162,6 +164,39 @@ fn back_to_before_a_failover_and_capture_goes_on() {
     assert_eq!((latest(&world), world.source.psql(ROWS).unwrap().as_str()), (3, "1 9"));
     latest_is_production(&world);
     drop(old);
+}
+
+#[test]
+fn log_that_only_the_directory_holds_is_saved_also_behind_a_switch_of_segments() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    world.stop_capture();
+    // Captured up to the end of a switch, or not even that.
+    for row in [4, 5, 6] {
+        insert(&world, row);
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+    }
+    insert(&world, 7);
+    world.source.kill9().unwrap();
+    in_place(&mut world, "latest", &["--server-is-stopped"]);
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 4 5 6 7");
+    world.capture();
+    insert(&world, 8);
+    world.settle(&world.source, 2);
+    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+    assert_eq!(list["clusters"][0]["gaps"], Value::Array(Vec::new()), "{list}");
+    latest_is_production(&world);
+
+    // Never started, a restore moves nothing: what was there before it is still the latest.
+    world.source.stop(StopMode::Fast).unwrap();
+    let directory = world.source.data_dir().to_str().unwrap().to_owned();
+    let back = ["restore", CLUSTER, &directory, "--delta", "--replace-production", "--to", "name:first"];
+    world.everpoint.run(&back).unwrap();
+    assert_eq!(latest(&world), 2);
+    in_place(&mut world, "latest", &[]);
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 4 5 6 7 8");
 }
 
 /// A copy is started, written to, stopped and refreshed.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{LogOffset, Verdict};
+use everpoint_core::{LogEvent, LogOffset, Verdict};
 use everpoint_engine::{EngineError, LocalLog, LogDecoder as _};
 
 use super::failed;
@@ -60,10 +60,14 @@ pub fn local_log(
             found.to = last.end;
             best = Some(found);
         }
-        // A record that goes on in the next segment ends here too: then the next segment tells.
+        // A record that goes on in the next segment ends here too: then the next segment tells. Behind a switch of segments
+        // the log goes on there in any case.
+        let switched = decoded.events.iter().any(|event| matches!(event, LogEvent::SegmentSwitch { .. }));
         let goes_on = match decoded.verdict {
             Verdict::Intact => true,
-            Verdict::EndsAt { .. } => decoder.carry().received > 0 || decoded.last_record.is_none(),
+            Verdict::EndsAt { .. } => {
+                switched || decoder.carry().received > 0 || decoded.last_record.is_none()
+            }
             Verdict::Broken { .. } => false,
         };
         run = goes_on.then_some((found, decoder));
