@@ -199,6 +199,35 @@ fn log_that_only_the_directory_holds_is_saved_also_behind_a_switch_of_segments()
     assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 4 5 6 7 8");
 }
 
+#[test]
+fn segments_that_a_server_keeps_for_reuse_are_not_saved_as_its_log() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    for row in [4, 5, 6] {
+        insert(&world, row);
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+    }
+    insert(&world, 7);
+    world.settle(&world.source, 1);
+    in_place(&mut world, "name:first", &[]);
+    insert(&world, 8);
+    world.settle(&world.source, 2);
+    world.source.stop(StopMode::Fast).unwrap();
+    // A promotion renames what is left of the older timeline, and it may come to lie at its own place.
+    let kept = world.source.data_dir().join("pg_wal/000000020000000000000006");
+    let older = ["archive-get", CLUSTER, "000000010000000000000006", kept.to_str().unwrap()];
+    world.everpoint.run(&older).unwrap();
+    in_place(&mut world, "latest", &["--timeline", "2"]);
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 8");
+    insert(&world, 9);
+    world.settle(&world.source, 3);
+    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+    assert_eq!(list["clusters"][0]["gaps"], Value::Array(Vec::new()), "{list}");
+    latest_is_production(&world);
+}
+
 /// A copy is started, written to, stopped and refreshed.
 #[test]
 fn what_a_copy_writes_is_never_productions() {

@@ -8,6 +8,7 @@ use everpoint_core::{LogEvent, LogOffset, Verdict};
 use everpoint_engine::{EngineError, LocalLog, LogDecoder as _};
 
 use super::failed;
+use crate::history::History;
 use crate::lsn::SegmentName;
 use crate::wal::{SegmentHead, WalDecoder, unknown_carry};
 
@@ -26,6 +27,7 @@ pub fn local_log(
 ) -> Result<Option<LocalLog>, EngineError> {
     let log = directory.join("pg_wal");
     let segments = segments(&log, timeline, segment_size).map_err(|error| failed("list", &log, error))?;
+    let fork = fork(&log, timeline);
     let mut best: Option<LocalLog> = None;
     let mut run: Option<(LocalLog, WalDecoder)> = None;
     for (start, path) in segments {
@@ -35,7 +37,9 @@ pub fn local_log(
         let count = file.read(&mut buffer).map_err(fail)?;
         let piece = buffer.get(..count).unwrap_or_default();
         // Files made ready for later use still hold older log: their first page says so.
-        let Some(head) = SegmentHead::parse(piece).ok().filter(|head| head.start == start) else {
+        // After a promotion they may even lie at their own place, with what the older timeline had there.
+        let written = |head: &SegmentHead| head.start == start && (head.timeline == timeline || start < fork);
+        let Some(head) = SegmentHead::parse(piece).ok().filter(written) else {
             continue;
         };
         let (mut found, mut decoder) = match run.take() {
@@ -73,6 +77,13 @@ pub fn local_log(
         run = goes_on.then_some((found, decoder));
     }
     Ok(best)
+}
+
+/// Where a timeline begins: the segment in which it does begins with pages of the older one.
+fn fork(log: &Path, timeline: u32) -> LogOffset {
+    let content = fs::read(log.join(format!("{timeline:08X}.history"))).unwrap_or_default();
+    let history = History::parse(timeline, &content).ok();
+    history.and_then(|history| history.fork()).map_or(LogOffset(0), |(_, at)| at)
 }
 
 fn segments(log: &Path, timeline: u32, segment_size: u64) -> io::Result<Vec<(LogOffset, PathBuf)>> {
