@@ -7,9 +7,6 @@ use crate::lineage::branch_id;
 use crate::restore::salvage::COPY_MARK;
 use crate::{AppError, ClusterContext, text};
 
-/// The server at the configured address runs in a directory that is marked as a copy.
-pub const MARKED_COPY: &str = "production.marked_copy";
-
 /// Where a server stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {

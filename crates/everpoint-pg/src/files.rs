@@ -74,12 +74,14 @@ const EMPTIED: [&str; 8] = [
 ];
 
 /// Files of the data directory's top that belong to the running server, or to a backup or recovery of the past.
-const SKIPPED_AT_TOP: [(&str, &str); 12] = [
+const SKIPPED_AT_TOP: [(&str, &str); 14] = [
     ("postmaster.pid", "belongs to the running server"),
     ("postmaster.opts", "belongs to the running server"),
     ("current_logfiles", "belongs to the running server"),
     ("current_logfiles.tmp", "belongs to the running server"),
     ("postgresql.auto.conf.tmp", "is being written"),
+    ("everpoint.copy", "says that this directory is a copy, which no other is"),
+    ("everpoint.restore-incomplete", "belongs to a restore into this directory"),
     ("backup_label", "comes from the end of the backup"),
     ("tablespace_map", "comes from the end of the backup"),
     ("backup_label.old", "belongs to an older restore"),
@@ -235,6 +237,8 @@ mod tests {
             "base/5/pg_internal.init",
             "global/pg_internal.init.123",
             "postmaster.pid",
+            "everpoint.copy",
+            "everpoint.restore-incomplete",
             "backup_label.old",
             "pg_wal/000000010000000000000001",
             "pg_wal/archive_status/x",

@@ -11,6 +11,7 @@ use everpoint_format::manifest::FileEntry;
 use rustix::fs::{Gid, OFlags, Uid};
 
 use super::mark::{MARKER, Mark};
+use super::salvage::COPY_MARK;
 use super::spaces::{By, Space};
 use crate::AppError;
 
@@ -98,7 +99,8 @@ impl Tree {
     /// # Errors
     /// `Damaged` if the image holds a tablespace of another version.
     pub fn takes(&self, path: &str) -> Result<bool, AppError> {
-        if path == MARKER {
+        // An older backup of a copy holds its mark: what is restored from it says itself what it is.
+        if path == MARKER || path == COPY_MARK {
             return Ok(false);
         }
         if let Some(rest) = path.strip_prefix("pg_tblspc/") {

@@ -40,3 +40,12 @@ fn of_a_tablespace_elsewhere_only_the_servers_part_is_taken() {
     assert!(tree.is_elsewhere(Path::new("/r/inside/PG_15_1")) && tree.leads_to_place(Path::new("/r/inside")));
     assert!(!tree.is_elsewhere(Path::new("/r/inside")) && !tree.leads_to_place(Path::new("/r/base")));
 }
+
+#[test]
+fn marks_of_another_directory_are_not_restored() {
+    let tree = tree(&[]);
+    for mark in [MARKER, COPY_MARK] {
+        assert!(!tree.takes(mark).unwrap(), "{mark}");
+    }
+    assert!(tree.takes("base/1/1259").unwrap());
+}
