@@ -22,7 +22,8 @@ const EPOCH: i64 = 946_684_800_000_000;
 pub(crate) fn read(directory: &Path, timeline: u32, from: u64, until: u64) -> Result<Vec<Ended>> {
     let mut log = Log::open(directory, timeline)?;
     let mut ends = Vec::new();
-    let mut position = from;
+    // A timeline may begin at the start of a page: its first record is behind the header.
+    let mut position = if from.is_multiple_of(PAGE) { from + log.header(from) as u64 } else { from };
     let mut previous: Option<u64> = None;
     loop {
         let Some((start, record)) = log.record(position)? else {
@@ -40,7 +41,13 @@ pub(crate) fn read(directory: &Path, timeline: u32, from: u64, until: u64) -> Re
         previous = Some(start);
         position = record.next;
     }
-    ensure!(position >= until, "the log was read to {} instead of {}", print_lsn(position), print_lsn(until));
+    // The log writer flushes whole pages: `until` may lie within a record whose rest is still to come.
+    ensure!(
+        position >= until || log.goes_beyond(position, until)?,
+        "the log was read to {} instead of {}",
+        print_lsn(position),
+        print_lsn(until)
+    );
     Ok(ends)
 }
 
@@ -146,6 +153,25 @@ impl<'a> Log<'a> {
         let Collected::Bytes(bytes, _) = &head else { return Ok(head) };
         let length = u32_at(bytes, 0).unwrap_or(0) as usize;
         if length < RECORD_HEADER { Ok(Collected::End) } else { self.collect(position, length) }
+    }
+
+    /// Whether the record that begins at `position` ends behind `until`. Its length is never split by a page.
+    fn goes_beyond(&mut self, position: u64, until: u64) -> Result<bool> {
+        let Collected::Bytes(length, start) = self.collect(position, 4)? else { return Ok(false) };
+        let mut rest = u64::from(u32_at(&length, 0).unwrap_or(0));
+        if rest < RECORD_HEADER as u64 {
+            return Ok(false);
+        }
+        let mut end = start - 4;
+        while rest > 0 {
+            if end.is_multiple_of(PAGE) {
+                end += self.header(end) as u64;
+            }
+            let take = rest.min(PAGE - end % PAGE);
+            end += take;
+            rest -= take;
+        }
+        Ok(end > until)
     }
 
     fn parse(&self, bytes: &[u8], end: u64) -> Option<Record> {

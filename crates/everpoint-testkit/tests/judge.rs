@@ -90,6 +90,21 @@ fn the_small_reader_agrees_with_pg_waldump() {
     assert_eq!(by_waldump.ends(), by_reader.ends());
     let aborted = by_waldump.ends().iter().filter(|end| !end.committed).count();
     assert!(aborted > 3 && by_waldump.ends().len() > record.acknowledged().count());
+
+    // A timeline may begin with a segment: its first record is behind the header.
+    let segment = 1 << 20;
+    let begun =
+        parse_lsn(&cluster.psql("SELECT pg_switch_wal() + 1").unwrap()).unwrap().next_multiple_of(segment);
+    cluster.psql("SELECT pg_logical_emit_message(true, 'long', repeat('x', 3000000))").unwrap();
+    let until = cluster.flushed().unwrap();
+    let whole = History::read(&without, &wal, 1, begun, until).unwrap();
+    assert_eq!(whole.ends(), History::read(cluster.install(), &wal, 1, begun, until).unwrap().ends());
+    // The log writer flushes whole pages: what is flushed may end within a record.
+    let within = begun + segment;
+    let name = format!("{:08X}{:08X}{:08X}", 1, 0, within / segment);
+    std::fs::remove_file(wal.join(name)).unwrap();
+    assert!(History::read(&without, &wal, 1, begun, within).unwrap().ends().is_empty());
+    assert!(History::read(&without, &wal, 1, begun, until).is_err());
 }
 
 #[test]
