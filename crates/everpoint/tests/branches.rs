@@ -228,6 +228,38 @@ fn segments_that_a_server_keeps_for_reuse_are_not_saved_as_its_log() {
     latest_is_production(&world);
 }
 
+/// What a restore hands out may differ from what is stored: records that name places of tablespaces are rewritten. The
+/// server keeps those files, and with archive_command alone the branch would never be stored.
+#[test]
+fn archiving_goes_on_behind_a_segment_that_a_restore_has_rewritten() {
+    if !found(15) {
+        return;
+    }
+    // Always: what the recovery fetched is archived once more.
+    let mut world = World::new(quiet(15).setting("archive_mode", "always").start().unwrap());
+    let command = world.everpoint.archive_command(CLUSTER);
+    world.source.psql(&format!("ALTER SYSTEM SET archive_command = '{command}'")).unwrap();
+    world.source.psql("SELECT pg_reload_conf()").unwrap();
+    world.source.psql("CREATE TABLE t (n int PRIMARY KEY)").unwrap();
+    world.backup(&[]);
+    let late = world.source.home().subdir("late").unwrap();
+    world.source.psql(&format!("CREATE TABLESPACE late LOCATION '{}'", late.display())).unwrap();
+    insert(&world, 1);
+    let switched = world.source.psql("SELECT pg_switch_wal()").unwrap();
+    insert(&world, 2);
+    world.settle_at(everpoint_testkit::parse_lsn(&switched).unwrap(), 1);
+    in_place(&mut world, "latest", &[]);
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2");
+    insert(&world, 3);
+    let switched = world.source.psql("SELECT pg_switch_wal()").unwrap();
+    world.settle_at(everpoint_testkit::parse_lsn(&switched).unwrap(), 2);
+    let failed = "SELECT failed_count, last_failed_wal FROM pg_stat_archiver";
+    assert_eq!(world.source.psql(failed).unwrap(), "0|");
+    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+    assert_eq!(list["clusters"][0]["gaps"], Value::Array(Vec::new()), "{list}");
+    latest_is_production(&world);
+}
+
 /// A copy is started, written to, stopped and refreshed.
 #[test]
 fn what_a_copy_writes_is_never_productions() {

@@ -44,6 +44,11 @@ impl<'a> Choice<'a> {
         Err(no_branch(context, hint.unwrap_or("any branch")))
     }
 
+    /// A branch that is known already, with its history.
+    pub(crate) const fn of(lineage: Lineage<'a>, branch: BranchId, history: Vec<u8>) -> Self {
+        Self { lineage, branch, history }
+    }
+
     /// Bytes of a segment.
     #[must_use]
     pub const fn segment_size(&self) -> u64 {

@@ -24,14 +24,15 @@ pub(super) fn run(
     let segment = Segment::open(place, asked)?;
     let lineage = place.lineage(&segment.head)?;
     let (log, history) = place.log(&lineage, asked.timeline)?;
-    if let Some(stored) = log.segment_hash(segment.head.start)? {
-        segment.compare(stored)?;
+    let target = Target { place, lineage, log, history };
+    if let Some(stored) = target.log.segment_hash(segment.head.start)? {
+        target.compare(&segment, stored)?;
         return Ok((Stored::AlreadySame, 0));
     }
-    if !history.is_empty() {
-        log.put_history(&history)?;
+    if !target.history.is_empty() {
+        target.log.put_history(&target.history)?;
     }
-    let batch = Batch::new(Target { place, lineage, log, history }, asked, look_ahead, events);
+    let batch = Batch::new(target, asked, look_ahead, events);
     std::thread::scope(|scope| {
         let threads = place.context.workers.clamp(1, MOST_THREADS).min(batch.jobs.len());
         for _ in 1..threads {

@@ -9,6 +9,7 @@ use everpoint_engine::LogHead;
 use everpoint_repo::{LogStore, Stored, code};
 
 use super::{Place, differs};
+use crate::archive_get::{self, Choice};
 use crate::lineage::{Lineage, carry_at_end, knows_something, unknown_carry};
 use crate::log_file::SegmentName;
 use crate::log_writer::digest;
@@ -96,16 +97,7 @@ impl Segment {
         Ok(*hasher.finalize().as_bytes())
     }
 
-    /// Compares it with what is stored under its name.
-    pub(super) fn compare(&self, stored: [u8; 32]) -> Result<(), AppError> {
-        let ours = self.hash()?;
-        if ours == stored {
-            return Ok(());
-        }
-        Err(self.differs(ours, Some(stored)))
-    }
-
-    fn differs(&self, ours: [u8; 32], stored: Option<[u8; 32]>) -> AppError {
+    pub(super) fn differs(&self, ours: [u8; 32], stored: Option<[u8; 32]>) -> AppError {
         let made = differs(&self.name.to_string());
         let hex = |hash: [u8; 32]| blake3::Hash::from_bytes(hash).to_hex().to_string();
         let stored = stored.map_or_else(String::new, |stored| format!(", stored is {}", hex(stored)));
@@ -224,15 +216,39 @@ impl Target<'_> {
     /// # Errors
     /// `archive.differs` if both are there and differ: the server went another way than the stored log.
     pub(super) fn previous_hash(&self, start: LogOffset) -> Result<Option<[u8; 32]>, AppError> {
-        let stored = self.lineage.predecessor(&self.log, &self.history, start)?.map(|before| before.hash);
+        let stored = self.lineage.predecessor(&self.log, &self.history, start)?;
+        let hash = stored.as_ref().map(|before| before.hash);
         let Some(before) = self.finished_before(start)? else {
-            return Ok(stored);
+            return Ok(hash);
         };
         let ours = before.hash()?;
-        if stored.is_some_and(|stored| stored != ours) {
-            return Err(before.differs(ours, stored));
+        match stored {
+            Some(stored) if stored.hash != ours && !self.was_given(&stored.log, stored.start, ours)? => {
+                Err(before.differs(ours, hash))
+            }
+            Some(_) => Ok(hash),
+            None => Ok(Some(ours)),
         }
-        Ok(Some(ours))
+    }
+
+    /// Compares a segment with what is stored under its name.
+    ///
+    /// # Errors
+    /// `archive.differs` if it is another.
+    pub(super) fn compare(&self, segment: &Segment, stored: [u8; 32]) -> Result<(), AppError> {
+        let ours = segment.hash()?;
+        if ours == stored || self.was_given(&self.log, segment.head.start, ours)? {
+            return Ok(());
+        }
+        Err(segment.differs(ours, Some(stored)))
+    }
+
+    /// Whether a file with this hash is the stored segment as a restore handed it out: with records that name places of
+    /// tablespaces rewritten. It stays in `pg_wal` after the recovery, and is no other log.
+    fn was_given(&self, log: &LogStore, start: LogOffset, ours: [u8; 32]) -> Result<bool, AppError> {
+        let choice = Choice::of(self.lineage, self.log.branch().clone(), self.history.clone());
+        let given = archive_get::segment(self.place.context, &choice, log, start, true)?;
+        Ok(given.is_some_and(|bytes| *blake3::hash(&bytes).as_bytes() == ours))
     }
 
     /// The file of the segment before, if the server has finished it. On one timeline it has when it finished the next.
