@@ -1,6 +1,6 @@
 //! How far the log of a cluster is stored, and how far that is behind its server.
 
-use everpoint_core::{BranchFacts, LogFacts, LogOffset, Micros, path, production};
+use everpoint_core::{BranchFacts, LogFacts, LogOffset, Micros, current_identity, path, production};
 use everpoint_engine::ServerIdentity;
 use everpoint_repo::LeaseState;
 use serde::Serialize;
@@ -40,13 +40,14 @@ impl Captured {
     /// if nothing of it is stored, of the one that it goes on from.
     #[must_use]
     pub fn of(log: &LogFacts, server: Option<&ServerIdentity>) -> Option<Self> {
-        let newest = log.branches.iter().map(|branch| branch.identity).max()?;
+        let current = current_identity(log)?;
         let on_server = server.and_then(|server| {
             let id = branch_id(server.timeline, &server.history);
-            log.branches.iter().rfind(|branch| branch.id == id)
+            let same = log.branches.iter().filter(|branch| branch.id == id);
+            same.max_by_key(|branch| (branch.identity == current, branch.identity))
         });
         let leaf = on_server.or_else(|| {
-            production(log, newest).candidates().into_iter().max_by_key(|branch| branch.timeline)
+            production(log, current).candidates().into_iter().max_by_key(|branch| branch.timeline)
         })?;
         path(log, leaf).iter().rev().find_map(|step| Self::end_of(step.branch))
     }

@@ -124,15 +124,22 @@ fn key(place: &KeyPlace) -> CheckLine {
 
 fn identity(context: &ClusterContext, facts: &Facts, server: &ServerIdentity) -> Option<CheckLine> {
     let (_, known) = facts.identity.as_ref()?;
-    if known.system_identifier == server.system.to_string() {
-        return Some(line("identity", CheckState::Ok, format!("system identifier {}", server.system), None));
+    let all = context.cluster.identities().unwrap_or_default();
+    let system = server.system.to_string();
+    // After pg_upgrade and back the server has an older identity again.
+    if known.system_identifier == system || all.iter().any(|(_, it)| it.system_identifier == system) {
+        return Some(line("identity", CheckState::Ok, format!("system identifier {system}"), None));
     }
     let message = format!(
         "the repository holds another cluster under the name {}: system identifier {}, this server has {}",
         context.name, known.system_identifier, server.system
     );
-    let hint = "give the new cluster a name of its own in the configuration";
-    Some(line("identity", CheckState::Error, message, Some(hint.to_owned())))
+    let hint = format!(
+        "after pg_upgrade, or if this server is to take the place of the old: everpoint adopt {}; \
+         another cluster needs a name of its own in the configuration",
+        context.name
+    );
+    Some(line("identity", CheckState::Error, message, Some(hint)))
 }
 
 fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {

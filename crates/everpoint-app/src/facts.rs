@@ -7,7 +7,7 @@ mod tests;
 
 use everpoint_core::{
     BackupFacts, BackupStatus, BranchFacts, BranchId, FailureClass, LogFacts, LogOffset, Micros, RestorePlan,
-    RestoreRequest, Shortfall, Span,
+    RestoreRequest, Shortfall, Span, current_identity,
 };
 use everpoint_format::identity::Identity;
 use everpoint_format::manifest::BackupRecord;
@@ -26,7 +26,7 @@ pub(crate) const fn source(context: &ClusterContext) -> Source<'_> {
 /// See the module.
 #[derive(Debug)]
 pub struct Facts {
-    /// The newest identity, if the cluster has any.
+    /// The identity that production has, if the cluster has any.
     pub identity: Option<(u32, Identity)>,
     /// All backups and attempts, oldest first.
     pub listings: Vec<BackupListing>,
@@ -52,7 +52,12 @@ pub fn load(context: &ClusterContext) -> Result<Facts, AppError> {
     check_identities(context, &identities, &listings)?;
     let backups = listings.iter().filter_map(|listing| backup_facts(listing, &branches)).collect();
     let log = LogFacts { branches, sightings: context.cluster.sightings()? };
-    Ok(Facts { identity: identities.pop(), listings, backups, log })
+    let current = current_identity(&log);
+    if let Some(at) = identities.iter().position(|(number, _)| Some(*number) == current) {
+        identities.truncate(at + 1);
+    }
+    let identity = identities.pop();
+    Ok(Facts { identity, listings, backups, log })
 }
 
 fn began(listing: &BackupListing) -> i64 {

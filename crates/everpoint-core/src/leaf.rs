@@ -4,14 +4,14 @@ use std::cmp::Reverse;
 
 use crate::facts::{BackupFacts, BranchFacts, LogFacts};
 use crate::position::{BranchId, Micros};
-use crate::production::{Production, production};
+use crate::production::{Production, current_identity, production};
 use crate::target::{BranchChoice, RestoreRequest, Target};
 
 /// The branches of one identity to try: several where nothing tells which of them production is on. Then they all have to
 /// lead to the same.
 pub(crate) type Group<'a> = Vec<&'a BranchFacts>;
 
-/// What to try for a request, the first group that holds the target wins: the newest identity first.
+/// What to try for a request, the first group that holds the target wins: production's identity first, then the newest.
 ///
 /// # Errors
 /// Why no branch can be chosen, in words.
@@ -29,9 +29,10 @@ pub(crate) fn leaves<'a>(
     }
     let mut identities: Vec<u32> = log.branches.iter().map(|branch| branch.identity).collect();
     identities.extend(log.sightings.iter().map(|seen| seen.identity));
-    identities.sort_unstable_by_key(|identity| Reverse(*identity));
+    let current = current_identity(log);
+    identities.sort_unstable_by_key(|identity| (current != Some(*identity), Reverse(*identity)));
     identities.dedup();
-    // What is newest lies in the newest identity, or can't be reached.
+    // What is newest lies in the identity that production has, or can't be reached.
     let tried =
         if request.target == Target::Latest && request.timeline.is_none() { 1 } else { identities.len() };
     let mut groups = Vec::new();

@@ -11,6 +11,7 @@ pub mod cache;
 mod choose;
 pub mod class;
 pub mod continuity;
+pub mod created;
 pub mod digest;
 mod drops;
 pub mod estimate;
@@ -46,6 +47,7 @@ pub use budget::{
 pub use bundling::{BundleHour, BundlePlan, SegmentTime, plan_bundles};
 pub use class::FailureClass;
 pub use continuity::{BreakReason, Continuity, Gap, Run, continuity, gaps};
+pub use created::CreatedTablespace;
 pub use digest::{Carry, Digest, LogEvent, RecordSpan, TransactionEnd, Verdict};
 pub use estimate::{Rates, estimate};
 pub use facts::{BackupFacts, BackupStatus, BranchFacts, EventCounts, KnownGap, LogFacts, PieceFacts};
@@ -53,7 +55,7 @@ pub use history::{HistoryEntry, followed, parent_branch};
 pub use path::{PathPiece, PathStep, is_on_path, path, path_pieces};
 pub use plan::{NeededPiece, Reachable, RestorePlan, Shortfall, plan_restore};
 pub use position::{BranchId, LogOffset, Micros, Span};
-pub use production::{Production, SeenBy, Sighting, production};
+pub use production::{Production, SeenBy, Sighting, current_identity, production};
 pub use retention::{
     Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, Held, KeptBackup, LogNeed, LogUnit, Reach,
     RetentionPolicy, expire, reach,

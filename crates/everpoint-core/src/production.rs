@@ -66,6 +66,15 @@ impl<'a> Production<'a> {
     }
 }
 
+/// The identity that production has, or had when its server was last seen: after pg_upgrade the newest, and an older one again
+/// where the old server was taken up again. A push alone says nothing: an old server may go on to archive. Without a sighting the
+/// newest that is stored.
+#[must_use]
+pub fn current_identity(log: &LogFacts) -> Option<u32> {
+    let seen = log.sightings.iter().rfind(|seen| seen.by == SeenBy::Server).map(|seen| seen.identity);
+    seen.or_else(|| log.branches.iter().map(|branch| branch.identity).max())
+}
+
 /// The branch of an identity that production is on, or was last seen on.
 ///
 /// The last sighting at the configured address counts, and a branch that goes on from it, or from where a restore has put
@@ -212,6 +221,23 @@ mod tests {
         assert_eq!(of(&[seen(&two, server), seen(&one, restore), seen(&two, push)]), [two.id.to_string()]);
         // Back to before a failover.
         assert_eq!(of(&[seen(&three, server), seen(&one, server)]), [one.id.to_string()]);
+    }
+
+    #[test]
+    fn the_identity_is_that_of_the_server_seen_last_also_when_that_is_an_older_one_again() {
+        let [one, two, ..] = family();
+        let upgraded = BranchFacts { identity: 2, ..one.clone() };
+        let of = |sightings: &[Sighting]| {
+            let branches = vec![one.clone(), two.clone(), upgraded.clone()];
+            current_identity(&LogFacts { branches, sightings: sightings.to_vec() })
+        };
+        let new = Sighting { identity: 2, ..seen(&one, SeenBy::Server) };
+        assert_eq!(of(&[]), Some(2));
+        assert_eq!(of(&[seen(&one, SeenBy::Server), new.clone()]), Some(2));
+        // The old server that still archives is not production, until it is seen at the address.
+        assert_eq!(of(&[new.clone(), seen(&two, SeenBy::Push)]), Some(2));
+        assert_eq!(of(&[new, seen(&two, SeenBy::Server)]), Some(1));
+        assert_eq!(current_identity(&LogFacts::default()), None);
     }
 
     #[test]

@@ -104,4 +104,18 @@ fn before_and_after_an_upgrade_come_back_and_nothing_between() {
     }
     configure(&world, |text| text.replace(&programs_of(&upgraded), &programs_of(&world.source)));
     assert_eq!(words(&world, &before), "a b");
+
+    // The upgrade is given up: the old server is production again, and `latest` is what that has.
+    let pairs = [
+        (upgraded.port().to_string(), world.source.port().to_string()),
+        (upgraded.data_dir().display().to_string(), world.source.data_dir().display().to_string()),
+    ];
+    drop(upgraded);
+    configure(&world, |text| pairs.iter().fold(text, |text, (from, to)| text.replace(from, to)));
+    world.source.start().unwrap();
+    world.source.psql("INSERT INTO t VALUES ('e')").unwrap();
+    let check = world.everpoint.json(&["check", CLUSTER]).unwrap().to_string();
+    assert!(!check.contains("another cluster"), "{check}");
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    assert_eq!(words(&world, "latest"), "a b c e");
 }

@@ -25,7 +25,10 @@ impl<'a> Choice<'a> {
             Some(hint) => parse(hint).ok_or_else(|| no_branch(context, hint))?,
             None => (None, None),
         };
-        for (identity, known) in identities.iter().rev() {
+        let seen = context.cluster.sightings()?.into_iter().rfind(|seen| seen.by == SeenBy::Server);
+        let mut ordered: Vec<_> = identities.iter().rev().collect();
+        ordered.sort_by_key(|(number, _)| seen.as_ref().is_none_or(|seen| seen.identity != *number));
+        for (identity, known) in ordered {
             if number.is_some_and(|number| number != *identity) {
                 continue;
             }

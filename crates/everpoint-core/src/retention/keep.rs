@@ -7,7 +7,7 @@ use super::{Attempted, DAY, DroppedBackup, ExpireFacts, KeptBackup, RetentionPol
 use crate::facts::{BackupFacts, BackupStatus};
 use crate::path::{is_on_path, path};
 use crate::position::Micros;
-use crate::production::production;
+use crate::production::{current_identity, production};
 use crate::window::Window;
 
 /// What stays and what goes.
@@ -117,7 +117,7 @@ fn newest<'a>(good: &[&'a BackupFacts], policy: &RetentionPolicy, reasons: &mut 
 
 /// The newest good one on the way to where production is, or may be: a newer one may lie on a branch that it has left.
 fn newest_of_production<'a>(facts: &ExpireFacts<'_>, good: &[&'a BackupFacts]) -> Vec<&'a BackupFacts> {
-    let Some(identity) = facts.log.branches.iter().map(|branch| branch.identity).max() else {
+    let Some(identity) = current_identity(facts.log) else {
         return Vec::new();
     };
     let leaves = production(facts.log, identity).candidates();
