@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use everpoint_testkit::{Address, Writers, print_time};
 
 use super::checks::{check_pages, text};
@@ -109,6 +109,7 @@ impl Life {
 
     /// Restores production in place, after a clean stop or a crash; the restore or the operator starts it.
     fn in_place(&mut self, target: Target) -> Result<()> {
+        let places = self.production.tablespaces()?;
         let crashed = self.random.chance(25);
         if crashed {
             self.crash_under_writers()?;
@@ -135,6 +136,11 @@ impl Life {
         self.production.wait_writable()?;
         self.new_era(wanted)?;
         self.verify(&self.production, wanted).context("production, restored in place")?;
+        for (name, oid, place) in self.production.tablespaces()? {
+            let same = |(known, old, _): &&(String, String, PathBuf)| *known == name && *old == oid;
+            let moved = places.iter().find(same).filter(|(_, _, was)| *was != place);
+            ensure!(moved.is_none(), "tablespace {name} lies in {} now, before: {moved:?}", place.display());
+        }
         self.write(300)
     }
 
