@@ -1,5 +1,8 @@
 //! The files of a data directory: which are pages of relations, which are taken as they are, which are left out.
 
+mod links;
+mod needed;
+mod notes;
 mod queue;
 mod reader;
 mod session;
@@ -10,6 +13,10 @@ mod walk;
 
 use std::collections::BTreeSet;
 
+pub use needed::Live;
+pub(crate) use needed::{is_needed, is_of_live};
+pub(crate) use notes::{Notes, ODD};
+pub(crate) use reader::beyond;
 pub use session::{BackupSession, SessionStart, SessionStop};
 pub use source::{backup_files, label_start};
 pub(crate) use walk::tablespaces;

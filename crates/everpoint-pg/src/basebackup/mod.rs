@@ -7,11 +7,13 @@
 mod archives;
 mod command;
 mod run;
+mod passed_over;
 mod split;
 mod tar;
 mod torn;
 mod worker;
 
+pub(crate) use passed_over::WARNED;
 pub use run::base_backup;
 pub(crate) use run::beside;
 pub use tar::{Entry, EntryKind, TarError, TarEvent, TarReader};
