@@ -113,7 +113,11 @@ mod tests {
             assert_eq!(escape(bytes), text);
             assert_eq!(unescape(text).as_ref(), bytes, "{text}");
         }
-        assert_eq!(unescape("\\x2f\\x00\\x2e").as_ref(), b"\\x2f\\x00\\x2e", "no separator comes of an escape");
+        assert_eq!(
+            unescape("\\x2f\\x00\\x2e").as_ref(),
+            b"\\x2f\\x00\\x2e",
+            "no separator comes of an escape"
+        );
     }
 
     #[test]

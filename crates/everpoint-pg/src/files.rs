@@ -8,6 +8,7 @@ mod reader;
 mod session;
 mod settled;
 mod source;
+mod survey;
 mod throttle;
 mod walk;
 
@@ -19,6 +20,7 @@ pub(crate) use notes::{Notes, ODD};
 pub(crate) use reader::beyond;
 pub use session::{BackupSession, SessionStart, SessionStop};
 pub use source::{backup_files, label_start};
+pub(crate) use survey::{Surveyed, survey, survey_for_server};
 pub(crate) use walk::tablespaces;
 
 /// Blocks of a relation in one of its files that PostgreSQL is compiled with unless somebody chose otherwise: 1 GiB.

@@ -215,8 +215,10 @@ impl EntrySorter {
             readers.push(run);
         }
         loop {
-            let next =
-                readers.iter_mut().filter(|run| run.head.is_some()).min_by(|a, b| compare(a.path(), b.path()));
+            let next = readers
+                .iter_mut()
+                .filter(|run| run.head.is_some())
+                .min_by(|a, b| compare(a.path(), b.path()));
             let Some(run) = next else { return Ok(()) };
             if let Some(head) = run.head.take() {
                 take(head)?;
@@ -353,6 +355,17 @@ mod tests {
             names.sort();
             assert_eq!(got.iter().map(|s| s.entry.path.clone()).collect::<Vec<_>>(), names);
         }
+    }
+
+    #[test]
+    fn sorted_by_the_bytes_of_the_names() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut sorter = EntrySorter::new(scratch.path(), 600);
+        let names = ["az", "a\\xe9", "a\\xff", "b"];
+        names.iter().rev().for_each(|name| sorter.push(sample(name, 1)).unwrap());
+        let mut got = Vec::new();
+        sorter.drain(|spilled| Ok(got.push(spilled.entry.path))).unwrap();
+        assert_eq!(got, names);
     }
 
     #[test]

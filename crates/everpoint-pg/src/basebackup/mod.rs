@@ -6,8 +6,8 @@
 
 mod archives;
 mod command;
-mod run;
 mod passed_over;
+mod run;
 mod split;
 mod tar;
 mod torn;

@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn what_the_server_needs_is_never_passed_over() {
         for path in ["./base/5", "./pg_xact", "./base/5/1259", "/srv/ts/PG_15_1/5"] {
-            let error = judge(&[warning(&format!("skipping special file \"{path}\""), "sendDir")]).unwrap_err();
+            let error =
+                judge(&[warning(&format!("skipping special file \"{path}\""), "sendDir")]).unwrap_err();
             assert_eq!(error.code, "pg.files", "{path}");
             assert!(error.hint.is_some());
         }

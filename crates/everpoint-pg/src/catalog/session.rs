@@ -124,7 +124,8 @@ impl BackupSession for SqlBackup {
         } else {
             "SELECT lsn, labelfile, spcmapfile FROM pg_catalog.pg_stop_backup(false, false)"
         };
-        let rows = self.sql.query_exact(query).map_err(|error| error.at("stop the backup of", &self.object))?;
+        let rows =
+            self.sql.query_exact(query).map_err(|error| error.at("stop the backup of", &self.object))?;
         let position = lsn(rows.single()).ok_or_else(|| self.odd("no stop position"))?;
         let label_file = rows.get(0, 1).unwrap_or_default().to_owned();
         let tablespace_map = rows.get(0, 2).unwrap_or_default().to_owned();

@@ -225,8 +225,12 @@ fn refused_because(error: &ServerError) -> &'static str {
              does not need"
         }
         ("genfile.c", _) => "GRANT pg_read_server_files TO <user>, or let a superuser take the backup",
-        ("aclchk.c", _) => "GRANT the role what the message names (for a function: GRANT EXECUTE ON FUNCTION ... TO <user>)",
-        _ => "the role lacks the privilege that the message names; replication needs: ALTER ROLE <user> REPLICATION",
+        ("aclchk.c", _) => {
+            "GRANT the role what the message names (for a function: GRANT EXECUTE ON FUNCTION ... TO <user>)"
+        }
+        _ => {
+            "the role lacks the privilege that the message names; replication needs: ALTER ROLE <user> REPLICATION"
+        }
     }
 }
 
@@ -239,7 +243,10 @@ mod tests {
         let hint = |severity: &str, file: &str| {
             let origin = Some((file.to_owned(), "f".to_owned()));
             let (severity, code) = (severity.to_owned(), "42501".to_owned());
-            PgError::Server(ServerError { severity, code, origin, ..ServerError::default() }).at("x", "y").hint.unwrap()
+            PgError::Server(ServerError { severity, code, origin, ..ServerError::default() })
+                .at("x", "y")
+                .hint
+                .unwrap()
         };
         assert!(hint("FATAL", "postinit.c").starts_with("ALTER ROLE"));
         assert!(hint("ERROR", "walsender.c").starts_with("ALTER ROLE"));

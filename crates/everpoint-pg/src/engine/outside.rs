@@ -4,7 +4,7 @@ use std::path::Path;
 
 use everpoint_engine::{CheckLine, CheckState};
 
-use super::line;
+use super::whole::line;
 use crate::basebackup::{WARNED, beside};
 use crate::client::Config;
 use crate::files::ODD;
@@ -40,14 +40,16 @@ pub(super) fn check(config: &Config, data_dir: Option<&Path>) -> CheckLine {
 /// What there is to tell of an image, by its facts, and what mends it.
 pub(super) fn warnings(config: Option<&Config>, facts: &[(String, String)]) -> Vec<String> {
     let told = |prefix: &str| -> Vec<String> {
-        let named = |(name, text): &(String, String)| Some(format!("{} ({text})", name.strip_prefix(prefix)?));
+        let named =
+            |(name, text): &(String, String)| Some(format!("{} ({text})", name.strip_prefix(prefix)?));
         facts.iter().filter_map(named).collect()
     };
     let (lacks, odd) = (told(LACKS), told(ODD));
     let mut warnings = Vec::new();
     if !lacks.is_empty() {
         let granted = lacks.iter().any(|lack| lack.contains(OF_ROLE));
-        let mends = config.filter(|_| granted).map_or_else(String::new, |it| format!("; {}", grants(&it.user)));
+        let mends =
+            config.filter(|_| granted).map_or_else(String::new, |it| format!("; {}", grants(&it.user)));
         warnings.push(format!("the image lacks {}{mends}", lacks.join(", ")));
     }
     if !odd.is_empty() {
@@ -75,7 +77,8 @@ mod tests {
         assert_eq!(told.len(), 3);
         assert_eq!(told.first().map(String::as_str), Some("the image lacks lost+found (it can't be read)"));
         let config = Config::parse("postgres://u@h/d").unwrap();
-        let mends = |reason: &str| warnings(Some(&config), &[fact("lacks x", reason)]).concat().contains("GRANT");
+        let mends =
+            |reason: &str| warnings(Some(&config), &[fact("lacks x", reason)]).concat().contains("GRANT");
         assert!(mends("the role may not read it") && !mends("it is a link to nowhere"));
     }
 }

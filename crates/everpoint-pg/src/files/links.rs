@@ -53,7 +53,8 @@ impl Links {
         for place in own_places(&root).filter(|place| place.is_symlink()) {
             let Ok(real) = fs::canonicalize(&place) else { continue };
             let Ok(inside) = real.strip_prefix(&root) else { continue };
-            let (inside, place) = (of_path(inside), place.strip_prefix(&root).map(of_path).unwrap_or_default());
+            let (inside, place) =
+                (of_path(inside), place.strip_prefix(&root).map(of_path).unwrap_or_default());
             // The place of a tablespace may hold more than the server's part of it.
             let in_space = place.strip_prefix("pg_tblspc/").is_some_and(|rest| !rest.contains('/'));
             if real.is_dir() && !in_space && !inside.is_empty() && is_own(&place) && !is_own(&inside) {
@@ -61,7 +62,9 @@ impl Links {
             }
         }
         let linked = |part: &&PathBuf| !part.starts_with(root.join("pg_tblspc"));
-        elsewhere.extend(parts.iter().filter(linked).filter_map(|part| part.strip_prefix(&root).ok().map(of_path)));
+        elsewhere.extend(
+            parts.iter().filter(linked).filter_map(|part| part.strip_prefix(&root).ok().map(of_path)),
+        );
         Self { root, parts, stored, taken: RefCell::default(), elsewhere }
     }
 
@@ -134,7 +137,9 @@ pub(super) fn special(found: &Metadata) -> Option<&'static str> {
 fn broken(full: &Path, error: &io::Error) -> String {
     let target = fs::read_link(full).map_or_else(|_| "an unknown place".to_owned(), |to| of_path(&to));
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => format!("it is a link to nowhere ({target})"),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            format!("it is a link to nowhere ({target})")
+        }
         io::ErrorKind::PermissionDenied => format!("the link to {target} may not be followed"),
         // A loop; the name that the standard library has for it is not stable.
         _ => format!("the link to {target} can't be followed: {error}"),

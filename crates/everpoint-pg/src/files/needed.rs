@@ -47,7 +47,8 @@ pub(crate) fn is_needed(path: &str, live: Option<&Live>) -> bool {
         ["global", name] => *name == "pg_control" || is_of_database(name),
         ["base", database] => is_database(database, live),
         ["base", database, name] => is_database(database, live) && is_of_database(name),
-        ["pg_tblspc", space] | ["pg_tblspc", space, _] => is_space(space, live),
+        ["pg_tblspc", space] => is_space(space, live),
+        ["pg_tblspc", space, version] => is_space(space, live) && version.starts_with("PG_"),
         ["pg_tblspc", space, _, database] => is_space(space, live) && is_database(database, live),
         ["pg_tblspc", space, _, database, name] => {
             is_space(space, live) && is_database(database, live) && is_of_database(name)
@@ -122,11 +123,14 @@ mod tests {
             "pg_xact/lost+found",
             "pg_xact/x",
             "pg_tblspc/notes",
+            "pg_tblspc/16400/notes",
             "somewhere/pg_filenode.map",
         ] {
             assert!(!is_needed(stray, Some(&live)) && !is_needed(stray, None), "{stray}");
         }
-        for orphan in ["base/99999", "base/99999/1259", "base/99999/pg_filenode.map", "pg_tblspc/9/PG_15_1/5/1"] {
+        for orphan in
+            ["base/99999", "base/99999/1259", "base/99999/pg_filenode.map", "pg_tblspc/9/PG_15_1/5/1"]
+        {
             assert!(!is_needed(orphan, Some(&live)) && is_needed(orphan, None), "{orphan}");
         }
     }

@@ -12,8 +12,8 @@ use everpoint_core::LogOffset;
 use everpoint_engine::{EngineError, FileKind, ImageWorker, PART_BYTES, Part, StopFlag};
 use rustix::fs::OFlags;
 
-use super::throttle::Throttle;
 use super::notes::Notes;
+use super::throttle::Throttle;
 use super::walk::{Found, is_gone};
 use super::{Fork, Pages, settled};
 use crate::page::{self, Verdict};
@@ -98,7 +98,8 @@ impl<'a> Reader<'a> {
             Err(error) if is_gone(&error) => return Ok(()),
             Err(error) => return self.unread(found, error),
         };
-        let size = if found.meta.kind == FileKind::Pages { self.whole_pages(&file, size, found) } else { size };
+        let size =
+            if found.meta.kind == FileKind::Pages { self.whole_pages(&file, size, found) } else { size };
         self.parts(&file, size, found, worker)
     }
 
@@ -231,7 +232,10 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// What is odd about a file of pages of this size.
 pub(crate) fn beyond(size: u64, page: u64) -> String {
-    format!("{} bytes follow its last whole page; they are kept, and the server does not read them", size % page)
+    format!(
+        "{} bytes follow its last whole page; they are kept, and the server does not read them",
+        size % page
+    )
 }
 
 enum Look {

@@ -12,13 +12,13 @@ use everpoint_engine::{
     PART_BYTES, Part,
 };
 
+use super::links::Links;
 use super::needed::Live;
+use super::notes::Notes;
 use super::queue::Queue;
 use super::reader::{Reader, Shared, failed, stopped};
 use super::session::{BackupSession, SessionStart, SessionStop};
 use super::throttle::Throttle;
-use super::links::Links;
-use super::notes::Notes;
 use super::walk::{Found, Reason, Walk, WalkError, numbers, tablespaces};
 use crate::control::{CONTROL_FILE, Control};
 use crate::outside::OutsideFile;
@@ -32,8 +32,10 @@ impl From<WalkError> for EngineError {
         let path = of_path(&error.path);
         match error.reason {
             Reason::Io(cause) => failed("list", path, cause),
-            Reason::Lost(reason) => EngineError::new("pg.files", "back up", path, reason)
-                .hint("the server needs it: put what belongs there back in its place, then run everpoint check"),
+            reason @ Reason::Lost(_) => EngineError::new("pg.files", "back up", path, reason.to_string())
+                .hint(
+                    "the server needs it: put what belongs there back in its place, then run everpoint check",
+                ),
         }
     }
 }
@@ -74,7 +76,7 @@ pub fn backup_files(
     })
 }
 
-fn read_control(data_dir: &Path) -> Result<Control, EngineError> {
+pub(super) fn read_control(data_dir: &Path) -> Result<Control, EngineError> {
     let path = data_dir.join(CONTROL_FILE);
     let name = path.display().to_string();
     let bytes =
@@ -139,7 +141,7 @@ fn copy_all<'s>(
 }
 
 /// The name of this server's part of a tablespace: major version and version of the catalogs.
-fn version_directory(data_dir: &Path, control: &Control) -> Result<String, EngineError> {
+pub(super) fn version_directory(data_dir: &Path, control: &Control) -> Result<String, EngineError> {
     let path = data_dir.join("PG_VERSION");
     let major =
         std::fs::read_to_string(&path).map_err(|error| failed("read", path.display().to_string(), error))?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -153,7 +154,8 @@ impl Walk<'_> {
             }
             // A tablespace that is a link comes back as a link, its contents below it.
             let is_link = inside.name == "pg_tblspc" && full.is_symlink();
-            let skip = !unlogged.is_empty() && may_be_unlogged(&path).is_some_and(|it| unlogged.contains(&it));
+            let skip =
+                !unlogged.is_empty() && may_be_unlogged(&path).is_some_and(|it| unlogged.contains(&it));
             if !skip && !is_link {
                 found(item)?;
             }
@@ -241,8 +243,7 @@ impl Walk<'_> {
     fn trouble(&self, path: &str, full: &Path, error: &io::Error) -> Result<(), WalkError> {
         let name = if path.is_empty() { "." } else { path };
         if path.is_empty() || is_needed(path, self.live) {
-            let error = io::Error::new(error.kind(), error.to_string());
-            return Err(WalkError { path: full.to_owned(), reason: Reason::Io(error) });
+            return Err(WalkError::io(full, io::Error::new(error.kind(), error.to_string())));
         }
         self.notes.lacks(name, format!("it can't be read: {error}"));
         Ok(())
@@ -284,12 +285,28 @@ pub(super) struct WalkError {
     pub(super) reason: Reason,
 }
 
+impl WalkError {
+    /// What the file system said.
+    pub(super) fn io(path: &Path, error: io::Error) -> Self {
+        Self { path: path.to_owned(), reason: Reason::Io(error) }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "it can't be read: {error}"),
+            Self::Lost(reason) => f.write_str(reason),
+        }
+    }
+}
+
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Names in a directory, as an image has them and as they are, in the order of the bytes.
-fn names(directory: &Path) -> io::Result<Vec<(String, OsString)>> {
+pub(super) fn names(directory: &Path) -> io::Result<Vec<(String, OsString)>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
@@ -298,3 +315,6 @@ fn names(directory: &Path) -> io::Result<Vec<(String, OsString)>> {
     names.sort_unstable_by(|(_, one), (_, other)| one.cmp(other));
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests;
