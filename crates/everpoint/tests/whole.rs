@@ -61,6 +61,11 @@ fn line(world: &World, name: &str) -> Value {
         .unwrap_or_else(|| panic!("no line {name} in {report}"))
 }
 
+fn recovered(world: &World) {
+    let recovers = "SELECT pg_is_in_recovery()";
+    world.wait_for("the recovery has ended", || world.source.psql(recovers).is_ok_and(|it| it == "f"));
+}
+
 /// A cluster with a database and its commit log behind links, and everything odd that people leave in a data directory.
 fn odd_cluster() -> (World, PathBuf, String) {
     let mut source = quiet(15).start().unwrap();
@@ -178,6 +183,7 @@ fn what_lies_behind_links_is_taken_and_strays_are_named() {
         .unwrap();
     assert!(away.join(&outside).join("PG_VERSION").exists());
     world.source.start().unwrap();
+    recovered(&world);
     assert_eq!(ask(&mut world.source.session_to("outside").unwrap(), COUNT), "1000|500500");
 }
 
@@ -247,7 +253,7 @@ fn names_that_are_no_utf8_come_back_as_they_were() {
         assert_eq!(text(&report, "/status").unwrap(), "ok", "{report}");
         ask(&mut world.source.session_to("latin").unwrap(), "SELECT pg_create_restore_point('pr\u{ea}t')");
         world.source.psql("CHECKPOINT").unwrap();
-        world.settle(&world.source, 1);
+        world.settle(&world.source, if files { 1 } else { 2 });
         let label = text(&report, "/label").unwrap().to_owned();
         let copy = world.restore("name:pr\\xeat", &[]);
         let rows = ask(&mut copy.session_to("raw"), COUNT);
@@ -264,6 +270,7 @@ fn names_that_are_no_utf8_come_back_as_they_were() {
         world.everpoint.run(&arguments).unwrap();
         assert!(fs::read_dir(space.join("PG_15_202209061")).unwrap().count() > 0);
         world.source.start().unwrap();
+        recovered(&world);
         assert_eq!(ask(&mut world.source.session_to("raw").unwrap(), COUNT), "1000|500500");
         if files {
             let put = Path::new(&data).join("everpoint-external").join(conf.strip_prefix("/").unwrap());

@@ -15,6 +15,11 @@ pub(crate) const WARNED: &str = "server warning ";
 const LISTS: &str = "sendDir";
 /// Functions that check pages. We check them ourselves, and know which belong to no database.
 const CHECK_PAGES: [&str; 3] = ["sendFile", "verify_page_checksum", "verify_page"];
+/// Why something is not in the image.
+const PASSED_OVER: &str =
+    "it is a link or no regular file, and the server passes over it when it sends its files";
+/// So many paths are named in an error.
+const NAMED: usize = 10;
 /// Marks around a name, in the languages of the server.
 const QUOTES: [char; 12] = ['"', '\'', '«', '»', '„', '“', '”', '‘', '’', '‹', '›', '`'];
 
@@ -39,35 +44,43 @@ impl Sent<'_> {
         warnings: &[ServerError],
         notes: &Notes,
     ) -> Result<Vec<(String, String)>, EngineError> {
-        let mut facts = Vec::new();
+        let (mut facts, mut needed) = (Vec::new(), Vec::new());
         for warning in warnings {
             let routine = warning.origin.as_ref().map_or("", |(_, routine)| routine);
             if routine == LISTS
                 && let Some(path) = self.named(&warning.message)
             {
-                self.passed_over(&path, notes)?;
+                if self.is_skipped(&path) {
+                    continue;
+                }
+                if is_needed(&path, self.live) {
+                    needed.push(path);
+                } else {
+                    notes.lacks(&path, PASSED_OVER);
+                }
             } else if !(self.checks && CHECK_PAGES.contains(&routine)) {
                 facts.push((format!("{WARNED}{}", facts.len() + 1), warning.message.clone()));
             }
         }
-        Ok(facts)
+        if needed.is_empty() { Ok(facts) } else { Err(self.lost(&needed)) }
     }
 
-    fn passed_over(&self, path: &str, notes: &Notes) -> Result<(), EngineError> {
+    /// Whether it is left out of an image anyway, or came by other means.
+    fn is_skipped(&self, path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or_default();
         let skipped = matches!(classify(path), Class::Skip(_)) || name.starts_with(".s.PGSQL.");
-        if skipped || self.came.contains(path) {
-            return Ok(());
-        }
-        let reason = "it is a link or no regular file, and the server passes over it when it sends its files";
-        if is_needed(path, self.live) {
-            return Err(EngineError::new("pg.files", "back up", self.object, format!("{path}: {reason}")).hint(
-                "the server needs it: put the directory or file itself in its place (a tablespace may lie elsewhere), or set \
-                 data_dir, where Everpoint can read the files and follows the link",
-            ));
-        }
-        notes.lacks(path, reason);
-        Ok(())
+        skipped || self.came.contains(path)
+    }
+
+    fn lost(&self, needed: &[String]) -> EngineError {
+        let named: Vec<&str> = needed.iter().take(NAMED).map(String::as_str).collect();
+        let more = needed.len().saturating_sub(NAMED);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let message = format!("{}{more}: {PASSED_OVER}", named.join(", "));
+        EngineError::new("pg.files", "back up", self.object, message).hint(
+            "the server needs it: put the directory or file itself in its place (a tablespace may lie elsewhere), or set \
+             data_dir, where Everpoint can read the files and follows the link",
+        )
     }
 
     /// The path that a message names, as the image has it.

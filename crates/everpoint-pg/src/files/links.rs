@@ -84,6 +84,9 @@ impl Links {
             Ok(found) => found,
             Err(error) => return Followed::Lost(broken(full, &error)),
         };
+        if is_of_kernel(full) {
+            return Followed::Lost("it is a link to something that the kernel makes up".to_owned());
+        }
         if !found.is_dir() {
             return match special(&found) {
                 None => Followed::Taken(found),
@@ -116,6 +119,15 @@ impl Links {
         taken.push(real);
         Followed::Taken(found)
     }
+}
+
+/// File systems whose files have no end, or no content of anybody: proc, sysfs, cgroup, cgroup2, debugfs, tracefs, bpf.
+const OF_KERNEL: [u64; 7] =
+    [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0xcafe_4a11];
+
+fn is_of_kernel(full: &Path) -> bool {
+    rustix::fs::statfs(full)
+        .is_ok_and(|it| u64::try_from(it.f_type).is_ok_and(|kind| OF_KERNEL.contains(&kind)))
 }
 
 /// Device and inode of what was found.

@@ -96,6 +96,8 @@ fn strays_are_taken_or_named_and_never_followed_for_ever() {
         ("neighbour", other.clone()),
         ("database", other.join("base/5")),
         ("device", PathBuf::from("/dev/null")),
+        ("proc", PathBuf::from("/proc")),
+        ("maps", PathBuf::from("/proc/self/maps")),
     ] {
         symlink(target, data.join(name)).unwrap();
     }
@@ -124,7 +126,9 @@ fn strays_are_taken_or_named_and_never_followed_for_ever() {
         "log/back",
         "log/other",
         "loop",
+        "maps",
         "neighbour",
+        "proc",
         "self",
     ];
     assert_eq!(told, all, "{lacks:?}");
