@@ -59,6 +59,21 @@ impl ServerError {
         matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 
+    /// File of the source and function in it, empty if the server does not tell.
+    fn site(&self) -> (&str, &str) {
+        let origin = self.origin.as_ref();
+        origin.map_or(("", ""), |(file, routine)| (file.rsplit('/').next().unwrap_or_default(), routine))
+    }
+
+    /// Whether it is the account of the server that lacks a right on a file, not the role. Both have the same code.
+    pub(crate) fn is_of_account(&self) -> bool {
+        let opens = match self.site() {
+            ("genfile.c", routine) => routine != "convert_and_check_filename",
+            (file, _) => ["fd.c", "basebackup.c", "copydir.c", "file_utils.c", "xlog.c"].contains(&file),
+        };
+        self.code == "42501" && !self.is_fatal() && opens
+    }
+
     fn addition(&self) -> String {
         self.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"))
     }
@@ -213,16 +228,16 @@ fn advice_for(error: &ServerError) -> Option<String> {
 
 /// What mends a want of privileges: the code is the same whether the role lacks one, or the server's own account does.
 fn refused_because(error: &ServerError) -> &'static str {
-    let (file, routine) = error.origin.as_ref().map_or(("", ""), |(file, routine)| (file, routine));
-    match (file.rsplit('/').next().unwrap_or_default(), routine) {
-        _ if error.is_fatal() => "ALTER ROLE <user> REPLICATION",
-        ("walsender.c" | "slot.c" | "slotfuncs.c" | "postinit.c" | "miscinit.c" | "user.c", _) => {
-            "ALTER ROLE <user> REPLICATION"
-        }
-        ("fd.c" | "basebackup.c" | "basebackup_server.c" | "copydir.c" | "file_utils.c" | "xlog.c", _) => {
+    match error.site() {
+        _ if error.is_of_account() => {
             "the account that the server runs as may not read that path: take it out of the server's directories, or give \
              it to that account (chown); with data_dir set, Everpoint reads the files itself and passes over what the server \
              does not need"
+        }
+        (_, "CheckMyDatabase") => "GRANT CONNECT ON DATABASE <database> TO <user>",
+        _ if error.is_fatal() => "ALTER ROLE <user> REPLICATION",
+        ("walsender.c" | "slot.c" | "slotfuncs.c" | "postinit.c" | "miscinit.c" | "user.c", _) => {
+            "ALTER ROLE <user> REPLICATION"
         }
         ("genfile.c", _) => "GRANT pg_read_server_files TO <user>, or let a superuser take the backup",
         ("aclchk.c", _) => {
@@ -252,6 +267,7 @@ mod tests {
         assert!(hint("ERROR", "walsender.c").starts_with("ALTER ROLE"));
         assert!(hint("ERROR", "fd.c").contains("account that the server runs as"));
         assert!(hint("ERROR", "basebackup.c").contains("chown"));
+        assert!(hint("ERROR", "genfile.c").contains("chown"), "the role may, the server can't");
         assert!(hint("ERROR", "aclchk.c").contains("GRANT EXECUTE"));
         assert!(!hint("ERROR", "fd.c").contains("ALTER ROLE"));
     }

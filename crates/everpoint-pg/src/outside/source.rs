@@ -160,6 +160,9 @@ fn list(sql: Option<&mut Connection>, path: &Path) -> Result<Vec<String>, Missin
 
 fn refused(error: PgError) -> Missing {
     Missing::Refused(match error.sqlstate() {
+        Some("42501") if matches!(&error, PgError::Server(it) if it.is_of_account()) => {
+            "the server's own account may not read it".to_owned()
+        }
         Some("42501") => "the role may not read it".to_owned(),
         _ => error.to_string(),
     })
