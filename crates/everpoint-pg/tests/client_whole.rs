@@ -1,7 +1,6 @@
 //! Base backups over the replication protocol of data directories in which something odd lies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[allow(dead_code, reason = "shared with other tests")]
 mod client_rig;
 
 use std::fs::{self, File, OpenOptions};
@@ -59,7 +58,7 @@ fn what_the_server_passes_over_is_lacking_and_what_is_of_no_database_is_not_judg
         // What the server can't read ends its backup; the hint is not about the role.
         let closed = data.join("closed");
         File::create(&closed).unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         let error = back_up(&cluster).err().unwrap();
         let hint = error.hint.clone().unwrap_or_default();
         assert!(error.to_string().contains("closed") && hint.contains("chown"), "{major}: {error}: {hint}");

@@ -116,7 +116,7 @@ fn litter(data: &Path, away: &Path) {
     fs::create_dir(data.join("lost+found")).unwrap();
     own(data.parent().unwrap());
     for closed in ["closed", "lost+found"] {
-        fs::set_permissions(data.join(closed), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(data.join(closed), fs::Permissions::from_mode(0o000)).unwrap();
     }
 }
 

@@ -364,7 +364,11 @@ mod tests {
         let names = ["az", "a\\xe9", "a\\xff", "b"];
         names.iter().rev().for_each(|name| sorter.push(sample(name, 1)).unwrap());
         let mut got = Vec::new();
-        sorter.drain(|spilled| Ok(got.push(spilled.entry.path))).unwrap();
+        let taken = sorter.drain(|spilled| {
+            got.push(spilled.entry.path);
+            Ok(())
+        });
+        taken.unwrap();
         assert_eq!(got, names);
     }
 

@@ -107,7 +107,10 @@ mod tests {
         ServerError { message: message.to_owned(), origin, ..ServerError::default() }
     }
 
-    fn judge(warnings: &[ServerError]) -> Result<(Vec<(String, String)>, Vec<String>), EngineError> {
+    /// Facts, and what is lacking.
+    type Judged = (Vec<(String, String)>, Vec<String>);
+
+    fn judge(warnings: &[ServerError]) -> Result<Judged, EngineError> {
         let links = [TablespaceLink { oid: 16400, path: Some("/srv/ts".to_owned()) }];
         let live = Live { databases: BTreeSet::from([5]), tablespaces: BTreeSet::from([16400]) };
         let came = BTreeSet::from(["pg_hba.conf".to_owned()]);

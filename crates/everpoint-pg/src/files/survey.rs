@@ -125,7 +125,10 @@ impl Sending<'_> {
             if !space {
                 // Of a link to configuration another line tells.
                 let configuration = target.is_file() && !is_own_place(name);
-                return if configuration { () } else { self.passed_over(full, name, "a link") };
+                if !configuration {
+                    self.passed_over(full, name, "a link");
+                }
+                return;
             }
             found = target;
         }
@@ -183,7 +186,7 @@ mod tests {
         let surveyed = survey_for_server(&data, None);
         assert_eq!(surveyed.ends, None);
         assert_eq!(surveyed.lacks.keys().collect::<Vec<_>>(), ["dangling", "log", "postgresql.conf"]);
-        fs::set_permissions(data.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(data.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         let ends = survey_for_server(&data, None).ends.unwrap();
         assert!(ends.0.ends_with("closed") && ends.1.contains("may not read"), "{ends:?}");
         fs::remove_dir(data.join("closed")).unwrap();

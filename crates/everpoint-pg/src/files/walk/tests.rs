@@ -24,8 +24,10 @@ fn live() -> Live {
     Live { databases: BTreeSet::from([5, 6]), tablespaces: BTreeSet::from([16400]) }
 }
 
+type Walked = (BTreeMap<String, Found>, BTreeMap<String, String>);
+
 /// The files that are found, and what is told.
-fn walked(data: &Path) -> Result<(BTreeMap<String, Found>, BTreeMap<String, String>), WalkError> {
+fn walked(data: &Path) -> Result<Walked, WalkError> {
     let (notes, live) = (Notes::default(), live());
     let links = Links::new(data, VERSION);
     let walk = Walk {
