@@ -148,12 +148,7 @@ fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
     let Some(newest) =
         good.filter_map(|listing| listing.record.as_ref()).max_by_key(|record| record.stopped_at)
     else {
-        return line(
-            "last_backup",
-            CheckState::Warning,
-            "there is no good backup yet: nothing can be restored",
-            take,
-        );
+        return no_good_backup(facts, take);
     };
     let age = text::now().0.saturating_sub(newest.stopped_at);
     let message = format!("{} of {}", newest.label, text::time(Micros(newest.stopped_at)));
@@ -166,6 +161,25 @@ fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
         );
     }
     line("last_backup", CheckState::Ok, message, None)
+}
+
+/// Of a backup whose pages were damaged on the server already, all the rest can be restored.
+fn no_good_backup(facts: &Facts, take: Option<String>) -> CheckLine {
+    let usable = facts.listings.iter().filter(|listing| facts::planning_status(listing) == BackupStatus::Ok);
+    let newest = usable.filter_map(|listing| listing.record.as_ref()).max_by_key(|record| record.stopped_at);
+    let Some(newest) = newest else {
+        let message = "there is no good backup yet: nothing can be restored";
+        return line("last_backup", CheckState::Warning, message, take);
+    };
+    let message = format!(
+        "{} of {} holds {} pages that were damaged on the server; all else of it can be restored, and there is no backup \
+         without",
+        newest.label,
+        text::time(Micros(newest.stopped_at)),
+        newest.damaged_count
+    );
+    let hint = "everpoint list names the files; rebuild an index or restore the table, then take a backup";
+    line("last_backup", CheckState::Warning, message, Some(hint.to_owned()))
 }
 
 fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdentity>) -> CheckLine {

@@ -109,7 +109,7 @@ fn backup_facts(listing: &BackupListing, branches: &[BranchFacts]) -> Option<Bac
 
 /// A backup that holds pages which were damaged on the server already is what the server had: it can be restored, and
 /// says so. One that lost something in the repository can't.
-fn planning_status(listing: &BackupListing) -> BackupStatus {
+pub(crate) fn planning_status(listing: &BackupListing) -> BackupStatus {
     if listing.damage.is_empty() && listing.unreadable.is_none() {
         BackupStatus::Ok
     } else {

@@ -21,6 +21,7 @@ pub mod history;
 mod known;
 mod leaf;
 mod moment;
+pub mod name;
 mod nearest;
 pub mod package;
 pub mod path;

@@ -5,6 +5,7 @@ use crate::digest::{LogEvent, RecordSpan, TransactionEnd};
 use crate::drops::before_transaction;
 use crate::facts::BackupFacts;
 use crate::moment::moment;
+use crate::name::means;
 use crate::path::PathPiece;
 use crate::position::{LogOffset, Micros, Span};
 use crate::reader::{PathLog, events, last_record};
@@ -230,7 +231,7 @@ fn named<S: LogSource>(
     while let Some(piece) = pieces.find(has_points) {
         let found = events(source, piece).map_err(Refusal::Source)?.events;
         points.extend(found.into_iter().filter_map(|event| match event {
-            LogEvent::RestorePoint { name, time, record } if name == wanted => Some((time, record)),
+            LogEvent::RestorePoint { name, time, record } if means(&name, wanted) => Some((time, record)),
             _ => None,
         }));
     }

@@ -26,6 +26,19 @@ fn a_map_comes_back_as_it_was() {
 }
 
 #[test]
+fn names_that_are_no_utf8_are_stored_as_their_bytes_and_in_their_order() {
+    let zero = || vec![Extent::Zero { length: 8192 }];
+    let files: Vec<FileEntry> =
+        ["a", "az", "a\\xe9", "a\\xe9/\\xff", "b\\x5cxe9", "b\\z"].map(|path| entry(path, zero())).into();
+    let bytes = manifest(&files).unwrap();
+    assert_eq!(read_manifest(&bytes).unwrap().1, files);
+    let holds = |wanted: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted);
+    assert!(holds(b"/\xff") && !holds(b"\\xff"), "the bytes, not the way they are shown");
+    let unordered = [entry("a\\xe9", zero()), entry("az", zero())];
+    assert!(manifest(&unordered).is_err());
+}
+
+#[test]
 fn a_map_that_is_cut_or_continued_is_an_error() {
     let bytes = manifest(&entries()).unwrap();
     for length in 0..bytes.len() {

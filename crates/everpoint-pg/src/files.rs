@@ -1,17 +1,26 @@
 //! The files of a data directory: which are pages of relations, which are taken as they are, which are left out.
 
+mod links;
+mod needed;
+mod notes;
 mod queue;
 mod reader;
 mod session;
 mod settled;
 mod source;
+mod survey;
 mod throttle;
 mod walk;
 
 use std::collections::BTreeSet;
 
+pub use needed::Live;
+pub(crate) use needed::{is_needed, is_of_live};
+pub(crate) use notes::{Notes, ODD};
+pub(crate) use reader::beyond;
 pub use session::{BackupSession, SessionStart, SessionStop};
 pub use source::{backup_files, label_start};
+pub(crate) use survey::{Surveyed, survey, survey_for_server};
 pub(crate) use walk::tablespaces;
 
 /// Blocks of a relation in one of its files that PostgreSQL is compiled with unless somebody chose otherwise: 1 GiB.

@@ -124,6 +124,9 @@ fn damaged_page(major: u32, over_replication: bool) {
     let reason = text(&listed, "/reason").unwrap();
     assert!(reason.contains("block 3") && reason.contains(&file), "{reason}");
 
+    let checked = world.everpoint.try_run(&["check", CLUSTER]).unwrap().out;
+    assert!(checked.contains("all else of it can be restored"), "{checked}");
+
     let copy = world.restore(&format!("backup:{label}"), &[]);
     assert_eq!(copy.psql(COUNT), "1000|500500");
     let refused = copy.server.session().unwrap().query("SELECT count(*) FROM victim").unwrap_err();

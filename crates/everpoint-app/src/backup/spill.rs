@@ -8,6 +8,7 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use everpoint_core::name::compare;
 use everpoint_format::manifest::{Extent, FileEntry, FileKind, PackId};
 use everpoint_format::seal::FrameRef;
 
@@ -177,7 +178,7 @@ impl EntrySorter {
     }
 
     fn spill(&mut self) -> Result<(), AppError> {
-        self.buffer.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+        self.buffer.sort_by(|a, b| compare(&a.entry.path, &b.entry.path));
         let wrap = |error| scratch_error(error, &self.scratch);
         let mut out = BufWriter::with_capacity(1 << 16, tempfile::tempfile_in(&self.scratch).map_err(wrap)?);
         let mut bytes = Vec::new();
@@ -203,7 +204,7 @@ impl EntrySorter {
         mut take: impl FnMut(SpilledEntry) -> Result<(), AppError>,
     ) -> Result<(), AppError> {
         if self.runs.is_empty() {
-            self.buffer.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+            self.buffer.sort_by(|a, b| compare(&a.entry.path, &b.entry.path));
             return self.buffer.into_iter().try_for_each(take);
         }
         self.spill()?;
@@ -214,8 +215,10 @@ impl EntrySorter {
             readers.push(run);
         }
         loop {
-            let next =
-                readers.iter_mut().filter(|run| run.head.is_some()).min_by(|a, b| a.path().cmp(&b.path()));
+            let next = readers
+                .iter_mut()
+                .filter(|run| run.head.is_some())
+                .min_by(|a, b| compare(a.path(), b.path()));
             let Some(run) = next else { return Ok(()) };
             if let Some(head) = run.head.take() {
                 take(head)?;
@@ -231,8 +234,8 @@ struct Run {
 }
 
 impl Run {
-    fn path(&self) -> Option<&str> {
-        self.head.as_ref().map(|spilled| spilled.entry.path.as_str())
+    fn path(&self) -> &str {
+        self.head.as_ref().map_or("", |spilled| spilled.entry.path.as_str())
     }
 
     fn advance(&mut self, scratch: &Path) -> Result<(), AppError> {
@@ -352,6 +355,21 @@ mod tests {
             names.sort();
             assert_eq!(got.iter().map(|s| s.entry.path.clone()).collect::<Vec<_>>(), names);
         }
+    }
+
+    #[test]
+    fn sorted_by_the_bytes_of_the_names() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut sorter = EntrySorter::new(scratch.path(), 600);
+        let names = ["az", "a\\xe9", "a\\xff", "b"];
+        names.iter().rev().for_each(|name| sorter.push(sample(name, 1)).unwrap());
+        let mut got = Vec::new();
+        let taken = sorter.drain(|spilled| {
+            got.push(spilled.entry.path);
+            Ok(())
+        });
+        taken.unwrap();
+        assert_eq!(got, names);
     }
 
     #[test]

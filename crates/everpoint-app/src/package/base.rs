@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use everpoint_core::name::to_path;
 use everpoint_engine::StopFlag;
 use everpoint_format::manifest::{Extent, FileEntry, FileKind, PackId};
 use everpoint_format::seal::FrameRef;
@@ -57,7 +58,7 @@ fn append(
     header.set_entry_type(if directory { EntryType::Directory } else { EntryType::Regular });
     header.set_size(if directory { 0 } else { entry.size });
     let mut contents = Contents { entry, packs, extent: 0, within: 0, failure: None };
-    let done = builder.append_data(&mut header, &path, (&mut contents).take(entry.size));
+    let done = builder.append_data(&mut header, to_path(&path), (&mut contents).take(entry.size));
     match (contents.failure, done) {
         (Some(failure), _) => Err(failure),
         (None, done) => done.map_err(|error| AppError::io("pack", Path::new(&entry.path), error)),

@@ -210,7 +210,7 @@ fn begin(record: &BackupRecord) -> BackupBegin {
 }
 
 fn meta<R: Read>(entry: &tar::Entry<'_, R>) -> std::io::Result<FileMeta> {
-    let path = String::from_utf8(entry.path_bytes().into_owned()).map_err(std::io::Error::other)?;
+    let path = everpoint_core::name::escape(&entry.path_bytes());
     let header = entry.header();
     let (kind, path) = match path.strip_prefix(EXTERNAL).and_then(|rest| rest.strip_prefix('/')) {
         Some(outside) => (FileKind::External, outside.to_owned()),

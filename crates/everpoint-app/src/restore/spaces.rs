@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
+use everpoint_core::name::to_path;
 use everpoint_core::{CreatedTablespace, FailureClass};
 use everpoint_format::manifest::TablespaceRecord;
 
@@ -102,7 +103,7 @@ impl Wishes<'_> {
             if mapped.next().is_some() {
                 return Err(mistake(old, new, "the same tablespace is mapped twice"));
             }
-            let place = PathBuf::from(new);
+            let place = to_path(new);
             if !place.is_absolute() || place.components().any(|part| part == Component::ParentDir) {
                 return Err(mistake(old, new, "a tablespace needs an absolute path"));
             }
@@ -133,8 +134,9 @@ impl Wishes<'_> {
 
     /// A tablespace inside of production's data directory goes with it.
     fn moved(&self, origin: &str) -> PathBuf {
-        let inside = self.origin.and_then(|old| Path::new(origin).strip_prefix(old).ok());
-        inside.map_or_else(|| PathBuf::from(origin), |inside| self.root.join(inside))
+        let inside = self.origin.map(to_path);
+        let inside = inside.and_then(|old| Some(to_path(origin).strip_prefix(old).ok()?.to_owned()));
+        inside.map_or_else(|| to_path(origin), |inside| self.root.join(inside))
     }
 
     /// Refuses places of which one lies in another, as far as they were named by hand.

@@ -2,9 +2,11 @@
 //! walk removes it in the end.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::FailureClass;
+use everpoint_core::name::escape;
 use everpoint_core::place::{Act, EntryFacts, InTheWay, Kind, Wanted, decide};
 use everpoint_engine::StopFlag;
 use rustix::fs::{Access, AtFlags, CWD, Statx, StatxAttributes, StatxFlags};
@@ -143,7 +145,7 @@ impl<'a> Walker<'a> {
         names.sort_unstable();
         let mut empty = true;
         for name in names {
-            let relative = format!("{prefix}{}", name.to_string_lossy());
+            let relative = format!("{prefix}{}", escape(name.as_bytes()));
             empty &= self.entry(&path.join(&name), &relative, inside)?;
         }
         Ok(empty)

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Component, Path, PathBuf};
 
 use everpoint_core::FailureClass;
+use everpoint_core::name::to_path;
 use everpoint_engine::owner_of;
 use everpoint_format::manifest::FileEntry;
 use rustix::fs::{Gid, OFlags, Uid};
@@ -117,7 +118,7 @@ impl Tree {
         }
         let nested = self.outside().filter_map(|(_, place, _)| place.strip_prefix(&self.root).ok());
         let mut parts = nested.zip(self.part()).map(|(place, part)| place.join(part));
-        Ok(!parts.any(|part| Path::new(path).starts_with(part)))
+        Ok(!parts.any(|part| to_path(path).starts_with(part)))
     }
 
     /// Where a path of the image goes.
@@ -125,7 +126,8 @@ impl Tree {
     /// # Errors
     /// `Damaged` if the path would leave the tree.
     pub fn place(&self, path: &str) -> Result<PathBuf, AppError> {
-        let relative = Path::new(path);
+        let name = to_path(path);
+        let relative = name.as_path();
         if relative.as_os_str().is_empty()
             || !relative.components().all(|part| matches!(part, Component::Normal(_)))
         {
@@ -135,7 +137,7 @@ impl Tree {
             let (oid, inside) = rest.split_once('/').unwrap_or((rest, ""));
             let place = oid.parse().ok().and_then(|oid: u32| self.spaces.get(&oid)?.place.as_ref());
             if let Some(place) = place {
-                return Ok(if inside.is_empty() { place.clone() } else { place.join(inside) });
+                return Ok(if inside.is_empty() { place.clone() } else { place.join(to_path(inside)) });
             }
         }
         Ok(self.root.join(relative))

@@ -86,7 +86,7 @@ pub enum Extent {
 /// One file of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Path relative to the data directory.
+    /// Path relative to the data directory; bytes that are no UTF-8 are escaped, see [`everpoint_core::name`].
     pub path: String,
     /// Its kind.
     pub kind: FileKind,
@@ -142,13 +142,13 @@ fn invalid(why: impl Into<String>) -> FormatError {
     FormatError::Invalid { what: "a manifest".to_owned(), why: why.into() }
 }
 
-/// What must hold of every entry, when it is written and when it is read.
-fn check(entry: &FileEntry, before: Option<&str>) -> Result<(), FormatError> {
+/// What must hold of every entry, when it is written and when it is read. `bytes`: its path.
+fn check(entry: &FileEntry, bytes: &[u8], before: Option<&[u8]>) -> Result<(), FormatError> {
     let path = &entry.path;
-    if path.len() > MAX_PATH || entry.extents.len() > MAX_EXTENTS || entry.damaged.len() > MAX_EXTENTS {
+    if bytes.len() > MAX_PATH || entry.extents.len() > MAX_EXTENTS || entry.damaged.len() > MAX_EXTENTS {
         return Err(invalid("an entry beyond all measure"));
     }
-    if before.is_some_and(|before| before >= path.as_str()) {
+    if before.is_some_and(|before| before >= bytes) {
         return Err(invalid(format!("{path} does not come after the path before it")));
     }
     let mut sum = 0_u64;

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 
+use everpoint_core::name::escape;
+
 use super::place::{Place, Places};
 use super::{
     BackupRecord, END, Extent, FILE, FileEntry, FileKind, MAX_EXTENTS, MAX_PATH, PACK, PackId, VERSION,
@@ -16,7 +18,7 @@ pub struct ManifestReader<R: Read> {
     record: BackupRecord,
     packs: Vec<PackId>,
     places: Places,
-    path: Option<String>,
+    path: Option<Vec<u8>>,
     files: u64,
     bytes: u64,
     state: State,
@@ -101,7 +103,8 @@ impl<R: Read> ManifestReader<R> {
     }
 
     fn entry(&mut self) -> Result<FileEntry, FormatError> {
-        let path = self.take_path()?;
+        let bytes = self.take_path()?;
+        let path = escape(&bytes);
         let kind = self.fields.byte()?;
         let kind = FileKind::from_byte(kind).ok_or_else(|| invalid(format!("file kind {kind}")))?;
         let (mode, modified, size) = (self.fields.number32()?, self.fields.signed()?, self.fields.number()?);
@@ -115,19 +118,20 @@ impl<R: Read> ManifestReader<R> {
         let extents = self.list(Self::extent)?;
         let entry =
             FileEntry { path, kind, mode, modified, size, extents, page_hashes, content_hash, damaged };
-        check(&entry, self.path.as_deref())?;
+        check(&entry, &bytes, self.path.as_deref())?;
         self.files += 1;
         self.bytes = self.bytes.checked_add(size).ok_or_else(|| invalid("an image beyond all measure"))?;
-        self.path = Some(entry.path.clone());
+        self.path = Some(bytes);
         Ok(entry)
     }
 
-    fn take_path(&mut self) -> Result<String, FormatError> {
+    fn take_path(&mut self) -> Result<Vec<u8>, FormatError> {
         let shared = usize::try_from(self.fields.number()?).unwrap_or(usize::MAX);
         let before = self.path.as_deref().unwrap_or_default();
         let head = before.get(..shared).ok_or_else(|| invalid("a path that shares more than there is"))?;
-        let rest = self.fields.text(MAX_PATH as u64)?;
-        Ok(format!("{head}{rest}"))
+        let mut path = head.to_vec();
+        path.extend(self.fields.bytes_up_to(MAX_PATH as u64)?);
+        Ok(path)
     }
 
     /// A list grows as it is read: what its length claims allocates nothing.

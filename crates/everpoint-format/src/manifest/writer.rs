@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Write;
 
+use everpoint_core::name::unescape;
+
 use super::place::{Place, Places};
 use super::{BackupRecord, END, Extent, FILE, FileEntry, PACK, PackId, VERSION, check, invalid};
 use crate::error::FormatError;
@@ -14,7 +16,7 @@ pub struct ManifestWriter<W: Write> {
     out: W,
     packs: HashMap<PackId, usize>,
     places: Places,
-    path: Option<String>,
+    path: Option<Vec<u8>>,
     item: Vec<u8>,
     files: u64,
     bytes: u64,
@@ -40,12 +42,13 @@ impl<W: Write> ManifestWriter<W> {
     /// `Invalid` if the path does not come after the one before, the extents don't add up to the size, one is empty or
     /// reaches beyond its frame, or a limit of the format is passed. The manifest can't be continued then.
     pub fn entry(&mut self, entry: &FileEntry) -> Result<(), FormatError> {
-        check(entry, self.path.as_deref())?;
+        let path = unescape(&entry.path);
+        check(entry, &path, self.path.as_deref())?;
         let mut item = std::mem::take(&mut self.item);
         item.clear();
         self.name_packs(&mut item, entry)?;
         item.push(FILE);
-        self.head(&mut item, entry)?;
+        self.head(&mut item, entry, &path)?;
         for extent in &entry.extents {
             let place = self.place(extent)?;
             self.places.write(&mut item, place)?;
@@ -55,7 +58,7 @@ impl<W: Write> ManifestWriter<W> {
         self.files += 1;
         self.bytes =
             self.bytes.checked_add(entry.size).ok_or_else(|| invalid("an image beyond all measure"))?;
-        self.path = Some(entry.path.clone());
+        self.path = Some(path.into_owned());
         Ok(())
     }
 
@@ -84,14 +87,15 @@ impl<W: Write> ManifestWriter<W> {
         })
     }
 
-    fn head(&self, item: &mut Vec<u8>, entry: &FileEntry) -> Result<(), FormatError> {
+    fn head(&self, item: &mut Vec<u8>, entry: &FileEntry, path: &[u8]) -> Result<(), FormatError> {
         let before = self.path.as_deref().unwrap_or_default();
-        let mut shared = before.bytes().zip(entry.path.bytes()).take_while(|(a, b)| a == b).count();
-        while !entry.path.is_char_boundary(shared) {
+        let mut shared = before.iter().zip(path).take_while(|(a, b)| a == b).count();
+        // It ends at a character: older readers know no other paths.
+        while path.get(shared).is_some_and(|byte| matches!(byte, 0x80..=0xBF)) && shared > 0 {
             shared -= 1;
         }
         put(item, shared as u64);
-        put_bytes(item, entry.path.get(shared..).unwrap_or_default().as_bytes());
+        put_bytes(item, path.get(shared..).unwrap_or_default());
         item.push(entry.kind.byte());
         put(item, u64::from(entry.mode));
         put_signed(item, entry.modified);

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use everpoint_engine::{EngineError, StopFlag};
 use postgres_protocol::message::backend::Message;
 
-use crate::client::{Connection, Frame, PgError, Rows, ServerError, row};
+use crate::client::{Connection, Frame, PgError, Rows, ServerError, exact_row};
 
 /// How often the wish to stop is looked at while the server is silent.
 const POLL: Duration = Duration::from_millis(250);
@@ -45,13 +45,13 @@ impl<'a> Answer<'a> {
         self.archives = archives;
     }
 
-    /// One result set.
+    /// One result set; its values give their bytes back.
     pub(super) fn rows(&mut self) -> Result<Rows, EngineError> {
         let mut rows = Rows::default();
         loop {
             match self.receive()? {
                 Frame::Message(Message::DataRow(body)) => {
-                    rows.0.push(row(&body).map_err(|error| self.fail(error))?);
+                    rows.0.push(exact_row(&body).map_err(|error| self.fail(error))?);
                 }
                 Frame::Message(Message::CommandComplete(_)) => return Ok(rows),
                 Frame::Error(error) => return Err(self.fail(PgError::Server(error))),

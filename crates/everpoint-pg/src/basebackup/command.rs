@@ -1,5 +1,6 @@
 //! The command, whose syntax changed with 15.
 
+use everpoint_core::name::unescape;
 use everpoint_engine::{BackupOptions, TablespaceLink};
 
 use crate::client::quote_literal;
@@ -40,18 +41,18 @@ pub(super) const fn makes_map(major: u32) -> bool {
 }
 
 /// The content of `tablespace_map`: oid and path of each tablespace outside the data directory.
-pub(super) fn tablespace_map<'a>(links: impl Iterator<Item = &'a TablespaceLink>) -> String {
-    let mut map = String::new();
+pub(super) fn tablespace_map<'a>(links: impl Iterator<Item = &'a TablespaceLink>) -> Vec<u8> {
+    let mut map = Vec::new();
     for link in links {
         let Some(path) = &link.path else { continue };
-        map.push_str(&format!("{} ", link.oid));
-        for c in path.chars() {
-            if matches!(c, '\n' | '\r' | '\\') {
-                map.push('\\');
+        map.extend(format!("{} ", link.oid).bytes());
+        for byte in unescape(path).iter().copied() {
+            if matches!(byte, b'\n' | b'\r' | b'\\') {
+                map.push(b'\\');
             }
-            map.push(c);
+            map.push(byte);
         }
-        map.push('\n');
+        map.push(b'\n');
     }
     map
 }
@@ -84,7 +85,7 @@ mod tests {
     #[test]
     fn odd_paths_are_escaped_in_a_tablespace_map() {
         let link = |oid, path: Option<&str>| TablespaceLink { oid, path: path.map(str::to_owned) };
-        let links = [link(7, Some("/a\nb\\c")), link(8, None), link(9, Some("/d"))];
-        assert_eq!(tablespace_map(links.iter()), "7 /a\\\nb\\\\c\n9 /d\n");
+        let links = [link(7, Some("/a\nb\\c")), link(8, None), link(9, Some("/d\\xe9"))];
+        assert_eq!(tablespace_map(links.iter()), b"7 /a\\\nb\\\\c\n9 /d\xe9\n");
     }
 }

@@ -6,12 +6,14 @@
 
 mod archives;
 mod command;
+mod passed_over;
 mod run;
 mod split;
 mod tar;
 mod torn;
 mod worker;
 
+pub(crate) use passed_over::WARNED;
 pub use run::base_backup;
 pub(crate) use run::beside;
 pub use tar::{Entry, EntryKind, TarError, TarEvent, TarReader};

@@ -13,12 +13,14 @@ use everpoint_engine::{
 
 use super::archives::{Answer, Piece};
 use super::command;
+use super::passed_over::Sent;
 use super::split::Splitter;
 use super::torn::TornJudge;
 use super::worker::{Job, work};
 use crate::catalog;
 use crate::client::{Config, PgError, Purpose, Rows, connect};
 use crate::engine::relative_of;
+use crate::files::{Live, Notes};
 use crate::lsn::Lsn;
 use crate::outside::{Outside, look};
 use crate::page::PAGE_BYTES;
@@ -51,6 +53,8 @@ pub fn base_backup(
     let facts = Facts::read(&mut replication, system, &object)?;
     let started_at = replication.server_time().map_err(fail)?;
     let mut outside = beside(config, None);
+    let live = known(config);
+    let notes = Notes::default();
     let command = command::base_backup(facts.major, options);
     replication.connection().send_query(&command).map_err(fail)?;
     let mut answer = Answer::new(replication.connection(), &options.stop, &object);
@@ -73,20 +77,26 @@ pub fn base_backup(
     let check = facts.checksums && facts.page_size as usize == PAGE_BYTES;
     let reader = |splitter: &mut Splitter<'_>| {
         splitter.leave_out = leave_out;
+        splitter.live = live.clone();
         if command::makes_map(facts.major) {
             let map = command::tablespace_map(archives.iter().filter_map(|archive| archive.link.as_ref()));
             if !map.is_empty() {
-                splitter.file("tablespace_map", map.as_bytes(), FILE_MODE, started_at)?;
+                splitter.file("tablespace_map", &map, FILE_MODE, started_at)?;
             }
         }
         read(&mut answer, &archives, splitter, started_at)?;
         splitter.outside(&mut outside)
     };
-    transfer(options, sink, &judge, check, &object, reader)?;
+    transfer(options, sink, &judge, check, &object, &notes, reader)?;
     let (stop, timeline) = position(&answer.rows()?, &object)?;
     if let Some(damaged) = answer.finish()? {
         tracing::warn!(server = object, "the server, too, found damaged pages: {}", damaged.message);
     }
+    let warnings = replication.connection().take_warnings();
+    let came = outside.inside.iter().map(|file| file.path.clone()).collect();
+    let sent = Sent { object: &object, links: &links, came: &came, live: live.as_ref(), checks: check };
+    let warned = sent.judge(&warnings, &notes)?;
+    let lacking = notes.facts();
     let stopped_at = replication.server_time().map_err(fail)?;
     let mut facts = catalog::facts(replication.connection()).map_err(fail)?;
     match connect(config, Purpose::Sql).and_then(|mut sql| catalog::sql_facts(&mut sql)) {
@@ -96,6 +106,8 @@ pub fn base_backup(
         }
     }
     facts.extend(outside.facts());
+    facts.extend(lacking);
+    facts.extend(warned);
     Ok(BackupEnd { stop, timeline, stopped_at, facts })
 }
 
@@ -108,6 +120,11 @@ pub(crate) fn beside(config: &Config, data_dir: Option<&Path>) -> Outside {
             look(None, data_dir)
         }
     }
+}
+
+/// Databases and tablespaces that the server knows, as far as SQL reaches it.
+fn known(config: &Config) -> Option<Live> {
+    connect(config, Purpose::Sql).ok().and_then(|mut sql| catalog::live(&mut sql))
 }
 
 /// What must be known before.
@@ -205,6 +222,7 @@ fn transfer(
     judge: &TornJudge<'_>,
     check_pages: bool,
     object: &str,
+    notes: &Notes,
     read: impl FnOnce(&mut Splitter<'_>) -> Result<(), EngineError>,
 ) -> Result<(), EngineError> {
     let workers = options.workers.max(1);
@@ -234,7 +252,7 @@ fn transfer(
             }));
         }
         drop(free_in);
-        let mut splitter = Splitter::new(jobs_in, free_out, &failed, check_pages, object);
+        let mut splitter = Splitter::new(jobs_in, free_out, &failed, check_pages, object, notes);
         let result = read(&mut splitter);
         drop(splitter);
         // A worker's own error says more than that the reading stopped because of it.

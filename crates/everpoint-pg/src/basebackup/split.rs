@@ -13,10 +13,14 @@ use everpoint_engine::{EngineError, FileKind, FileMeta, PART_BYTES};
 
 use super::tar::{Entry, EntryKind, TarEvent, TarReader};
 use super::worker::Job;
-use crate::files::{Class, PUT_ASIDE, Pages, classify};
+use crate::files::{Class, Live, Notes, PUT_ASIDE, Pages, beyond, classify, is_of_live};
+use crate::page::PAGE_BYTES;
 
 /// Written by the server for this very backup, although a data directory's own files of these names are left out.
 const MADE_BY_THE_BACKUP: [&str; 2] = ["backup_label", "tablespace_map"];
+
+/// Why an archive without any entry is no tablespace.
+const NOTHING_SENT: &str = "the server sent nothing of it: what its link leads to is not there";
 
 /// The file that is being read.
 struct Open {
@@ -38,6 +42,11 @@ pub(super) struct Splitter<'a> {
     prefix: String,
     /// Paths, as the image names them, that are left out with what is below them.
     pub(super) leave_out: Vec<String>,
+    /// What the server knows, if that is known: pages of no database are not checked.
+    pub(super) live: Option<Live>,
+    notes: &'a Notes,
+    /// Entries of the archive so far.
+    entries: u64,
     open: Option<Open>,
     /// Files that came and may be configuration.
     came: BTreeSet<String>,
@@ -50,6 +59,7 @@ impl<'a> Splitter<'a> {
         failed: &'a AtomicBool,
         check_pages: bool,
         object: &'a str,
+        notes: &'a Notes,
     ) -> Self {
         Self {
             jobs,
@@ -60,6 +70,9 @@ impl<'a> Splitter<'a> {
             reader: TarReader::default(),
             prefix: String::new(),
             leave_out: Vec::new(),
+            live: None,
+            notes,
+            entries: 0,
             open: None,
             came: BTreeSet::new(),
         }
@@ -70,11 +83,16 @@ impl<'a> Splitter<'a> {
         self.end()?;
         self.reader = TarReader::default();
         self.prefix = prefix;
+        self.entries = 0;
         Ok(())
     }
 
     /// The archive is complete.
     pub(super) fn end(&mut self) -> Result<(), EngineError> {
+        let space = self.prefix.trim_end_matches('/');
+        if !space.is_empty() && self.entries == 0 {
+            self.notes.lacks(space, NOTHING_SENT);
+        }
         let finished = self.reader.finish();
         finished.map_err(|error| self.broken(error.to_string()))
     }
@@ -116,6 +134,7 @@ impl<'a> Splitter<'a> {
         let Some(relative) = normal(&entry.path) else {
             return Err(self.broken(format!("the path {:?} leads out of the data directory", entry.path)));
         };
+        self.entries += 1;
         let path = format!("{}{relative}", self.prefix);
         if self.leave_out.iter().any(|out| Path::new(&path).starts_with(out)) {
             return Ok(());
@@ -136,11 +155,16 @@ impl<'a> Splitter<'a> {
             (EntryKind::File, class) => {
                 self.note(&path);
                 let pages = if let Class::Pages(pages) = class { Some(pages) } else { None };
+                if pages.is_some() && !entry.size.is_multiple_of(PAGE_BYTES as u64) {
+                    self.notes.odd(&path, beyond(entry.size, PAGE_BYTES as u64));
+                }
+                let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+                let checked = self.check_pages && is_of_live(directory, self.live.as_ref());
                 let kind = if pages.is_some() { FileKind::Pages } else { FileKind::Plain };
                 let file = FileMeta { path, kind, mode: entry.mode, modified, size_hint: entry.size };
                 self.open = Some(Open {
                     file: Arc::new(file),
-                    pages: pages.filter(|_| self.check_pages),
+                    pages: pages.filter(|_| checked),
                     offset: 0,
                     size: entry.size,
                     buffer: self.buffer()?,
@@ -151,7 +175,7 @@ impl<'a> Splitter<'a> {
                 tracing::trace!(path, target, "tablespace link");
             }
             (EntryKind::Link(_) | EntryKind::Other(_), _) => {
-                tracing::warn!(path, "left out: it is neither file nor directory");
+                self.notes.lacks(&path, "it is neither file nor directory");
             }
             (EntryKind::Directory, _) => {}
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use everpoint_core::name::escape;
+
 /// Size of a block, and of a header.
 const BLOCK: usize = 512;
 
@@ -24,7 +26,7 @@ pub enum EntryKind {
 /// The header of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its path as it stands in the archive.
+    /// Its path as it stands in the archive, bytes that are no UTF-8 escaped.
     pub path: String,
     /// What it is.
     pub kind: EntryKind,
@@ -265,7 +267,7 @@ fn number(field: &[u8]) -> Option<u64> {
 
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-    String::from_utf8_lossy(field.get(..end).unwrap_or_default()).into_owned()
+    escape(field.get(..end).unwrap_or_default())
 }
 
 fn path(name: &[u8], prefix: &[u8]) -> String {

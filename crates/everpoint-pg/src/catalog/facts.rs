@@ -1,6 +1,7 @@
 //! Facts that are recorded with a backup.
 
 use crate::client::{Connection, PgError};
+use crate::files::Live;
 use crate::replication::{in_recovery, parse_size};
 
 /// Settings that a replaying server must match or exceed, or that say what kind of log it is.
@@ -34,6 +35,11 @@ const LIBRARIES: [&str; 2] = [
     "SELECT 'collation library icu', v FROM (SELECT pg_catalog.pg_collation_actual_version(oid) AS v \
      FROM pg_catalog.pg_collation WHERE collprovider = 'i' LIMIT 1) s WHERE v IS NOT NULL",
 ];
+
+/// Numbers of all databases and tablespaces. A database of which a DROP was interrupted has a limit of -2 connections: nothing
+/// can be done with it but to drop it again.
+const LIVE: &str = "SELECT 'database', oid FROM pg_catalog.pg_database WHERE datconnlimit <> -2 \
+     UNION ALL SELECT 'tablespace', oid FROM pg_catalog.pg_tablespace";
 
 /// Since 15 each database chooses which library sorts.
 const PROVIDERS: &str =
@@ -80,6 +86,17 @@ pub fn sql_facts(sql: &mut Connection) -> Result<Vec<(String, String)>, PgError>
         facts.extend(sql.query(query).map(|rows| rows.0).unwrap_or_default().into_iter().filter_map(pair));
     }
     Ok(facts)
+}
+
+/// Databases and tablespaces that the server knows; `None` if it does not say.
+pub(crate) fn live(sql: &mut Connection) -> Option<Live> {
+    let rows = sql.query(LIVE).ok()?;
+    let mut live = Live::default();
+    for (kind, oid) in rows.0.into_iter().filter_map(pair) {
+        let to = if kind == "database" { &mut live.databases } else { &mut live.tablespaces };
+        to.insert(oid.parse().ok()?);
+    }
+    Some(live)
 }
 
 /// A row as name and value.

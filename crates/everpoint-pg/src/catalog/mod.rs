@@ -8,6 +8,7 @@ mod session;
 mod standby;
 
 pub use check::check;
+pub(crate) use facts::live;
 pub use facts::{facts, sql_facts};
 pub use session::SqlBackup;
 

@@ -3,9 +3,9 @@
 use everpoint_core::{LogOffset, Micros};
 use everpoint_engine::EngineError;
 
-use super::{facts, sql_facts};
+use super::{facts, live, sql_facts};
 use crate::client::{Config, Connection, PgError, Purpose, Rows, connect, quote_literal};
-use crate::files::{BackupSession, SessionStart, SessionStop};
+use crate::files::{BackupSession, Live, SessionStart, SessionStop};
 use crate::lsn::Lsn;
 
 /// The server's clock in microseconds since 1970, and its flushed timeline.
@@ -114,13 +114,18 @@ impl BackupSession for SqlBackup {
         Ok(SessionStart { position, timeline: self.timeline()?, started_at, expected_bytes })
     }
 
+    fn live(&mut self) -> Option<Live> {
+        live(&mut self.sql)
+    }
+
     fn stop(&mut self) -> Result<SessionStop, EngineError> {
         let query = if self.sql.major() >= 15 {
             "SELECT lsn, labelfile, spcmapfile FROM pg_catalog.pg_backup_stop(false)"
         } else {
             "SELECT lsn, labelfile, spcmapfile FROM pg_catalog.pg_stop_backup(false, false)"
         };
-        let rows = self.query("stop the backup of", query)?;
+        let rows =
+            self.sql.query_exact(query).map_err(|error| error.at("stop the backup of", &self.object))?;
         let position = lsn(rows.single()).ok_or_else(|| self.odd("no stop position"))?;
         let label_file = rows.get(0, 1).unwrap_or_default().to_owned();
         let tablespace_map = rows.get(0, 2).unwrap_or_default().to_owned();

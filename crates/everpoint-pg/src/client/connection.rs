@@ -19,6 +19,9 @@ const READ_BYTES: usize = 128 << 10;
 /// be longer. A stream out of step shows as a length beyond this.
 const MAX_MESSAGE: usize = 64 << 20;
 
+/// So many of the server's warnings are kept for whoever asks for them.
+const MAX_WARNINGS: usize = 1000;
+
 /// Message type of CopyBothResponse, which `postgres-protocol` does not know.
 const COPY_BOTH_TAG: u8 = b'W';
 
@@ -69,6 +72,7 @@ pub struct Connection {
     host: Host,
     address: Address,
     config: Config,
+    warnings: Vec<ServerError>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -90,7 +94,13 @@ impl Connection {
             host: host.clone(),
             address: address.clone(),
             config: config.clone(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// The server's warnings since this was asked last, the first thousand.
+    pub(crate) fn take_warnings(&mut self) -> Vec<ServerError> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// The host that answered.
@@ -242,6 +252,9 @@ impl Connection {
                 let notice = ServerError::read(body.fields());
                 if notice.severity == "WARNING" {
                     tracing::warn!(host = %self.host, code = notice.code, "server: {}", notice.message);
+                    if self.warnings.len() < MAX_WARNINGS {
+                        self.warnings.push(notice);
+                    }
                 } else {
                     tracing::debug!(host = %self.host, severity = notice.severity, "server: {}", notice.message);
                 }
@@ -249,7 +262,10 @@ impl Connection {
             }
             Frame::Message(Message::ParameterStatus(body)) => {
                 let name = body.name().map_err(text)?.to_owned();
-                self.parameters.insert(name, body.value().map_err(text)?.to_owned());
+                // A search path may name a schema that is no UTF-8: none of the parameters that count here do.
+                if let Ok(value) = body.value() {
+                    self.parameters.insert(name, value.to_owned());
+                }
                 Ok(None)
             }
             Frame::Message(Message::NotificationResponse(_)) => Ok(None),

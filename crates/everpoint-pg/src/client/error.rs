@@ -23,15 +23,17 @@ pub struct ServerError {
     pub detail: Option<String>,
     /// Hint, if there is one.
     pub hint: Option<String>,
+    /// File of the server's source and function in it that said so, if it tells; never translated.
+    pub origin: Option<(String, String)>,
 }
 
 impl ServerError {
     /// Reads the fields of a message. Fields that are broken are left empty: an error must not hide behind another.
     pub(crate) fn read(mut fields: ErrorFields<'_>) -> Self {
         let mut error = Self::default();
-        let mut localized = String::new();
+        let (mut localized, mut file, mut routine) = (String::new(), None, None);
         while let Ok(Some(field)) = fields.next() {
-            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            let value = everpoint_core::name::escape(field.value_bytes());
             match field.type_() {
                 b'S' => localized = value,
                 b'V' => error.severity = value,
@@ -39,12 +41,15 @@ impl ServerError {
                 b'M' => error.message = value,
                 b'D' => error.detail = Some(value),
                 b'H' => error.hint = Some(value),
+                b'F' => file = Some(value),
+                b'R' => routine = Some(value),
                 _ => {}
             }
         }
         if error.severity.is_empty() {
             error.severity = localized;
         }
+        error.origin = file.zip(routine);
         error
     }
 
@@ -52,6 +57,21 @@ impl ServerError {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+
+    /// File of the source and function in it, empty if the server does not tell.
+    fn site(&self) -> (&str, &str) {
+        let origin = self.origin.as_ref();
+        origin.map_or(("", ""), |(file, routine)| (file.rsplit('/').next().unwrap_or_default(), routine))
+    }
+
+    /// Whether it is the account of the server that lacks a right on a file, not the role. Both have the same code.
+    pub(crate) fn is_of_account(&self) -> bool {
+        let opens = match self.site() {
+            ("genfile.c", routine) => routine != "convert_and_check_filename",
+            (file, _) => ["fd.c", "basebackup.c", "copydir.c", "file_utils.c", "xlog.c"].contains(&file),
+        };
+        self.code == "42501" && !self.is_fatal() && opens
     }
 
     fn addition(&self) -> String {
@@ -180,7 +200,7 @@ impl PgError {
             Self::Parameter { hint, .. } | Self::Tls { hint, .. } | Self::Authentication { hint, .. } => {
                 hint.clone()
             }
-            Self::Server(error) => error.hint.clone().or_else(|| advice_for(&error.code)),
+            Self::Server(error) => error.hint.clone().or_else(|| advice_for(error)),
             Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Some(
                 "is the server running there, and does listen_addresses include that address?".to_owned(),
             ),
@@ -189,14 +209,14 @@ impl PgError {
     }
 }
 
-fn advice_for(code: &str) -> Option<String> {
-    let advice = match code {
+fn advice_for(error: &ServerError) -> Option<String> {
+    let advice = match error.code.as_str() {
         "28P01" => "check the password (password=, PGPASSWORD, or a line in ~/.pgpass)",
         "28000" => {
             "allow it in pg_hba.conf, e.g. `hostssl replication <user> <address>/32 scram-sha-256`, \
              then SELECT pg_reload_conf()"
         }
-        "42501" => "ALTER ROLE <user> REPLICATION",
+        "42501" => refused_because(error),
         "53300" => "raise max_wal_senders or max_connections, or close idle connections",
         "55006" => {
             "another receiver holds the slot, or the server has not yet noticed that an old one is gone"
@@ -206,9 +226,51 @@ fn advice_for(code: &str) -> Option<String> {
     Some(advice.to_owned())
 }
 
+/// What mends a want of privileges: the code is the same whether the role lacks one, or the server's own account does.
+fn refused_because(error: &ServerError) -> &'static str {
+    match error.site() {
+        _ if error.is_of_account() => {
+            "the account that the server runs as may not read that path: take it out of the server's directories, or give \
+             it to that account (chown); with data_dir set, Everpoint reads the files itself and passes over what the server \
+             does not need"
+        }
+        (_, "CheckMyDatabase") => "GRANT CONNECT ON DATABASE <database> TO <user>",
+        _ if error.is_fatal() => "ALTER ROLE <user> REPLICATION",
+        ("walsender.c" | "slot.c" | "slotfuncs.c" | "postinit.c" | "miscinit.c" | "user.c", _) => {
+            "ALTER ROLE <user> REPLICATION"
+        }
+        ("genfile.c", _) => "GRANT pg_read_server_files TO <user>, or let a superuser take the backup",
+        ("aclchk.c", _) => {
+            "GRANT the role what the message names (for a function: GRANT EXECUTE ON FUNCTION ... TO <user>)"
+        }
+        _ => {
+            "the role lacks the privilege that the message names; replication needs: ALTER ROLE <user> REPLICATION"
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_want_of_privileges_is_told_apart() {
+        let hint = |severity: &str, file: &str| {
+            let origin = Some((file.to_owned(), "f".to_owned()));
+            let (severity, code) = (severity.to_owned(), "42501".to_owned());
+            PgError::Server(ServerError { severity, code, origin, ..ServerError::default() })
+                .at("x", "y")
+                .hint
+                .unwrap()
+        };
+        assert!(hint("FATAL", "postinit.c").starts_with("ALTER ROLE"));
+        assert!(hint("ERROR", "walsender.c").starts_with("ALTER ROLE"));
+        assert!(hint("ERROR", "fd.c").contains("account that the server runs as"));
+        assert!(hint("ERROR", "basebackup.c").contains("chown"));
+        assert!(hint("ERROR", "genfile.c").contains("chown"), "the role may, the server can't");
+        assert!(hint("ERROR", "aclchk.c").contains("GRANT EXECUTE"));
+        assert!(!hint("ERROR", "fd.c").contains("ALTER ROLE"));
+    }
 
     #[test]
     fn a_server_error_keeps_its_facts_and_is_not_said_twice() {
@@ -218,6 +280,7 @@ mod tests {
             message: "the database system is starting up".into(),
             detail: Some("recovering".into()),
             hint: None,
+            origin: None,
         };
         let error = PgError::Server(server).at("connect to", "db1:5432");
         assert_eq!(error.code, "pg.starting");

@@ -22,6 +22,6 @@ pub use connection::{Canceller, Connection, Frame};
 pub use environment::Environment;
 pub use error::{PgError, ServerError};
 pub use open::{Purpose, connect};
-pub(crate) use query::row;
 pub use query::{Rows, quote_identifier, quote_literal};
+pub(crate) use query::{exact_row, row};
 pub use secret::Secret;

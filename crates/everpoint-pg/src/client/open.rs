@@ -131,7 +131,8 @@ fn start(host: &Host, address: &Address, config: &Config, purpose: Purpose) -> R
     let mut parameters = vec![
         ("user", config.user.as_str()),
         ("application_name", config.application_name.as_str()),
-        ("client_encoding", "UTF8"),
+        // Nothing is converted: paths and names are bytes, and a server refuses to send those that it can't convert.
+        ("client_encoding", "SQL_ASCII"),
         ("DateStyle", "ISO"),
     ];
     match purpose {

@@ -1,5 +1,6 @@
 //! Simple queries.
 
+use everpoint_core::name::escape;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
@@ -42,6 +43,19 @@ impl Connection {
         let mut rows = Rows::default();
         self.query_with(sql, |body| {
             rows.0.push(row(body)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// As [`Connection::query`]; each value gives its bytes back with [`everpoint_core::name::unescape`].
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub(crate) fn query_exact(&mut self, sql: &str) -> Result<Rows, PgError> {
+        let mut rows = Rows::default();
+        self.query_with(sql, |body| {
+            rows.0.push(exact_row(body)?);
             Ok(())
         })?;
         Ok(rows)
@@ -104,6 +118,10 @@ impl Connection {
 
 /// The fields of a row as text.
 pub(crate) fn row(body: &DataRowBody) -> Result<Vec<Option<String>>, PgError> {
+    fields(body, shown)
+}
+
+fn fields(body: &DataRowBody, text: fn(&[u8]) -> String) -> Result<Vec<Option<String>>, PgError> {
     let broken = |what: &str| PgError::Protocol(format!("a row that is {what}"));
     let ranges: Vec<_> = body.ranges().collect().map_err(|_| broken("cut short"))?;
     ranges
@@ -111,9 +129,20 @@ pub(crate) fn row(body: &DataRowBody) -> Result<Vec<Option<String>>, PgError> {
         .map(|range| {
             let Some(range) = range else { return Ok(None) };
             let bytes = body.buffer().get(range).ok_or_else(|| broken("cut short"))?;
-            String::from_utf8(bytes.to_vec()).map(Some).map_err(|_| broken("no UTF-8"))
+            Ok(Some(text(bytes)))
         })
         .collect()
+}
+
+/// A value as text. It is in the encoding of the database, or of that in which a name of all databases was given: what is no
+/// UTF-8 is escaped.
+fn shown(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| escape(bytes), str::to_owned)
+}
+
+/// The fields of a row, escaped so that each gives its bytes back: for paths.
+pub(crate) fn exact_row(body: &DataRowBody) -> Result<Vec<Option<String>>, PgError> {
+    fields(body, escape)
 }
 
 /// A name for SQL or a replication command, quoted.

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use everpoint_core::name::{of_path, to_path};
 use everpoint_engine::TablespaceLink;
 
 use crate::client::{Config, Host, Purpose, connect};
@@ -16,7 +17,7 @@ pub(super) fn of(data_dir: Option<&Path>, config: Option<&Config>) -> Vec<PathBu
     let data = data_dir.map(Path::to_owned).or_else(|| config.and_then(ask));
     let Some(data) = data else { return Vec::new() };
     let links = files::tablespaces(&data).unwrap_or_default();
-    let spaces = links.into_iter().filter_map(|link| link.path).map(PathBuf::from);
+    let spaces = links.into_iter().filter_map(|link| link.path).map(|path| to_path(&path));
     std::iter::once(data.clone()).chain(spaces).collect()
 }
 
@@ -26,7 +27,7 @@ fn ask(config: &Config) -> Option<PathBuf> {
         return None;
     }
     let mut sql = connect(config, Purpose::Sql).ok()?;
-    let directory = PathBuf::from(sql.show("data_directory").ok()?);
+    let directory = to_path(&sql.show("data_directory").ok()?);
     let rows = sql.query("SELECT system_identifier FROM pg_catalog.pg_control_system()").ok()?;
     let system: u64 = rows.single()?.parse().ok()?;
     match fs::read(directory.join(CONTROL_FILE)) {
@@ -50,11 +51,11 @@ pub(crate) fn relative(paths: &[PathBuf], data: &Path, spaces: &[TablespaceLink]
     let one = |path: &PathBuf| {
         let path = real(path);
         if let Ok(inside) = path.strip_prefix(&data) {
-            return Some(inside.to_string_lossy().into_owned());
+            return Some(of_path(inside));
         }
         spaces.iter().find_map(|space| {
-            let inside = path.strip_prefix(real(Path::new(space.path.as_ref()?))).ok()?;
-            Some(format!("pg_tblspc/{}/{}", space.oid, inside.to_string_lossy()))
+            let inside = path.strip_prefix(real(&to_path(space.path.as_ref()?))).ok()?;
+            Some(format!("pg_tblspc/{}/{}", space.oid, of_path(inside)))
         })
     };
     paths.iter().filter_map(one).filter(|path| !path.is_empty()).collect()

@@ -3,6 +3,7 @@
 mod directories;
 mod outside;
 mod session;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use crate::wal::{SegmentHead, WalDecoder, WalFormat};
 use crate::{basebackup, catalog, recovery, replication, wal};
 pub(crate) use directories::relative_of;
 use session::LocalBackup;
+use whole::line;
 
 /// A standby may be so far behind a busy primary.
 const STANDBY_LAG: Micros = Micros(60_000_000);
@@ -179,6 +181,7 @@ impl Engine for PgEngine {
         lines.extend(files);
         if !lines.iter().any(|line| line.name == "connection" && line.state == CheckState::Error) {
             lines.push(outside::check(config, data_dir.as_deref()));
+            lines.extend(whole::check(config, data_dir.as_deref()));
         }
         lines
     }
@@ -393,8 +396,4 @@ impl PgEngine {
             }
         }
     }
-}
-
-fn line(name: &str, state: CheckState, message: String, hint: Option<String>) -> CheckLine {
-    CheckLine { name: name.to_owned(), state, message, hint }
 }

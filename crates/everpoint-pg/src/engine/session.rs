@@ -7,7 +7,7 @@ use everpoint_engine::EngineError;
 
 use crate::catalog::SqlBackup;
 use crate::control::{CONTROL_FILE, Control};
-use crate::files::{BackupSession, SessionStart, SessionStop};
+use crate::files::{BackupSession, Live, SessionStart, SessionStop};
 
 /// A session that makes sure that `data_dir` is the directory of the server with which it talks.
 pub(super) struct LocalBackup {
@@ -38,6 +38,10 @@ impl BackupSession for LocalBackup {
         let start = self.session.start(label, fast)?;
         self.same_cluster(start.position)?;
         Ok(start)
+    }
+
+    fn live(&mut self) -> Option<Live> {
+        self.session.live()
     }
 
     fn stop(&mut self) -> Result<SessionStop, EngineError> {

@@ -107,7 +107,7 @@ mod tests {
             modified: Micros(0),
             size_hint: size,
         };
-        Found { meta, path: PathBuf::from(path), pages: None }
+        Found { meta, path: PathBuf::from(path), pages: None, settles: false, needed: false }
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
 use everpoint_core::LogOffset;
 use everpoint_engine::{EngineError, FileKind, ImageWorker, PART_BYTES, Part, StopFlag};
+use rustix::fs::OFlags;
 
+use super::notes::Notes;
 use super::throttle::Throttle;
 use super::walk::{Found, is_gone};
 use super::{Fork, Pages, settled};
@@ -42,6 +45,7 @@ pub(super) struct Shared {
     pub(super) throttle: Throttle,
     pub(super) stop: StopFlag,
     pub(super) torn: Mutex<Vec<TornPage>>,
+    pub(super) notes: Notes,
 }
 
 /// One thread's reader, with its one buffer.
@@ -77,22 +81,53 @@ impl<'a> Reader<'a> {
         if found.meta.kind == FileKind::Directory {
             return give(worker, found, 0, &[], true, &[]);
         }
-        if settled::has_own_checksum(&found.meta.path) {
+        if found.settles {
             return match settled::read(&found.path, &found.meta.path) {
                 Ok(bytes) => give(worker, found, 0, &bytes, true, &[]),
                 Err(error) if is_gone(&error) => Ok(()),
                 Err(error) => Err(failed("read", found.path.display().to_string(), error)),
             };
         }
-        let fail = |error| failed("read", found.path.display().to_string(), error);
-        let file = match File::open(&found.path) {
-            Ok(file) => file,
+        let opened = open(&found.path).and_then(|file| match file.metadata()? {
+            it if it.is_file() => Ok((file, it.len())),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        });
+        let (file, size) = match opened {
+            // What is appended from now on comes with the log.
+            Ok((file, size)) => (file, size),
             Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) => return Err(fail(error)),
+            Err(error) => return self.unread(found, error),
         };
-        // What is appended from now on comes with the log.
-        let size = file.metadata().map_err(fail)?.len();
+        let size =
+            if found.meta.kind == FileKind::Pages { self.whole_pages(&file, size, found) } else { size };
         self.parts(&file, size, found, worker)
+    }
+
+    /// A file that can't be read: whose the server needs ends the backup.
+    fn unread(&self, found: &Found, error: io::Error) -> Result<(), EngineError> {
+        if found.needed {
+            return Err(failed("read", found.path.display().to_string(), error));
+        }
+        self.shared.notes.lacks(&found.meta.path, format!("it can't be read: {error}"));
+        Ok(())
+    }
+
+    /// The size of a file of pages. One that ends within a page is being extended, or was cut off there once: what is
+    /// behind its last whole page is no page, and is kept as it is.
+    fn whole_pages(&self, file: &File, size: u64, found: &Found) -> u64 {
+        let page = self.shared.page_size as u64;
+        let mut size = size;
+        for pause in PAUSES {
+            if size.is_multiple_of(page) {
+                return size;
+            }
+            sleep(pause);
+            size = file.metadata().map_or(size, |metadata| metadata.len());
+        }
+        if !size.is_multiple_of(page) {
+            self.shared.notes.odd(&found.meta.path, beyond(size, page));
+        }
+        size
     }
 
     fn parts(
@@ -109,9 +144,17 @@ impl<'a> Reader<'a> {
             }
             let wanted = usize::try_from(size - offset).unwrap_or(PART_BYTES).min(PART_BYTES);
             self.shared.throttle.wait(wanted);
-            let filled = self
-                .fill(file, offset, wanted)
-                .map_err(|error| failed("read", found.path.display().to_string(), error))?;
+            let filled = match self.fill(file, offset, wanted) {
+                Ok(filled) => filled,
+                Err(error) if found.needed => {
+                    return Err(failed("read", found.path.display().to_string(), error));
+                }
+                Err(error) => {
+                    let reason = format!("only its first {offset} bytes could be read: {error}");
+                    self.shared.notes.lacks(&found.meta.path, reason);
+                    return give(worker, found, offset, &[], true, &[]);
+                }
+            };
             self.damaged.clear();
             if let Some(pages) = found.pages
                 && self.shared.checksums
@@ -160,7 +203,7 @@ impl<'a> Reader<'a> {
         let in_file = u32::try_from(offset / size as u64).unwrap_or(u32::MAX);
         let first = pages.first_block(shared.pages_per_file).wrapping_add(in_file);
         let data = self.buffer.get_mut(..filled).unwrap_or_default();
-        for (index, page) in (0_u32..).zip(data.chunks_mut(size)) {
+        for (index, page) in (0_u32..).zip(data.chunks_exact_mut(size)) {
             let block = first.wrapping_add(index);
             if !matches!(page::verify(page, block), Verdict::Bad { .. }) {
                 continue;
@@ -179,6 +222,20 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// Opens a file; one that has become a fifo meanwhile does not make us wait.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
+/// What is odd about a file of pages of this size.
+pub(crate) fn beyond(size: u64, page: u64) -> String {
+    format!(
+        "{} bytes follow its last whole page; they are kept, and the server does not read them",
+        size % page
+    )
 }
 
 enum Look {

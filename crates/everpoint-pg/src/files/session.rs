@@ -3,6 +3,8 @@
 use everpoint_core::{LogOffset, Micros};
 use everpoint_engine::EngineError;
 
+use super::Live;
+
 /// What the server said when the backup began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionStart {
@@ -27,7 +29,7 @@ pub struct SessionStop {
     pub stopped_at: Micros,
     /// Content of `backup_label`.
     pub label_file: String,
-    /// Content of `tablespace_map`; empty when there is nothing in it.
+    /// Content of `tablespace_map`, bytes that are no UTF-8 escaped; empty when there is nothing in it.
     pub tablespace_map: String,
     /// See [`everpoint_engine::BackupEnd::facts`].
     pub facts: Vec<(String, String)>,
@@ -41,6 +43,11 @@ pub trait BackupSession {
     /// # Errors
     /// If the server refuses.
     fn start(&mut self, label: &str, fast: bool) -> Result<SessionStart, EngineError>;
+
+    /// Databases and tablespaces that the server knows; `None` if it can't be asked.
+    fn live(&mut self) -> Option<Live> {
+        None
+    }
 
     /// Stops the backup, without waiting for an archive.
     ///

@@ -17,7 +17,8 @@ const RELATION_MAP_MAGIC: u32 = 0x0059_2717;
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Whether a file (its path relative to the data directory) is one of these.
+/// Whether a file (its path relative to the data directory) is one of these, if its directory is of a database that the
+/// server knows: elsewhere a file of the same name is anything.
 pub(super) fn has_own_checksum(path: &str) -> bool {
     path == CONTROL_FILE || path.rsplit('/').next() == Some(RELATION_MAP)
 }

@@ -6,16 +6,20 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use everpoint_core::LogOffset;
+use everpoint_core::name::{of_path, unescape};
 use everpoint_engine::{
     BackupBegin, BackupEnd, BackupOptions, EngineError, FileKind, FileMeta, ImageSink, ImageWorker,
     PART_BYTES, Part,
 };
 
+use super::links::Links;
+use super::needed::Live;
+use super::notes::Notes;
 use super::queue::Queue;
 use super::reader::{Reader, Shared, failed, stopped};
 use super::session::{BackupSession, SessionStart, SessionStop};
 use super::throttle::Throttle;
-use super::walk::{Found, Walk, WalkError, inside, numbers, tablespaces};
+use super::walk::{Found, Reason, Walk, WalkError, numbers, tablespaces};
 use crate::control::{CONTROL_FILE, Control};
 use crate::outside::OutsideFile;
 use crate::polite;
@@ -25,7 +29,14 @@ const QUEUE: usize = 1 << 14;
 
 impl From<WalkError> for EngineError {
     fn from(error: WalkError) -> Self {
-        failed("list", error.path.display().to_string(), error.error)
+        let path = of_path(&error.path);
+        match error.reason {
+            Reason::Io(cause) => failed("list", path, cause),
+            reason @ Reason::Lost(_) => EngineError::new("pg.files", "back up", path, reason.to_string())
+                .hint(
+                    "the server needs it: put what belongs there back in its place, then run everpoint check",
+                ),
+        }
     }
 }
 
@@ -45,10 +56,12 @@ pub fn backup_files(
 ) -> Result<BackupEnd, EngineError> {
     let control = read_control(data_dir)?;
     let start = session.start(&options.label, options.fast_checkpoint)?;
-    let copied = copy_all(data_dir, external, &control, &start, options, sink);
+    let live = session.live();
+    let copied = copy_all(data_dir, external, &control, live.as_ref(), &start, options, sink);
     let ended = session.stop();
-    let (mut worker, torn) = copied?;
-    let stop = ended?;
+    let (mut worker, torn, notes) = copied?;
+    let mut stop = ended?;
+    stop.facts.extend(notes.facts());
     give_text(&mut *worker, "backup_label", &stop.label_file)?;
     if !stop.tablespace_map.is_empty() {
         give_text(&mut *worker, "tablespace_map", &stop.tablespace_map)?;
@@ -63,7 +76,7 @@ pub fn backup_files(
     })
 }
 
-fn read_control(data_dir: &Path) -> Result<Control, EngineError> {
+pub(super) fn read_control(data_dir: &Path) -> Result<Control, EngineError> {
     let path = data_dir.join(CONTROL_FILE);
     let name = path.display().to_string();
     let bytes =
@@ -79,10 +92,11 @@ fn copy_all<'s>(
     data_dir: &Path,
     external: &[OutsideFile],
     control: &Control,
+    live: Option<&Live>,
     start: &SessionStart,
     options: &BackupOptions,
     sink: &'s dyn ImageSink,
-) -> Result<(Box<dyn ImageWorker + 's>, Torn), EngineError> {
+) -> Result<(Box<dyn ImageWorker + 's>, Torn, Notes), EngineError> {
     let links = tablespaces(data_dir)
         .map_err(|error| failed("list", data_dir.join("pg_tblspc").display().to_string(), error))?;
     sink.begin(&BackupBegin {
@@ -102,11 +116,13 @@ fn copy_all<'s>(
         throttle: Throttle::new(options.rate_limit),
         stop: options.stop.clone(),
         torn: Mutex::new(Vec::new()),
+        notes: Notes::default(),
     };
     let version_directory = version_directory(data_dir, control)?;
-    let inside = inside(data_dir, &version_directory);
+    let links = Links::new(data_dir, &version_directory);
     let leave_out = numbers(&options.leave_out);
-    let walk = Walk { data_dir, version_directory: &version_directory, inside, leave_out: &leave_out };
+    let (version_directory, leave_out, notes) = (version_directory.as_str(), &leave_out, &shared.notes);
+    let walk = Walk { data_dir, version_directory, links, live, leave_out, notes };
     copy_tree(&walk, &shared, options.workers.max(1), sink)?;
 
     let mut worker = sink.worker()?;
@@ -118,13 +134,14 @@ fn copy_all<'s>(
     let control_path = data_dir.join(CONTROL_FILE);
     let metadata =
         control_path.metadata().map_err(|error| failed("read", control_path.display().to_string(), error))?;
-    reader.read(&Found::new(CONTROL_FILE, control_path, FileKind::Plain, &metadata), &mut *worker)?;
+    let control = Found::new(CONTROL_FILE, control_path, FileKind::Plain, &metadata);
+    reader.read(&Found { settles: true, needed: true, ..control }, &mut *worker)?;
     let torn = shared.torn.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((worker, torn))
+    Ok((worker, torn, shared.notes))
 }
 
 /// The name of this server's part of a tablespace: major version and version of the catalogs.
-fn version_directory(data_dir: &Path, control: &Control) -> Result<String, EngineError> {
+pub(super) fn version_directory(data_dir: &Path, control: &Control) -> Result<String, EngineError> {
     let path = data_dir.join("PG_VERSION");
     let major =
         std::fs::read_to_string(&path).map_err(|error| failed("read", path.display().to_string(), error))?;
@@ -218,7 +235,7 @@ fn give_text(worker: &mut dyn ImageWorker, name: &str, text: &str) -> Result<(),
         modified: everpoint_core::Micros(0),
         size_hint: text.len() as u64,
     };
-    worker.part(&meta, Part { offset: 0, data: text.as_bytes(), last: true, damaged_pages: &[] })
+    worker.part(&meta, Part { offset: 0, data: &unescape(text), last: true, damaged_pages: &[] })
 }
 
 /// Hands over a file from outside of the data directory.

@@ -1,15 +1,26 @@
 //! Lists a data directory, one directory at a time.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use everpoint_core::Micros;
+use everpoint_core::name::{escape, of_path};
 use everpoint_engine::{FileKind, FileMeta, TablespaceLink};
 
-use super::{Class, Fork, PUT_ASIDE, Pages, classify, holds_relations, is_emptied, unlogged};
+use super::links::{Followed, Links, Number, is_data_directory, numbers_of, special};
+use super::needed::{Live, is_needed, is_of_live};
+use super::notes::Notes;
+use super::{Class, Fork, PUT_ASIDE, Pages, classify, holds_relations, is_emptied, settled, unlogged};
+
+/// Longest path that an image takes, with some room for what is put before it.
+const LONGEST: usize = 4000;
 
 /// A file or directory to be backed up.
 #[derive(Debug)]
@@ -18,8 +29,12 @@ pub(super) struct Found {
     pub(super) meta: FileMeta,
     /// Where it lies.
     pub(super) path: PathBuf,
-    /// If it holds pages of a relation.
+    /// If it holds pages of a relation that a database knows: they are checked.
     pub(super) pages: Option<Pages>,
+    /// It carries a checksum of its own, which must hold.
+    pub(super) settles: bool,
+    /// The server needs it.
+    pub(super) needed: bool,
 }
 
 impl Found {
@@ -34,7 +49,7 @@ impl Found {
             modified: Micros(micros),
             size_hint: if kind == FileKind::Directory { 0 } else { metadata.size() },
         };
-        Self { meta, path, pages: None }
+        Self { meta, path, pages: None, settles: false, needed: false }
     }
 }
 
@@ -46,11 +61,8 @@ pub(crate) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
         let Some(oid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let path = if entry.file_type()?.is_symlink() {
-            Some(fs::read_link(entry.path())?.to_string_lossy().into_owned())
-        } else {
-            None
-        };
+        let path =
+            if entry.file_type()?.is_symlink() { Some(of_path(&fs::read_link(entry.path())?)) } else { None };
         links.push(TablespaceLink { oid, path });
     }
     links.sort_by_key(|link| link.oid);
@@ -62,29 +74,39 @@ pub(crate) fn tablespaces(data_dir: &Path) -> io::Result<Vec<TablespaceLink>> {
 pub(super) struct Walk<'a> {
     pub(super) data_dir: &'a Path,
     pub(super) version_directory: &'a str,
-    /// See [`inside`].
-    pub(super) inside: Vec<String>,
+    pub(super) links: Links,
+    /// What the server knows, if that is known.
+    pub(super) live: Option<&'a Live>,
     /// Device and inode of what is left out.
-    pub(super) leave_out: &'a [(u64, u64)],
-}
-
-/// This server's parts of tablespaces that lie inside the data directory, behind a link (PostgreSQL only warns of them), by
-/// their paths in it: they are listed with their tablespace.
-pub(super) fn inside(data_dir: &Path, version_directory: &str) -> Vec<String> {
-    let links = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
-    let Ok(root) = fs::canonicalize(data_dir) else { return Vec::new() };
-    let part = |link: fs::DirEntry| {
-        link.file_type().ok().filter(fs::FileType::is_symlink)?;
-        let part = fs::canonicalize(link.path()).ok()?.join(version_directory);
-        part.strip_prefix(&root).ok()?.to_str().map(str::to_owned)
-    };
-    links.filter_map(part).collect()
+    pub(super) leave_out: &'a [Number],
+    /// What is passed over is told here.
+    pub(super) notes: &'a Notes,
 }
 
 /// Device and inode of paths, as far as they exist.
-pub(super) fn numbers(paths: &[PathBuf]) -> Vec<(u64, u64)> {
+pub(super) fn numbers(paths: &[PathBuf]) -> Vec<Number> {
     let found = paths.iter().filter_map(|path| fs::metadata(path).ok());
-    found.map(|found| (found.dev(), found.ino())).collect()
+    found.map(|found| numbers_of(&found)).collect()
+}
+
+/// A directory that is looked through.
+struct Inside<'a> {
+    /// Its name in the image, empty at the top.
+    name: &'a str,
+    /// Where it lies.
+    path: &'a Path,
+    /// Numbers of it and those above it.
+    above: &'a mut Vec<Number>,
+    /// It was found behind a link that is none of the server's own.
+    linked: bool,
+}
+
+/// What becomes of one entry of a directory.
+enum Item {
+    Found(Found),
+    /// A directory behind a link that is none of the server's own.
+    Linked(Found),
+    None,
 }
 
 impl Walk<'_> {
@@ -94,87 +116,153 @@ impl Walk<'_> {
         &self,
         found: &mut dyn FnMut(Found) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.directory("", found)
+        let mut above: Vec<Number> = fs::metadata(self.data_dir).iter().map(numbers_of).collect();
+        let inside = Inside { name: "", path: self.data_dir, above: &mut above, linked: false };
+        self.directory(inside, found)
     }
 
     fn directory<E: From<WalkError>>(
         &self,
-        directory: &str,
+        inside: Inside<'_>,
         found: &mut dyn FnMut(Found) -> Result<(), E>,
     ) -> Result<(), E> {
-        let names = match names(&self.data_dir.join(directory)) {
+        let names = match names(inside.path) {
             Ok(names) => names,
-            Err(error) if !directory.is_empty() && is_gone(&error) => return Ok(()),
-            Err(error) => {
-                return Err(WalkError { path: self.data_dir.join(directory), error }.into());
-            }
+            Err(error) if !inside.name.is_empty() && is_gone(&error) => return Ok(()),
+            Err(error) => return Ok(self.trouble(inside.name, inside.path, &error)?),
         };
-        let unlogged = if holds_relations(directory) {
-            unlogged(names.iter().map(String::as_str))
+        let unlogged = if holds_relations(inside.name) {
+            unlogged(names.iter().map(|(name, _)| name.as_str()))
         } else {
-            Default::default()
+            BTreeSet::new()
         };
-        for name in &names {
-            let path = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
-            if self.inside.contains(&path) {
+        for (name, real) in &names {
+            let path = if inside.name.is_empty() { name.clone() } else { format!("{}/{name}", inside.name) };
+            if self.links.is_elsewhere(&path) {
                 continue;
             }
-            let Some(item) = self.item(&path)? else { continue };
-            let enter = item.meta.kind == FileKind::Directory && !is_emptied(&path);
+            let full = inside.path.join(real);
+            let (item, linked) = match self.item(&path, &full, inside.above)? {
+                Item::Found(item) => (item, inside.linked),
+                Item::Linked(item) => (item, true),
+                Item::None => continue,
+            };
+            let directory = item.meta.kind == FileKind::Directory;
+            let number = directory.then(|| fs::metadata(&full).as_ref().map(numbers_of).ok()).flatten();
+            if linked && number.is_some_and(|number| self.is_none_of_ours(&path, &full, number)) {
+                continue;
+            }
             // A tablespace that is a link comes back as a link, its contents below it.
-            let is_link = directory == "pg_tblspc" && item.path.is_symlink();
-            let skip = item.pages.is_some_and(|it| it.fork != Fork::Init && unlogged.contains(&it.relation));
+            let is_link = inside.name == "pg_tblspc" && full.is_symlink();
+            let skip =
+                !unlogged.is_empty() && may_be_unlogged(&path).is_some_and(|it| unlogged.contains(&it));
             if !skip && !is_link {
                 found(item)?;
             }
-            if enter {
-                self.directory(&path, found)?;
+            if let Some(number) = number.filter(|_| !is_emptied(&path)) {
+                inside.above.push(number);
+                let below = Inside { name: &path, path: &full, above: &mut *inside.above, linked };
+                let done = self.directory(below, found);
+                inside.above.pop();
+                done?;
             }
         }
         Ok(())
     }
 
-    /// One entry; `None` for what is left out or gone.
-    fn item(&self, path: &str) -> Result<Option<Found>, WalkError> {
-        let full = self.data_dir.join(path);
-        let fail = |error| WalkError { path: full.clone(), error };
-        let metadata = match fs::symlink_metadata(&full) {
-            Ok(metadata) if metadata.is_symlink() => match fs::metadata(&full) {
-                Ok(metadata) if self.follows(path, &metadata) => metadata,
-                Ok(_) => return Ok(None),
-                Err(error) if is_gone(&error) => return Ok(None),
-                Err(error) => return Err(fail(error)),
-            },
-            Ok(metadata) => metadata,
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => return Err(fail(error)),
-        };
-        let foreign = in_tablespace(path) && !path.ends_with(self.version_directory);
-        if foreign || self.leave_out.contains(&(metadata.dev(), metadata.ino())) {
-            return Ok(None);
+    /// Whether a directory behind a link is another server's, or is in the image anyway.
+    fn is_none_of_ours(&self, path: &str, full: &Path, number: Number) -> bool {
+        let other = is_data_directory(full) && !self.links.is_stored(number);
+        if other {
+            self.notes.lacks(path, "it is another server's data directory");
         }
+        other || self.links.is_stored(number)
+    }
+
+    /// One entry.
+    fn item(&self, path: &str, full: &Path, above: &[Number]) -> Result<Item, WalkError> {
+        let metadata = match fs::symlink_metadata(full) {
+            Ok(metadata) => metadata,
+            Err(error) if is_gone(&error) => return Ok(Item::None),
+            Err(error) => return self.trouble(path, full, &error).map(|()| Item::None),
+        };
+        let link = metadata.is_symlink();
+        let leaves_out = |metadata: &Metadata| self.leave_out.contains(&numbers_of(metadata));
+        if leaves_out(&metadata) || (link && fs::metadata(full).is_ok_and(|target| leaves_out(&target))) {
+            return Ok(Item::None);
+        }
+        let foreign = in_tablespace(path) && !path.ends_with(self.version_directory);
+        let skipped = !metadata.is_dir() && matches!(classify(path), Class::Skip(_));
+        if foreign || skipped || path == PUT_ASIDE {
+            return Ok(Item::None);
+        }
+        let metadata = match link.then(|| self.links.follow(path, full, above)) {
+            None => metadata,
+            Some(Followed::Taken(target)) => target,
+            Some(Followed::Stored) => return Ok(Item::None),
+            Some(Followed::Lost(reason)) => return self.lost(path, full, reason).map(|()| Item::None),
+        };
+        if path.len() > LONGEST {
+            return self.lost(path, full, "its path is too long".to_owned()).map(|()| Item::None);
+        }
+        let needed = is_needed(path, self.live);
         if metadata.is_dir() {
-            if path == PUT_ASIDE {
-                return Ok(None);
-            }
-            return Ok(Some(Found::new(path, full, FileKind::Directory, &metadata)));
+            let item = Found { needed, ..Found::new(path, full.to_owned(), FileKind::Directory, &metadata) };
+            let linked = link && !is_emptied(path) && !path.starts_with("pg_tblspc/") && !needed;
+            return Ok(if linked { Item::Linked(item) } else { Item::Found(item) });
         }
         if !metadata.is_file() {
-            return Ok(None);
+            return self.other(path, full, &metadata).map(|()| Item::None);
         }
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let live = is_of_live(directory, self.live);
         Ok(match classify(path) {
-            Class::Skip(_) => None,
-            Class::Plain => Some(Found::new(path, full, FileKind::Plain, &metadata)),
+            Class::Skip(_) => Item::None,
+            Class::Plain => {
+                let settles = settled::has_own_checksum(path) && live;
+                let found = Found::new(path, full.to_owned(), FileKind::Plain, &metadata);
+                Item::Found(Found { settles, needed, ..found })
+            }
             Class::Pages(pages) => {
-                Some(Found { pages: Some(pages), ..Found::new(path, full, FileKind::Pages, &metadata) })
+                let found = Found::new(path, full.to_owned(), FileKind::Pages, &metadata);
+                Item::Found(Found { pages: Some(pages).filter(|_| live), needed, ..found })
             }
         })
     }
 
-    /// Links to files (certificates) are taken as files. Of linked directories only tablespaces and those that the
-    /// server knows (`pg_wal` on another disk) belong to the cluster.
-    fn follows(&self, path: &str, metadata: &Metadata) -> bool {
-        metadata.is_file() || is_emptied(path) || path.starts_with("pg_tblspc/")
+    /// What is neither file nor directory. The server's own sockets are nobody's loss.
+    fn other(&self, path: &str, full: &Path, metadata: &Metadata) -> Result<(), WalkError> {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if name.starts_with(".s.PGSQL.") {
+            return Ok(());
+        }
+        let kind = special(metadata).unwrap_or("something else");
+        self.lost(path, full, format!("it is a {kind}, no file"))
+    }
+
+    fn trouble(&self, path: &str, full: &Path, error: &io::Error) -> Result<(), WalkError> {
+        let name = if path.is_empty() { "." } else { path };
+        if path.is_empty() || is_needed(path, self.live) {
+            return Err(WalkError::io(full, io::Error::new(error.kind(), error.to_string())));
+        }
+        self.notes.lacks(name, format!("it can't be read: {error}"));
+        Ok(())
+    }
+
+    fn lost(&self, path: &str, full: &Path, reason: String) -> Result<(), WalkError> {
+        if is_needed(path, self.live) {
+            return Err(WalkError { path: full.to_owned(), reason: Reason::Lost(reason) });
+        }
+        self.notes.lacks(path, reason);
+        Ok(())
+    }
+}
+
+/// Number of the relation of a file that a backup leaves out if the relation is unlogged.
+fn may_be_unlogged(path: &str) -> Option<u32> {
+    match classify(path) {
+        Class::Pages(pages) if pages.fork != Fork::Init => Some(pages.relation),
+        _ => None,
     }
 }
 
@@ -183,27 +271,50 @@ fn in_tablespace(path: &str) -> bool {
     path.starts_with("pg_tblspc/") && path.split('/').count() == 3
 }
 
-/// A file or directory that can't be listed.
+/// Why a file or directory that the server needs can't be taken.
+#[derive(Debug)]
+pub(super) enum Reason {
+    Io(io::Error),
+    Lost(String),
+}
+
+/// A file or directory that the server needs and that can't be taken.
 #[derive(Debug)]
 pub(super) struct WalkError {
     pub(super) path: PathBuf,
-    pub(super) error: io::Error,
+    pub(super) reason: Reason,
+}
+
+impl WalkError {
+    /// What the file system said.
+    pub(super) fn io(path: &Path, error: io::Error) -> Self {
+        Self { path: path.to_owned(), reason: Reason::Io(error) }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "it can't be read: {error}"),
+            Self::Lost(reason) => f.write_str(reason),
+        }
+    }
 }
 
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Names in a directory, sorted. PostgreSQL's own names are all ASCII; others that are not UTF-8 can't be named in a
-/// backup.
-fn names(directory: &Path) -> io::Result<Vec<String>> {
+/// Names in a directory, as an image has them and as they are, in the order of the bytes.
+pub(super) fn names(directory: &Path) -> io::Result<Vec<(String, OsString)>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        match entry?.file_name().into_string() {
-            Ok(name) => names.push(name),
-            Err(name) => tracing::warn!(?name, "left out of the backup: its name is not UTF-8"),
-        }
+        let name = entry?.file_name();
+        names.push((escape(name.as_bytes()), name));
     }
-    names.sort_unstable();
+    names.sort_unstable_by(|(_, one), (_, other)| one.cmp(other));
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use everpoint_core::name::{escape, of_path, to_path};
+
 use super::parse::{self, Named};
 use super::source::{Missing, Source};
 use super::{Outside, OutsideFile};
@@ -80,7 +82,7 @@ impl<'a, 'b> Gather<'a, 'b> {
             Ok(read) => read,
             Err(Missing::NotThere) if !required => return,
             Err(missing) => {
-                self.lacks.insert(path.display().to_string(), missing.to_string());
+                self.lacks.insert(of_path(path), missing.to_string());
                 return;
             }
         };
@@ -103,7 +105,7 @@ impl<'a, 'b> Gather<'a, 'b> {
                     let is_conf = |name: &str| name.ends_with(".conf") && !name.starts_with('.');
                     self.directory(&beside(path, &value), Kind::Settings, is_conf, true, depth);
                 }
-                _ => drop(self.settings.insert(name, String::from_utf8_lossy(&value).into_owned())),
+                _ => drop(self.settings.insert(name, escape(&value))),
             }
         }
     }
@@ -128,15 +130,15 @@ impl<'a, 'b> Gather<'a, 'b> {
             Ok(names) => {
                 // An empty one must be there too: the server does not start without.
                 if let Some(Place::Outside(place)) = self.place(path) {
-                    self.directories.extend(place.to_str().map(str::to_owned));
+                    self.directories.insert(of_path(&place));
                 }
                 for name in names.iter().filter(|name| takes(name)) {
-                    self.follow(&path.join(name), kind, false, depth + 1);
+                    self.follow(&path.join(to_path(name)), kind, false, depth + 1);
                 }
             }
             Err(Missing::NotThere) if !required => {}
             Err(missing) => {
-                self.lacks.insert(path.display().to_string(), missing.to_string());
+                self.lacks.insert(of_path(path), missing.to_string());
             }
         }
     }
@@ -149,13 +151,8 @@ impl<'a, 'b> Gather<'a, 'b> {
             Some(Place::Inside(place)) => (place, &mut self.inside),
             None => return,
         };
-        match place.to_str() {
-            Some(name) => drop(list.insert(name.to_owned(), OutsideFile { path: name.to_owned(), ..read })),
-            None => {
-                let reason = "its name is not UTF-8".to_owned();
-                self.lacks.insert(place.display().to_string(), reason);
-            }
-        }
+        let path = of_path(&place);
+        list.insert(path.clone(), OutsideFile { path, ..read });
     }
 
     /// Where a path belongs. A link inside of the directory that leads out of it stands for what it names.

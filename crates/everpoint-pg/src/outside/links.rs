@@ -1,7 +1,10 @@
 //! Links inside of a data directory that lead out of it.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+
+use everpoint_core::name::{escape, of_path, to_path};
 
 /// Most links that are remembered: a directory full of them is not configuration.
 const MAX_LINKS: usize = 256;
@@ -26,9 +29,9 @@ pub(super) fn links(data_dir: &Path) -> Vec<(String, String)> {
 }
 
 fn gather(data_dir: &Path, below: &str, depth: usize, found: &mut Vec<(String, String)>) {
-    let Ok(entries) = fs::read_dir(data_dir.join(below)) else { return };
+    let Ok(entries) = fs::read_dir(data_dir.join(to_path(below))) else { return };
     for entry in entries.flatten() {
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let name = escape(entry.file_name().as_bytes());
         let path = if below.is_empty() { name } else { format!("{below}/{name}") };
         let Ok(kind) = entry.file_type() else { continue };
         if is_own_place(&path) || found.len() >= MAX_LINKS {
@@ -38,9 +41,8 @@ fn gather(data_dir: &Path, below: &str, depth: usize, found: &mut Vec<(String, S
             gather(data_dir, &path, depth + 1, found);
         } else if kind.is_symlink()
             && let Ok(target) = fs::read_link(entry.path())
-            && let Some(target) = target.to_str()
         {
-            found.push((path, target.to_owned()));
+            found.push((path, of_path(&target)));
         }
     }
 }

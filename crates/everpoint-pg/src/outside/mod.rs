@@ -12,9 +12,10 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use everpoint_core::Micros;
+use everpoint_core::name::{escape, of_path, to_path};
 use everpoint_engine::{FileKind, FileMeta};
 
 use crate::client::{Connection, quote_identifier};
@@ -149,13 +150,13 @@ pub(crate) fn look(sql: Option<&mut Connection>, data_dir: Option<&Path>) -> Out
     if let Some(data_dir) = data_dir {
         let server = settings.entry(DATA_DIRECTORY.to_owned()).or_insert_with(|| runs_in(data_dir)).clone();
         settings.entry(CONFIG_FILE.to_owned()).or_insert_with(|| started_with(data_dir, &server));
-        source.local = Some(Local::new(Path::new(&server), data_dir));
+        source.local = Some(Local::new(&to_path(&server), data_dir));
     }
     let mut found = Outside::default();
     let (Some(directory), Some(config)) = (settings.get(DATA_DIRECTORY), settings.get(CONFIG_FILE)) else {
         return found;
     };
-    let (directory, config) = (PathBuf::from(directory), PathBuf::from(config));
+    let (directory, config) = (to_path(directory), to_path(config));
     let mut gather = Gather::new(&mut source, &directory);
     gather.visit(&config, Kind::Settings, true);
     gather.visit(&directory.join("postgresql.auto.conf"), Kind::Settings, false);
@@ -166,7 +167,7 @@ pub(crate) fn look(sql: Option<&mut Connection>, data_dir: Option<&Path>) -> Out
     for name in ["hba_file", "ident_file"] {
         let usual = format!("pg_{}.conf", name.trim_end_matches("_file"));
         let path = settings.entry(name.to_owned()).or_insert(usual).clone();
-        gather.visit(&directory.join(path), Kind::Access, true);
+        gather.visit(&directory.join(to_path(&path)), Kind::Access, true);
     }
     let encrypts = settings.get("ssl").is_some_and(|ssl| ssl != "off");
     for name in KEYS {
@@ -175,7 +176,7 @@ pub(crate) fn look(sql: Option<&mut Connection>, data_dir: Option<&Path>) -> Out
             value.split_once(':').filter(|(scheme, _)| *scheme == "FILE").map_or(&**value, |(_, it)| it);
         let required = encrypts && matches!(name, "ssl_cert_file" | "ssl_key_file");
         gather.visit(
-            &directory.join(path),
+            &directory.join(to_path(path)),
             if name == "ssl_crl_dir" { Kind::Directory } else { Kind::Opaque },
             required,
         );
@@ -203,16 +204,21 @@ fn shown(source: &mut Source<'_>) -> BTreeMap<String, String> {
     shown.collect()
 }
 
+/// A file's text, bytes that are no UTF-8 escaped; nothing if it can't be read.
+fn text(path: &Path) -> String {
+    fs::read(path).map_or_else(|_| String::new(), |bytes| escape(&bytes))
+}
+
 /// The name of its directory for a server that runs there, as it noted itself.
 fn runs_in(data_dir: &Path) -> String {
-    let noted = fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+    let noted = text(&data_dir.join("postmaster.pid"));
     let named = noted.lines().nth(1).filter(|line| line.starts_with('/')).map(str::to_owned);
-    named.unwrap_or_else(|| data_dir.display().to_string())
+    named.unwrap_or_else(|| of_path(data_dir))
 }
 
 /// The configuration file with which the server of a directory was started, as it noted itself.
 fn started_with(data_dir: &Path, server: &str) -> String {
-    let noted = fs::read_to_string(data_dir.join("postmaster.opts")).unwrap_or_default();
+    let noted = text(&data_dir.join("postmaster.opts"));
     let named = noted.split('"').find_map(|word| {
         word.strip_prefix("config_file=").or_else(|| word.strip_prefix("--config_file=")).map(str::to_owned)
     });

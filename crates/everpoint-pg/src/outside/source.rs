@@ -3,11 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use everpoint_core::Micros;
+use everpoint_core::name::escape;
 
 use super::{OutsideFile, owner};
 use crate::client::{Connection, PgError, quote_literal};
@@ -83,11 +85,11 @@ impl Source<'_> {
         }
     }
 
-    /// Names of the entries of a directory, sorted.
+    /// Names of the entries of a directory, sorted; bytes that are no UTF-8 escaped.
     pub(super) fn list(&mut self, path: &Path) -> Result<Vec<String>, Missing> {
         let mut names = if let Some(here) = self.here(path) {
             let entries = fs::read_dir(here).map_err(missing)?;
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+            entries.flatten().map(|entry| escape(entry.file_name().as_bytes())).collect()
         } else {
             list(self.sql.as_deref_mut(), path)?
         };
@@ -134,7 +136,7 @@ fn read(path: &Path) -> Result<OutsideFile, Missing> {
 /// pg_read_server_files.
 fn ask(sql: &mut Connection, path: &Path) -> Result<OutsideFile, Missing> {
     let Some(name) = path.to_str() else {
-        return Err(Missing::Refused("its name is not UTF-8".to_owned()));
+        return Err(Missing::Refused("its name is not UTF-8, and SQL can't name it".to_owned()));
     };
     let query = format!(
         "SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file({}, 0, {}, true), 'hex')",
@@ -158,6 +160,9 @@ fn list(sql: Option<&mut Connection>, path: &Path) -> Result<Vec<String>, Missin
 
 fn refused(error: PgError) -> Missing {
     Missing::Refused(match error.sqlstate() {
+        Some("42501") if matches!(&error, PgError::Server(it) if it.is_of_account()) => {
+            "the server's own account may not read it".to_owned()
+        }
         Some("42501") => "the role may not read it".to_owned(),
         _ => error.to_string(),
     })

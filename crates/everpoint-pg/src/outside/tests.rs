@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use std::path::PathBuf;
+
 use super::*;
 
 struct Trees {

@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use everpoint_core::name::to_path;
 use rustix::process::{Pid, Signal, kill_process};
 
 use everpoint_engine::Owner;
@@ -42,7 +43,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Starts `program` with `arguments`, as `owner` if one is given, its output appended to `log`.
+    /// Starts `program` with `arguments` (bytes that are no UTF-8 escaped), as `owner` if one is given, its output appended to `log`.
     pub(super) fn start(
         program: &Path,
         arguments: &[String],
@@ -51,7 +52,7 @@ impl Guard {
         owner: Option<&Owner>,
     ) -> std::io::Result<Self> {
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(SCRIPT).arg(log).arg(program).args(arguments);
+        command.arg("-c").arg(SCRIPT).arg(log).arg(program).args(arguments.iter().map(|it| to_path(it)));
         // A group of its own: Ctrl-C at our terminal is for us, we stop the server ourselves.
         command.current_dir(directory).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

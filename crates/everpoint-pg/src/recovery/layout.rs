@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::FailureClass;
+use everpoint_core::name::{of_path, to_path};
 use everpoint_engine::{EngineError, RecoverySettings};
 
 use crate::files::PUT_ASIDE;
@@ -35,7 +36,7 @@ pub(super) fn put_aside(settings: &RecoverySettings, file: &Path) -> PathBuf {
 
 /// The files outside of the data directory that came with the image, by the path that they had.
 pub(super) fn came_along(settings: &RecoverySettings) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = facts(settings, EXTERNAL).map(|(path, _)| PathBuf::from(path)).collect();
+    let mut files: Vec<PathBuf> = facts(settings, EXTERNAL).map(|(path, _)| to_path(path)).collect();
     if files.is_empty() && fact(settings, CONFIG_FILE).is_none() {
         // An older backup has the files, not the facts.
         let top = settings.directory.join(PUT_ASIDE);
@@ -62,8 +63,9 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
 /// Production's main configuration file, if it lies outside of its data directory.
 pub(super) fn config_outside(settings: &RecoverySettings) -> Option<PathBuf> {
     if let Some(config) = fact(settings, CONFIG_FILE) {
-        let inside = fact(settings, DATA_DIRECTORY).is_some_and(|data| Path::new(config).starts_with(data));
-        return (!inside).then(|| PathBuf::from(config));
+        let inside =
+            fact(settings, DATA_DIRECTORY).is_some_and(|data| to_path(config).starts_with(to_path(data)));
+        return (!inside).then(|| to_path(config));
     }
     let files = came_along(settings);
     let mut configs = files.into_iter().filter(|file| file.ends_with("postgresql.conf"));
@@ -80,7 +82,7 @@ fn config_of(directory: &Path) -> Option<PathBuf> {
     let configs = below(debian_root()).flat_map(below).map(|cluster| cluster.join("postgresql.conf"));
     configs.into_iter().find(|config| {
         let named = settings_of(config, directory).remove(DATA_DIRECTORY);
-        named.is_some_and(|named| is_same(Path::new(&named), directory))
+        named.is_some_and(|named| is_same(&to_path(&named), directory))
     })
 }
 
@@ -103,14 +105,14 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
 /// leads it to another directory.
 pub(super) fn command_line(settings: &RecoverySettings, config: &Path) -> Vec<(String, String)> {
     let says = configured(settings, config);
-    let mut line = vec![(CONFIG_FILE.to_owned(), config.display().to_string())];
+    let mut line = vec![(CONFIG_FILE.to_owned(), of_path(config))];
     // The file's own data_directory outranks -D: the server would start on the directory that it names.
-    if says.get(DATA_DIRECTORY).is_some_and(|named| !is_same(Path::new(named), &settings.directory)) {
-        line.push((DATA_DIRECTORY.to_owned(), settings.directory.display().to_string()));
+    if says.get(DATA_DIRECTORY).is_some_and(|named| !is_same(&to_path(named), &settings.directory)) {
+        line.push((DATA_DIRECTORY.to_owned(), of_path(&settings.directory)));
     }
     let recorded = fact(settings, DATA_DIRECTORY).unwrap_or("/");
     for name in ["hba_file", "ident_file"] {
-        let outside = fact(settings, name).filter(|file| !Path::new(file).starts_with(recorded));
+        let outside = fact(settings, name).filter(|file| !to_path(file).starts_with(to_path(recorded)));
         if let Some(file) = outside.filter(|_| !says.contains_key(name)) {
             line.push((name.to_owned(), file.to_owned()));
         }
@@ -127,11 +129,10 @@ pub fn start_settings(settings: &RecoverySettings) -> Result<Vec<(String, String
         return Ok(Vec::new());
     };
     let mut missing = vec![config.clone()];
-    missing.extend(
-        ["hba_file", "ident_file"].into_iter().filter_map(|name| fact(settings, name)).map(PathBuf::from),
-    );
+    missing
+        .extend(["hba_file", "ident_file"].into_iter().filter_map(|name| fact(settings, name)).map(to_path));
     let recorded = fact(settings, DATA_DIRECTORY).unwrap_or("/");
-    missing.retain(|file| !file.starts_with(recorded) && !is_there(file));
+    missing.retain(|file| !file.starts_with(to_path(recorded)) && !is_there(file));
     if let Some(file) = missing.first() {
         let message =
             format!("production's configuration lies outside of it, and {} is not there", file.display());

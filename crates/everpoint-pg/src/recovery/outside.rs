@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use everpoint_core::name::to_path;
 use everpoint_engine::{EngineError, RecoverySettings};
 
 use super::failed;
@@ -16,26 +17,61 @@ use crate::outside::{DATA_DIRECTORY, LINK, is_own_place};
 const KEY_OF_USER: u32 = 0o700;
 const KEY_OF_ROOT: u32 = 0o740;
 
-/// Where production is replaced, makes links again that led out of the directory, if what they lead to is there; else the
+/// Makes links again that stay inside of the directory, and where production is replaced also those that led out of it, if what they lead to is there; else the
 /// files with their content stay. Closes private keys for everybody whom the server does not accept.
 pub(super) fn settle(settings: &RecoverySettings) -> Result<(), EngineError> {
-    if settings.keep_configuration {
-        for (path, target) in facts(settings, LINK) {
-            link(&settings.directory, path, target)?;
+    for (path, target) in facts(settings, LINK) {
+        let (place, target) = (to_path(path), to_path(target));
+        match inside(settings, &place, &target) {
+            // It leads to a directory that has come with the image under its own name.
+            Some(relative) if fs::symlink_metadata(settings.directory.join(&place)).is_err() => {
+                link(&settings.directory, path, &relative)?;
+            }
+            Some(_) => {}
+            None if settings.keep_configuration => link(&settings.directory, path, &target)?,
+            None => {}
         }
     }
-    let Some(key) = fact(settings, "ssl_key_file").map(Path::new) else { return Ok(()) };
-    let data = fact(settings, DATA_DIRECTORY).unwrap_or("/");
+    let Some(key) = fact(settings, "ssl_key_file").map(to_path) else { return Ok(()) };
+    let key = key.as_path();
+    let data = to_path(fact(settings, DATA_DIRECTORY).unwrap_or("/"));
     let inside = if key.is_absolute() { key.strip_prefix(data).ok() } else { Some(key) };
     close(&inside.map_or_else(|| put_aside(settings, key), |inside| settings.directory.join(inside)))
 }
 
-fn link(directory: &Path, path: &str, target: &str) -> Result<(), EngineError> {
-    let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+/// Where a link leads that stays inside of the data directory, by a path relative to the link's own.
+fn inside(settings: &RecoverySettings, place: &Path, target: &Path) -> Option<PathBuf> {
+    let data = to_path(fact(settings, DATA_DIRECTORY).unwrap_or("/"));
+    let named = if target.is_absolute() {
+        target.strip_prefix(&data).ok()?.to_owned()
+    } else {
+        place.parent()?.join(target)
+    };
+    let mut inner = PathBuf::new();
+    for part in named.components() {
+        match part {
+            Component::Normal(name) => inner.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if inner.pop() => {}
+            _ => return None,
+        }
+    }
+    // Such a link would lead to itself, or to a directory above it.
+    if inner.as_os_str().is_empty() || place.starts_with(&inner) || !settings.directory.join(&inner).is_dir()
+    {
+        return None;
+    }
+    let up = place.components().count().saturating_sub(1);
+    Some(std::iter::repeat_n(Path::new(".."), up).chain([inner.as_path()]).collect())
+}
+
+fn link(directory: &Path, path: &str, target: &Path) -> Result<(), EngineError> {
+    let name = to_path(path);
+    let inside = name.components().all(|part| matches!(part, Component::Normal(_)));
     if !inside || is_own_place(path) {
         return Ok(());
     }
-    let place = directory.join(path);
+    let place = directory.join(name);
     let Some(parent) = place.parent().filter(|parent| parent.is_dir()) else { return Ok(()) };
     let here = fs::symlink_metadata(&place).ok();
     let leads = is_there(&parent.join(target));
@@ -68,7 +104,7 @@ fn close(key: &Path) -> Result<(), EngineError> {
 
 /// Production's access rules, if they came from outside of its directory.
 pub(super) fn access(settings: &RecoverySettings) -> String {
-    let file = fact(settings, "hba_file").map(|file| put_aside(settings, Path::new(file)));
+    let file = fact(settings, "hba_file").map(|file| put_aside(settings, &to_path(file)));
     let bytes = file.and_then(|file| fs::read(file).ok()).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -113,6 +149,37 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(etc.join("main.conf")).unwrap(), "in etc");
         assert!(!scratch.path().join("outside").exists());
+    }
+
+    #[test]
+    fn links_that_stay_inside_come_back_in_a_copy() {
+        let scratch = tempfile::tempdir().unwrap();
+        let data = scratch.path().join("data");
+        for directory in ["certs.2", "sub/deep", "there"] {
+            fs::create_dir_all(data.join(directory)).unwrap();
+        }
+        let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut settings = configuration::tests::settings();
+        settings.directory.clone_from(&data);
+        settings.facts = vec![
+            fact(DATA_DIRECTORY, "/srv/main"),
+            fact("link certs", "certs.2"),
+            fact("link sub/up", "/srv/main/sub/deep"),
+            fact("link there", "certs.2"),
+            fact("link loop", "."),
+            fact("link out", "../elsewhere"),
+            fact("link gone", "nowhere"),
+        ];
+        settle(&settings).unwrap();
+        assert_eq!(fs::read_link(data.join("certs")).unwrap(), Path::new("certs.2"));
+        assert_eq!(
+            fs::canonicalize(data.join("sub/up")).unwrap(),
+            fs::canonicalize(data.join("sub/deep")).unwrap()
+        );
+        assert!(data.join("there").symlink_metadata().unwrap().is_dir());
+        for none in ["loop", "out", "gone"] {
+            assert!(data.join(none).symlink_metadata().is_err(), "{none}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Words of commands that a person pastes into a shell.
 
 use std::env;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// A word as a shell reads it back.
@@ -12,7 +13,17 @@ pub(super) fn quote(word: &str) -> String {
 
 /// A path as a shell reads it back.
 pub(super) fn path(path: &Path) -> String {
-    quote(&path.to_string_lossy())
+    if let Some(path) = path.to_str() {
+        return quote(path);
+    }
+    // Bytes that are no UTF-8 would not survive a terminal.
+    let octal = |byte: &u8| match byte {
+        b'/' | b'.' | b'_' | b'-' => char::from(*byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+        byte => format!("\\{byte:03o}"),
+    };
+    let octal: String = path.as_os_str().as_bytes().iter().map(octal).collect();
+    format!("\"$(printf '{octal}')\"")
 }
 
 /// A program of the search path.
@@ -38,5 +49,7 @@ mod tests {
         assert_eq!(quote("/srv/a-b_c.d"), "/srv/a-b_c.d");
         assert_eq!(quote("/srv/it's here"), "'/srv/it'\\''s here'");
         assert_eq!(quote(""), "''");
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"/a b/caf\xe9"));
+        assert_eq!(path(odd), "\"$(printf '/a\\040b/caf\\351')\"");
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use everpoint_core::name::of_path;
 use everpoint_core::{FailureClass, Life, LogOffset, Micros, life};
 use everpoint_engine::{EngineError, Owner, RecoveryEvent, RecoveryReached, StartOptions, StopAt, owner_of};
 use rustix::process::Signal;
@@ -85,14 +86,14 @@ impl<'a> Run<'a> {
             give(&directory, owner)?;
         }
         make_socket_directory(&directory, owner.as_ref())?;
-        let mut arguments = vec!["-D".to_owned(), directory.display().to_string()];
+        let mut arguments = vec!["-D".to_owned(), of_path(&directory)];
         // The log must come to us, in a language that we read.
         let mut settings = vec![
             "logging_collector=off".to_owned(),
             "log_destination=stderr".to_owned(),
             "lc_messages=C".to_owned(),
             // A configuration that names another directory must not lead the server there.
-            format!("data_directory={}", directory.display()),
+            format!("data_directory={}", of_path(&directory)),
         ];
         settings.extend(options.settings.iter().map(|(name, value)| format!("{name}={value}")));
         settings.extend(port.map(|port| format!("port={port}")));

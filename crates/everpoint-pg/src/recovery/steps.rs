@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use everpoint_core::name::to_path;
 use everpoint_engine::{NextSteps, RecoverySettings, owner_of};
 
 use super::configuration::socket_directory;
@@ -58,7 +59,7 @@ impl<'a> Steps<'a> {
     fn start(&self, more: &str) -> String {
         let config = self.settings.directory.join("postgresql.conf");
         let named = settings_of(&config, &self.settings.directory).remove(DATA_DIRECTORY);
-        let elsewhere = named.is_some_and(|named| !is_same(Path::new(&named), &self.settings.directory));
+        let elsewhere = named.is_some_and(|named| !is_same(&to_path(&named), &self.settings.directory));
         let here = format!("-c data_directory={}", self.settings.directory.display());
         let more = if elsewhere && more.is_empty() {
             format!(" -o {}", shell::quote(&here))
@@ -111,7 +112,7 @@ impl<'a> Steps<'a> {
         if let Some(config) = &config {
             let says = configured(self.settings, config);
             let other =
-                says.get(DATA_DIRECTORY).filter(|named| !is_same(Path::new(named), &self.settings.directory));
+                says.get(DATA_DIRECTORY).filter(|named| !is_same(&to_path(named), &self.settings.directory));
             next.notes.extend(other.map(|named| {
                 format!(
                     "{} names the data directory {named}: before the server is started by other means, set \
@@ -135,7 +136,7 @@ impl<'a> Steps<'a> {
     fn debian(&self, config: &Path) -> Option<(String, String)> {
         shell::find("pg_ctlcluster")?;
         let says = configured(self.settings, config);
-        let runs_here = is_same(Path::new(says.get(DATA_DIRECTORY)?), &self.settings.directory);
+        let runs_here = is_same(&to_path(says.get(DATA_DIRECTORY)?), &self.settings.directory);
         debian_cluster(config).filter(|_| runs_here)
     }
 
@@ -160,8 +161,8 @@ impl<'a> Steps<'a> {
                 directories.entry(parent.to_owned()).or_default().insert(aside);
             }
         }
-        for (directory, _) in facts(self.settings, DIRECTORY).filter(|(path, _)| !is_there(Path::new(path))) {
-            directories.entry(PathBuf::from(directory)).or_default();
+        for (directory, _) in facts(self.settings, DIRECTORY).filter(|(path, _)| !is_there(&to_path(path))) {
+            directories.entry(to_path(directory)).or_default();
         }
         let mut commands = Vec::new();
         for (directory, files) in directories {

@@ -138,10 +138,10 @@ fn micros(fields: &mut Fields<'_>) -> Option<Micros> {
     Some(Micros(fields.i64()?.saturating_add(EPOCH_MICROS)))
 }
 
-/// Text up to the first zero byte, or all of it.
+/// Text up to the first zero byte, or all of it; bytes that are no UTF-8 are escaped.
 fn text(bytes: &[u8]) -> String {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
+    everpoint_core::name::escape(text)
 }
 
 // The outer `Option` is "could be read", the inner one "is of interest".
