@@ -119,10 +119,20 @@ fn check_name(name: &str) -> Result<(), PgError> {
     if KNOWN.iter().any(|(known, _)| *known == name) {
         return Ok(());
     }
-    let why = if REFUSED.contains(&name) { "not supported" } else { "not known" };
+    if REFUSED.contains(&name) {
+        return Err(PgError::Parameter {
+            message: format!("connection parameter `{name}` is not supported"),
+            hint: Some("see the list in the documentation of the configuration".to_owned()),
+        });
+    }
+    // Its name is not repeated: it may be a piece of a password that is not quoted.
+    let known: Vec<&str> = KNOWN.iter().map(|(known, _)| *known).collect();
     Err(PgError::Parameter {
-        message: format!("connection parameter `{name}` is {why}"),
-        hint: Some("see the list in the documentation of the configuration".to_owned()),
+        message: "a connection parameter is not known".to_owned(),
+        hint: Some(format!(
+            "quote values with spaces: password='…'; write & in a URL as %26; known are {}",
+            known.join(", ")
+        )),
     })
 }
 
@@ -163,7 +173,7 @@ impl<'a> Lookup<'a> {
         };
         choices.iter().find(|(text, _)| *text == value).map(|(_, choice)| *choice).ok_or_else(|| {
             let all: Vec<_> = choices.iter().map(|(text, _)| *text).collect();
-            PgError::parameter(format!("`{name}` is `{value}`, but may be {}", all.join(", ")))
+            PgError::parameter(format!("`{name}` is none of {}", all.join(", ")))
         })
     }
 
@@ -172,9 +182,7 @@ impl<'a> Lookup<'a> {
             return Ok(None);
         };
         let parsed = value.trim().parse();
-        parsed
-            .map(Some)
-            .map_err(|_| PgError::parameter(format!("`{name}` is `{value}`, which is no fitting number")))
+        parsed.map(Some).map_err(|_| PgError::parameter(format!("`{name}` is no fitting number")))
     }
 
     fn seconds(&self, name: &str) -> Result<Option<Duration>, PgError> {
@@ -201,18 +209,14 @@ fn hosts(lookup: &Lookup<'_>) -> Result<Vec<Host>, PgError> {
     (0..count)
         .map(|index| {
             let port = ports.get(index).or_else(|| ports.first()).filter(|port| !port.is_empty());
-            let port =
-                match port {
-                    None => DEFAULT_PORT,
-                    Some(text) => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
-                        PgError::parameter(format!("port `{text}` is not between 1 and 65535"))
-                    })?,
-                };
+            let port = match port {
+                None => DEFAULT_PORT,
+                Some(text) => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong_port())?,
+            };
             let address = match addresses.get(index).filter(|address| !address.is_empty()) {
                 None => None,
                 Some(text) => Some(
-                    IpAddr::from_str(text)
-                        .map_err(|_| PgError::parameter(format!("`hostaddr` `{text}` is no IP address")))?,
+                    IpAddr::from_str(text).map_err(|_| PgError::parameter("`hostaddr` is no IP address"))?,
                 ),
             };
             let name = names
@@ -221,9 +225,35 @@ fn hosts(lookup: &Lookup<'_>) -> Result<Vec<Host>, PgError> {
                 .cloned()
                 .or_else(|| address.map(|address| address.to_string()))
                 .unwrap_or_else(|| default_host(port));
+            check_host(&name)?;
             Ok(Host { name, address, port })
         })
         .collect()
+}
+
+/// What stands there is not repeated: it may be a password, or a piece of one.
+fn wrong_port() -> PgError {
+    PgError::Parameter {
+        message: "the port is not between 1 and 65535".to_owned(),
+        hint: Some(
+            "write postgres://user:password@host:port/database, and a / or @ in the password as %2F or %40"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Refuses what can't be a host: it may be a piece of a password, and a host is shown.
+fn check_host(name: &str) -> Result<(), PgError> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "@\"'?#=;,\\`<>{}|&*!$()".contains(c);
+    if name.starts_with('/') || name.starts_with('@') || !name.contains(odd) && !name.contains('/') {
+        return Ok(());
+    }
+    Err(PgError::Parameter {
+        message: "the host holds characters that no host name has".to_owned(),
+        hint: Some(
+            "write special characters of user and password as percent codes, such as %40 for @".to_owned(),
+        ),
+    })
 }
 
 /// The directory that has this server's socket, else `localhost`.
@@ -357,6 +387,17 @@ mod tests {
     fn unknown_and_unsupported_names_are_refused() {
         let environment = surroundings(&[("USER", "me")]);
         assert!(Config::parse_in("hots=h", &environment).unwrap_err().to_string().contains("not known"));
+        for text in [
+            "host=h password=correct s3cret=x",
+            "postgres://h:s3cret/d",
+            "host=h hostaddr=s3cret",
+            "host=h sslmode=s3cret",
+            "host=h connect_timeout=s3cret",
+            "postgres://a b?host=s3cret d",
+        ] {
+            let error = Config::parse_in(text, &environment).unwrap_err();
+            assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+        }
         assert!(
             Config::parse_in("sslcrl=f", &environment).unwrap_err().to_string().contains("not supported")
         );

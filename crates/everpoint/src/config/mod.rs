@@ -25,7 +25,7 @@ use toml::de::DeTable;
 pub(crate) use cluster::{
     Checkpoint, ClusterConfig, Compression, PasswordSource, PostgresConfig, Source, slot_for,
 };
-pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
+pub(crate) use repository::{KeySource, RepositoryConfig, absolute, is_no_path};
 pub(crate) use retention::Retention;
 pub(crate) use search::{find, found_or_default};
 pub(crate) use section::parse_bytes;
@@ -33,7 +33,7 @@ pub(crate) use serve::{Schedules, ServeConfig};
 
 use alerts::AlertsConfig;
 use api::ApiConfig;
-use mistake::{Mistake, nearest};
+use mistake::{Mistake, nearest, word};
 use offsite::OffsiteConfig;
 use otel::OtelConfig;
 use section::Section;
@@ -105,7 +105,10 @@ impl Config {
 
     fn parse(source: &str, path: &Path, variables: Variables<'_>) -> Result<Self, Vec<Mistake>> {
         let root = DeTable::parse(source).map_err(|error| {
-            vec![Mistake::new(error.span().unwrap_or_default(), error.message().trim().replace('\n', ", "))]
+            vec![Mistake::unread(
+                error.span().unwrap_or_default(),
+                &error.message().trim().replace('\n', ", "),
+            )]
         })?;
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut top = Section::new("the file", 0..0, root.get_ref());
@@ -199,8 +202,10 @@ impl Config {
                 continue;
             };
             if !self.repositories.contains_key(&wanted.value) {
-                let mistake =
-                    Mistake::new(wanted.at.clone(), format!("there is no [repository.{}]", wanted.value));
+                let mistake = Mistake::new(
+                    wanted.at.clone(),
+                    format!("there is no [repository.NAME] of {}", word(&wanted.value)),
+                );
                 mistakes.push(match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
                     Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
                     None => mistake,
@@ -225,14 +230,13 @@ impl Config {
                 (None, false) => format!("it has: {}", known.join(", ")),
             };
             let file = self.path.display();
-            AppError::new(
-                "config.no_cluster",
-                FailureClass::Usage,
-                "find the cluster",
-                name,
-                format!("{file} has no [cluster.{name}]"),
-            )
-            .hint(hint)
+            let (name, message) = match valid_name(name) {
+                true => (name, format!("{file} has no [cluster.{name}]")),
+                // It may be an address with a password.
+                false => ("of that name", format!("{file} has none, and it is no name of a cluster")),
+            };
+            AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", name, message)
+                .hint(hint)
         })
     }
 
@@ -300,7 +304,7 @@ pub(crate) fn valid_name(name: &str) -> bool {
 fn check_name(name: &str, at: &std::ops::Range<usize>, mistakes: &mut Vec<Mistake>) {
     if !valid_name(name) {
         mistakes.push(
-            Mistake::new(at.clone(), format!("`{name}` can't be a name"))
+            Mistake::new(at.clone(), format!("{} can't be a name", word(name)))
                 .hint("names have up to 63 of a-z 0-9 . _ - and begin with a letter or digit"),
         );
     }

@@ -8,7 +8,7 @@ use everpoint_offsite::{Counts, HttpMethod};
 use jiff::tz::TimeZone;
 
 use super::Variables;
-use super::mistake::{Mistake, nearest};
+use super::mistake::{Mistake, nearest, word};
 use super::secret::{Secret, SecretSource};
 use super::section::{At, Section, TextOrTable, expand};
 
@@ -199,7 +199,10 @@ impl OffsiteConfig {
             if known.contains(&wanted.value.as_str()) {
                 return;
             }
-            let mistake = Mistake::new(wanted.at.clone(), format!("there is no [{what}.{}]", wanted.value));
+            let mistake = Mistake::new(
+                wanted.at.clone(),
+                format!("there is no [{what}.NAME] of {}", word(&wanted.value)),
+            );
             mistakes.push(match nearest(&wanted.value, known) {
                 Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
                 None => mistake,
@@ -245,7 +248,7 @@ fn counts(section: &mut Section<'_>) -> (Counts, Option<std::ops::Range<usize>>)
             "health" => counts.health = true,
             "upload" => {}
             _ => {
-                let mistake = Mistake::new(at, format!("`{value}` is no kind of request"));
+                let mistake = Mistake::new(at, format!("{} is no kind of request", word(&value)));
                 section.mistake(mistake.hint("one of: download, list, health; uploads always count"));
             }
         }
@@ -257,7 +260,7 @@ fn recipients(section: &mut Section<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for At { value, at } in section.texts("recipients") {
         if let Err(why) = value.parse::<age::x25519::Recipient>() {
-            let mistake = Mistake::new(at, format!("`{value}` is no age recipient: {why}"));
+            let mistake = Mistake::new(at, format!("it is no age recipient: {why}"));
             section
                 .mistake(mistake.hint("it begins with age1; make a pair with: age-keygen -o identity.txt"));
         }
@@ -310,7 +313,8 @@ fn headers(section: &mut Section<'_>, base: &Path) -> Vec<(String, HeaderSource)
                 match SecretSource::of(&mut table, ["file", "env", "command"], base) {
                     Some(source) => found.push((name, HeaderSource::From(source))),
                     None => {
-                        let mistake = Mistake::new(table.at(), format!("the header `{name}` has no value"));
+                        let mistake =
+                            Mistake::new(table.at(), format!("the header {} has no value", word(&name)));
                         section.mistake(
                             mistake
                                 .hint("write a text, or one of { file = … }, { env = … }, { command = … }"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, nearest};
+use super::mistake::{self, Mistake, nearest, word};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -236,12 +236,13 @@ impl<'a> Section<'a> {
         for (name, value) in tables {
             let named = At { value: name.get_ref().to_string(), at: name.span() };
             if let Some(table) = value.get_ref().as_table() {
-                let section = Section::new(format!("[{key}.{}]", named.value), name.span(), table);
+                let section =
+                    Section::new(format!("[{key}.{}]", plain_or_name(&named.value)), name.span(), table);
                 found.push((named, section));
             } else {
                 let message = format!(
-                    "`{}` stands directly under [{key}], where only names of tables can be",
-                    named.value
+                    "{} stands directly under [{key}], where only names of tables can be",
+                    word(&named.value)
                 );
                 let hint = format!("begin a table: [{key}.NAME]");
                 self.mistakes.push(Mistake::new(name.span(), message).hint(hint));
@@ -265,11 +266,12 @@ impl<'a> Section<'a> {
     /// Everything was read: what is left is unknown. Returns all mistakes of the table.
     pub(crate) fn finish(mut self) -> Vec<Mistake> {
         for key in self.table.keys() {
-            let word = key.get_ref().as_ref();
+            let word: &str = key.get_ref().as_ref();
             if self.known.contains(&word) {
                 continue;
             }
-            let mistake = Mistake::new(key.span(), format!("unknown key `{word}` in {}", self.name));
+            let mistake =
+                Mistake::new(key.span(), format!("unknown key {} in {}", mistake::word(word), self.name));
             self.mistakes.push(match nearest(word, self.known.iter().copied()) {
                 Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
                 None => mistake.hint(format!("known here: {}", self.known.join(", "))),
@@ -277,6 +279,11 @@ impl<'a> Section<'a> {
         }
         self.mistakes
     }
+}
+
+/// The name of a table, or NAME for what can be none.
+pub(super) fn plain_or_name(name: &str) -> &str {
+    if word(name).starts_with('`') { name } else { "NAME" }
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {
@@ -289,6 +296,15 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
+}
+
+/// A variable is named only if its name looks like one: `${` may stand in a password.
+fn unset(name: &str) -> String {
+    let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if name.starts_with(|c: char| c.is_ascii_uppercase()) && name.contains('_') && name.chars().all(upper) {
+        return format!("the environment variable {name} is not set");
+    }
+    "it names an environment variable that is not set; a plain `${` is written `$${`".to_owned()
 }
 
 /// Puts environment variables in place of `${NAME}`.
@@ -310,7 +326,7 @@ pub(crate) fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> R
         };
         match variable(name) {
             Some(value) => out.push_str(&value),
-            None => return Err(format!("the environment variable {name} is not set")),
+            None => return Err(unset(name)),
         }
         rest = after;
     }
@@ -384,7 +400,8 @@ mod tests {
         assert_eq!(expand("a${PW}b${PW}", &variable).as_deref(), Ok("as3bs3"));
         assert_eq!(expand("a$${PW}b", &variable).as_deref(), Ok("a${PW}b"));
         assert_eq!(expand("no$thing", &variable).as_deref(), Ok("no$thing"));
-        assert!(expand("${NOPE}", &variable).unwrap_err().contains("NOPE"));
+        assert!(expand("${NO_SUCH}", &variable).unwrap_err().contains("NO_SUCH"));
+        assert!(!expand("pa${ssword}", &variable).unwrap_err().contains("ssword"));
         assert!(expand("${PW", &variable).is_err());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use everpoint_app::AppError;
 use everpoint_core::{FailureClass, Micros};
+use everpoint_engine::beside;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 
@@ -68,12 +69,15 @@ impl History {
     /// If it can't be made.
     pub(crate) fn open(path: &Path) -> Result<Self, AppError> {
         let place = path.display().to_string();
+        // Made by us, so that it has the directory's owner; what lies beside it later gets the owner of the file.
+        beside::open_or_create(path, 0o640).map_err(|error| AppError::io("make", path, error))?;
         let connection = connect(path).or_else(|error| {
             tracing::warn!("{place} can't be used and begins anew: {error}");
             let mut aside = path.as_os_str().to_owned();
             aside.push(".broken");
             // If that is impossible, so is what follows, which tells why.
             let _ = std::fs::rename(path, aside);
+            let _ = beside::open_or_create(path, 0o640);
             connect(path)
         });
         let connection = connection.map_err(|error| failed("open", &place, &error))?;

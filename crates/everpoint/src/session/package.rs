@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use everpoint_app::package::{self, Scratch, default_scratch};
+use everpoint_app::package::{self, Scratch};
 use everpoint_app::{AppError, ClusterContext};
 use everpoint_core::FailureClass;
 use everpoint_format::keyslot::KeyText;
@@ -128,6 +128,6 @@ impl Session {
 
     /// Where packages are made.
     pub(crate) fn package_scratch(&self) -> std::path::PathBuf {
-        self.limits().scratch_dir.unwrap_or_else(default_scratch)
+        self.scratch(self.service())
     }
 }

@@ -135,7 +135,7 @@ fn keep_password(
     if path.exists() {
         std::fs::remove_file(&path).map_err(|error| AppError::io("replace", &path, error))?;
     }
-    key::write_new(&path, password.expose())?;
+    key::write_new(&path, password.expose(), None)?;
     session.say(&format!("the password is kept in {}, not in the configuration", path.display()));
     Ok(Some(path))
 }
@@ -210,7 +210,7 @@ fn escrow(session: &Session, arguments: &Protect, file: &Path) -> Result<(), App
         let text = secret::from_file("the key", file, &mut |_| {})?;
         let there = secret::from_file("the key", copy, &mut |_| {}).ok();
         if there.as_ref() != Some(&text) {
-            key::write_new(copy, text.expose())?;
+            key::write_new(copy, text.expose(), None)?;
         }
         session.say(&format!("a second copy of the key is in {}", copy.display()));
         return key::confirm(file);
