@@ -2,11 +2,13 @@
 //! opened repositories.
 
 pub(crate) mod belongings;
-mod engine;
+pub(crate) mod engine;
 mod fetch;
 pub(crate) mod key;
 mod offsite;
 mod package;
+mod remembered;
+mod secrets;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ pub(crate) use package::Temporary;
 pub(crate) struct Session {
     pub(crate) global: Global,
     config: OnceCell<Config>,
+    /// Nothing is asked of a server.
+    serverless: bool,
 }
 
 /// A cluster, ready for a use-case.
@@ -53,7 +57,13 @@ pub(crate) struct Opened {
 
 impl Session {
     pub(crate) fn new(global: Global) -> Self {
-        Self { global, config: OnceCell::new() }
+        Self { global, config: OnceCell::new(), serverless: false }
+    }
+
+    /// The same for a command that needs a repository and no server: `archive_command` runs in environments that have neither
+    /// the passwords nor the variables of the service.
+    pub(crate) fn serverless(&self) -> Self {
+        Self { serverless: true, ..Self::new(self.global.clone()) }
     }
 
     pub(crate) fn style(&self) -> Style {
@@ -90,7 +100,8 @@ impl Session {
             )
             .hint("name it with --config, give --repo and --key-file, or begin with: everpoint protect postgres://…")
         })?;
-        let config = Config::load(&path)?;
+        let load = if self.serverless { Config::load_for_repository } else { Config::load };
+        let config = load(&path)?;
         Ok(self.config.get_or_init(|| config))
     }
 
@@ -156,7 +167,7 @@ impl Session {
     /// Opens a repository with its key.
     pub(crate) fn open(&self, repository: &RepositoryConfig) -> Result<Repository, AppError> {
         let key = key::read(repository, &mut |warning| self.warn(&warning))?;
-        Ok(Repository::open(open_store(&repository.url)?, key.as_ref())?)
+        Ok(Repository::open_remembering(open_store(&repository.url)?, key.as_ref(), &remembered::Memory)?)
     }
 
     /// Opens the repository of a cluster, and the cluster in it. With `--repo` the cluster need not be configured.
@@ -181,7 +192,7 @@ impl Session {
     /// The server of a configured cluster and the name of its slot, whatever the repository is like.
     pub(crate) fn server(&self, name: &str) -> Result<(Arc<dyn Engine>, String), AppError> {
         let cluster = self.config()?.cluster(name)?;
-        let engine = engine::build(Some(cluster), &self.limits(), &mut |warning| self.warn(&warning))?;
+        let engine = engine::build(Some(cluster), &self.limits())?;
         Ok((engine, cluster.slot.clone()))
     }
 
@@ -212,7 +223,7 @@ impl Session {
         repository: RepositoryConfig,
     ) -> Result<Opened, AppError> {
         let limits = self.limits();
-        let engine = engine::build(cluster, &limits, &mut |warning| self.warn(&warning))?;
+        let engine = engine::build(cluster.filter(|_| !self.serverless), &limits)?;
         let opened = self.open(&repository)?;
         let workers =
             cluster.and_then(|cluster| cluster.workers).or(limits.workers).unwrap_or_else(default_workers);

@@ -37,11 +37,11 @@ const COMMANDS: &[&[&str]] = &[
 /// The program in a directory of its own, with nothing of the caller's environment that could matter.
 fn everpoint(directory: &Path) -> Command {
     let mut command = Command::cargo_bin("everpoint").unwrap();
-    command
-        .current_dir(directory)
-        .env_remove("EVERPOINT_CONFIG")
-        .env_remove("EVERPOINT_KEY")
-        .env("TZ", "UTC");
+    for foreign in everpoint_testkit::foreign_variables() {
+        command.env_remove(foreign);
+    }
+    let (system, home) = (everpoint_testkit::NO_SYSTEM_CONFIG, everpoint_testkit::NO_HOME);
+    command.current_dir(directory).env(system.0, system.1).env(home.0, home.1).env("TZ", "UTC");
     command
 }
 

@@ -8,9 +8,10 @@ use everpoint_offsite::{Counts, HttpMethod};
 use jiff::tz::TimeZone;
 
 use super::Variables;
+use super::expand::expand;
 use super::mistake::{Mistake, nearest, word};
 use super::secret::{Secret, SecretSource};
-use super::section::{At, Section, TextOrTable, expand};
+use super::section::{At, Section, TextOrTable};
 
 /// Time for a whole upload or download, unless the file says otherwise.
 const TIMEOUT: u64 = 6 * 3600;
@@ -338,7 +339,11 @@ fn s3(section: &mut Section<'_>, base: &Path, variables: Variables<'_>) -> Optio
     let secret_key = source(["secret_key_file", "secret_key_env", "secret_key_command"]);
     let session_token = source(["session_token_file", "session_token_env", "session_token_command"]);
     let variable = |name: &str| SecretSource::Variable(name.to_owned());
-    let from_environment = || variables("AWS_SESSION_TOKEN").map(|_| variable("AWS_SESSION_TOKEN"));
+    let from_environment = || {
+        variables("AWS_SESSION_TOKEN")
+            .filter(|token| !token.is_empty())
+            .map(|_| variable("AWS_SESSION_TOKEN"))
+    };
     let Some(bucket) = bucket else {
         missing(section, "bucket", "\"my-backups\"");
         return None;

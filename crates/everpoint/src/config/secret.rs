@@ -94,6 +94,13 @@ pub(crate) fn from_file(what: &str, path: &Path, warn: &mut dyn FnMut(String)) -
         let mut made = AppError::io(&format!("read {what} from"), path, error);
         "config.secret".clone_into(&mut made.code);
         made.class = FailureClass::Usage;
+        if made.cause.as_ref().is_some_and(|cause| is_denied(cause.as_ref())) {
+            let (path, user) = (path.display(), rustix::process::geteuid().as_raw());
+            made.hint = Some(format!(
+                "run it as the user to whom the file belongs, or let user {user} read it: setfacl -m u:{user}:r {path}, \
+                 or chown {user} {path}; the directories above must let that user through"
+            ));
+        }
         made
     };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
@@ -133,6 +140,12 @@ pub(crate) fn from_command(what: &str, command: &str) -> Result<Secret, AppError
     let text = String::from_utf8(output.stdout)
         .map_err(|_| failed("it printed something that is not UTF-8".into()))?;
     first_line(what, COMMAND, &text)
+}
+
+fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn first_line(what: &str, origin: &str, text: &str) -> Result<Secret, AppError> {

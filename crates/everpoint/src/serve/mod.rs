@@ -71,6 +71,7 @@ pub(crate) fn serve(
             AppError::new("serve.no_cluster", FailureClass::Usage, "serve", object, "it has no cluster");
         return Err(error.hint("add one with: everpoint protect postgres://…"));
     }
+    session.try_secrets()?;
     let state = state_dir(session)?;
     let _lock = lock(&state)?;
     let history = Arc::new(History::open(&state.join("state.db"))?);

@@ -9,10 +9,10 @@ use everpoint_offsite::{
 use everpoint_repo::{OffsiteLedger, Repository};
 
 use super::{Opened, Session};
+use crate::config::expand::expand;
 use crate::config::mistake::{nearest, word};
 use crate::config::offsite::{CommandPlace, HeaderSource, HttpPlace, OffsiteConfig, OffsitePlace, S3Place};
 use crate::config::secret::{Secret, SecretSource};
-use crate::config::section::expand;
 use crate::config::{Config, RepositoryConfig};
 
 /// The ledger of a provider and the repository that holds it.

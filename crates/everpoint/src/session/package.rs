@@ -90,7 +90,7 @@ impl Session {
             name: name.to_owned(),
             cluster: repository.cluster(name)?,
             repository,
-            engine: engine::build(cluster, &self.limits(), &mut |warning| self.warn(&warning))?,
+            engine: engine::build(cluster, &self.limits())?,
             workers: workers.unwrap_or_else(default_workers),
             scratch: directory.path().join("scratch"),
             belongings: self.belongings(None),
