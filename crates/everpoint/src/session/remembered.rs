@@ -1,4 +1,4 @@
-//! Stretched passphrases, kept in memory between one process and the next (see docs/adr/0013-remembered-passphrases.md): on a
+//! Stretched passphrases, kept in memory between one process and the next (see docs/adr/0009-remembered-passphrases.md): on a
 //! file system that is memory, in a directory that only this user can read.
 
 use std::fs::{DirBuilder, File, OpenOptions};
