@@ -40,6 +40,8 @@ pub fn clean(command: &mut Command) -> &mut Command {
     for name in foreign_variables() {
         command.env_remove(name);
     }
+    // Nothing is remembered between one test's process and another's.
+    command.env("XDG_RUNTIME_DIR", "/nonexistent");
     command.env(NO_SYSTEM_CONFIG.0, NO_SYSTEM_CONFIG.1).env(NO_HOME.0, NO_HOME.1)
 }
 
@@ -58,6 +60,9 @@ mod tests {
         let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
         assert!(seen.lines().any(|line| line == "HOME=/nonexistent"), "{seen}");
         let foreign = seen.lines().filter(|line| is_foreign(line));
-        assert_eq!(foreign.collect::<Vec<_>>(), ["EVERPOINT_SYSTEM_CONFIG=/nonexistent/everpoint.toml"]);
+        assert!(
+            foreign.clone().count() == 2 && foreign.clone().all(|line| line.contains("=/nonexistent")),
+            "{seen}"
+        );
     }
 }

@@ -86,7 +86,8 @@ fn spoken(secret: &str) -> Vec<Call> {
     for address in [
         format!("postgres://u:{secret}@127.0.0.1:1/d"),
         format!("postgres://u:{}@127.0.0.1:1/d", encoded(secret)),
-        format!("postgres://u:{secret}"),
+        // With one, what follows it is a host in form.
+        format!("postgres://u:{}", secret.replace('@', "!")),
         format!("postgres://127.0.0.1:1/d?user=u&password={secret}"),
         format!("host=127.0.0.1 port=1 user=u password={secret}"),
         format!("host=127.0.0.1 port=1 user=u password='{secret}'"),

@@ -271,11 +271,14 @@ impl<'a> Section<'a> {
             if self.known.contains(&word) {
                 continue;
             }
-            let mistake =
-                Mistake::new(key.span(), format!("unknown key {} in {}", mistake::word(word), self.name));
             self.mistakes.push(match nearest(word, self.known.iter().copied()) {
-                Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
-                None => mistake.hint(format!("known here: {}", self.known.join(", "))),
+                Some(meant) => {
+                    let message = format!("unknown key {} in {}", mistake::word(word), self.name);
+                    Mistake::new(key.span(), message).hint(format!("did you mean `{meant}`?"))
+                }
+                // It may be no key at all, but what should have stood in quotation marks behind one.
+                None => Mistake::unread(key.span(), &format!("unknown key in {}", self.name))
+                    .hint(format!("known here: {}", self.known.join(", "))),
             });
         }
         self.mistakes

@@ -32,7 +32,7 @@ impl Remembered for Memory {
 /// The directory, made if it is missing; `None` if there is no place that is memory, or another made it.
 fn directory() -> Option<PathBuf> {
     let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|place| !place.is_empty()).map(PathBuf::from);
-    of_user.into_iter().chain([PathBuf::from("/dev/shm")]).find_map(|place| private_in(&place))
+    private_in(&of_user.unwrap_or_else(|| PathBuf::from("/dev/shm")))
 }
 
 fn private_in(place: &Path) -> Option<PathBuf> {
