@@ -24,7 +24,7 @@ use everpoint_store::Store;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
-use crate::config::mistake::{nearest, word};
+use crate::config::mistake::{nearest, plain_or_name};
 use crate::config::{
     self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
 };
@@ -307,7 +307,7 @@ fn usage(message: String) -> AppError {
 
 fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
     config.repositories.get(name).cloned().ok_or_else(|| {
-        let error = usage(format!("{} has no [repository.NAME] of {}", config.path.display(), word(name)));
+        let error = usage(format!("{} has no [repository.{}]", config.path.display(), plain_or_name(name)));
         match nearest(name, config.repositories.keys().map(String::as_str)) {
             Some(meant) => error.hint(format!("did you mean {meant}?")),
             None => error.hint("for a directory write its path, such as ./name or /backup/name"),

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Variables;
-use super::mistake::{Mistake, word};
+use super::mistake::{Mistake, plain_or_name, word};
 use super::retention::Retention;
-use super::section::{At, Section, plain_or_name};
+use super::section::{At, Section};
 
 /// One protected cluster.
 #[derive(Debug, Clone)]

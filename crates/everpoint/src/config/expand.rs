@@ -3,7 +3,7 @@
 /// A variable is named only if its name looks like one: `${` may stand in a password.
 fn unset(name: &str) -> String {
     let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    if name.starts_with(|c: char| c.is_ascii_uppercase()) && name.contains('_') && name.chars().all(upper) {
+    if name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(upper) {
         return format!("the environment variable {name} is not set");
     }
     "it names an environment variable that is not set; a plain `${` is written `$${`".to_owned()

@@ -171,6 +171,11 @@ pub(crate) fn word(text: &str) -> String {
     if is_plain(text) { format!("`{text}`") } else { "what stands there".to_owned() }
 }
 
+/// The name of a table, or NAME for what can be none.
+pub(crate) fn plain_or_name(name: &str) -> &str {
+    if is_plain(name) { name } else { "NAME" }
+}
+
 /// What a parser says, without what it quotes of the file.
 fn without_quotations(message: &str) -> String {
     let parts: Vec<&str> = message.split('`').collect();

@@ -32,7 +32,7 @@ pub(crate) use serve::{Schedules, ServeConfig};
 
 use alerts::AlertsConfig;
 use api::ApiConfig;
-use mistake::{Mistake, nearest, word};
+use mistake::{Mistake, nearest, plain_or_name, word};
 use offsite::OffsiteConfig;
 use otel::OtelConfig;
 use section::Section;
@@ -231,7 +231,7 @@ impl Config {
             if !self.repositories.contains_key(&wanted.value) {
                 let mistake = Mistake::new(
                     wanted.at.clone(),
-                    format!("there is no [repository.NAME] of {}", word(&wanted.value)),
+                    format!("there is no [repository.{}]", plain_or_name(&wanted.value)),
                 );
                 mistakes.push(match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
                     Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::Variables;
 use super::expand::expand;
-use super::mistake::{Mistake, nearest, word};
+use super::mistake::{Mistake, nearest, plain_or_name, word};
 use super::secret::{Secret, SecretSource};
 use super::section::{At, Section, TextOrTable};
 
@@ -202,7 +202,7 @@ impl OffsiteConfig {
             }
             let mistake = Mistake::new(
                 wanted.at.clone(),
-                format!("there is no [{what}.NAME] of {}", word(&wanted.value)),
+                format!("there is no [{what}.{}]", plain_or_name(&wanted.value)),
             );
             mistakes.push(match nearest(&wanted.value, known) {
                 Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Variables;
-use super::mistake::Mistake;
+use super::mistake::{Mistake, plain_or_name};
 use super::retention::Retention;
-use super::section::{Section, plain_or_name};
+use super::section::Section;
 
 /// One repository.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::expand::expand;
-use super::mistake::{self, Mistake, nearest, word};
+use super::mistake::{self, Mistake, nearest, plain_or_name, word};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -283,11 +283,6 @@ impl<'a> Section<'a> {
         }
         self.mistakes
     }
-}
-
-/// The name of a table, or NAME for what can be none.
-pub(super) fn plain_or_name(name: &str) -> &str {
-    if word(name).starts_with('`') { name } else { "NAME" }
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {
