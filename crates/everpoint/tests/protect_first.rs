@@ -150,6 +150,32 @@ fn protect_speaks_to_the_server_before_it_writes_anything() {
     assert!(said.contains("--repo is ignored") && said.contains("is replaced"), "{said}");
     assert_eq!((fs::read_to_string(&kept).unwrap(), mode(&kept)), ("another one\n".to_owned(), 0o600));
     assert_eq!(fs::read_to_string(&config).unwrap(), written, "the configuration had all of it");
+    // Another spelling of the same address, without a password: what is kept is used.
+    world.protected(&["protect", &format!("host=127.0.0.1 port={port} user=backup dbname=postgres")]);
+    assert_eq!(fs::read_to_string(&config).unwrap(), written);
+}
+
+#[test]
+fn a_repository_of_others_asks_for_its_key_and_a_second_copy_of_a_new_one_is_made() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let others = world.scratch.subdir("others").unwrap();
+    let (repo, key) = (others.join("repo").display().to_string(), others.join("key").display().to_string());
+    fs::write(others.join("c.toml"), "[repository.a]\nurl = \"repo\"\nkey_file = \"key\"\n").unwrap();
+    let made =
+        world.command(&["--config", &others.join("c.toml").display().to_string(), "init"]).output().unwrap();
+    assert!(made.status.success());
+    let ran = world.command(&["protect", &url, "--repo", &repo]).output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.status.code() == Some(2) && said.contains("--key-file"), "{said}");
+    assert!(!world.home.join("everpoint.toml").exists(), "a refused call writes nothing");
+    assert!(!world.home.join("everpoint-main.password").exists());
+    let copy = world.scratch.path().join("copy/key").display().to_string();
+    let said = world.protected(&["protect", &url, "--repo", &repo, "--key-file", &key, "--escrow", &copy]);
+    let written = fs::read_to_string(world.home.join("everpoint.toml")).unwrap();
+    assert!(written.contains(&format!("key_file = \"{key}\"")), "{written}");
+    assert_eq!(fs::read_to_string(&copy).unwrap(), fs::read_to_string(&key).unwrap());
+    assert!(!said.contains("everpoint-key-1-") && fs::exists(format!("{key}.stored-elsewhere")).unwrap());
 }
 
 #[test]
