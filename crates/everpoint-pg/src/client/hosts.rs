@@ -34,7 +34,7 @@ pub(super) fn hosts(lookup: &Lookup<'_>) -> Result<Vec<Host>, PgError> {
             let port = ports.get(index).or_else(|| ports.first()).filter(|port| !port.is_empty());
             let port = match port {
                 None => DEFAULT_PORT,
-                Some(text) => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong_port())?,
+                Some(text) => text.parse().ok().filter(|port| *port != 0).ok_or_else(wrong_port)?,
             };
             let address = match addresses.get(index).filter(|address| !address.is_empty()) {
                 None => None,
