@@ -66,6 +66,9 @@ pub fn store_error(operation: &str, object: &str, error: everpoint_store::StoreE
         StoreErrorKind::BadName | StoreErrorKind::Usage => {
             ("store.usage", FailureClass::Usage, "a repository is a directory, such as /backup/everpoint")
         }
+        StoreErrorKind::Unsupported => {
+            ("store.failed", FailureClass::Failed, "put the repository on another file system")
+        }
         StoreErrorKind::AlreadyExists | StoreErrorKind::Other => {
             ("store.failed", FailureClass::Failed, "see the cause; the repository is unchanged")
         }

@@ -4,6 +4,7 @@
 //! [`LogSink`] and [`LogDecoder`] (capture), [`ImageSink`] and [`ImageWorker`] (backup), [`recovery`] (restore).
 
 pub mod backup;
+pub mod beside;
 pub mod capture;
 pub mod check;
 pub mod engine;

@@ -49,7 +49,8 @@ pub fn owner_of(directory: &Path) -> Result<Option<Owner>, EngineError> {
         let name = known.map_or(String::new(), |known| known.name);
         return Ok(Some(Owner { uid: found.uid(), gid: found.gid(), name }));
     }
-    let wanted = std::env::var(USER).unwrap_or_else(|_| DEFAULT_USER.to_owned());
+    let wanted = std::env::var(USER).ok().filter(|user| !user.is_empty());
+    let wanted = wanted.unwrap_or_else(|| DEFAULT_USER.to_owned());
     let known = look_up(&wanted)
         .map_err(|error| refused(format!("whether there is a user {wanted:?} can't be told")).cause(error))?;
     known.filter(|owner| owner.uid != 0).map(Some).ok_or_else(|| {

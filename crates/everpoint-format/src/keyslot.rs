@@ -5,6 +5,7 @@
 //! tells a damaged slot from a wrong key, so that nobody doubts a good key or throws it away.
 
 mod age;
+mod remembered;
 
 use std::fmt;
 
@@ -16,6 +17,7 @@ use crate::seal::{DataKey, RepositoryId};
 use crate::varint::{Fields, put, put_bytes};
 
 pub use self::age::AgeIdentity;
+pub use self::remembered::Remembered;
 
 const MAGIC: &[u8; 8] = b"EVPTKEY\n";
 const VERSION: u8 = 1;
@@ -103,10 +105,12 @@ impl KeyText {
         slot: u32,
         salt: &[u8; 32],
         argon: [u32; 3],
+        memory: Option<&dyn Remembered>,
     ) -> Result<LessSafeKey, FormatError> {
-        let stretched = match &self.0 {
-            Kind::Generated(secret) => *secret,
-            Kind::Passphrase(text) => stretch(text, salt, argon)?,
+        let stretched = match (&self.0, memory) {
+            (Kind::Generated(secret), _) => *secret,
+            (Kind::Passphrase(text), None) => stretch(text, salt, argon)?,
+            (Kind::Passphrase(text), Some(memory)) => remembered::stretched(memory, text, salt, argon)?,
         };
         let failed = |_| FormatError::Engine { what: "key derivation" };
         let slot = slot.to_le_bytes();
@@ -156,7 +160,7 @@ pub fn wrap(
         body.extend_from_slice(&key.id());
         body.extend_from_slice(key.secret());
     }
-    let cipher = key.wrapping_key(repository, slot, &salt, ARGON)?;
+    let cipher = key.wrapping_key(repository, slot, &salt, ARGON, None)?;
     // The key is derived from a fresh salt, so it seals this one message: a constant nonce is right.
     cipher
         .seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::from(&out), &mut body)
@@ -180,6 +184,20 @@ pub fn unwrap(
     key: &KeyText,
     repository: RepositoryId,
     slot: u32,
+) -> Result<Vec<DataKey>, FormatError> {
+    unwrap_remembering(bytes, key, repository, slot, None)
+}
+
+/// As [`unwrap`]; a passphrase that was stretched before is not stretched again.
+///
+/// # Errors
+/// As [`unwrap`].
+pub fn unwrap_remembering(
+    bytes: &[u8],
+    key: &KeyText,
+    repository: RepositoryId,
+    slot: u32,
+    memory: Option<&dyn Remembered>,
 ) -> Result<Vec<DataKey>, FormatError> {
     let what = || format!("key slot {slot}");
     if !bytes.starts_with(MAGIC) {
@@ -210,7 +228,7 @@ pub fn unwrap(
     if kind != key.kind() {
         return Err(FormatError::WrongKey);
     }
-    let cipher = key.wrapping_key(repository, slot, &salt, argon)?;
+    let cipher = key.wrapping_key(repository, slot, &salt, argon, memory)?;
     let opened = cipher
         .open_in_place(Nonce::assume_unique_for_key([0; 12]), Aad::from(head), &mut body)
         .map_err(|_| FormatError::WrongKey)?;

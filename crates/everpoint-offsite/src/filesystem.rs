@@ -2,10 +2,14 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use everpoint_core::thinning::repository_of;
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt};
 
@@ -56,7 +60,7 @@ impl FilesystemProvider {
                 .cause(cause)
         };
         if self.below.as_deref().is_some_and(Path::is_dir) {
-            fs::create_dir_all(&self.dir).map_err(wrong)?;
+            make_directories(&self.dir).map_err(wrong)?;
         }
         match fs::metadata(&self.dir) {
             Ok(found) if found.is_dir() => Ok(()),
@@ -77,8 +81,13 @@ impl FilesystemProvider {
             return Err(io::Error::other(format!("the file has {written} bytes instead of {size}")));
         }
         file.as_file().sync_all()?;
+        give(file.as_file(), &self.dir)?;
         file.persist(self.dir.join(name))?;
-        File::open(&self.dir)?.sync_all()
+        match File::open(&self.dir)?.sync_all() {
+            // Shares and some FUSE can't be told to.
+            Err(error) if is_no_sync(&error) => Ok(()),
+            result => result,
+        }
     }
 
     /// Removes what processes that died have left. `new`, just made, tells the time by the clock of the disk.
@@ -113,6 +122,35 @@ impl FilesystemProvider {
         found.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
         Ok(found)
     }
+}
+
+/// What root makes in a directory belongs to whom that belongs, who has to read it, and to remove it.
+fn give(made: impl AsFd, directory: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (owner, found) = (fs::metadata(directory)?, rustix::fs::fstat(&made)?);
+    if (found.st_uid, found.st_gid) != (owner.uid(), owner.gid()) {
+        let (uid, gid) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+        rustix::fs::fchown(made, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
+
+fn make_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().unwrap_or(Path::new("/"));
+    make_directories(above)?;
+    fs::create_dir(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    give(rustix::fs::open(path, flags, Mode::empty())?, above)
+}
+
+fn is_no_sync(error: &io::Error) -> bool {
+    let lacking = [Errno::INVAL, Errno::NOTSUP, Errno::NOSYS, Errno::PERM, Errno::BADF, Errno::ISDIR];
+    error.raw_os_error().is_some_and(|errno| lacking.contains(&Errno::from_raw_os_error(errno)))
 }
 
 /// A file's name must stay inside the directory.

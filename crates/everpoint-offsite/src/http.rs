@@ -185,17 +185,24 @@ pub(crate) fn client(idle: Duration) -> ClientBuilder {
         .user_agent(USER_AGENT)
 }
 
-/// An address without what may be secret: user, password, query, fragment.
+/// An address without what may be secret: user, password, query, fragment. Where a password holds what ends a host, nothing
+/// but the scheme is sure to be no part of it.
 pub(crate) fn shown(url: &str) -> String {
-    let plain = url.split(['?', '#']).next().unwrap_or_default();
-    match plain.split_once("://") {
-        Some((scheme, rest)) => {
-            let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
-            let host = host.rsplit('@').next().unwrap_or_default();
-            path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
-        }
-        None => "an address without a scheme".to_owned(),
+    let Some((scheme, rest)) =
+        url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+    else {
+        return "an address without http:// or https://".to_owned();
+    };
+    let hidden = || format!("{scheme}://***");
+    let plain = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = plain.split_once('/').map_or((plain, None), |(host, path)| (host, Some(path)));
+    let (user, host) = host.rsplit_once('@').map_or(("", host), |(user, host)| (user, host));
+    let behind = rest.rsplit_once('@').is_some_and(|(before, _)| before.len() > user.len());
+    let ends = user.contains(['@', '?', '#', ' ']);
+    if behind || ends || reqwest::Url::parse(&format!("{scheme}://{host}/")).is_err() {
+        return hidden();
     }
+    path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
 }
 
 /// Sends a request and tells what its failure means.

@@ -21,11 +21,12 @@ impl Secrets {
 
     /// What of an address may be secret: user and password, and the values of its query.
     pub(crate) fn address(&mut self, url: &str) {
-        let (plain, query) = url.split_once('?').unwrap_or((url, ""));
-        let host = plain.split_once("://").map_or(plain, |(_, rest)| rest).split('/').next();
-        if let Some((user, _)) = host.and_then(|host| host.rsplit_once('@')) {
+        let (_, query) = url.split_once('?').unwrap_or((url, ""));
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        if let Some((user, _)) = rest.rsplit_once('@') {
             self.add(user);
-            user.split(':').skip(1).for_each(|password| self.add(password));
+            user.split([':', '@', '/', '?', '#']).skip(1).for_each(|password| self.add(password));
+            user.split_once(':').into_iter().for_each(|(_, password)| self.add(password));
         }
         query
             .split(['&', '#'])

@@ -8,7 +8,7 @@ use everpoint_engine::{
     BackupBegin, BackupOptions, CheckState, Engine, EngineError, FileMeta, ImageSink, ImageWorker, Part,
     StopFlag,
 };
-use everpoint_pg::client::Secret;
+use everpoint_pg::client::{PasswordSource, Secret};
 use everpoint_pg::engine::{PgEngine, PgOptions};
 use everpoint_testkit::{PgCluster, StopMode};
 
@@ -101,7 +101,7 @@ fn files_are_read_only_where_they_are_the_servers_own_18() {
 fn a_password_never_shows() {
     let options = PgOptions {
         address: Some("postgres://me:s3cret@db1/shop".to_owned()),
-        password: Some(Secret::new("hidden")),
+        password: Some(PasswordSource::new(|| Ok(Secret::new("hidden")))),
         ..PgOptions::default()
     };
     let engine = PgEngine::new(options).unwrap();

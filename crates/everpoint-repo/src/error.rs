@@ -156,6 +156,7 @@ impl From<StoreError> for RepoError {
             StoreErrorKind::BadName => (code::INVALID, "the name can't be that of an object"),
             StoreErrorKind::Usage => (code::INVALID, "the address can't be used"),
             StoreErrorKind::Unavailable => (code::UNAVAILABLE, "the store could not be reached"),
+            StoreErrorKind::Unsupported => (code::STORE, "the store can't be written to safely"),
             StoreErrorKind::Other => (code::STORE, "the store failed"),
         };
         let message = match &error.cause {

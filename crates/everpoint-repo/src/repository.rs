@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use everpoint_core::FailureClass;
 use everpoint_format::FormatError;
-use everpoint_format::keyslot::{self, KeyText};
+use everpoint_format::keyslot::{self, KeyText, Remembered};
 use everpoint_format::records::RepositoryConfig;
 use everpoint_format::seal::{DataKey, KeyRing, RepositoryId};
 use everpoint_store::{Store, StoreErrorKind};
@@ -59,10 +59,30 @@ impl Repository {
     /// missing (`repo.key_missing`) or wrong (`repo.wrong_key`), a key given to one that is not encrypted
     /// (`repo.not_encrypted`), cut off while being made (`repo.incomplete`).
     pub fn open(store: Arc<dyn Store>, key: Option<&KeyText>) -> Result<Self, RepoError> {
+        Self::open_with(store, key, None)
+    }
+
+    /// As [`Repository::open`]; a passphrase that a process before this one has stretched is not stretched again.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_remembering(
+        store: Arc<dyn Store>,
+        key: Option<&KeyText>,
+        memory: &dyn Remembered,
+    ) -> Result<Self, RepoError> {
+        Self::open_with(store, key, Some(memory))
+    }
+
+    fn open_with(
+        store: Arc<dyn Store>,
+        key: Option<&KeyText>,
+        memory: Option<&dyn Remembered>,
+    ) -> Result<Self, RepoError> {
         let config = read_config(&*store)?;
         let ring = match (config.encrypted, key) {
             (false, None) => KeyRing::clear(),
-            (true, Some(key)) => KeyRing::new(unlock(&*store, config.repository_id, key)?),
+            (true, Some(key)) => KeyRing::new(unlock(&*store, config.repository_id, key, memory)?),
             (true, None) => return Err(key_missing(&*store)),
             (false, Some(_)) => return Err(not_encrypted(&*store)),
         };
@@ -277,7 +297,12 @@ fn first_slot(store: &dyn Store, id: RepositoryId, key: &KeyText) -> Result<(), 
 }
 
 /// The data keys, from the newest slot that the key opens.
-fn unlock(store: &dyn Store, id: RepositoryId, key: &KeyText) -> Result<Vec<DataKey>, RepoError> {
+fn unlock(
+    store: &dyn Store,
+    id: RepositoryId,
+    key: &KeyText,
+    memory: Option<&dyn Remembered>,
+) -> Result<Vec<DataKey>, RepoError> {
     let known = slots(store)?;
     if known.is_empty() {
         let empty = store.list_children(names::CLUSTERS)?.is_empty();
@@ -291,7 +316,7 @@ fn unlock(store: &dyn Store, id: RepositoryId, key: &KeyText) -> Result<Vec<Data
             Err(error) if error.kind == StoreErrorKind::NotFound => continue,
             Err(error) => return Err(error.into()),
         };
-        match keyslot::unwrap(&bytes, key, id, slot) {
+        match keyslot::unwrap_remembering(&bytes, key, id, slot, memory) {
             Ok(keys) => return Ok(keys),
             Err(FormatError::WrongKey) => {}
             Err(error) => unreadable = Some(format_error("read", &slot_name(slot), error)),

@@ -17,6 +17,8 @@ pub enum StoreErrorKind {
     Usage,
     /// The store could not be reached or failed in passing: the same call may succeed later.
     Unavailable,
+    /// The store lacks something without which it is not safe to write there; the cause says what.
+    Unsupported,
     /// Anything else.
     Other,
 }
@@ -70,6 +72,9 @@ impl StoreError {
                 Some("check that the store can be reached; the call may be repeated")
             }
             StoreErrorKind::Usage => Some("check the repository's url"),
+            StoreErrorKind::Unsupported => {
+                Some("put the repository on another file system, such as ext4, xfs, btrfs, zfs or NFS")
+            }
             _ => None,
         }
     }

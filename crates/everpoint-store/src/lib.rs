@@ -28,4 +28,4 @@ pub use name::check_name;
 pub use readonly::ReadOnlyStore;
 pub use retry::{RetryPolicy, RetryStore};
 pub use store::{ObjectInfo, ObjectReader, ObjectWriter, Space, Store};
-pub use url::{create_url, open_url};
+pub use url::{create_url, open_url, shown_url};

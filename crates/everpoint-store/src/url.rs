@@ -61,19 +61,36 @@ fn decode(path: &str) -> Option<String> {
 }
 
 fn usage(url: &str, why: &'static str) -> StoreError {
-    StoreError::new("open the store at", without_secret(url), StoreErrorKind::Usage).cause(why)
+    StoreError::new("open the store at", shown_url(url), StoreErrorKind::Usage).cause(why)
 }
 
-/// The address without what may stand between scheme and host.
-fn without_secret(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
+/// An address as it may be shown: of one that is no path, scheme, host and path only where nothing in it can be a part of a
+/// password, whatever characters that has; else the scheme alone.
+#[must_use]
+pub fn shown_url(url: &str) -> String {
+    if url.starts_with(['/', '.']) {
         return url.to_owned();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return if url.contains(['@', ':']) { "***".to_owned() } else { url.to_owned() };
     };
-    let host_end = rest.find('/').unwrap_or(rest.len());
-    let (host, path) = rest.split_at(host_end);
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let plain = |text: &str, more: &str| {
+        text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c) || more.contains(c))
+    };
+    if !(scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) && scheme.len() <= 5) {
+        return "***".to_owned();
+    }
+    if scheme == "file" && rest.starts_with('/') && !rest.contains('@') {
+        return url.to_owned();
+    }
+    match rest.split_once('@') {
+        None if plain(rest, "") => url.to_owned(),
+        // A user, or a token in its place; a slash before the sign would be one of a password.
+        Some((user, place)) if plain(user, "") && !user.contains('/') && plain(place, "") => {
+            format!("{scheme}://***@{place}")
+        }
+        _ => format!("{scheme}://***"),
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +118,31 @@ mod tests {
             assert_eq!(error.kind, StoreErrorKind::Usage, "{url}");
             assert!(!format!("{error:?}").contains("geheim"));
         }
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_shown_whatever_characters_it_has() {
+        for secret in
+            ["hunter2", "hun@ter2", "hun/ter2", "hun?ter2", "hun#ter2", "hun%ter2", "hun:ter2", "hun ter2"]
+        {
+            for url in [
+                format!("sftp://user:{secret}@host/path"),
+                format!("s3://{secret}@bucket/path"),
+                format!("s3://AKIA:{secret}/bucket"),
+                format!("sftp://user:{secret}"),
+                format!("s3://bucket/path?secret={secret}"),
+                format!("user:{secret}@host/path"),
+                format!("file://user:{secret}@host/path"),
+                format!("{secret}://x"),
+            ] {
+                let shown = shown_url(&url);
+                assert!(!shown.contains("hun") && !shown.contains("ter2"), "{url}: {shown}");
+            }
+        }
+        assert_eq!(shown_url("s3://bucket/a/b"), "s3://bucket/a/b");
+        assert_eq!(shown_url("sftp://me@host/a"), "sftp://***@host/a");
+        assert_eq!(shown_url("/a@b:c"), "/a@b:c");
+        assert_eq!(shown_url("file:///a b"), "file:///a b");
     }
 
     #[test]

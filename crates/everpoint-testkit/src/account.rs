@@ -59,8 +59,9 @@ impl Account {
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.current_dir("/");
+        crate::clean(&mut command);
         if self.switch {
-            command.gid(self.gid).uid(self.uid).env("HOME", "/nonexistent").env("USER", &self.name);
+            command.gid(self.gid).uid(self.uid).env("USER", &self.name);
         }
         command
     }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::Parser as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use everpoint_app::AppError;
 use everpoint_core::FailureClass;
 
@@ -83,7 +83,10 @@ fn dispatch(session: &Session, command: Command) -> Result<Done, AppError> {
 /// Shows what clap says; help and version go to standard output and are no error.
 fn usage(problem: &clap::Error, json: bool) -> u8 {
     let asked = matches!(problem.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if asked || !json {
+    if let Some(message) = unrepeated(problem) {
+        let failure = AppError::new("usage", FailureClass::Usage, "understand", "the command line", message);
+        show(&failure.hint("put quotation marks around what holds spaces; see: everpoint --help"), json);
+    } else if asked || !json {
         // A reader that went away is no error.
         let _ = problem.print();
     } else {
@@ -94,6 +97,34 @@ fn usage(problem: &clap::Error, json: bool) -> u8 {
         show(&failure, true);
     }
     if asked { 0 } else { FailureClass::Usage.exit_code() }
+}
+
+/// An argument at a wrong place is not repeated where it may be an address with a password, or a piece of one that was not
+/// quoted: then this is said in place of what clap says.
+fn unrepeated(problem: &clap::Error) -> Option<String> {
+    let value = |kind| match problem.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '-') && text.len() <= 24;
+    match problem.kind() {
+        ErrorKind::InvalidSubcommand if !value(ContextKind::InvalidSubcommand).is_some_and(plain) => {
+            Some("there is no such command".to_owned())
+        }
+        ErrorKind::UnknownArgument
+            if !value(ContextKind::InvalidArg).is_some_and(|text| text.starts_with("--") && plain(text)) =>
+        {
+            Some("there is an argument that this command does not take".to_owned())
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation
+            if value(ContextKind::InvalidValue).is_some_and(|text| {
+                text.contains('@') || text.contains("://") || text.contains("password")
+            }) =>
+        {
+            Some(format!("{} can't have that value", value(ContextKind::InvalidArg).unwrap_or("an argument")))
+        }
+        _ => None,
+    }
 }
 
 fn show(failure: &AppError, json: bool) {

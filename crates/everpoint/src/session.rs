@@ -2,11 +2,13 @@
 //! opened repositories.
 
 pub(crate) mod belongings;
-mod engine;
+pub(crate) mod engine;
 mod fetch;
 pub(crate) mod key;
 mod offsite;
 mod package;
+mod remembered;
+mod secrets;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -16,12 +18,13 @@ use everpoint_app::init::store_error;
 use everpoint_app::{AppError, ClusterContext};
 use everpoint_core::FailureClass;
 use everpoint_engine::Engine;
+use everpoint_engine::beside::{self, Hands};
 use everpoint_repo::Repository;
 use everpoint_store::Store;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
-use crate::config::mistake::nearest;
+use crate::config::mistake::{nearest, plain_or_name};
 use crate::config::{
     self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
 };
@@ -36,6 +39,8 @@ pub(crate) use package::Temporary;
 pub(crate) struct Session {
     pub(crate) global: Global,
     config: OnceCell<Config>,
+    /// Nothing is asked of a server.
+    serverless: bool,
 }
 
 /// A cluster, ready for a use-case.
@@ -52,7 +57,13 @@ pub(crate) struct Opened {
 
 impl Session {
     pub(crate) fn new(global: Global) -> Self {
-        Self { global, config: OnceCell::new() }
+        Self { global, config: OnceCell::new(), serverless: false }
+    }
+
+    /// The same for a command that needs a repository and no server: `archive_command` runs in environments that have neither
+    /// the passwords nor the variables of the service.
+    pub(crate) fn serverless(&self) -> Self {
+        Self { serverless: true, ..Self::new(self.global.clone()) }
     }
 
     pub(crate) fn style(&self) -> Style {
@@ -89,7 +100,8 @@ impl Session {
             )
             .hint("name it with --config, give --repo and --key-file, or begin with: everpoint protect postgres://…")
         })?;
-        let config = Config::load(&path)?;
+        let load = if self.serverless { Config::load_for_repository } else { Config::load };
+        let config = load(&path)?;
         Ok(self.config.get_or_init(|| config))
     }
 
@@ -98,6 +110,12 @@ impl Session {
         let Some(asked) = &self.global.repo else {
             return Ok(None);
         };
+        if config::is_no_path(asked) {
+            let error = usage("it is neither a name nor a path nor an address".to_owned());
+            return Err(
+                error.hint("write a name of the configuration, or a path such as ./name or /backup/name")
+            );
+        }
         if asked.contains('/') || asked.starts_with('.') {
             return Ok(Some(by_hand(asked)));
         }
@@ -149,11 +167,12 @@ impl Session {
     /// Opens a repository with its key.
     pub(crate) fn open(&self, repository: &RepositoryConfig) -> Result<Repository, AppError> {
         let key = key::read(repository, &mut |warning| self.warn(&warning))?;
-        Ok(Repository::open(open_store(&repository.url)?, key.as_ref())?)
+        Ok(Repository::open_remembering(open_store(&repository.url)?, key.as_ref(), &remembered::Memory)?)
     }
 
     /// Opens the repository of a cluster, and the cluster in it. With `--repo` the cluster need not be configured.
     pub(crate) fn cluster(&self, name: &str) -> Result<Opened, AppError> {
+        check_cluster(name)?;
         if self.global.repo.as_ref().is_some_and(|repo| repo.contains('/') || repo.starts_with('.')) {
             let repository = self.repository_config(None)?;
             // In a disaster a broken configuration must not keep one from restoring.
@@ -173,7 +192,7 @@ impl Session {
     /// The server of a configured cluster and the name of its slot, whatever the repository is like.
     pub(crate) fn server(&self, name: &str) -> Result<(Arc<dyn Engine>, String), AppError> {
         let cluster = self.config()?.cluster(name)?;
-        let engine = engine::build(Some(cluster), &self.limits(), &mut |warning| self.warn(&warning))?;
+        let engine = engine::build(Some(cluster), &self.limits())?;
         Ok((engine, cluster.slot.clone()))
     }
 
@@ -181,6 +200,7 @@ impl Session {
     /// given by hand holds.
     pub(crate) fn cluster_names(&self, name: Option<&str>) -> Result<Vec<String>, AppError> {
         if let Some(name) = name {
+            check_cluster(name)?;
             return Ok(vec![name.to_owned()]);
         }
         if self.global.repo.is_some() {
@@ -203,7 +223,7 @@ impl Session {
         repository: RepositoryConfig,
     ) -> Result<Opened, AppError> {
         let limits = self.limits();
-        let engine = engine::build(cluster, &limits, &mut |warning| self.warn(&warning))?;
+        let engine = engine::build(cluster.filter(|_| !self.serverless), &limits)?;
         let opened = self.open(&repository)?;
         let workers =
             cluster.and_then(|cluster| cluster.workers).or(limits.workers).unwrap_or_else(default_workers);
@@ -213,7 +233,7 @@ impl Session {
             repository: opened,
             engine,
             workers,
-            scratch: limits.scratch_dir.unwrap_or_else(everpoint_app::package::default_scratch),
+            scratch: self.scratch(key::service(&repository)),
             belongings: self.belongings(Some(&repository)),
         };
         Ok(Opened {
@@ -244,10 +264,41 @@ impl Session {
         self.config.get().is_some()
     }
 
+    /// To whom the repositories belong: state and scratch that root makes belong to them, too.
+    pub(crate) fn service(&self) -> Option<Hands> {
+        let configured = self.config.get().into_iter().flat_map(|config| config.repositories.values());
+        configured.filter_map(key::service).next()
+    }
+
+    /// The directory for scratch files. One that the configuration names is the service's, so root makes it for that.
+    pub(crate) fn scratch(&self, service: Option<Hands>) -> PathBuf {
+        let Some(place) = self.limits().scratch_dir else {
+            return everpoint_app::package::default_scratch();
+        };
+        if rustix::process::geteuid().is_root()
+            && let Err(error) = beside::make_directories_for(&place, 0o700, service)
+        {
+            // Who needs it fails there, and says why.
+            tracing::debug!(%error, "the scratch directory could not be made");
+        }
+        place
+    }
+
     /// The limits of the configuration, if one was read.
     pub(crate) fn limits(&self) -> config::Limits {
         self.config.get().map(|config| config.limits.clone()).unwrap_or_default()
     }
+}
+
+/// What can't be a name is not repeated: it may be an address with a password.
+fn check_cluster(name: &str) -> Result<(), AppError> {
+    if config::valid_name(name) {
+        return Ok(());
+    }
+    let message = "it is no name: names have up to 63 of a-z 0-9 . _ - and begin with a letter or digit";
+    let error =
+        AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", "of that name", message);
+    Err(error.hint("everpoint list shows the names"))
 }
 
 fn usage(message: String) -> AppError {
@@ -256,7 +307,7 @@ fn usage(message: String) -> AppError {
 
 fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
     config.repositories.get(name).cloned().ok_or_else(|| {
-        let error = usage(format!("{} has no [repository.{name}]", config.path.display()));
+        let error = usage(format!("{} has no [repository.{}]", config.path.display(), plain_or_name(name)));
         match nearest(name, config.repositories.keys().map(String::as_str)) {
             Some(meant) => error.hint(format!("did you mean {meant}?")),
             None => error.hint("for a directory write its path, such as ./name or /backup/name"),
@@ -268,7 +319,7 @@ fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
 pub(crate) fn by_hand(url: &str) -> RepositoryConfig {
     let here = std::env::current_dir().unwrap_or_default();
     RepositoryConfig {
-        name: url.to_owned(),
+        name: everpoint_store::shown_url(url),
         url: config::absolute(url, &here),
         key: KeySource::Environment,
         retention: Retention::default(),
@@ -277,7 +328,8 @@ pub(crate) fn by_hand(url: &str) -> RepositoryConfig {
 
 /// Opens the place where a repository is.
 fn open_store(url: &str) -> Result<Arc<dyn Store>, AppError> {
-    everpoint_store::open_url(url).map_err(|error| store_error("open the repository", url, error))
+    let shown = everpoint_store::shown_url(url);
+    everpoint_store::open_url(url).map_err(|error| store_error("open the repository", &shown, error))
 }
 
 fn default_workers() -> usize {

@@ -193,7 +193,7 @@ fn as_root(world: &World, before: &str, place: &Path) -> std::process::Output {
         "{before}; exec {home}/everpoint --config {home}/everpoint.toml restore {CLUSTER} {} --stage-log",
         place.display()
     );
-    Command::new("sh").args(["-c", &script]).current_dir("/").output().unwrap()
+    everpoint_testkit::clean(&mut Command::new("sh")).args(["-c", &script]).current_dir("/").output().unwrap()
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn as_root(world: &World, before: &[&str], arguments: &[&str]) -> Said {
     command.args(&before[1..]).arg(world.everpoint.program());
     command.arg("--config").arg(world.everpoint.home().path().join("everpoint.toml"));
     command.args(["--json", "--no-progress"]).args(arguments).current_dir("/").stdin(Stdio::null());
-    let ran = command.output().unwrap();
+    let ran = everpoint_testkit::clean(&mut command).output().unwrap();
     let text = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     Said { code: ran.status.code(), text }
 }
@@ -104,7 +104,14 @@ impl Elsewhere {
     fn start(world: &World) -> Self {
         let owner = fs::metadata(world.source.data_dir()).unwrap();
         let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--mount-proc", "--ipc", "setpriv", "--clear-groups"]);
+        everpoint_testkit::clean(&mut command).args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--ipc",
+            "setpriv",
+            "--clear-groups",
+        ]);
         command.arg(format!("--reuid={}", owner.uid())).arg(format!("--regid={}", owner.gid()));
         command.arg(world.source.install().bin().join("postgres")).arg("-D").arg(world.source.data_dir());
         command.arg("-c").arg(format!("port={}", world.source.port()));

@@ -194,7 +194,13 @@ fn it_refuses_to_be_open_to_other_machines_by_mistake() {
         );
         fs::write(&config, text).unwrap();
         let mut everpoint = Command::new(env!("CARGO_BIN_EXE_everpoint"));
-        let ran = everpoint.arg("--json").arg("--config").arg(&config).arg("serve").output().unwrap();
+        let ran = everpoint_testkit::clean(&mut everpoint)
+            .arg("--json")
+            .arg("--config")
+            .arg(&config)
+            .arg("serve")
+            .output()
+            .unwrap();
         let said: Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
         (ran.status.code(), said["error"]["code"].as_str().unwrap_or_default().to_owned())
     };

@@ -36,10 +36,9 @@ fn every_command_in_the_documents_is_understood() {
             // It would make a repository and ask a server: only its words are tried.
             let only_words = command.starts_with("everpoint protect");
             let typed = if only_words { format!("{typed} --help") } else { typed };
-            let output = Command::new("sh")
+            let output = everpoint_testkit::clean(&mut Command::new("sh"))
                 .args(["-c", &typed])
                 .env("EVERPOINT", program)
-                .env_remove("EVERPOINT_CONFIG")
                 .current_dir(empty.path())
                 .output()
                 .unwrap();

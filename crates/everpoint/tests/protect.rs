@@ -26,7 +26,7 @@ fn everpoint(account: &Account, home: &Path) -> Command {
         assert!(copied.success());
     }
     let mut command = account.command(program);
-    command.current_dir(home).env_remove("EVERPOINT_CONFIG").env_remove("EVERPOINT_KEY").env("HOME", home);
+    command.current_dir(home).env("HOME", home);
     command
 }
 
@@ -174,7 +174,7 @@ fn protected_and_brought_back(major: u32) {
         }
         let as_root = |program: &Path, target: &Path| {
             let mut restore = Command::new(program);
-            restore.current_dir(&home).env_remove("EVERPOINT_CONFIG").env_remove("EVERPOINT_KEY");
+            everpoint_testkit::clean(&mut restore).current_dir(&home);
             restore.env("EVERPOINT_PG_BIN", cluster.install().bin()).env("EVERPOINT_PG_USER", account.name());
             restore.args(["restore", "order-db", "--start"]).arg(target);
             restore

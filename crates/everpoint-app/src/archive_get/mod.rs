@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, LogEvent, LogOffset, Verdict};
-use everpoint_engine::EngineError;
+use everpoint_engine::{EngineError, beside};
 use everpoint_repo::{LogStore, RepoError};
 
 use crate::log_file::LogFile;
@@ -185,6 +185,7 @@ pub(crate) fn write_whole(destination: &Path, bytes: &[u8]) -> Result<(), AppErr
     let write = || {
         // A server's log is for its user alone, whatever the umask of who fetches it.
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        beside::give(&file, &beside::directory_of(destination))?;
         file.write_all(bytes)?;
         drop(file);
         std::fs::rename(&beside, destination)

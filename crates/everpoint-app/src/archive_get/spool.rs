@@ -1,12 +1,13 @@
 //! Segments that lie ready beside the place where a recovering server wants them.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use everpoint_engine::beside::{self, Locked};
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use super::ArchiveGetRequest;
 use crate::log_file::LogFile;
@@ -103,7 +104,7 @@ impl Spool {
         let Ok(lock) = File::open(self.directory.join(LOCK)) else {
             return false;
         };
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
     }
 
     /// Makes the directory and becomes the process that fills it; `None` if another is.
@@ -112,31 +113,31 @@ impl Spool {
     /// If it can't be made.
     pub(crate) fn fill(&self) -> std::io::Result<Option<File>> {
         // Only what is ours: the directory of the log belongs to the server, who may have gone with it.
-        for own in self.directory.parent().into_iter().chain([self.directory.as_path()]) {
-            match DirBuilder::new().mode(0o700).create(own) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
+        if !self.home().is_none_or(Path::is_dir) {
+            return Err(ErrorKind::NotFound.into());
         }
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join(LOCK))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(lock)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        beside::make_directories(&self.directory, 0o700)?;
+        let lock = beside::open_or_create(&self.directory.join(LOCK), 0o600)?;
+        match beside::lock(&lock)? {
+            Locked::Ours => Ok(Some(lock)),
+            // Without locks nobody could tell who fills it: what is wanted is then fetched as it is asked for.
+            Locked::Theirs | Locked::Unknown(_) => Ok(None),
         }
     }
 
     /// Puts a segment there.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         let part = self.part(name);
-        std::fs::write(&part, bytes)?;
+        let mut file = beside::open_or_create(&part, 0o600)?;
+        file.set_len(0)?;
+        file.write_all(bytes)?;
+        drop(file);
         std::fs::rename(part, self.directory.join(name))
     }
 
     /// Says that a segment is being fetched.
     pub(crate) fn announce(&self, name: &str) -> std::io::Result<()> {
-        File::create(self.part(name)).map(drop)
+        beside::open_or_create(&self.part(name), 0o600).map(drop)
     }
 
     /// Takes back what [`Spool::announce`] said.

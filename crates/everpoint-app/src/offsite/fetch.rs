@@ -1,9 +1,9 @@
 //! `offsite fetch` and `offsite list --remote`: what the provider has. A request that it counts is a call of the budget.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use everpoint_core::FailureClass;
+use everpoint_engine::beside;
 use everpoint_offsite::{Entry, Provider, ProviderError};
 use everpoint_repo::OffsiteCall;
 use serde::Serialize;
@@ -93,8 +93,9 @@ pub fn fetch(
     }
     let io = |error| AppError::io("write", &request.file, error);
     partial.as_file().sync_all().map_err(io)?;
+    beside::give(partial.as_file(), &directory).map_err(io)?;
     partial.persist_noclobber(&request.file).map_err(|error| io(error.error))?;
-    File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io)?;
+    beside::sync_directory(&directory).map_err(io)?;
     Ok(FetchReport {
         name: name.to_owned(),
         file: request.file.clone(),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, RestorePlan, production};
-use everpoint_engine::StopFlag;
+use everpoint_engine::{StopFlag, beside};
 use everpoint_format::manifest::BackupRecord;
 use everpoint_format::package::{
     INSTRUCTIONS, MANIFEST, POINTS, PackageManifest, PackagedBase, PackagedCluster, PackagedIdentity,
@@ -101,7 +101,8 @@ pub fn build(
     let made = assemble(&parts, request, &mut workshop, &shortfalls)?;
     let reports = parts.iter().map(PackagedReport::of).collect();
     let made_file = scratch.path().join("package");
-    let created = File::create_new(&made_file).map_err(|error| AppError::io("make", &made_file, error))?;
+    let created =
+        beside::create_new(&made_file, 0o644).map_err(|error| AppError::io("make", &made_file, error))?;
     let (size, sha256) = seal(created, &made_file, request, &made, events)?;
     place(&made_file, &request.directory, &file)?;
     let read_back = request.identity.is_some();
@@ -293,14 +294,24 @@ fn directories(part: &Part<'_>, plan: &RestorePlan) -> Vec<String> {
 
 /// Gives the finished package its name, if that is free: under it there is all of it, or nothing, whatever happens.
 fn place(made: &Path, directory: &Path, file: &Path) -> Result<(), AppError> {
-    let unsupported = |error: &Errno| matches!(*error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP);
     let moved = match renameat_with(CWD, made, CWD, file, RenameFlags::NOREPLACE) {
-        Err(error) if unsupported(&error) => std::fs::hard_link(made, file),
+        Err(error) if beside::is_lacking(error) => std::fs::hard_link(made, file).or_else(|error| {
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            if errno.is_some_and(beside::is_lacking) { place_over(made, file) } else { Err(error) }
+        }),
         moved => moved.map_err(std::io::Error::from),
     };
     moved.map_err(|error| AppError::io("make", file, error))?;
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| AppError::io("make durable", directory, error))
+    beside::sync_directory(directory).map_err(|error| AppError::io("make durable", directory, error))
+}
+
+/// Where a name can't be taken in one step, as on memory sticks, it is taken by an empty file first.
+fn place_over(made: &Path, file: &Path) -> std::io::Result<()> {
+    drop(File::create_new(file)?);
+    std::fs::rename(made, file).inspect_err(|_| {
+        // Empty, and ours.
+        let _ = std::fs::remove_file(file);
+    })
 }
 
 /// Writes the file and proves that it can be read: all of it before the day's call is spent on it.

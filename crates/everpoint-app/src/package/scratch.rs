@@ -1,12 +1,12 @@
 //! Scratch: the directories in which packages are made and put in. What lies there is not encrypted, so no other user may
 //! look into them.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Metadata, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use everpoint_core::FailureClass;
-use rustix::fs::{FlockOperation, flock};
+use everpoint_engine::beside::{self, Locked};
 use tempfile::TempDir;
 
 use crate::AppError;
@@ -40,12 +40,21 @@ impl Scratch {
             .permissions(Permissions::from_mode(PRIVATE_DIRECTORY))
             .tempdir_in(parent)
             .map_err(|error| AppError::io("make a directory in", parent, error))?;
+        // Should this process be killed, who owns the place must be able to sweep it.
+        File::open(directory.path())
+            .and_then(|made| beside::give(made, parent))
+            .map_err(|error| AppError::io("give away", directory.path(), error))?;
         // Locked before it has the name by which others look for it.
         let (unnamed, lock) = (directory.path().join("unlocked"), directory.path().join(LOCK));
         let wrap = |error| AppError::io("lock", &lock, error);
         let file = create(&unnamed).map_err(wrap)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| wrap(error.into()))?;
-        std::fs::rename(&unnamed, &lock).map_err(wrap)?;
+        match beside::lock(&file).map_err(wrap)? {
+            // Without the name nobody takes it for one that was left behind.
+            Locked::Unknown(error) => {
+                tracing::warn!(%error, "scratch can't be locked: what killed processes leave behind stays there");
+            }
+            Locked::Ours | Locked::Theirs => std::fs::rename(&unnamed, &lock).map_err(wrap)?,
+        }
         Ok(Self { directory, _lock: file })
     }
 
@@ -71,7 +80,7 @@ pub fn default_place() -> PathBuf {
 pub fn prepare(place: &Path) -> Result<(), AppError> {
     let default = place == default_place();
     let io = |error| AppError::io("make the scratch directory", place, error);
-    DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(place).map_err(io)?;
+    beside::make_directories(place, PRIVATE_DIRECTORY).map_err(io)?;
     let found = if default { place.symlink_metadata() } else { place.metadata() }.map_err(io)?;
     let Some(reason) = (if default { not_ours(&found) } else { open_to_others(&found) }) else {
         return if default { close(place, &found).map_err(io) } else { Ok(()) };
@@ -116,7 +125,7 @@ fn open_to_others(found: &Metadata) -> Option<String> {
 
 /// A new file that no other user can read.
 pub(super) fn create(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE_FILE).open(path)
+    beside::create_new(path, PRIVATE_FILE)
 }
 
 fn sweep(parent: &Path) {
@@ -125,7 +134,7 @@ fn sweep(parent: &Path) {
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
         let lock = File::open(entry.path().join(LOCK));
         if let (true, Ok(lock)) = (ours, lock)
-            && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && matches!(beside::lock(&lock), Ok(Locked::Ours))
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
             tracing::warn!(%error, "what a killed process left behind could not be removed");

@@ -1,11 +1,12 @@
 //! Unpacking a package into a directory.
 
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use everpoint_core::FailureClass;
+use everpoint_engine::beside;
 use everpoint_format::package::PackageManifest;
 
 use super::{Opening, scratch};
@@ -65,8 +66,7 @@ impl Opening<'_> {
 }
 
 fn make(directory: &Path) -> Result<(), AppError> {
-    let done = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    done.map_err(|error| AppError::io("make", directory, error))
+    beside::make_directories(directory, 0o700).map_err(|error| AppError::io("make", directory, error))
 }
 
 /// Keeps other processes from unpacking into it, as long as the file is open; nothing where the filesystem has no locks.

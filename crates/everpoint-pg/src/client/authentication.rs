@@ -67,7 +67,7 @@ fn refused(message: impl Into<String>) -> PgError {
 }
 
 fn password(connection: &Connection, purpose: Purpose) -> Result<Secret, PgError> {
-    let found = connection.config().password_for(connection.host(), purpose == Purpose::Replication);
+    let found = connection.config().password_for(connection.host(), purpose == Purpose::Replication)?;
     found.ok_or_else(|| PgError::Authentication {
         message: "the server asks for a password, but none is given".to_owned(),
         hint: Some(

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::passfile::{self, Wanted};
 use super::secret::Secret;
-use super::{Environment, PgError, resolve};
+use super::{Environment, PgError, hosts, resolve};
 
 /// One place to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +122,30 @@ impl Default for Keepalives {
     }
 }
 
+/// Gives a password, or says why there is none and what to do.
+type Ask = dyn Fn() -> Result<Secret, (String, Option<String>)> + Send + Sync;
+
+/// A password that is read when a server asks for it: what needs no server needs no password either.
+#[derive(Clone)]
+pub struct PasswordSource(Arc<Ask>);
+
+impl PasswordSource {
+    /// The error is a message and a hint.
+    pub fn new(ask: impl Fn() -> Result<Secret, (String, Option<String>)> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    fn ask(&self) -> Result<Secret, PgError> {
+        (self.0)().map_err(|(message, hint)| PgError::Parameter { message, hint })
+    }
+}
+
+impl fmt::Debug for PasswordSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordSource(..)")
+    }
+}
+
 /// How to reach a server. `Debug` and `Display` never show the password.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -132,6 +157,8 @@ pub struct Config {
     pub database: String,
     /// Password that was given directly.
     pub password: Option<Secret>,
+    /// Where the password comes from instead, asked for only when a server wants one.
+    pub password_source: Option<PasswordSource>,
     /// Password file.
     pub passfile: Option<PathBuf>,
     /// `sslmode`.
@@ -174,18 +201,21 @@ impl Config {
     }
 
     /// The password for a host: the one given, else that of the password file.
-    pub(super) fn password_for(&self, host: &Host, replication: bool) -> Option<Secret> {
-        if self.password.is_some() {
-            return self.password.clone();
+    pub(super) fn password_for(&self, host: &Host, replication: bool) -> Result<Option<Secret>, PgError> {
+        if let Some(source) = &self.password_source {
+            return source.ask().map(Some);
         }
-        let name = if host.is_unix() && resolve::DEFAULT_SOCKET_DIRECTORIES.contains(&host.name.as_str()) {
+        if self.password.is_some() {
+            return Ok(self.password.clone());
+        }
+        let name = if host.is_unix() && hosts::DEFAULT_SOCKET_DIRECTORIES.contains(&host.name.as_str()) {
             "localhost"
         } else {
             &host.name
         };
         let database = if replication { "replication" } else { &self.database };
         let wanted = Wanted { host: name, port: host.port, database, user: &self.user };
-        self.passfile.as_deref().and_then(|path| passfile::find(path, wanted))
+        Ok(self.passfile.as_deref().and_then(|path| passfile::find(path, wanted)))
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Parameters, PgError> {
 
 fn parse_url(rest: &str) -> Result<Parameters, PgError> {
     let mut parameters = Parameters::new();
+    refuse_ambiguous(rest)?;
     let (before_query, query) = rest.split_once('?').map_or((rest, None), |(a, b)| (a, Some(b)));
     let (authority, database) =
         before_query.split_once('/').map_or((before_query, None), |(a, b)| (a, Some(b)));
@@ -57,6 +58,29 @@ fn parse_url(rest: &str) -> Result<Parameters, PgError> {
         }
     }
     Ok(parameters)
+}
+
+/// A password that holds a character with a meaning in URLs, written as it is, would be taken apart: its pieces for a host, a
+/// port or a database, which are shown and written down.
+fn refuse_ambiguous(rest: &str) -> Result<(), PgError> {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let path = rest.get(authority.len()..).unwrap_or_default();
+    let path = path.split('?').next().unwrap_or_default();
+    // `user=name@server` in the query is usual; where there is a user before the host, it is a piece of a password.
+    let query_of_password = !authority.contains('@') && authority.contains(':') && rest.contains('@');
+    if path.contains('@') || query_of_password && path.is_empty() {
+        return Err(PgError::Parameter {
+            message: "an `@` in the URL stands where none can be: user, password or database hold a character that \
+                      has a meaning in URLs"
+                .to_owned(),
+            hint: Some(
+                "write such characters as percent codes: @ as %40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25, \
+                 a space as %20; or give the password by PGPASSWORD, ~/.pgpass or password_file"
+                    .to_owned(),
+            ),
+        });
+    }
+    Ok(())
 }
 
 fn put(parameters: &mut Parameters, name: &str, value: String) {
@@ -122,7 +146,7 @@ fn parse_pairs(text: &str) -> Result<Parameters, PgError> {
         }
         while rest.next_if(|c| c.is_whitespace()).is_some() {}
         let value = value(&mut rest)
-            .ok_or_else(|| PgError::parameter(format!("the quoted value of `{name}` lacks its end")))?;
+            .ok_or_else(|| PgError::parameter("a quoted value in the connection parameters lacks its end"))?;
         parameters.insert(name, value);
     }
 }
@@ -195,9 +219,22 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_refused_without_showing_it() {
-        for bad in ["postgres://u:s3cret%zz@h/", "password='s3cret", "s3cret", "postgres://u@[::1/x"] {
+        for bad in [
+            "postgres://u:s3cret%zz@h/",
+            "password='s3cret",
+            "s3cret",
+            "postgres://u@[::1/x",
+            "postgres://u:p/s3cret@h/d",
+            "postgres://u:12/s3cret@h/d",
+            "postgres://u:12?s3cret@h/d",
+            "postgres://u:p@ss/s3cret@h/d",
+            "postgres://u:12?a=s3cret@h/d",
+            "password='x s3cret='y",
+        ] {
             let error = parse(bad).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
         }
+        let azure = read("postgres://h:5432/d?user=me@server");
+        assert!(azure.contains(&("user".to_owned(), "me@server".to_owned())));
     }
 }

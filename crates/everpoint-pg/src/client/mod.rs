@@ -8,6 +8,7 @@ mod connection;
 mod conninfo;
 mod environment;
 mod error;
+mod hosts;
 mod open;
 mod passfile;
 mod query;
@@ -17,7 +18,7 @@ mod service;
 mod socket;
 mod tls;
 
-pub use config::{Config, Host, Keepalives, RootCertificates, SslMode, TargetSession};
+pub use config::{Config, Host, Keepalives, PasswordSource, RootCertificates, SslMode, TargetSession};
 pub use connection::{Canceller, Connection, Frame};
 pub use environment::Environment;
 pub use error::{PgError, ServerError};

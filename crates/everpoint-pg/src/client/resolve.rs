@@ -1,19 +1,14 @@
 //! From parameters by name to a [`Config`]: explicit ones first, then the service, the environment, the defaults.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::config::{ChannelBindingMode, Config, Host, Keepalives, RootCertificates, SslMode, TargetSession};
+use super::config::{ChannelBindingMode, Config, Keepalives, RootCertificates, SslMode, TargetSession};
 use super::conninfo::Parameters;
+use super::hosts::hosts;
 use super::secret::Secret;
 use super::{Environment, PgError, service};
-
-/// Where servers put their sockets unless told otherwise: Debian's choice, then PostgreSQL's own.
-pub(super) const DEFAULT_SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
-
-const DEFAULT_PORT: u16 = 5432;
 
 /// Parameters that we use, each with the variable that may hold it.
 const KNOWN: [(&str, &str); 32] = [
@@ -78,6 +73,7 @@ pub(super) fn resolve(given: Parameters, environment: &Environment) -> Result<Co
         hosts: hosts(&lookup)?,
         database: lookup.get("dbname").unwrap_or_else(|| user.clone()),
         password: lookup.get("password").map(Secret::new),
+        password_source: None,
         passfile: lookup.get("passfile").map(PathBuf::from).or_else(|| environment.in_home(".pgpass")),
         ssl_direct: lookup.choice("sslnegotiation", false, &[("postgres", false), ("direct", true)])?,
         client_certificate: client_certificate(&lookup, environment),
@@ -119,15 +115,25 @@ fn check_name(name: &str) -> Result<(), PgError> {
     if KNOWN.iter().any(|(known, _)| *known == name) {
         return Ok(());
     }
-    let why = if REFUSED.contains(&name) { "not supported" } else { "not known" };
+    if REFUSED.contains(&name) {
+        return Err(PgError::Parameter {
+            message: format!("connection parameter `{name}` is not supported"),
+            hint: Some("see the list in the documentation of the configuration".to_owned()),
+        });
+    }
+    // Its name is not repeated: it may be a piece of a password that is not quoted.
+    let known: Vec<&str> = KNOWN.iter().map(|(known, _)| *known).collect();
     Err(PgError::Parameter {
-        message: format!("connection parameter `{name}` is {why}"),
-        hint: Some("see the list in the documentation of the configuration".to_owned()),
+        message: "a connection parameter is not known".to_owned(),
+        hint: Some(format!(
+            "quote values with spaces: password='…'; write & in a URL as %26; known are {}",
+            known.join(", ")
+        )),
     })
 }
 
 /// The places where a parameter may come from.
-struct Lookup<'a> {
+pub(super) struct Lookup<'a> {
     given: Parameters,
     service: Parameters,
     environment: &'a Environment,
@@ -146,7 +152,7 @@ impl<'a> Lookup<'a> {
         Ok(lookup)
     }
 
-    fn get(&self, name: &str) -> Option<String> {
+    pub(super) fn get(&self, name: &str) -> Option<String> {
         let variable = KNOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, variable)| variable);
         self.given
             .get(name)
@@ -163,7 +169,7 @@ impl<'a> Lookup<'a> {
         };
         choices.iter().find(|(text, _)| *text == value).map(|(_, choice)| *choice).ok_or_else(|| {
             let all: Vec<_> = choices.iter().map(|(text, _)| *text).collect();
-            PgError::parameter(format!("`{name}` is `{value}`, but may be {}", all.join(", ")))
+            PgError::parameter(format!("`{name}` is none of {}", all.join(", ")))
         })
     }
 
@@ -172,67 +178,13 @@ impl<'a> Lookup<'a> {
             return Ok(None);
         };
         let parsed = value.trim().parse();
-        parsed
-            .map(Some)
-            .map_err(|_| PgError::parameter(format!("`{name}` is `{value}`, which is no fitting number")))
+        parsed.map(Some).map_err(|_| PgError::parameter(format!("`{name}` is no fitting number")))
     }
 
     fn seconds(&self, name: &str) -> Result<Option<Duration>, PgError> {
         // Negative and zero mean "no limit" to libpq.
         Ok(self.number::<i64>(name)?.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
     }
-}
-
-fn hosts(lookup: &Lookup<'_>) -> Result<Vec<Host>, PgError> {
-    let split = |name: &str| -> Vec<String> {
-        lookup
-            .get(name)
-            .map(|list| list.split(',').map(|item| item.trim().to_owned()).collect())
-            .unwrap_or_default()
-    };
-    let (names, addresses, ports) = (split("host"), split("hostaddr"), split("port"));
-    let count = names.len().max(addresses.len()).max(1);
-    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
-        return Err(PgError::parameter("`host` and `hostaddr` list different numbers of hosts"));
-    }
-    if ports.len() > 1 && ports.len() != count {
-        return Err(PgError::parameter("`port` and `host` list different numbers of entries"));
-    }
-    (0..count)
-        .map(|index| {
-            let port = ports.get(index).or_else(|| ports.first()).filter(|port| !port.is_empty());
-            let port =
-                match port {
-                    None => DEFAULT_PORT,
-                    Some(text) => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
-                        PgError::parameter(format!("port `{text}` is not between 1 and 65535"))
-                    })?,
-                };
-            let address = match addresses.get(index).filter(|address| !address.is_empty()) {
-                None => None,
-                Some(text) => Some(
-                    IpAddr::from_str(text)
-                        .map_err(|_| PgError::parameter(format!("`hostaddr` `{text}` is no IP address")))?,
-                ),
-            };
-            let name = names
-                .get(index)
-                .filter(|name| !name.is_empty())
-                .cloned()
-                .or_else(|| address.map(|address| address.to_string()))
-                .unwrap_or_else(|| default_host(port));
-            Ok(Host { name, address, port })
-        })
-        .collect()
-}
-
-/// The directory that has this server's socket, else `localhost`.
-fn default_host(port: u16) -> String {
-    DEFAULT_SOCKET_DIRECTORIES
-        .into_iter()
-        .find(|directory| Path::new(directory).join(format!(".s.PGSQL.{port}")).exists())
-        .unwrap_or("localhost")
-        .to_owned()
 }
 
 fn trust(lookup: &Lookup<'_>, environment: &Environment) -> Result<(SslMode, RootCertificates), PgError> {
@@ -357,6 +309,17 @@ mod tests {
     fn unknown_and_unsupported_names_are_refused() {
         let environment = surroundings(&[("USER", "me")]);
         assert!(Config::parse_in("hots=h", &environment).unwrap_err().to_string().contains("not known"));
+        for text in [
+            "host=h password=correct s3cret=x",
+            "postgres://h:s3cret/d",
+            "host=h hostaddr=s3cret",
+            "host=h sslmode=s3cret",
+            "host=h connect_timeout=s3cret",
+            "postgres://a b?host=s3cret d",
+        ] {
+            let error = Config::parse_in(text, &environment).unwrap_err();
+            assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+        }
         assert!(
             Config::parse_in("sslcrl=f", &environment).unwrap_err().to_string().contains("not supported")
         );

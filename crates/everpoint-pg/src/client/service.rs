@@ -30,7 +30,7 @@ pub(super) fn load(name: &str, file: Option<&str>, environment: &Environment) ->
     }
     let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
     Err(PgError::Parameter {
-        message: format!("service `{name}` is not defined"),
+        message: "the service is not defined".to_owned(),
         hint: Some(format!("looked into {}", tried.join(", "))),
     })
 }

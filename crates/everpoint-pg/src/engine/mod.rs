@@ -16,7 +16,7 @@ use everpoint_engine::{
 };
 
 use crate::catalog::SqlBackup;
-use crate::client::{Config, Connection, Purpose, Secret, connect};
+use crate::client::{Config, Connection, PasswordSource, Purpose, connect};
 use crate::control::{CONTROL_FILE, Control};
 use crate::files::backup_files;
 use crate::history::History;
@@ -36,7 +36,7 @@ pub struct PgOptions {
     /// `postgres://...` or `name=value ...`; `None`: no server, only directories can be restored.
     pub address: Option<String>,
     /// Password, if it does not come from the address, the environment or a password file.
-    pub password: Option<Secret>,
+    pub password: Option<PasswordSource>,
     /// Data directory of the server, if it can be read here.
     pub data_dir: Option<PathBuf>,
     /// Directory with the server's programs; `None`: found by version.
@@ -68,9 +68,7 @@ impl PgEngine {
         let parse = |address: &String| {
             let mut config = Config::parse(address)
                 .map_err(|error| error.at("understand", "the address of the server"))?;
-            if let Some(password) = &options.password {
-                config.password = Some(password.clone());
-            }
+            config.password_source.clone_from(&options.password);
             // A name given in the address or in PGAPPNAME is the operator's choice.
             let chosen = address.contains("application_name") || std::env::var_os("PGAPPNAME").is_some();
             if let Some(name) = options.application_name.as_ref().filter(|_| !chosen) {

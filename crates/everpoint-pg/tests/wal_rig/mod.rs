@@ -47,6 +47,7 @@ pub(crate) fn server_user() -> Option<(u32, u32)> {
 /// A command that runs as the server's user.
 pub(crate) fn as_server_user(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
+    everpoint_testkit::clean(&mut command);
     if let Some((uid, gid)) = server_user() {
         command.uid(uid).gid(gid).current_dir("/tmp");
     }

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
+use super::calls::{Calls, is_no_sync};
+use super::owner::Owner;
 use super::{DIRECTORY_MODE, open_directory, split};
 
 /// At most so many handles are kept open: enough for the few directories that are written to again and again.
@@ -20,11 +22,13 @@ const KEPT: usize = 64;
 pub(super) struct Directories {
     root: Arc<OwnedFd>,
     known: Mutex<HashMap<String, Arc<OwnedFd>>>,
+    pub(super) calls: Calls,
+    unsynced: Once,
 }
 
 impl Directories {
-    pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root: Arc::new(root), known: Mutex::new(HashMap::new()) }
+    pub(super) fn new(root: OwnedFd, calls: Calls) -> Self {
+        Self { root: Arc::new(root), known: Mutex::new(HashMap::new()), calls, unsynced: Once::new() }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -56,9 +60,9 @@ impl Directories {
         };
         let handle = Arc::new(open_directory(&*parent, name)?);
         if made {
-            self.give(&*handle)?;
+            self.give_directory(&*handle)?;
         }
-        rustix::fs::fsync(&*parent)?;
+        self.synced(&*parent)?;
         let mut all = self.known();
         if all.len() >= KEPT {
             all.clear();
@@ -67,17 +71,32 @@ impl Directories {
         Ok(handle)
     }
 
-    /// Gives what root makes to the owner of the repository, whose service has to read it, and to remove it.
-    pub(super) fn give(&self, made: impl AsFd) -> Result<(), Errno> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(());
+    /// Gives a file that root has made to the owner of the repository, whose service has to read it, and to remove it.
+    pub(super) fn give_file(&self, made: impl AsFd) -> Result<(), Errno> {
+        Owner::of_store(self.root())?.map_or(Ok(()), |owner| owner.give_file(made.as_fd()))
+    }
+
+    /// As [`Self::give_file`], a directory.
+    fn give_directory(&self, made: impl AsFd) -> Result<(), Errno> {
+        Owner::of_store(self.root())?.map_or(Ok(()), |owner| owner.give_directory(made.as_fd()))
+    }
+
+    /// Makes the names in a directory durable. Where the file system can't be told to (SMB, some FUSE), it does so by itself
+    /// or not at all: a power cut may then cost the newest objects, as a crash before they were made would.
+    pub(super) fn synced(&self, directory: impl AsFd) -> Result<(), Errno> {
+        match (self.calls.sync_directory)(directory.as_fd()) {
+            Err(errno) if is_no_sync(errno) => {
+                self.unsynced.call_once(|| {
+                    tracing::warn!(
+                        %errno,
+                        "this file system can't make the names in a directory durable (fsync of directories): after a \
+                         power cut the newest objects may be gone"
+                    );
+                });
+                Ok(())
+            }
+            result => result,
         }
-        let owner = rustix::fs::fstat(&*self.root)?;
-        if owner.st_uid == 0 && owner.st_gid == 0 {
-            return Ok(());
-        }
-        let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
-        rustix::fs::fchown(made, Some(uid), Some(gid))
     }
 
     /// Syncs the entries of a directory, or, if others have removed it as empty, of the nearest one above it.
@@ -86,7 +105,7 @@ impl Directories {
         loop {
             match open_directory(&*self.root, path) {
                 Err(Errno::NOENT | Errno::NOTDIR) if !path.is_empty() => path = split(path).0,
-                directory => return rustix::fs::fsync(directory?),
+                directory => return self.synced(directory?),
             }
         }
     }

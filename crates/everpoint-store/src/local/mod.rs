@@ -5,8 +5,10 @@
 //! when a day old. All paths are resolved from one open handle of the root, so that a filesystem that is unmounted
 //! meanwhile is an error and never an empty repository.
 
+mod calls;
 mod dirs;
 mod list;
+mod owner;
 mod sweep;
 mod writer;
 
@@ -21,7 +23,9 @@ use std::sync::{Arc, Once};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use self::calls::{Calls, is_no_sync};
 use self::dirs::Directories;
+use self::owner::Owner;
 use crate::name::{check_name, check_prefix, is_part};
 use crate::{ObjectInfo, ObjectReader, ObjectWriter, Space, Store, StoreError, StoreErrorKind};
 
@@ -34,6 +38,8 @@ struct Shared {
     root: String,
     directories: Directories,
     swept: Once,
+    /// Told once that names are given under a lock.
+    weak: Once,
 }
 
 /// See the module. Clones share their handles.
@@ -54,12 +60,17 @@ impl LocalStore {
     /// # Errors
     /// `NotFound` if it is missing, `Usage` if it is no directory.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, Calls::SYSTEM)
+    }
+
+    fn open_with(root: &Path, calls: Calls) -> Result<Self, StoreError> {
         let shown = root.display().to_string();
         let fail = |errno| fail("open", &shown, errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(root, flags, Mode::empty()).map_err(fail)?;
-        let directories = Directories::new(handle);
-        Ok(Self { shared: Arc::new(Shared { root: shown, directories, swept: Once::new() }) })
+        let directories = Directories::new(handle, calls);
+        let shared = Shared { root: shown, directories, swept: Once::new(), weak: Once::new() };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Makes the directory and its parents where missing, durably, and opens it.
@@ -249,7 +260,7 @@ fn fail_io(operation: &'static str, object: &str, error: io::Error) -> StoreErro
     made.cause(error)
 }
 
-/// Makes a directory and its missing parents, each synced into the one above.
+/// Makes a directory and its missing parents, each synced into the one above, and belonging to whom that belongs.
 fn make_durable(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -262,10 +273,19 @@ fn make_durable(path: &Path) -> io::Result<()> {
     make_durable(parent)?;
     match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), DIRECTORY_MODE).create(path)
     {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+        Ok(()) => {
+            if let Some(owner) = Owner::of_directory(parent)? {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                owner.give(rustix::fs::open(path, flags, Mode::empty())?.as_fd())?;
+            }
+        }
     }
-    File::open(parent)?.sync_all()
+    match File::open(parent)?.sync_all() {
+        Err(error) if error.raw_os_error().map(Errno::from_raw_os_error).is_some_and(is_no_sync) => Ok(()),
+        result => result,
+    }
 }
 
 /// Permissions of directories and files: the group may read, others nothing. Backups hold everything.

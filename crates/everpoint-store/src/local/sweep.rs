@@ -1,9 +1,12 @@
 //! Removes what writers that died have left.
 
+use std::os::fd::AsFd as _;
+
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::writer::Writer;
+use super::calls::is_lacking;
+use super::writer::{PLACING, Writer};
 use super::{LocalStore, UNFINISHED, modified, open_directory};
 
 /// Age at which an unfinished file is given up, in microseconds: one day.
@@ -29,17 +32,21 @@ fn try_sweep(store: &LocalStore) -> Result<(), Errno> {
         let name = entry.file_name();
         let old = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| now.saturating_sub(modified(&stat)) > AGE_MICROS);
-        if old && is_abandoned(&directory, name) {
+        if old && name.to_bytes() != PLACING.as_bytes() && is_abandoned(store, &directory, name) {
             let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
         }
     }
     Ok(())
 }
 
-/// Nobody holds the writer's lock. (A capture of an idle database keeps an object open for days.)
-fn is_abandoned(directory: &std::os::fd::OwnedFd, name: &std::ffi::CStr) -> bool {
+/// Nobody holds the writer's lock. (A capture of an idle database keeps an object open for days.) Where there are no locks,
+/// a writer that is alive can't be told from a dead one by anything but its age.
+fn is_abandoned(store: &LocalStore, directory: &std::os::fd::OwnedFd, name: &std::ffi::CStr) -> bool {
     let Ok(file) = rustix::fs::openat(directory, name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
         return false;
     };
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    match (store.shared.directories.calls.lock)(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => true,
+        Err(errno) => is_lacking(errno) && errno != Errno::PERM,
+    }
 }

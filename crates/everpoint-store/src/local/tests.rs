@@ -157,3 +157,125 @@ fn free_space_is_known() {
     let space = store.space().unwrap().unwrap();
     assert!(space.free > 0 && space.free <= space.total);
 }
+
+const LACKING: [Errno; 5] = [Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::PERM, Errno::NOLCK];
+
+/// What a file system answers that lacks some of the calls: `N` picks one of [`LACKING`].
+fn lacking<const N: usize>(sync: bool, rename: bool, link: bool, lock: bool) -> calls::Calls {
+    let mut calls = calls::Calls::SYSTEM;
+    if sync {
+        calls.sync_directory = |_| Err(LACKING[N]);
+    }
+    if rename {
+        calls.rename_new = |_, _, _, _| Err(LACKING[N]);
+    }
+    if link {
+        calls.link = |_, _, _, _| Err(LACKING[N]);
+    }
+    if lock {
+        calls.lock = |_, _| Err(LACKING[N]);
+    }
+    calls
+}
+
+#[test]
+fn file_systems_that_lack_calls_are_written_to_safely() {
+    fn passes(which: &str, calls: calls::Calls) {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut number = 0;
+        let result = conformance::run(&mut || {
+            number += 1;
+            let place = scratch.path().join(number.to_string());
+            std::fs::create_dir(&place).unwrap();
+            Arc::new(LocalStore::open_with(&place, calls).unwrap())
+        });
+        assert_eq!(result, Ok(()), "{which}");
+    }
+    fn each<const N: usize>() {
+        for (rename, link, lock) in [(true, false, true), (true, true, false), (false, false, true)] {
+            let scratch = tempfile::tempdir().unwrap();
+            let store =
+                LocalStore::open_with(scratch.path(), lacking::<N>(true, rename, link, lock)).unwrap();
+            store.put_new("a/b", b"first").unwrap();
+            assert_eq!(store.put_new("a/b", b"second").unwrap_err().kind, StoreErrorKind::AlreadyExists);
+            assert_eq!(store.get("a/b").unwrap(), b"first");
+            store.delete("a/b").unwrap();
+        }
+    }
+    passes("locks alone", lacking::<0>(true, true, true, false));
+    each::<0>();
+    each::<1>();
+    each::<2>();
+    each::<3>();
+    each::<4>();
+}
+
+#[test]
+fn one_of_many_writers_of_a_name_wins_under_a_lock_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let wins: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8u8)
+            .map(|thread| {
+                let store =
+                    LocalStore::open_with(scratch.path(), lacking::<0>(false, true, true, false)).unwrap();
+                scope.spawn(move || {
+                    let wins =
+                        (0..20).filter(|round| store.put_new(&format!("x/{round}"), &[thread]).is_ok());
+                    wins.count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(wins, 20);
+}
+
+#[test]
+fn a_file_system_that_lacks_all_is_named_as_what_it_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = LocalStore::open_with(scratch.path(), lacking::<2>(true, true, true, true)).unwrap();
+    let error = store.put_new("a", b"x").unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unsupported);
+    let cause = error.cause.as_ref().unwrap().to_string();
+    assert!(cause.contains("hard links") && cause.contains("locks"), "{cause}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("another file system")));
+    assert!(store.head("a").unwrap().is_none());
+    assert_eq!(unfinished(&scratch), 1, "the lock alone stays");
+}
+
+#[test]
+fn what_root_makes_belongs_to_the_repository() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (of_files, of_directories) in [(0o600, 0o700), (0o640, 0o750), (0o660, 0o770)] {
+        // A mount point of root's, in which a service has made its repository.
+        let scratch = tempfile::tempdir().unwrap();
+        let first = scratch.path().join("config");
+        std::fs::write(&first, "{}").unwrap();
+        chown(&first, Some(70000), Some(70001)).unwrap();
+        std::fs::set_permissions(&first, PermissionsExt::from_mode(of_files)).unwrap();
+        let store = LocalStore::open(scratch.path()).unwrap();
+        store.put_new("a/b/c", b"x").unwrap();
+        store.put_new("d", b"x").unwrap();
+        for (path, mode) in [
+            ("a", of_directories),
+            ("a/b", of_directories),
+            ("a/b/c", of_files),
+            ("d", of_files),
+            (UNFINISHED, of_directories),
+        ] {
+            let found = std::fs::metadata(scratch.path().join(path)).unwrap();
+            assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (70000, 70001, mode), "{path}");
+        }
+    }
+    // A repository that root makes in a directory of the service's.
+    let scratch = tempfile::tempdir().unwrap();
+    chown(scratch.path(), Some(70000), Some(70001)).unwrap();
+    LocalStore::create(&scratch.path().join("a/b")).unwrap().put_new("config", b"{}").unwrap();
+    for path in ["a", "a/b", "a/b/config", "a/b/unfinished~"] {
+        assert_eq!(std::fs::metadata(scratch.path().join(path)).unwrap().uid(), 70000, "{path}");
+    }
+}

@@ -2,17 +2,25 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::calls::is_lacking;
 use super::{FILE_MODE, LocalStore, UNFINISHED, fail_io, split};
 use crate::{ObjectWriter, StoreError, StoreErrorKind};
 
 /// How often a commit makes the object's directory again when others remove it as empty meanwhile.
 const ATTEMPTS: usize = 100;
+
+/// Locked while an object gets its name, where neither a rename that never replaces nor a second name can be had.
+pub(super) const PLACING: &str = "placing";
+/// What such a file system lacks, if it has no locks either.
+const LACKING: &str = "this file system has neither renames that never replace, nor hard links, nor locks: two writers \
+                       could replace each other's objects";
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
@@ -29,7 +37,8 @@ impl Writer {
     pub(super) fn begin(store: LocalStore, name: &str) -> Result<Self, StoreError> {
         let (file, unfinished) = begin_file(&store).map_err(|errno| store.fail("create", name, errno))?;
         // The lock tells sweepers that somebody still writes here. Where locks don't work, age alone protects.
-        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let lock = store.shared.directories.calls.lock;
+        let _ = lock(file.as_fd(), FlockOperation::NonBlockingLockExclusive);
         Ok(Self { store, name: name.to_owned(), unfinished, file, moved: false, failed: false })
     }
 
@@ -55,10 +64,16 @@ impl Writer {
             match placed {
                 Ok(into) => {
                     self.moved = true;
-                    return rustix::fs::fsync(&*into)
+                    return directories
+                        .synced(&*into)
                         .map_err(|errno| self.store.fail("create", &self.name, errno));
                 }
                 Err(Errno::EXIST) => return Err(taken(&self.store, &self.name)),
+                Err(Errno::NOTSUP) => {
+                    let object = self.store.object(&self.name);
+                    let made = StoreError::new("create", object, StoreErrorKind::Unsupported);
+                    return Err(made.cause(LACKING));
+                }
                 // The directory was removed as empty between two steps.
                 Err(Errno::NOENT) if self.unfinished_exists() => {}
                 Err(errno) => return Err(self.store.fail("create", &self.name, errno)),
@@ -103,7 +118,8 @@ impl Drop for Writer {
 /// made it may have died between its rename and its sync.
 pub(super) fn taken(store: &LocalStore, name: &str) -> StoreError {
     let (parent, _) = split(name);
-    match store.shared.directories.durable(parent).and_then(rustix::fs::fsync) {
+    let directories = &store.shared.directories;
+    match directories.durable(parent).and_then(|directory| directories.synced(&*directory)) {
         Ok(()) => StoreError::new("create", store.object(name), StoreErrorKind::AlreadyExists),
         Err(errno) => store.fail("create", name, errno),
     }
@@ -116,7 +132,7 @@ fn begin_file(store: &LocalStore) -> Result<(File, String), Errno> {
         let path = unfinished_name();
         match rustix::fs::openat(store.root(), &*path, flags, mode) {
             Ok(handle) => {
-                store.shared.directories.give(&handle)?;
+                store.shared.directories.give_file(&handle)?;
                 return Ok((File::from(handle), path));
             }
             Err(Errno::EXIST) => {}
@@ -135,15 +151,16 @@ fn unfinished_name() -> String {
     format!("{UNFINISHED}/{moment:x}-{:x}-{number:x}", std::process::id())
 }
 
-/// Renames without replacing; where the filesystem can't (NFS), links and unlinks, which never replaces either.
-fn move_new(
-    store: &LocalStore,
-    unfinished: &str,
-    into: &std::os::fd::OwnedFd,
-    base: &str,
-) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(store.root(), unfinished, into, base, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_new(store, unfinished, into, base),
+/// Renames without replacing; where the filesystem can't (NFS), links and unlinks, which never replaces either; where it
+/// can't do that (exFAT, some FUSE), looks and renames under a lock. `NOTSUP`: it has none of the three.
+fn move_new(store: &LocalStore, unfinished: &str, into: &OwnedFd, base: &str) -> Result<(), Errno> {
+    let calls = &store.shared.directories.calls;
+    match (calls.rename_new)(store.root(), unfinished, into.as_fd(), base) {
+        Err(errno) if is_lacking(errno) => {}
+        result => return result,
+    }
+    match link_new(store, unfinished, into, base) {
+        Err(errno) if is_lacking(errno) => move_locked(store, unfinished, into, base),
         result => result,
     }
 }
@@ -151,11 +168,35 @@ fn move_new(
 pub(super) fn link_new(
     store: &LocalStore,
     unfinished: &str,
-    into: &std::os::fd::OwnedFd,
+    into: &OwnedFd,
     base: &str,
 ) -> Result<(), Errno> {
-    rustix::fs::linkat(store.root(), unfinished, into, base, AtFlags::empty())?;
+    (store.shared.directories.calls.link)(store.root(), unfinished, into.as_fd(), base)?;
     // The second name that may stay is removed by a later sweep.
     let _ = rustix::fs::unlinkat(store.root(), unfinished, AtFlags::empty());
     Ok(())
+}
+
+/// All writers of a store take the same way to a name, so that one lock is enough.
+fn move_locked(store: &LocalStore, unfinished: &str, into: &OwnedFd, base: &str) -> Result<(), Errno> {
+    let path = format!("{UNFINISHED}/{PLACING}");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = rustix::fs::openat(store.root(), &*path, flags, Mode::from_raw_mode(FILE_MODE))?;
+    store.shared.directories.give_file(&lock)?;
+    match (store.shared.directories.calls.lock)(lock.as_fd(), FlockOperation::LockExclusive) {
+        Err(errno) if is_lacking(errno) => return Err(Errno::NOTSUP),
+        result => result?,
+    }
+    store.shared.weak.call_once(|| {
+        tracing::warn!(
+            store = store.shared.root,
+            "this file system has neither renames that never replace nor hard links: objects get their names under a lock, \
+             which must reach every machine that writes there"
+        );
+    });
+    match rustix::fs::statat(into, base, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST),
+        Err(Errno::NOENT) => rustix::fs::renameat(store.root(), unfinished, into, base),
+        Err(errno) => Err(errno),
+    }
 }

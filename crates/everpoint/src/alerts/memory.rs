@@ -6,6 +6,7 @@ use std::path::Path;
 
 use everpoint_core::Micros;
 use everpoint_core::alert::{AlertKey, AlertKind, Alerts, Firing};
+use everpoint_engine::beside;
 use serde::{Deserialize, Serialize};
 
 use super::message::Message;
@@ -58,6 +59,7 @@ pub(super) fn write(path: &Path, alerts: &Alerts, waiting: &Waiting) -> std::io:
     let mut fresh = tempfile::NamedTempFile::new_in(directory)?;
     fresh.write_all(&serde_json::to_vec(&file)?)?;
     fresh.as_file().sync_all()?;
+    beside::give(fresh.as_file(), directory)?;
     fresh.persist(path)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ mod look;
 mod memory;
 mod message;
 mod outbox;
-mod sink;
+pub(crate) mod sink;
 mod thread;
 
 #[cfg(test)]

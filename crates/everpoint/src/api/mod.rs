@@ -50,6 +50,18 @@ impl Api {
     }
 }
 
+/// Reads the tokens and certificates of the API, and forgets them.
+///
+/// # Errors
+/// Class `Usage`: one can't be read, or can't be used.
+pub(crate) fn try_secrets(config: &ApiConfig, warn: &mut dyn FnMut(String)) -> Result<(), AppError> {
+    if config.listen.is_none() {
+        return Ok(());
+    }
+    access::Access::new(config, warn)?;
+    config.tls.as_ref().map_or(Ok(()), |tls| tls::acceptor(tls).map(drop))
+}
+
 /// Starts the server of `config`; `None` if it wants none, or if the port that nobody asked for is taken.
 ///
 /// # Errors

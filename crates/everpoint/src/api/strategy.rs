@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::config::mistake::hide_secrets;
 use crate::config::offsite::OffsiteConfig;
 use crate::config::{ClusterConfig, Config, Source};
 
@@ -71,7 +70,7 @@ pub(crate) fn strategy(config: &Config) -> Strategy {
         .values()
         .map(|repository| RepositoryStrategy {
             name: repository.name.clone(),
-            url: hide_secrets(&repository.url),
+            url: everpoint_store::shown_url(&repository.url),
         })
         .collect();
     let text = |schedule: &Option<everpoint_core::Schedule>| {

@@ -14,6 +14,7 @@ use crate::session::{Session, leading_arguments};
 use crate::signal::stop_flag;
 
 pub(crate) fn run(session: &Session, arguments: ArchivePrefetch) -> Result<Done, AppError> {
+    let session = &session.serverless();
     let opened = session.cluster(&arguments.cluster)?;
     let request = PrefetchRequest {
         spool: arguments.spool,

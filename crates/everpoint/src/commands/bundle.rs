@@ -1,11 +1,13 @@
 //! `bundle`: joins the log of each hour into one object.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use everpoint_app::AppError;
 use everpoint_app::bundle::{self, BundleLine, BundleReport, BundleRequest};
 use everpoint_app::restore_points::RestorePointLine;
 use everpoint_core::FailureClass;
+use everpoint_engine::beside;
 use serde::Serialize;
 
 use crate::cli::Bundle;
@@ -41,7 +43,8 @@ fn write_points(file: &Path, points: &[RestorePointLine]) -> Result<(), AppError
     let fail = |error| AppError::io("write", file, error);
     let text = serde_json::to_string_pretty(&Points { restore_points: points })
         .map_err(|error| fail(error.into()))?;
-    std::fs::write(file, text + "\n").map_err(fail)
+    let mut made = beside::open_or_create(file, 0o644).map_err(fail)?;
+    made.set_len(0).and_then(|()| made.write_all((text + "\n").as_bytes())).map_err(fail)
 }
 
 fn text(report: &BundleReport) -> String {

@@ -13,6 +13,9 @@ use crate::session::{Opened, Session, key};
 
 pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, AppError> {
     let mut reports = Vec::new();
+    if session.global.repo.is_none() {
+        session.try_secrets()?;
+    }
     for name in session.cluster_names(arguments.cluster.as_deref())? {
         reports.push(report(&session.cluster(&name)?));
     }

@@ -39,17 +39,17 @@ pub(crate) fn create(
     config: &RepositoryConfig,
 ) -> Result<(Repository, InitReport), AppError> {
     belongings::refuse(&belongings::of_repository(config), session.config().ok())?;
+    let shown = everpoint_store::shown_url(&config.url);
     let store = everpoint_store::create_url(&config.url)
-        .map_err(|error| store_error("create the repository", &config.url, error))?;
-    let exists =
-        store.head("config").map_err(|error| store_error("look into", &config.url, error))?.is_some();
+        .map_err(|error| store_error("create the repository", &shown, error))?;
+    let exists = store.head("config").map_err(|error| store_error("look into", &shown, error))?.is_some();
     if let KeySource::File(path) = &config.key
         && !path.exists()
     {
         if exists {
             return Err(key_elsewhere(config, path));
         }
-        key::write_new(path, &key::generate()?.reveal())?;
+        key::write_new(path, &key::generate()?.reveal(), key::service(config))?;
     }
     let key = key::read(config, &mut |warning| session.warn(&warning))?;
     init::run(store, key.as_ref())
@@ -58,8 +58,14 @@ pub(crate) fn create(
 /// A new key would not open what is there.
 fn key_elsewhere(config: &RepositoryConfig, path: &std::path::Path) -> AppError {
     let message = format!("the repository is there already, but its key is not in {}", path.display());
-    AppError::new("config.secret", FailureClass::Usage, "open the repository", config.url.clone(), message)
-        .hint("give the key it was made with: --key-file FILE, or copy it there")
+    AppError::new(
+        "config.secret",
+        FailureClass::Usage,
+        "open the repository",
+        everpoint_store::shown_url(&config.url),
+        message,
+    )
+    .hint("give the key it was made with: --key-file FILE, or copy it there")
 }
 
 fn line(config: &RepositoryConfig, report: &InitReport) -> String {

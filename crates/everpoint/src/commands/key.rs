@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use everpoint_app::AppError;
 use everpoint_app::key::{RotateReport, age_identity, rotate};
 use everpoint_core::FailureClass;
+use everpoint_engine::beside;
 use serde_json::json;
 
 use crate::cli::{Key, KeyAge, KeyConfirm, KeyRotate};
@@ -71,7 +72,8 @@ fn rotation(session: &Session, arguments: &KeyRotate) -> Result<Done, AppError> 
     let old = key::read(&config, &mut |_| {})?.ok_or_else(|| not_encrypted("rotate the key of", &config))?;
     let new = key::generate()?;
     let waiting = beside(&destination, "new");
-    key::write_new(&waiting, &new.reveal())?;
+    key::write_new(&waiting, &new.reveal(), key::service(&config))?;
+    keep_owner(&waiting, &destination)?;
     let done =
         rotate(&repository, &old, &new, arguments.keep_old, &mut || put_in_place(&waiting, &destination));
     let report = done.map_err(|error| match error.hint {
@@ -98,6 +100,18 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.push(".");
     name.push(ending);
     path.with_file_name(name)
+}
+
+/// Whoever could read the old key has to read the new one.
+fn keep_owner(waiting: &Path, destination: &Path) -> Result<(), AppError> {
+    let Ok(before) = std::fs::metadata(destination) else { return Ok(()) };
+    let kept = std::fs::File::open(waiting).and_then(|made| beside::keep(&made, &before));
+    kept.map_err(|error| {
+        // Nothing was changed yet.
+        let _ = std::fs::remove_file(waiting);
+        AppError::io("keep the owner of", destination, error)
+            .hint("run it as root, or as the user to whom the key file belongs")
+    })
 }
 
 /// The key that was there before is kept with the ending `.old`.

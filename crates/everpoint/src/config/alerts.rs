@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use everpoint_core::alert::{AlertKind, Severity, Thresholds};
 
 use super::Variables;
-use super::mistake::{Mistake, nearest};
+use super::mistake::{Mistake, nearest, word};
 use super::secret::{Secret, SecretSource};
 use super::section::{At, Section};
 
@@ -152,7 +152,7 @@ fn kinds(section: &mut Section<'_>, key: &'static str) -> Vec<AlertKind> {
             continue;
         }
         let words = AlertKind::ALL.map(AlertKind::word);
-        let mistake = Mistake::new(at, format!("`{value}` is no kind of alert"));
+        let mistake = Mistake::new(at, format!("{} is no kind of alert", word(&value)));
         section.mistake(match nearest(&value, words) {
             Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
             None => mistake.hint(format!("one of: {}", words.join(", "))),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Variables;
-use super::mistake::{Mistake, hide_secrets};
+use super::mistake::{Mistake, plain_or_name, word};
 use super::retention::Retention;
 use super::section::{At, Section};
 
@@ -89,7 +89,7 @@ pub(crate) enum Checkpoint {
 impl std::fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresConfig")
-            .field("url", &hide_secrets(&self.url))
+            .field("url", &"…")
             .field("data_dir", &self.data_dir)
             .field("password", &self.password)
             .field("pg_bin", &self.pg_bin)
@@ -172,7 +172,7 @@ fn read_source(
         (None, None) => {
             let at = section.at();
             section.mistake(
-                Mistake::new(at, format!("[cluster.{name}] has no address"))
+                Mistake::new(at, format!("[cluster.{}] has no address", plain_or_name(name)))
                     .hint("add: postgres = \"postgres://user@host:5432/postgres\""),
             );
             None
@@ -191,7 +191,7 @@ fn read_slot(section: &mut Section<'_>) -> Option<String> {
     let fits =
         value.len() <= 63 && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !fits {
-        let mistake = Mistake::new(at, format!("`{value}` can't be the name of a slot"));
+        let mistake = Mistake::new(at, format!("{} can't be the name of a slot", word(&value)));
         section.mistake(mistake.hint("slot names have up to 63 of a-z 0-9 _"));
         return None;
     }
@@ -213,7 +213,7 @@ fn read_compression(section: &mut Section<'_>) -> Option<Compression> {
     };
     if parsed.is_none() {
         section.mistake(
-            Mistake::new(at, format!("`{value}` is not a compression"))
+            Mistake::new(at, format!("{} is not a compression", word(&value)))
                 .hint("one of: auto, zstd, zstd:1 … zstd:19, lz4, none"),
         );
     }

@@ -25,7 +25,7 @@ fn flag(variables: Variables<'_>, name: &str) -> Result<Option<bool>, Mistake> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(Some(true)),
         "false" | "0" | "no" | "off" => Ok(Some(false)),
-        _ => Err(Mistake::new(0..0, format!("the variable {name} is \"{text}\", neither true nor false"))
+        _ => Err(Mistake::new(0..0, format!("the variable {name} is neither true nor false"))
             .hint("set it to true or false")),
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod alerts;
 pub(crate) mod api;
 mod cluster;
 pub(crate) mod container;
+pub(crate) mod expand;
 pub(crate) mod mistake;
 pub(crate) mod offsite;
 pub(crate) mod otel;
@@ -22,18 +23,16 @@ use everpoint_app::AppError;
 use everpoint_core::FailureClass;
 use toml::de::DeTable;
 
-pub(crate) use cluster::{
-    Checkpoint, ClusterConfig, Compression, PasswordSource, PostgresConfig, Source, slot_for,
-};
-pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
+pub(crate) use cluster::{Checkpoint, ClusterConfig, Compression, PasswordSource, Source, slot_for};
+pub(crate) use repository::{KeySource, RepositoryConfig, absolute, is_no_path};
 pub(crate) use retention::Retention;
-pub(crate) use search::{find, found_or_default};
+pub(crate) use search::{elsewhere, find, named_or_here};
 pub(crate) use section::parse_bytes;
 pub(crate) use serve::{Schedules, ServeConfig};
 
 use alerts::AlertsConfig;
 use api::ApiConfig;
-use mistake::{Mistake, nearest};
+use mistake::{Mistake, nearest, plain_or_name, word};
 use offsite::OffsiteConfig;
 use otel::OtelConfig;
 use section::Section;
@@ -82,6 +81,18 @@ impl Config {
     /// # Errors
     /// Class `Usage`: it can't be read or has mistakes; all of them are shown.
     pub(crate) fn load(path: &Path) -> Result<Self, AppError> {
+        Self::load_with(path, false)
+    }
+
+    /// As [`Config::load`], for a command that needs nothing but the repository: variables for anything else may be unset.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn load_for_repository(path: &Path) -> Result<Self, AppError> {
+        Self::load_with(path, true)
+    }
+
+    fn load_with(path: &Path, repository_alone: bool) -> Result<Self, AppError> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let source = std::fs::read_to_string(&path).map_err(|error| {
             let mut made = AppError::io("read the configuration", &path, error);
@@ -92,7 +103,8 @@ impl Config {
             });
             made
         })?;
-        Self::parse(&source, &path, &|name| std::env::var(name).ok()).map_err(|mistakes| {
+        let given = |name: &str| std::env::var(name).ok();
+        Self::parse_with(&source, &path, &given, repository_alone).map_err(|mistakes| {
             AppError::new(
                 "config.invalid",
                 FailureClass::Usage,
@@ -103,9 +115,27 @@ impl Config {
         })
     }
 
+    #[cfg(test)]
     fn parse(source: &str, path: &Path, variables: Variables<'_>) -> Result<Self, Vec<Mistake>> {
+        Self::parse_with(source, path, variables, false)
+    }
+
+    fn parse_with(
+        source: &str,
+        path: &Path,
+        variables: Variables<'_>,
+        repository_alone: bool,
+    ) -> Result<Self, Vec<Mistake>> {
+        // What stands in for a variable that nobody has: an address in form, which nobody goes to.
+        let instead = |text: &'static str| {
+            move |name: &str| variables(name).or_else(|| repository_alone.then(|| text.to_owned()))
+        };
+        let (of_servers, of_services) = (instead("="), instead("https://unset"));
         let root = DeTable::parse(source).map_err(|error| {
-            vec![Mistake::new(error.span().unwrap_or_default(), error.message().trim().replace('\n', ", "))]
+            vec![Mistake::unread(
+                error.span().unwrap_or_default(),
+                &error.message().trim().replace('\n', ", "),
+            )]
         })?;
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut top = Section::new("the file", 0..0, root.get_ref());
@@ -121,7 +151,7 @@ impl Config {
         let mut clusters = BTreeMap::new();
         for (name, mut section) in top.named_tables("cluster") {
             check_name(&name.value, &name.at, &mut mistakes);
-            if let Some(cluster) = ClusterConfig::read(&name.value, &mut section, &base, variables) {
+            if let Some(cluster) = ClusterConfig::read(&name.value, &mut section, &base, &of_servers) {
                 clusters.insert(name.value, cluster);
             }
             mistakes.extend(section.finish());
@@ -129,7 +159,7 @@ impl Config {
         let mut offsite = BTreeMap::new();
         for (name, mut section) in top.named_tables("offsite") {
             check_name(&name.value, &name.at, &mut mistakes);
-            if let Some(provider) = OffsiteConfig::read(&name.value, &mut section, &base, variables) {
+            if let Some(provider) = OffsiteConfig::read(&name.value, &mut section, &base, &of_services) {
                 offsite.insert(name.value, provider);
             }
             mistakes.extend(section.finish());
@@ -147,10 +177,10 @@ impl Config {
         };
         let api = read_table(&mut top, "api", &mut mistakes, |section| ApiConfig::read(section, &base));
         let alerts = read_table(&mut top, "alerts", &mut mistakes, |section| {
-            AlertsConfig::read(section, &base, variables)
+            AlertsConfig::read(section, &base, &of_services)
         });
         let otel =
-            read_table(&mut top, "otel", &mut mistakes, |section| OtelConfig::read(section, variables));
+            read_table(&mut top, "otel", &mut mistakes, |section| OtelConfig::read(section, &of_services));
         let mut section = top.table("schedule");
         let schedules = Schedules::read(section.as_mut(), variables).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
@@ -199,8 +229,10 @@ impl Config {
                 continue;
             };
             if !self.repositories.contains_key(&wanted.value) {
-                let mistake =
-                    Mistake::new(wanted.at.clone(), format!("there is no [repository.{}]", wanted.value));
+                let mistake = Mistake::new(
+                    wanted.at.clone(),
+                    format!("there is no [repository.{}]", plain_or_name(&wanted.value)),
+                );
                 mistakes.push(match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
                     Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
                     None => mistake,
@@ -225,14 +257,13 @@ impl Config {
                 (None, false) => format!("it has: {}", known.join(", ")),
             };
             let file = self.path.display();
-            AppError::new(
-                "config.no_cluster",
-                FailureClass::Usage,
-                "find the cluster",
-                name,
-                format!("{file} has no [cluster.{name}]"),
-            )
-            .hint(hint)
+            let (name, message) = match valid_name(name) {
+                true => (name, format!("{file} has no [cluster.{name}]")),
+                // It may be an address with a password.
+                false => ("of that name", format!("{file} has none, and it is no name of a cluster")),
+            };
+            AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", name, message)
+                .hint(hint)
         })
     }
 
@@ -300,7 +331,7 @@ pub(crate) fn valid_name(name: &str) -> bool {
 fn check_name(name: &str, at: &std::ops::Range<usize>, mistakes: &mut Vec<Mistake>) {
     if !valid_name(name) {
         mistakes.push(
-            Mistake::new(at.clone(), format!("`{name}` can't be a name"))
+            Mistake::new(at.clone(), format!("{} can't be a name", word(name)))
                 .hint("names have up to 63 of a-z 0-9 . _ - and begin with a letter or digit"),
         );
     }

@@ -8,9 +8,10 @@ use everpoint_offsite::{Counts, HttpMethod};
 use jiff::tz::TimeZone;
 
 use super::Variables;
-use super::mistake::{Mistake, nearest};
+use super::expand::expand;
+use super::mistake::{Mistake, nearest, plain_or_name, word};
 use super::secret::{Secret, SecretSource};
-use super::section::{At, Section, TextOrTable, expand};
+use super::section::{At, Section, TextOrTable};
 
 /// Time for a whole upload or download, unless the file says otherwise.
 const TIMEOUT: u64 = 6 * 3600;
@@ -199,7 +200,10 @@ impl OffsiteConfig {
             if known.contains(&wanted.value.as_str()) {
                 return;
             }
-            let mistake = Mistake::new(wanted.at.clone(), format!("there is no [{what}.{}]", wanted.value));
+            let mistake = Mistake::new(
+                wanted.at.clone(),
+                format!("there is no [{what}.{}]", plain_or_name(&wanted.value)),
+            );
             mistakes.push(match nearest(&wanted.value, known) {
                 Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
                 None => mistake,
@@ -245,7 +249,7 @@ fn counts(section: &mut Section<'_>) -> (Counts, Option<std::ops::Range<usize>>)
             "health" => counts.health = true,
             "upload" => {}
             _ => {
-                let mistake = Mistake::new(at, format!("`{value}` is no kind of request"));
+                let mistake = Mistake::new(at, format!("{} is no kind of request", word(&value)));
                 section.mistake(mistake.hint("one of: download, list, health; uploads always count"));
             }
         }
@@ -257,7 +261,7 @@ fn recipients(section: &mut Section<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for At { value, at } in section.texts("recipients") {
         if let Err(why) = value.parse::<age::x25519::Recipient>() {
-            let mistake = Mistake::new(at, format!("`{value}` is no age recipient: {why}"));
+            let mistake = Mistake::new(at, format!("it is no age recipient: {why}"));
             section
                 .mistake(mistake.hint("it begins with age1; make a pair with: age-keygen -o identity.txt"));
         }
@@ -310,7 +314,8 @@ fn headers(section: &mut Section<'_>, base: &Path) -> Vec<(String, HeaderSource)
                 match SecretSource::of(&mut table, ["file", "env", "command"], base) {
                     Some(source) => found.push((name, HeaderSource::From(source))),
                     None => {
-                        let mistake = Mistake::new(table.at(), format!("the header `{name}` has no value"));
+                        let mistake =
+                            Mistake::new(table.at(), format!("the header {} has no value", word(&name)));
                         section.mistake(
                             mistake
                                 .hint("write a text, or one of { file = … }, { env = … }, { command = … }"),
@@ -334,7 +339,11 @@ fn s3(section: &mut Section<'_>, base: &Path, variables: Variables<'_>) -> Optio
     let secret_key = source(["secret_key_file", "secret_key_env", "secret_key_command"]);
     let session_token = source(["session_token_file", "session_token_env", "session_token_command"]);
     let variable = |name: &str| SecretSource::Variable(name.to_owned());
-    let from_environment = || variables("AWS_SESSION_TOKEN").map(|_| variable("AWS_SESSION_TOKEN"));
+    let from_environment = || {
+        variables("AWS_SESSION_TOKEN")
+            .filter(|token| !token.is_empty())
+            .map(|_| variable("AWS_SESSION_TOKEN"))
+    };
     let Some(bucket) = bucket else {
         missing(section, "bucket", "\"my-backups\"");
         return None;

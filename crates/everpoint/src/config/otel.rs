@@ -1,7 +1,8 @@
 //! `[otel]`: where traces go.
 
 use super::Variables;
-use super::section::Section;
+use super::mistake::Mistake;
+use super::section::{At, Section};
 
 /// `[otel]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +22,13 @@ impl Default for OtelConfig {
 impl OtelConfig {
     pub(super) fn read(section: &mut Section<'_>, variables: Variables<'_>) -> Self {
         let default = Self::default();
+        let endpoint = section.expanded("endpoint", variables);
+        if let Some(At { at, .. }) = endpoint.as_ref().filter(|endpoint| endpoint.value.contains('@')) {
+            let mistake = Mistake::new(at.clone(), "`endpoint` can't hold a user or a password");
+            section.mistake(mistake.hint("give what the collector asks for in $OTEL_EXPORTER_OTLP_HEADERS"));
+        }
         Self {
-            endpoint: section.expanded("endpoint", variables).map(|text| text.value),
+            endpoint: endpoint.map(|text| text.value),
             service_name: section.text("service_name").map_or(default.service_name, |text| text.value),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Variables;
-use super::mistake::Mistake;
+use super::mistake::{Mistake, plain_or_name};
 use super::retention::Retention;
 use super::section::Section;
 
@@ -55,13 +55,25 @@ impl RepositoryConfig {
         let Some(url) = url else {
             let at = section.at();
             section.mistake(
-                Mistake::new(at, format!("[repository.{name}] has no valid `url`"))
+                Mistake::new(at, format!("[repository.{}] has no valid `url`", plain_or_name(name)))
                     .hint("add: url = \"/var/lib/everpoint\""),
             );
             return None;
         };
+        if is_no_path(&url.value) {
+            let hint = "write a path such as \"/var/lib/everpoint\", or an address with its scheme";
+            section.mistake(Mistake::new(url.at, "`url` is neither a path nor an address").hint(hint));
+            return None;
+        }
         Some(Self { name: name.to_owned(), url: absolute(&url.value, base), key, retention })
     }
+}
+
+/// `user:password@host/path`: a path of it would be shown. (A path like that is written `./…`.)
+pub(crate) fn is_no_path(url: &str) -> bool {
+    !url.contains("://")
+        && !url.starts_with(['/', '.'])
+        && url.split_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 /// A path becomes absolute, seen from `base`; a URL stays as it is.

@@ -65,7 +65,7 @@ impl Retention {
             let text = variables(name).filter(|text| !text.trim().is_empty())?;
             let days = text.trim().parse().ok().filter(|days| *days <= LONGEST);
             if days.is_none() {
-                let message = format!("{name} is \"{text}\", not a number of days");
+                let message = format!("{name} is not a number of days");
                 mistakes.push(Mistake::new(0..0, message).hint("write it like 14"));
             }
             days

@@ -1,4 +1,5 @@
-//! Which file is the configuration: `--config`, `$EVERPOINT_CONFIG`, `./everpoint.toml`, `/etc/everpoint/everpoint.toml`.
+//! Which file is the configuration: `--config`, `$EVERPOINT_CONFIG`, `./everpoint.toml`, then that of the whole system:
+//! `$EVERPOINT_SYSTEM_CONFIG`, else `/etc/everpoint/everpoint.toml`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +8,27 @@ const SYSTEM: &str = "/etc/everpoint/everpoint.toml";
 
 /// The file to read; `None` if no file is named and none of the usual ones exists.
 pub(crate) fn find(named: Option<&Path>) -> Option<PathBuf> {
-    explicit(named).or_else(|| [HERE, SYSTEM].iter().map(PathBuf::from).find(|path| path.exists()))
+    explicit(named).or_else(|| [PathBuf::from(HERE), system()].into_iter().find(|path| path.exists()))
 }
 
-/// The file to read, or the one to write if there is none yet.
-pub(crate) fn found_or_default(named: Option<&Path>) -> PathBuf {
-    find(named).unwrap_or_else(|| PathBuf::from(HERE))
+/// The file that is written to: the one that is named, or one here. What the whole system uses is changed by name only.
+pub(crate) fn named_or_here(named: Option<&Path>) -> PathBuf {
+    explicit(named).unwrap_or_else(|| PathBuf::from(HERE))
+}
+
+/// The configuration of the whole system, where another file is written to.
+pub(crate) fn elsewhere(written: &Path) -> Option<PathBuf> {
+    Some(system()).filter(|system| system != written && system.exists())
+}
+
+fn system() -> PathBuf {
+    set("EVERPOINT_SYSTEM_CONFIG").unwrap_or_else(|| PathBuf::from(SYSTEM))
+}
+
+fn set(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn explicit(named: Option<&Path>) -> Option<PathBuf> {
-    named
-        .map(Path::to_owned)
-        .or_else(|| std::env::var_os("EVERPOINT_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from))
+    named.map(Path::to_owned).or_else(|| set("EVERPOINT_CONFIG"))
 }

@@ -74,7 +74,10 @@ impl SecretSource {
                 let unset = || {
                     let message = "the environment variable is not set";
                     let operation = format!("read {what} from");
-                    AppError::new("config.secret", FailureClass::Usage, &operation, name, message)
+                    // The secret itself may stand where its variable should be named.
+                    let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+                    let object = if name.chars().all(upper) { name } else { "its variable" };
+                    AppError::new("config.secret", FailureClass::Usage, &operation, object, message)
                 };
                 if value.is_empty() { Err(unset()) } else { Ok(Secret::new(value)) }
             }
@@ -91,6 +94,13 @@ pub(crate) fn from_file(what: &str, path: &Path, warn: &mut dyn FnMut(String)) -
         let mut made = AppError::io(&format!("read {what} from"), path, error);
         "config.secret".clone_into(&mut made.code);
         made.class = FailureClass::Usage;
+        if made.cause.as_ref().is_some_and(|cause| is_denied(cause.as_ref())) {
+            let (path, user) = (path.display(), rustix::process::geteuid().as_raw());
+            made.hint = Some(format!(
+                "run it as the user to whom the file belongs, or let user {user} read it: setfacl -m u:{user}:r {path}, \
+                 or chown {user} {path}; the directories above must let that user through"
+            ));
+        }
         made
     };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
@@ -102,22 +112,24 @@ pub(crate) fn from_file(what: &str, path: &Path, warn: &mut dyn FnMut(String)) -
     first_line(what, &path.display().to_string(), &text)
 }
 
+const COMMAND: &str = "its command";
+/// Holds the command for the shell, which does not hand it on.
+const RUN_VARIABLE: &str = "EVERPOINT_SECRET_COMMAND";
+const RUN: &str = "command=$EVERPOINT_SECRET_COMMAND; unset EVERPOINT_SECRET_COMMAND; eval \"$command\"";
+
 /// The first line of what a shell command prints.
 ///
 /// # Errors
 /// Class `Usage`: it can't be started, fails, or prints nothing.
 pub(crate) fn from_command(what: &str, command: &str) -> Result<Secret, AppError> {
+    // A command may hold a secret as well: it is not shown, and no list of processes has it.
     let failed = |message: String| {
-        AppError::new(
-            "config.secret",
-            FailureClass::Usage,
-            &format!("get {what} from the command"),
-            command,
-            message,
-        )
+        let operation = format!("get {what} from");
+        AppError::new("config.secret", FailureClass::Usage, &operation, COMMAND, message)
     };
     let output = Command::new("/bin/sh")
-        .args(["-c", command])
+        .args(["-c", RUN])
+        .env(RUN_VARIABLE, command)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -127,7 +139,13 @@ pub(crate) fn from_command(what: &str, command: &str) -> Result<Secret, AppError
     }
     let text = String::from_utf8(output.stdout)
         .map_err(|_| failed("it printed something that is not UTF-8".into()))?;
-    first_line(what, command, &text)
+    first_line(what, COMMAND, &text)
+}
+
+fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn first_line(what: &str, origin: &str, text: &str) -> Result<Secret, AppError> {
@@ -169,5 +187,15 @@ mod tests {
         assert_eq!(from_command("the key", "echo abc; echo def").unwrap().expose(), "abc");
         assert!(from_command("the key", "exit 3").unwrap_err().to_string().contains("exit status: 3"));
         assert!(from_command("the key", "true").is_err());
+        let error = from_command("the key", "false # s3cret").unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("s3cret"));
+        let seen = from_command("the key", "tr '\\0' ' ' < /proc/$$/cmdline").unwrap();
+        assert!(!seen.expose().contains("tr "), "{}", seen.expose());
+        assert_eq!(
+            from_command("the key", "printf '%s' \"a'b  c\"; env | grep -c SECRET_COMMAND || true")
+                .unwrap()
+                .expose(),
+            "a'b  c0"
+        );
     }
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, nearest};
+use super::expand::expand;
+use super::mistake::{self, Mistake, nearest, plain_or_name, word};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -236,12 +237,13 @@ impl<'a> Section<'a> {
         for (name, value) in tables {
             let named = At { value: name.get_ref().to_string(), at: name.span() };
             if let Some(table) = value.get_ref().as_table() {
-                let section = Section::new(format!("[{key}.{}]", named.value), name.span(), table);
+                let section =
+                    Section::new(format!("[{key}.{}]", plain_or_name(&named.value)), name.span(), table);
                 found.push((named, section));
             } else {
                 let message = format!(
-                    "`{}` stands directly under [{key}], where only names of tables can be",
-                    named.value
+                    "{} stands directly under [{key}], where only names of tables can be",
+                    word(&named.value)
                 );
                 let hint = format!("begin a table: [{key}.NAME]");
                 self.mistakes.push(Mistake::new(name.span(), message).hint(hint));
@@ -265,14 +267,18 @@ impl<'a> Section<'a> {
     /// Everything was read: what is left is unknown. Returns all mistakes of the table.
     pub(crate) fn finish(mut self) -> Vec<Mistake> {
         for key in self.table.keys() {
-            let word = key.get_ref().as_ref();
+            let word: &str = key.get_ref().as_ref();
             if self.known.contains(&word) {
                 continue;
             }
-            let mistake = Mistake::new(key.span(), format!("unknown key `{word}` in {}", self.name));
             self.mistakes.push(match nearest(word, self.known.iter().copied()) {
-                Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
-                None => mistake.hint(format!("known here: {}", self.known.join(", "))),
+                Some(meant) => {
+                    let message = format!("unknown key {} in {}", mistake::word(word), self.name);
+                    Mistake::new(key.span(), message).hint(format!("did you mean `{meant}`?"))
+                }
+                // It may be no key at all, but what should have stood in quotation marks behind one.
+                None => Mistake::unread(key.span(), &format!("unknown key in {}", self.name))
+                    .hint(format!("known here: {}", self.known.join(", "))),
             });
         }
         self.mistakes
@@ -289,33 +295,6 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// Puts environment variables in place of `${NAME}`.
-pub(crate) fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(found) = rest.find("${") {
-        let (before, tail) = rest.split_at(found);
-        let inner = tail.get(2..).unwrap_or_default();
-        if let Some(literal) = before.strip_suffix('$') {
-            out.push_str(literal);
-            out.push_str("${");
-            rest = inner;
-            continue;
-        }
-        out.push_str(before);
-        let Some((name, after)) = inner.split_once('}') else {
-            return Err("`${` without its `}`".to_owned());
-        };
-        match variable(name) {
-            Some(value) => out.push_str(&value),
-            None => return Err(format!("the environment variable {name} is not set")),
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
 /// `"50MB"`, `"64 MiB"`, `"1048576"`.
@@ -376,15 +355,5 @@ mod tests {
         for bad in ["", "MB", "5 parsecs", "-1", "1.5GB", "99999999999999TB"] {
             assert_eq!(parse_bytes(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn variables_are_replaced() {
-        let variable = |name: &str| (name == "PW").then(|| "s3".to_owned());
-        assert_eq!(expand("a${PW}b${PW}", &variable).as_deref(), Ok("as3bs3"));
-        assert_eq!(expand("a$${PW}b", &variable).as_deref(), Ok("a${PW}b"));
-        assert_eq!(expand("no$thing", &variable).as_deref(), Ok("no$thing"));
-        assert!(expand("${NOPE}", &variable).unwrap_err().contains("NOPE"));
-        assert!(expand("${PW", &variable).is_err());
     }
 }

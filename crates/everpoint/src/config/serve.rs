@@ -108,7 +108,7 @@ fn container(variables: Variables<'_>) -> Result<(String, String), Mistake> {
     };
     match text.trim().parse::<u32>() {
         Ok(hour) if hour < 24 => Ok((format!("0 {} * * *", (hour + 23) % 24), format!("0 {hour} * * *"))),
-        _ => Err(Mistake::new(0..0, format!("the variable BACKUP_HOUR is \"{text}\", no hour of a day"))
+        _ => Err(Mistake::new(0..0, "the variable BACKUP_HOUR is no hour of a day")
             .hint("set it to a number from 0 to 23")),
     }
 }

@@ -45,7 +45,7 @@ fn the_documented_file_is_read() {
 const BAD: &[(&str, &[&str])] = &[
     (
         "[repository.local]\nuri = \"/x\"\n",
-        &["line 2, column 1: unknown key `uri`", "did you mean `url`?", "2 | uri = \"/x\"", "^^^"],
+        &["line 2, column 1: unknown key `uri`", "did you mean `url`?", "2 | uri = …", "^^^"],
     ),
     (
         "[repository.local]\nurl = 7\n",

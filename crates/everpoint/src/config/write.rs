@@ -1,12 +1,13 @@
 //! Adds tables to a configuration file.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
+use everpoint_engine::beside;
 
 /// `[repository.NAME]` to be.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ fn key(name: &str) -> String {
 }
 
 /// Adds tables at the end of the file, or makes the file: it is replaced whole, so that it is never half written.
-/// It holds no secret, so others may read it.
+/// It holds no secret, so others may read it. Owner and permissions stay as they are, and a link to it stays a link.
 ///
 /// # Errors
 /// If it can't be written.
@@ -87,15 +88,21 @@ pub(crate) fn append(path: &Path, tables: &[String]) -> Result<(), AppError> {
         text.push('\n');
         text.push_str(table);
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&beside).map_err(wrap)?;
-    if let Ok(before) = std::fs::metadata(path) {
-        file.set_permissions(before.permissions()).map_err(wrap)?;
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let directory = beside::directory_of(path);
+    let mut file = tempfile::Builder::new()
+        .prefix(".everpoint-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(&directory)
+        .map_err(wrap)?;
+    match std::fs::metadata(path) {
+        Ok(before) => beside::keep(file.as_file(), &before).map_err(|error| {
+            wrap(error).hint("run it as the user to whom the file belongs, or as root; it was not changed")
+        })?,
+        Err(_) => beside::give(file.as_file(), &directory).map_err(wrap)?,
     }
     file.write_all(text.as_bytes()).map_err(wrap)?;
-    file.sync_all().map_err(wrap)?;
-    std::fs::rename(&beside, path).map_err(wrap)
+    file.as_file().sync_all().map_err(wrap)?;
+    file.persist(path).map_err(|error| wrap(error.error))?;
+    beside::sync_directory(&directory).map_err(wrap)
 }

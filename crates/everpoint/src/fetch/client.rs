@@ -69,5 +69,7 @@ fn write(from: &mut impl std::io::Read, length: u64, destination: &Path) -> Resu
     if written != length {
         return Err(AppError::io("read", destination, std::io::ErrorKind::UnexpectedEof.into()));
     }
+    everpoint_engine::beside::give(&file, &everpoint_engine::beside::directory_of(destination))
+        .map_err(wrap)?;
     std::fs::rename(&beside, destination).map_err(|error| AppError::io("write", destination, error))
 }

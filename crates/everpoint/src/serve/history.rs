@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use everpoint_app::AppError;
 use everpoint_core::{FailureClass, Micros};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use everpoint_engine::beside;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 use serde_json::Value;
 
 use super::job::Kind;
@@ -68,12 +69,23 @@ impl History {
     /// If it can't be made.
     pub(crate) fn open(path: &Path) -> Result<Self, AppError> {
         let place = path.display().to_string();
-        let connection = connect(path).or_else(|error| {
+        // Made by us, so that it has the directory's owner; what lies beside it later gets the owner of the file.
+        beside::open_or_create(path, 0o640).map_err(|error| AppError::io("make", path, error))?;
+        let usual = connect(path).or_else(|error| {
+            if !may_lack_locks(&error) {
+                return Err(error);
+            }
+            let connection = connect_alone(path)?;
+            tracing::warn!("the file system of {place} lacks locks ({error}): only one process may use it");
+            Ok(connection)
+        });
+        let connection = usual.or_else(|error| {
             tracing::warn!("{place} can't be used and begins anew: {error}");
             let mut aside = path.as_os_str().to_owned();
             aside.push(".broken");
             // If that is impossible, so is what follows, which tells why.
             let _ = std::fs::rename(path, aside);
+            let _ = beside::open_or_create(path, 0o640);
             connect(path)
         });
         let connection = connection.map_err(|error| failed("open", &place, &error))?;
@@ -256,6 +268,19 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// As [`connect`], without locks and shared memory, which some file systems lack: one daemon alone uses it anyway.
+fn connect_alone(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix-none")?;
+    connection.pragma_update(None, "journal_mode", "DELETE")?;
+    connection.execute_batch(TABLES)?;
+    Ok(connection)
+}
+
+fn may_lack_locks(error: &rusqlite::Error) -> bool {
+    let lacking = [ErrorCode::SystemIoFailure, ErrorCode::FileLockingProtocolFailed, ErrorCode::CannotOpen];
+    error.sqlite_error_code().is_some_and(|code| lacking.contains(&code))
+}
+
 fn failed(operation: &str, place: &str, error: &rusqlite::Error) -> AppError {
     AppError::new("serve.history", FailureClass::Failed, operation, place, error.to_string())
         .hint("it holds the history of jobs only: delete it if it is broken")
@@ -298,5 +323,21 @@ mod tests {
         let history = History::open(&path).unwrap();
         assert!(history.last(Kind::Check, "a").unwrap().is_none());
         assert!(home.path().join("state.db.broken").exists());
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_used_without() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.db");
+        beside::open_or_create(&path, 0o640).unwrap();
+        let connection = connect_alone(&path).unwrap();
+        connection.execute("INSERT INTO note VALUES ('db', 'w', 't', 1)", []).unwrap();
+        drop(connection);
+        let count: i64 =
+            connect(&path).unwrap().query_row("SELECT count(*) FROM note", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 1);
+        let lacking = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        assert!(may_lack_locks(&lacking(rusqlite::ffi::SQLITE_IOERR_LOCK)));
+        assert!(!may_lack_locks(&lacking(rusqlite::ffi::SQLITE_NOTADB)));
     }
 }

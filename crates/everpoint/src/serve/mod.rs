@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use everpoint_app::{AppError, text};
 use everpoint_core::FailureClass;
 use everpoint_engine::StopFlag;
-use rustix::fs::{FlockOperation, flock};
+use everpoint_engine::beside::{self, Locked};
 use serde::Serialize;
 
 use crate::render::Done;
@@ -71,6 +71,7 @@ pub(crate) fn serve(
             AppError::new("serve.no_cluster", FailureClass::Usage, "serve", object, "it has no cluster");
         return Err(error.hint("add one with: everpoint protect postgres://…"));
     }
+    session.try_secrets()?;
     let state = state_dir(session)?;
     let _lock = lock(&state)?;
     let history = Arc::new(History::open(&state.join("state.db"))?);
@@ -164,7 +165,7 @@ fn end(threads: Vec<JoinHandle<()>>, runner: &Runner) {
 /// If it can't be made.
 pub(crate) fn state_dir(session: &Session) -> Result<PathBuf, AppError> {
     let directory = state_place(session.config()?);
-    std::fs::create_dir_all(&directory).map_err(|error| {
+    beside::make_directories_for(&directory, 0o755, session.service()).map_err(|error| {
         AppError::io("make the state directory", &directory, error)
             .hint("name one that this user may write to: state_dir in [serve], or $STATE_DIRECTORY")
     })?;
@@ -190,11 +191,20 @@ pub(crate) fn state_place(config: &crate::config::Config) -> PathBuf {
 /// Holds the state directory as long as the file is open.
 fn lock(directory: &Path) -> Result<File, AppError> {
     let path = directory.join("lock");
-    let file = File::create(&path).map_err(|error| AppError::io("make", &path, error))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        let object = directory.display().to_string();
-        AppError::new("serve.running", FailureClass::Locked, "use", object, "another daemon uses it")
-            .hint("one daemon serves all clusters of a configuration")
-    })?;
+    let file = beside::open_or_create(&path, 0o644).map_err(|error| AppError::io("make", &path, error))?;
+    match beside::lock(&file).map_err(|error| AppError::io("lock", &path, error))? {
+        Locked::Ours => {}
+        Locked::Theirs => {
+            let object = directory.display().to_string();
+            let message = "another daemon uses it";
+            return Err(AppError::new("serve.running", FailureClass::Locked, "use", object, message)
+                .hint("one daemon serves all clusters of a configuration"));
+        }
+        Locked::Unknown(error) => tracing::warn!(
+            "the file system of {} has no locks ({error}): nothing keeps a second daemon from starting there; name \
+             another place with state_dir in [serve]",
+            directory.display()
+        ),
+    }
     Ok(file)
 }

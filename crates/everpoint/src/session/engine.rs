@@ -1,27 +1,24 @@
 //! The engine of a cluster, made from its configuration.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use everpoint_app::AppError;
 use everpoint_core::{FailureClass, Micros};
 use everpoint_engine::Engine;
+use everpoint_pg::client;
 use everpoint_pg::engine::{PgEngine, PgOptions};
 
-use crate::config::secret;
-use crate::config::{ClusterConfig, Limits, PasswordSource, PostgresConfig, Source};
+use crate::config::secret::{self, Secret};
+use crate::config::{ClusterConfig, Limits, PasswordSource, Source};
 
 /// The engine. A cluster without configuration can only be restored.
-pub(super) fn build(
-    cluster: Option<&ClusterConfig>,
-    limits: &Limits,
-    warn: &mut dyn FnMut(String),
-) -> Result<Arc<dyn Engine>, AppError> {
+pub(super) fn build(cluster: Option<&ClusterConfig>, limits: &Limits) -> Result<Arc<dyn Engine>, AppError> {
     let options = match cluster.map(|cluster| (&cluster.source, cluster)) {
         None => PgOptions::default(),
         Some((Source::Postgres(postgres), cluster)) => PgOptions {
             address: Some(postgres.url.clone()),
-            password: password(postgres, warn)?,
+            password: postgres.password.clone().map(asked_when_needed),
             data_dir: postgres.data_dir.clone(),
             programs: postgres.pg_bin.clone(),
             application_name: Some(cluster.slot.clone()),
@@ -32,16 +29,31 @@ pub(super) fn build(
     Ok(Arc::new(PgEngine::new(options)?))
 }
 
-fn password(
-    postgres: &PostgresConfig,
+/// The password of a cluster, as a source that is asked once, when a server wants it: a command may ask a person or a vault.
+fn asked_when_needed(source: PasswordSource) -> client::PasswordSource {
+    let known: OnceLock<client::Secret> = OnceLock::new();
+    client::PasswordSource::new(move || {
+        if let Some(known) = known.get() {
+            return Ok(known.clone());
+        }
+        let secret = read_password(&source, &mut |warning| tracing::warn!("{warning}"))
+            .map_err(|error| (error.to_string(), error.hint))?;
+        Ok(known.get_or_init(|| client::Secret::new(secret.expose())).clone())
+    })
+}
+
+/// Reads the password of a cluster.
+///
+/// # Errors
+/// Class `Usage`: its source gives nothing.
+pub(crate) fn read_password(
+    source: &PasswordSource,
     warn: &mut dyn FnMut(String),
-) -> Result<Option<everpoint_pg::client::Secret>, AppError> {
-    let secret = match &postgres.password {
-        None => return Ok(None),
-        Some(PasswordSource::File(path)) => secret::from_file("the password", path, warn)?,
-        Some(PasswordSource::Command(command)) => secret::from_command("the password", command)?,
-    };
-    Ok(Some(everpoint_pg::client::Secret::new(secret.expose())))
+) -> Result<Secret, AppError> {
+    match source {
+        PasswordSource::File(path) => secret::from_file("the password", path, warn),
+        PasswordSource::Command(command) => secret::from_command("the password", command),
+    }
 }
 
 fn not_yet(cluster: &str) -> AppError {

@@ -1,13 +1,12 @@
 //! The key of a repository: where it comes from, and whether a second copy of it is known to exist.
 
-use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
 use everpoint_app::check::KeyPlace;
 use everpoint_core::FailureClass;
+use everpoint_engine::beside::{self, Hands};
 use everpoint_format::keyslot::KeyText;
 
 use crate::config::secret::{self, Secret};
@@ -56,16 +55,17 @@ pub(crate) fn generate() -> Result<KeyText, AppError> {
     Ok(KeyText::generate(random))
 }
 
-/// Writes a secret into a new file that only its owner can read, durably. A file that is there is never overwritten.
+/// Writes a secret into a new file that only its owner can read, durably. A file that is there is never overwritten. Made by
+/// root, it belongs to whom its directory belongs, or in one of root to `service`: to whom the repository belongs.
 ///
 /// # Errors
 /// If it exists or can't be written.
-pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), AppError> {
+pub(crate) fn write_new(path: &Path, text: &str, service: Option<Hands>) -> Result<(), AppError> {
     let wrap = |error| AppError::io("write", path, error);
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(wrap)?;
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrap)?;
+    let directory = beside::directory_of(path);
+    beside::make_directories_for(&directory, 0o755, service).map_err(wrap)?;
+    let mut file = beside::create_new(path, 0o600).map_err(wrap)?;
+    beside::give_for(&file, &directory, service).map_err(wrap)?;
     writeln!(file, "{text}").map_err(wrap)?;
     file.sync_all().map_err(wrap)?;
     sync_parent(path)
@@ -73,12 +73,16 @@ pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), AppError> {
 
 /// Makes the name of a file durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), AppError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let synced = std::fs::File::open(parent).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| AppError::io("make durable", parent, error))
+    let parent = beside::directory_of(path);
+    beside::sync_directory(&parent).map_err(|error| AppError::io("make durable", &parent, error))
+}
+
+/// To whom a repository in a directory belongs: its service has to read all that is made for it.
+pub(crate) fn service(repository: &RepositoryConfig) -> Option<Hands> {
+    let place = repository.url.strip_prefix("file://").unwrap_or(&repository.url);
+    let place = Some(Path::new(place)).filter(|place| place.is_absolute())?;
+    // The directory may be a mount point, which belongs to somebody else.
+    Hands::of(&place.join("config")).or_else(|| Hands::of(place))
 }
 
 /// Where the key lies, for `check`.
@@ -129,7 +133,15 @@ pub(crate) fn confirm(key_file: &Path) -> Result<(), AppError> {
         )
     })?;
     let path = marker(key_file);
-    std::fs::write(&path, format!("{wanted}\n")).map_err(|error| AppError::io("write", &path, error))
+    let write = || {
+        let mut note = beside::open_or_create(&path, 0o644)?;
+        if let Some(of_key) = Hands::of(key_file) {
+            beside::give_for(&note, &beside::directory_of(&path), Some(of_key))?;
+        }
+        note.set_len(0)?;
+        note.write_all(format!("{wanted}\n").as_bytes())
+    };
+    write().map_err(|error| AppError::io("write", &path, error))
 }
 
 #[cfg(test)]
@@ -147,9 +159,9 @@ mod tests {
             key: KeySource::File(file.clone()),
             retention: crate::config::Retention::default(),
         };
-        write_new(&file, "a passphrase of mine").unwrap();
+        write_new(&file, "a passphrase of mine", None).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(write_new(&file, "other").is_err(), "a key must never be overwritten");
+        assert!(write_new(&file, "other", None).is_err(), "a key must never be overwritten");
         assert_eq!(place(&repository, true), KeyPlace::OnlyHere(file.clone()));
         confirm(&file).unwrap();
         assert_eq!(place(&repository, true), KeyPlace::Confirmed);

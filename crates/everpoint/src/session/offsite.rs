@@ -9,10 +9,10 @@ use everpoint_offsite::{
 use everpoint_repo::{OffsiteLedger, Repository};
 
 use super::{Opened, Session};
-use crate::config::mistake::nearest;
+use crate::config::expand::expand;
+use crate::config::mistake::{nearest, plain_or_name};
 use crate::config::offsite::{CommandPlace, HeaderSource, HttpPlace, OffsiteConfig, OffsitePlace, S3Place};
 use crate::config::secret::{Secret, SecretSource};
-use crate::config::section::expand;
 use crate::config::{Config, RepositoryConfig};
 
 /// The ledger of a provider and the repository that holds it.
@@ -44,7 +44,7 @@ impl Session {
         let known = || config.offsite.keys().map(String::as_str);
         if let Some(name) = name {
             return config.offsite.get(name).ok_or_else(|| {
-                let error = none(config, format!("there is no [offsite.{name}]"));
+                let error = none(config, format!("there is no [offsite.{}]", plain_or_name(name)));
                 match nearest(name, known()) {
                     Some(meant) => error.hint(format!("did you mean {meant}?")),
                     None => error,

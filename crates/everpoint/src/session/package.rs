@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use everpoint_app::package::{self, Scratch, default_scratch};
+use everpoint_app::package::{self, Scratch};
 use everpoint_app::{AppError, ClusterContext};
 use everpoint_core::FailureClass;
+use everpoint_engine::beside;
 use everpoint_format::keyslot::KeyText;
 use everpoint_repo::Repository;
 use everpoint_store::LayeredStore;
@@ -73,7 +74,7 @@ impl Session {
     fn temporary_place(&self) -> Result<(Scratch, PathBuf), AppError> {
         let directory = Scratch::new(&self.package_scratch())?;
         let place = directory.path().join("repository");
-        std::fs::create_dir(&place).map_err(|error| AppError::io("make", &place, error))?;
+        beside::make_directories(&place, 0o700).map_err(|error| AppError::io("make", &place, error))?;
         Ok((directory, place))
     }
 
@@ -90,12 +91,12 @@ impl Session {
             name: name.to_owned(),
             cluster: repository.cluster(name)?,
             repository,
-            engine: engine::build(cluster, &self.limits(), &mut |warning| self.warn(&warning))?,
+            engine: engine::build(cluster, &self.limits())?,
             workers: workers.unwrap_or_else(default_workers),
             scratch: directory.path().join("scratch"),
             belongings: self.belongings(None),
         };
-        std::fs::create_dir_all(&context.scratch)
+        beside::make_directories(&context.scratch, 0o700)
             .map_err(|error| AppError::io("make", &context.scratch, error))?;
         let opened = Opened {
             context,
@@ -128,6 +129,6 @@ impl Session {
 
     /// Where packages are made.
     pub(crate) fn package_scratch(&self) -> std::path::PathBuf {
-        self.limits().scratch_dir.unwrap_or_else(default_scratch)
+        self.scratch(self.service())
     }
 }

@@ -44,9 +44,15 @@ impl Traces {
         if let Some(endpoint) = &config.endpoint {
             exporter = exporter.with_endpoint(full(endpoint));
         }
-        let exporter = exporter.build().map_err(|error| {
-            let place = config.endpoint.clone().unwrap_or_else(|| VARIABLES.join(" or "));
-            AppError::new("config.otel", FailureClass::Usage, "send traces to", place, error.to_string())
+        // The address is not repeated, and neither is what says it again: it may hold a password.
+        let exporter = exporter.build().map_err(|_| {
+            let place = match config.endpoint {
+                Some(_) => "the endpoint of [otel]".to_owned(),
+                None => VARIABLES.join(" or "),
+            };
+            let message = "it is no address of a collector";
+            AppError::new("config.otel", FailureClass::Usage, "send traces to", place, message)
+                .hint("write it like http://localhost:4318")
         })?;
         let resource = Resource::builder()
             .with_service_name(config.service_name.clone())

@@ -112,7 +112,14 @@ pub(crate) fn as_root(scene: &Scene, script: &str) -> Option<(i32, String)> {
         home.display()
     );
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
+    everpoint_testkit::clean(&mut command).args([
+        "--mount",
+        "--propagation",
+        "private",
+        "/bin/sh",
+        "-c",
+        &script,
+    ]);
     command.env("EVERPOINT_PG_USER", Account::of_servers().unwrap().name());
     let ran = command.output().unwrap();
     scene.own(&home.join("repository"));

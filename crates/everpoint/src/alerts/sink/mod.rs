@@ -63,6 +63,26 @@ fn address(name: &str, url: &SecretText, warn: &mut dyn FnMut(String)) -> Result
     }
 }
 
+/// Reads the secrets of a sink, and forgets them.
+///
+/// # Errors
+/// Class `Usage`, as [`open`].
+pub(crate) fn try_secrets(config: &SinkConfig, warn: &mut dyn FnMut(String)) -> Result<(), AppError> {
+    match &config.kind {
+        SinkKind::Log | SinkKind::Otel => Ok(()),
+        SinkKind::Slack { url } => address(&config.name, url, warn).map(drop),
+        SinkKind::Webhook { url, token } => {
+            address(&config.name, url, warn)?;
+            let what = format!("the token of the sink {}", config.name);
+            token.as_ref().map_or(Ok(()), |token| token.read(&what, warn).map(drop))
+        }
+        SinkKind::Smtp(smtp) => {
+            let what = format!("the password of the sink {}", config.name);
+            smtp.password.as_ref().map_or(Ok(()), |password| password.read(&what, warn).map(drop))
+        }
+    }
+}
+
 /// An error about the configuration of a sink.
 fn unusable(name: &str, message: String) -> AppError {
     AppError::new("alerts.sink", FailureClass::Usage, "send alerts through the sink", name, message)

@@ -77,13 +77,26 @@ fn url_without_password(url: &str) -> (String, bool) {
         .unwrap_or_default()
         .split('&')
         .filter(|pair| {
-            let secret = pair.starts_with("password=");
+            let secret = pair.split_once('=').is_some_and(|(name, _)| plain_name(name) == "password");
             had |= secret;
             !pair.is_empty() && !secret
         })
         .collect();
     let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
     (format!("{scheme}://{authority}{path}{query}"), had)
+}
+
+/// The name of a parameter without its percent codes.
+fn plain_name(name: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        let code = after.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
+        plain.extend(code.map(char::from));
+        rest = after.get(2..).unwrap_or_default();
+    }
+    plain + rest
 }
 
 fn pairs_without_password(pairs: &str) -> (String, bool) {
@@ -140,6 +153,8 @@ mod tests {
                 "postgres://me@db1/shop?sslmode=require",
             ),
             ("postgres://me@db1/shop?password=s3cret", "postgres://me@db1/shop"),
+            ("postgres://me@db1/shop?pass%77ord=s3cret", "postgres://me@db1/shop"),
+            ("postgres://me:s3:cr@et@db1/shop", "postgres://me@db1/shop"),
             ("host=db1 password=s3cret user=me", "host=db1 user=me"),
             (r"host=db1 password = 's3cret \' x' user=me", "host=db1 user=me"),
         ] {

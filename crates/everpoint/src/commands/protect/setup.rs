@@ -1,17 +1,21 @@
 //! What `protect` writes before it protects: configuration, repository, key. Called again it finds all of that.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
 use everpoint_core::FailureClass;
+use everpoint_engine::beside::{self, Hands};
 
 use super::address::Address;
+use super::reach;
 use crate::cli::Protect;
 use crate::commands::init;
+use crate::config::secret::Secret;
 use crate::config::write::{NewCluster, NewRepository, append};
 use crate::config::{
-    self, Config, KeySource, RepositoryConfig, Retention, Source, container, secret, valid_name,
+    self, Config, KeySource, PasswordSource, RepositoryConfig, Retention, Source, container, secret,
+    valid_name,
 };
 use crate::render::note;
 use crate::session::{Session, belongings, by_hand, key};
@@ -25,31 +29,37 @@ pub(super) struct Setup {
     pub(super) cluster: String,
 }
 
-/// Writes what is missing.
+/// Writes what is missing, after the server has answered.
 ///
 /// # Errors
-/// Class `Usage`: the address or the existing configuration is wrong. Else if something can't be written.
+/// Class `Usage`: the address or the existing configuration is wrong. Else if the server does not answer, or something can't
+/// be written.
 pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppError> {
     let address = Address::parse(&arguments.url)?;
-    let path = absolute(&config::found_or_default(session.global.config.as_deref()))?;
+    let path = absolute(&config::named_or_here(session.global.config.as_deref()))?;
     let existing = if path.exists() { Some(Config::load(&path)?) } else { None };
     refuse_inside(arguments, existing.as_ref(), &path)?;
-    let mut tables = Vec::new();
     let known = existing.as_ref().and_then(|config| known_cluster(config, &address, arguments));
     if let (Some(known), Some(config)) = (&known, &existing) {
-        let cluster = config.cluster(known)?;
-        prepare(session, arguments, config.repository_of(cluster)?)?;
-        return Ok(Setup { config: path, cluster: known.clone() });
+        return again(session, arguments, config, known, &address);
     }
     let repository = choose_repository(session, arguments, existing.as_ref(), &path)?;
+    let name = choose_name(arguments, existing.as_ref(), &address)?;
     let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
     everpoint_app::belongings::refuse(&belongings::of_repository(&repository.config), &data)?;
+    reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
+    if let (None, Some(other)) = (&existing, config::elsewhere(&path)) {
+        session.say(&format!(
+            "{0} stays as it is: this goes into {1}. To add the cluster there: --config {0}",
+            other.display(),
+            path.display()
+        ));
+    }
     prepare(session, arguments, &repository.config)?;
-    tables.extend(repository.new.as_ref().map(NewRepository::table));
-    let name = choose_name(arguments, existing.as_ref(), &address)?;
+    let mut tables: Vec<String> = repository.new.as_ref().map(NewRepository::table).into_iter().collect();
     let several = existing.as_ref().map_or(0, |config| config.repositories.len()) + tables.len() > 1;
     let cluster = NewCluster {
-        password_file: keep_password(session, &path, &name, &address)?,
+        password_file: keep_password(session, &path, &name, &address, key::service(&repository.config))?,
         name: name.clone(),
         address: address.text,
         data_dir: arguments.data_dir.as_deref().map(absolute).transpose()?,
@@ -59,6 +69,50 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     append(&path, &tables)?;
     session.say(&format!("wrote {}: the cluster is called {name}", path.display()));
     Ok(Setup { config: path, cluster: name })
+}
+
+/// The configuration has the cluster already: what it says counts, but for a password that the server has just taken.
+fn again(
+    session: &Session,
+    arguments: &Protect,
+    config: &Config,
+    known: &str,
+    address: &Address,
+) -> Result<Setup, AppError> {
+    let cluster = config.cluster(known)?;
+    let repository = config.repository_of(cluster)?;
+    let place = config.path.display();
+    let ignored = |what: &str| session.warn(&format!("{what} is ignored: {place} says it for {known}"));
+    let asked = session.global.repo.as_deref();
+    if asked.is_some_and(|asked| asked != repository.name && by_hand(asked).url != repository.url) {
+        ignored("--repo");
+    }
+    if let Some(file) = &session.global.key_file
+        && repository.key != KeySource::File(absolute(file)?)
+    {
+        ignored("--key-file");
+    }
+    if arguments.no_encryption && repository.key != KeySource::Environment {
+        ignored("--no-encryption");
+    }
+    if let Source::Postgres(postgres) = &cluster.source {
+        if arguments.data_dir.is_some() && arguments.data_dir != postgres.data_dir {
+            ignored("--data-dir");
+        }
+        match (&address.password, &postgres.password) {
+            (Some(password), Some(PasswordSource::File(file))) => {
+                reach::new_server(&arguments.url, Some(password.expose()))?;
+                prepare(session, arguments, repository)?;
+                replace_password(session, file, password)?;
+                return Ok(Setup { config: config.path.clone(), cluster: known.to_owned() });
+            }
+            (Some(_), _) => ignored("the password of the address"),
+            (None, _) => {}
+        }
+    }
+    reach::known_server(session, &config.path, known)?;
+    prepare(session, arguments, repository)?;
+    Ok(Setup { config: config.path.clone(), cluster: known.to_owned() })
 }
 
 /// Configuration and passwords lie where no backup takes them and no restore removes them.
@@ -122,22 +176,37 @@ fn keep_password(
     config: &Path,
     name: &str,
     address: &Address,
+    service: Option<Hands>,
 ) -> Result<Option<PathBuf>, AppError> {
     let Some(password) = &address.password else {
         return Ok(None);
     };
     let path = config.with_file_name(format!("everpoint-{name}.password"));
-    if let Ok(before) = secret::from_file("the password", &path, &mut |_| {})
-        && before == *password
-    {
+    if path.exists() {
+        replace_password(session, &path, password)?;
         return Ok(Some(path));
     }
-    if path.exists() {
-        std::fs::remove_file(&path).map_err(|error| AppError::io("replace", &path, error))?;
-    }
-    key::write_new(&path, password.expose())?;
+    key::write_new(&path, password.expose(), service)?;
     session.say(&format!("the password is kept in {}, not in the configuration", path.display()));
     Ok(Some(path))
+}
+
+/// The server has taken this password: it comes in place of another one that was kept. Owner and permissions stay.
+fn replace_password(session: &Session, path: &Path, password: &Secret) -> Result<(), AppError> {
+    if secret::from_file("the password", path, &mut |_| {}).is_ok_and(|before| before == *password) {
+        return Ok(());
+    }
+    let fail = |error| AppError::io("replace", path, error);
+    let mut fresh = tempfile::NamedTempFile::new_in(beside::directory_of(path)).map_err(fail)?;
+    match std::fs::metadata(path) {
+        Ok(before) => beside::keep(fresh.as_file(), &before).map_err(fail)?,
+        Err(_) => beside::give(fresh.as_file(), &beside::directory_of(path)).map_err(fail)?,
+    }
+    writeln!(fresh, "{}", password.expose()).map_err(fail)?;
+    fresh.as_file().sync_all().map_err(fail)?;
+    fresh.persist(path).map_err(|error| fail(error.error))?;
+    session.say(&format!("the password in {} was another one, and is replaced", path.display()));
+    key::sync_parent(path)
 }
 
 struct Chosen {
@@ -153,21 +222,12 @@ fn choose_repository(
     path: &Path,
 ) -> Result<Chosen, AppError> {
     let asked = session.global.repo.as_deref();
-    if let Some(config) = existing {
-        let known = config.repositories.values().find(|known| match asked {
-            Some(asked) => known.name == asked || known.url == by_hand(asked).url,
-            None => true,
-        });
-        if let Some(known) = known {
-            return Ok(Chosen { config: known.clone(), new: None });
-        }
+    if let Some(config) = existing.filter(|config| !config.repositories.is_empty()) {
+        return configured_repository(session, config, asked);
     }
     let default = default_repository();
     let url = by_hand(asked.unwrap_or(&default)).url;
-    let taken = |name: &str| existing.is_some_and(|config| config.repositories.contains_key(name));
-    let mut candidates =
-        std::iter::once("local".to_owned()).chain((2..1000).map(|number| format!("local-{number}")));
-    let name = candidates.find(|name| !taken(name)).unwrap_or_else(|| "local".to_owned());
+    let name = "local".to_owned();
     let key_file = match &session.global.key_file {
         _ if arguments.no_encryption => None,
         Some(file) => Some(absolute(file)?),
@@ -178,6 +238,37 @@ fn choose_repository(
     let config =
         RepositoryConfig { name: name.clone(), url: url.clone(), key, retention: Retention::default() };
     Ok(Chosen { config, new: Some(NewRepository { name, url, key_file }) })
+}
+
+/// The repository of a configuration that has some. Another one beside it would have to be named by every command from then
+/// on, so that adding it is left to the administrator.
+fn configured_repository(
+    session: &Session,
+    config: &Config,
+    asked: Option<&str>,
+) -> Result<Chosen, AppError> {
+    let place = config.path.display();
+    let wanted = |known: &&RepositoryConfig| {
+        asked.is_some_and(|asked| known.name == asked || known.url == by_hand(asked).url)
+    };
+    if let Some(known) = config.repositories.values().find(wanted) {
+        return Ok(Chosen { config: known.clone(), new: None });
+    }
+    let names: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
+    match config.repositories.values().next().filter(|_| names.len() == 1) {
+        Some(only) => {
+            if asked.is_some() {
+                session.warn(&format!("--repo is ignored: {place} has the repository {}", only.name));
+            }
+            Ok(Chosen { config: only.clone(), new: None })
+        }
+        None => {
+            let message = format!("{place} has several: {}", names.join(", "));
+            let error =
+                AppError::new("config.no_repository", FailureClass::Usage, "choose", "a repository", message);
+            Err(error.hint("name one with --repo NAME"))
+        }
+    }
 }
 
 /// Below `$BACKUP_DIR`, or in a usual place.
@@ -210,7 +301,7 @@ fn escrow(session: &Session, arguments: &Protect, file: &Path) -> Result<(), App
         let text = secret::from_file("the key", file, &mut |_| {})?;
         let there = secret::from_file("the key", copy, &mut |_| {}).ok();
         if there.as_ref() != Some(&text) {
-            key::write_new(copy, text.expose())?;
+            key::write_new(copy, text.expose(), None)?;
         }
         session.say(&format!("a second copy of the key is in {}", copy.display()));
         return key::confirm(file);

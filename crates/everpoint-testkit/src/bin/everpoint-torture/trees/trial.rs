@@ -218,7 +218,7 @@ impl Trial<'_> {
         let shell = Path::new("/bin/sh");
         let mut command = if case.choices.as_root {
             let mut command = Command::new(shell);
-            command.env("HOME", "/nonexistent").env("EVERPOINT_PG_USER", stage.account.name());
+            everpoint_testkit::clean(&mut command).env("EVERPOINT_PG_USER", stage.account.name());
             command
         } else {
             stage.account.command(shell)

@@ -1,0 +1,204 @@
+//! `protect` speaks to the server before it writes, writes where it says, and tells what it ignores.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly"
+)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use everpoint_testkit::{PgCluster, PgInstall, Scratch, clean, signal_child};
+use rustix::process::Signal;
+
+/// Everything that has a meaning in an address.
+const PASSWORD: &str = "Zq7w@Kx:9v/Jh?5u#Lm%2 $'\"\\n&=ß";
+
+struct World {
+    cluster: PgCluster,
+    scratch: Scratch,
+    home: PathBuf,
+}
+
+impl World {
+    fn new() -> Option<Self> {
+        PgInstall::find_or_skip(15).unwrap()?;
+        let cluster = PgCluster::builder()
+            .major(15)
+            .hba("host all backup 127.0.0.1/32 scram-sha-256")
+            .hba("host replication backup 127.0.0.1/32 scram-sha-256")
+            .start()
+            .unwrap();
+        cluster
+            .psql(&format!(
+                "CREATE ROLE backup LOGIN REPLICATION PASSWORD '{}'",
+                PASSWORD.replace('\'', "''")
+            ))
+            .unwrap();
+        let scratch = Scratch::new("protect-first").unwrap();
+        let home = scratch.subdir("home").unwrap();
+        Some(Self { cluster, scratch, home })
+    }
+
+    fn url(&self, password: &str, port: u16) -> String {
+        let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        format!("postgres://backup:{encoded}@127.0.0.1:{port}/postgres")
+    }
+
+    fn system(&self) -> PathBuf {
+        self.scratch.path().join("system.toml")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_everpoint"));
+        clean(&mut command).current_dir(&self.home).env("EVERPOINT_SYSTEM_CONFIG", self.system());
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn refused(&self, arguments: &[&str]) -> String {
+        let ran = self.command(arguments).output().unwrap();
+        assert!(!ran.status.success());
+        String::from_utf8(ran.stderr).unwrap()
+    }
+
+    /// Runs until it says that the cluster is protected; returns what it said.
+    fn protected(&self, arguments: &[&str]) -> String {
+        let log = self.scratch.path().join("said");
+        let file = fs::File::create(&log).unwrap();
+        let mut command = self.command(arguments);
+        let mut running = Running(command.stdout(Stdio::null()).stderr(file).spawn().unwrap());
+        let since = Instant::now();
+        loop {
+            let said = fs::read_to_string(&log).unwrap();
+            if said.contains("is protected") {
+                signal_child(&running.0, Signal::TERM).unwrap();
+                assert!(running.0.wait().unwrap().success());
+                return said;
+            }
+            assert!(since.elapsed() < Duration::from_secs(60) && !said.contains("error:"), "{said}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn there(&self) -> Vec<String> {
+        let names =
+            fs::read_dir(&self.home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn no_piece(text: &str) {
+    let secret: Vec<char> = PASSWORD.chars().collect();
+    for piece in secret.windows(4) {
+        let piece: String = piece.iter().collect();
+        assert!(!text.contains(&piece), "{piece:?} in {text}");
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn protect_speaks_to_the_server_before_it_writes_anything() {
+    let Some(world) = World::new() else { return };
+    let (port, right) = (world.cluster.port(), world.url(PASSWORD, world.cluster.port()));
+    // A mistyped port, and a wrong password: nothing is left behind.
+    for wrong in [world.url(PASSWORD, 1), world.url("not this one", port)] {
+        let said = world.refused(&["protect", &wrong, "--repo", "./repo"]);
+        assert!(said.contains("nothing was written"), "{said}");
+        no_piece(&said);
+        assert_eq!(world.there(), Vec::<String>::new());
+    }
+    // The configuration of the whole system is another's: it is named, and stays as it is.
+    let system = "# of the administrator\n[repository.other]\nurl = \"/nonexistent/other\"\n";
+    fs::write(world.system(), system).unwrap();
+    let said = world.protected(&["protect", &right, "--repo", "./repo", "--name", "shop"]);
+    assert!(said.contains(&format!("{} stays as it is", world.system().display())), "{said}");
+    no_piece(&said);
+    assert_eq!(fs::read_to_string(world.system()).unwrap(), system);
+    let config = world.home.join("everpoint.toml");
+    let written = fs::read_to_string(&config).unwrap();
+    no_piece(&written);
+    let kept = world.home.join("everpoint-shop.password");
+    assert_eq!((fs::read_to_string(&kept).unwrap(), mode(&kept)), (format!("{PASSWORD}\n"), 0o600));
+
+    // A wrong password later: the right one stays. A new one that the server takes comes in its place.
+    let said = world.refused(&["protect", &world.url("not this one", port)]);
+    assert!(said.contains("nothing was written"), "{said}");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), format!("{PASSWORD}\n"));
+    world.cluster.psql("ALTER ROLE backup PASSWORD 'another one'").unwrap();
+    let again = world.url("another one", port);
+    let said = world.protected(&["protect", &again, "--repo", "/somewhere/else"]);
+    assert!(said.contains("--repo is ignored") && said.contains("is replaced"), "{said}");
+    assert_eq!((fs::read_to_string(&kept).unwrap(), mode(&kept)), ("another one\n".to_owned(), 0o600));
+    assert_eq!(fs::read_to_string(&config).unwrap(), written, "the configuration had all of it");
+    // Another spelling of the same address, without a password: what is kept is used.
+    world.protected(&["protect", &format!("host=127.0.0.1 port={port} user=backup dbname=postgres")]);
+    assert_eq!(fs::read_to_string(&config).unwrap(), written);
+}
+
+#[test]
+fn a_repository_of_others_asks_for_its_key_and_a_second_copy_of_a_new_one_is_made() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let others = world.scratch.subdir("others").unwrap();
+    let (repo, key) = (others.join("repo").display().to_string(), others.join("key").display().to_string());
+    fs::write(others.join("c.toml"), "[repository.a]\nurl = \"repo\"\nkey_file = \"key\"\n").unwrap();
+    let made =
+        world.command(&["--config", &others.join("c.toml").display().to_string(), "init"]).output().unwrap();
+    assert!(made.status.success());
+    let ran = world.command(&["protect", &url, "--repo", &repo]).output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.status.code() == Some(2) && said.contains("--key-file"), "{said}");
+    assert!(!world.home.join("everpoint.toml").exists(), "a refused call writes nothing");
+    assert!(!world.home.join("everpoint-main.password").exists());
+    let copy = world.scratch.path().join("copy/key").display().to_string();
+    let said = world.protected(&["protect", &url, "--repo", &repo, "--key-file", &key, "--escrow", &copy]);
+    let written = fs::read_to_string(world.home.join("everpoint.toml")).unwrap();
+    assert!(written.contains(&format!("key_file = \"{key}\"")), "{written}");
+    assert_eq!(fs::read_to_string(&copy).unwrap(), fs::read_to_string(&key).unwrap());
+    assert!(!said.contains("everpoint-key-1-") && fs::exists(format!("{key}.stored-elsewhere")).unwrap());
+}
+
+#[test]
+fn a_configuration_that_is_added_to_keeps_its_owner_and_its_one_repository() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let config = world.scratch.path().join("there.toml");
+    let before = format!(
+        "[repository.main]\nurl = \"{0}/repo\"\nkey_file = \"{0}/key\"\n[serve]\nstate_dir = \"{0}/state\"\n",
+        world.home.display()
+    );
+    fs::write(&config, &before).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o640)).unwrap();
+    let owner =
+        if rustix::process::geteuid().is_root() { 70_000 } else { fs::metadata(&config).unwrap().uid() };
+    std::os::unix::fs::chown(&config, Some(owner), None).unwrap();
+    let link = world.home.join("everpoint.toml");
+    std::os::unix::fs::symlink(&config, &link).unwrap();
+    let said = world.protected(&["protect", &url, "--repo", "./other", "--name", "shop"]);
+    assert!(said.contains("--repo is ignored") && said.contains("repository main"), "{said}");
+    let after = fs::read_to_string(&config).unwrap();
+    assert!(after.starts_with(&before) && after.matches("[repository.").count() == 1, "{after}");
+    no_piece(&after);
+    assert!(link.is_symlink() && !world.home.join("other").exists());
+    assert_eq!((fs::metadata(&config).unwrap().uid(), mode(&config)), (owner, 0o640));
+}
