@@ -53,7 +53,7 @@ pub fn base_backup(
     let mut outside = beside(config, None);
     let command = command::base_backup(facts.major, options);
     replication.connection().send_query(&command).map_err(fail)?;
-    let mut answer = Answer::new(replication.connection(), &options.stop, &object);
+    let mut answer = Answer::new(replication.connection(), &options.stop, &object, sink);
     let (start, timeline) = position(&answer.rows()?, &object)?;
     let list = answer.rows()?;
     let archives = archives(&list);
@@ -68,7 +68,12 @@ pub fn base_backup(
         method: "replication",
     })?;
     let links: Vec<_> = archives.iter().filter_map(|archive| archive.link.clone()).collect();
-    let leave_out = relative_of(config, &options.leave_out, &links);
+    let leave_out = relative_of(config, &options.leave_out, &links).unwrap_or_else(|| {
+        sink.warn(
+            "what lies inside the data directory is backed up with it: the server does not say where it is",
+        );
+        Vec::new()
+    });
     let judge = TornJudge::new(config, start);
     let check = facts.checksums && facts.page_size as usize == PAGE_BYTES;
     let reader = |splitter: &mut Splitter<'_>| {
@@ -83,9 +88,10 @@ pub fn base_backup(
         splitter.outside(&mut outside)
     };
     transfer(options, sink, &judge, check, &object, reader)?;
+    answer.has_come();
     let (stop, timeline) = position(&answer.rows()?, &object)?;
     if let Some(damaged) = answer.finish()? {
-        tracing::warn!(server = object, "the server, too, found damaged pages: {}", damaged.message);
+        sink.warn(&format!("the server, too, found damaged pages: {}", damaged.message));
     }
     let stopped_at = replication.server_time().map_err(fail)?;
     let mut facts = catalog::facts(replication.connection()).map_err(fail)?;

@@ -11,7 +11,7 @@ use everpoint_core::{Carry, FailureClass, HistoryEntry, LifeSigns, LogOffset, Mi
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
     EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, NextSteps,
-    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions, StopFlag,
 };
 
 use crate::catalog::SqlBackup;
@@ -215,13 +215,15 @@ impl Engine for PgEngine {
             match self.local_files(config) {
                 Ok(data_dir) => {
                     let outside = basebackup::beside(config, Some(&data_dir));
-                    let mut session =
-                        LocalBackup { session: SqlBackup::open(config)?, data_dir: data_dir.clone() };
+                    let mut session = LocalBackup {
+                        session: SqlBackup::open(config, &options.stop)?,
+                        data_dir: data_dir.clone(),
+                    };
                     let mut end = backup_files(&data_dir, &outside.files, &mut session, options, sink)?;
                     end.facts.extend(outside.facts());
                     return Ok(end);
                 }
-                Err(reason) => tracing::warn!(reason, "files are copied over the network"),
+                Err(reason) => sink.warn(&format!("files are copied over the network: {reason}")),
             }
         }
         basebackup::base_backup(config, self.known_system(), options, sink)
@@ -369,7 +371,7 @@ impl PgEngine {
     fn local_files(&self, config: &Config) -> Result<PathBuf, String> {
         let mut sql = connect(config, Purpose::Sql).map_err(|error| error.to_string())?;
         let system = self.identify().map_err(|error| error.to_string())?.system;
-        let may = SqlBackup::open(config).and_then(|mut session| session.may());
+        let may = SqlBackup::open(config, &StopFlag::default()).and_then(|mut session| session.may());
         if !may.map_err(|error| error.to_string())? {
             return Err("the role may not start and stop backups".to_owned());
         }
