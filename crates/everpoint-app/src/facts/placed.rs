@@ -61,14 +61,30 @@ fn holds(branch: &BranchFacts, record: &BackupRecord) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use everpoint_core::{Digest, PieceFacts, Span};
+pub(super) mod tests {
+    use everpoint_core::{Digest, PieceFacts, Span, Verdict};
 
     use super::*;
 
     fn branch(timeline: u32, history: &[u8], span: (u64, u64)) -> BranchFacts {
         let span = Span { from: LogOffset(span.0), to: LogOffset(span.1) };
-        let pieces = vec![PieceFacts::from(&Digest { span, ..Digest::default() })];
+        let digest = Digest {
+            system: 1,
+            timeline,
+            log_format: 0,
+            span,
+            content_hash: [0; 32],
+            previous_hash: None,
+            verdict: Verdict::Intact,
+            first_record: None,
+            last_record: None,
+            first_previous: None,
+            head_unknown: false,
+            covered_until: None,
+            records: 0,
+            events: Vec::new(),
+        };
+        let pieces = vec![PieceFacts::from(&digest)];
         let id = branch_id(timeline, history);
         BranchFacts {
             identity: 1,
@@ -83,7 +99,8 @@ mod tests {
         }
     }
 
-    fn record(timeline: u32, branch: &str) -> BackupRecord {
+    /// A record as it is stored.
+    pub(in crate::facts) fn record(timeline: u32, branch: &str) -> BackupRecord {
         let text = format!(
             r#"{{"label":"x","cluster":"db","engine":"postgresql","kind":"full","identity":1,"system_identifier":"1",
             "server_version":150000,"server_version_text":"15","timeline":{timeline},"branch":"{branch}","started_at":0,
