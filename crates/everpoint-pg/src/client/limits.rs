@@ -17,6 +17,11 @@ fn of(major: u32) -> impl Iterator<Item = &'static str> {
 
 /// Lifts them for a session of SQL that is our own. In one of a pooler nothing is set: the next who gets it would have it.
 pub(super) fn lift(connection: &mut Connection) -> Result<(), PgError> {
+    // The console of a pooler knows no SQL.
+    if connection.parameter("server_version").is_some_and(|version| version.contains("bouncer")) {
+        connection.set_pooled(true);
+        return Ok(());
+    }
     let rows = connection.query("SELECT pg_catalog.pg_backend_pid()")?;
     let backend = rows.single().and_then(|pid| pid.parse::<i32>().ok());
     connection.set_pooled(backend != connection.key_pid());

@@ -12,6 +12,7 @@ mod limits;
 mod open;
 mod passfile;
 mod query;
+mod refused;
 mod resolve;
 mod secret;
 mod service;

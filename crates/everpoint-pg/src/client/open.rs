@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 
 use super::config::{Config, Host, SslMode, TargetSession};
 use super::socket::{Address, Plain, Socket, addresses};
-use super::{Connection, Frame, PgError, authentication, limits, tls};
+use super::{Connection, Frame, PgError, authentication, limits, refused, tls};
 
 /// How long a server may take to shake hands, authenticate and start a session, unless `connect_timeout` says otherwise.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,6 +28,13 @@ pub enum Purpose {
 /// # Errors
 /// That of the last host tried, if none would do.
 pub fn connect(config: &Config, purpose: Purpose) -> Result<Connection, PgError> {
+    if let Some(error) = refused::known(config, purpose) {
+        return Err(error);
+    }
+    connect_any(config, purpose).inspect_err(|error| refused::note(config, purpose, error))
+}
+
+fn connect_any(config: &Config, purpose: Purpose) -> Result<Connection, PgError> {
     if config.target_session == TargetSession::PreferStandby && config.hosts.len() > 1 {
         let standby = Config { target_session: TargetSession::Standby, ..config.clone() };
         if let Ok(connection) = connect_first(&standby, purpose) {
