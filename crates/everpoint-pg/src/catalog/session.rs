@@ -24,7 +24,7 @@ const SIZE: &str = "SELECT CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats',
 /// The session is asked this often whether it lives.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// A server that does not answer for so long is gone.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(60);
 /// So long the server may take to stop the backup. It does not wait for its archive then.
 const STOP: Duration = Duration::from_secs(300);
 /// And so long if we were asked to stop ourselves.
@@ -179,7 +179,8 @@ impl BackupSession for SqlBackup {
         };
         self.in_recovery = self.recovers()?;
         let started_at = self.clock()?;
-        let rows = self.query("ask for the size of", SIZE)?;
+        // Each of its files is looked at: a large cluster takes its time.
+        let rows = self.query_for("ask for the size of", SIZE, None)?;
         let expected_bytes = rows.single().and_then(|text| text.parse().ok()).unwrap_or_default();
         // A checkpoint that is spread may take as long as the server likes.
         let rows = self.query_for("start a backup of", &query, None)?;
