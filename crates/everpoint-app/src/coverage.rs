@@ -1,6 +1,6 @@
 //! What part of the log is stored.
 
-use everpoint_core::{BranchId, LogOffset, Micros, Span};
+use everpoint_core::{BranchId, LogOffset, Micros, Span, followed};
 use everpoint_repo::{LogStore, Piece, RepoError};
 
 use crate::lineage::Lineage;
@@ -103,7 +103,8 @@ pub fn newest_of(lineage: &Lineage<'_>, timeline: u32) -> Result<Option<BranchId
     Ok(best.map(|(_, branch)| branch))
 }
 
-/// First position at or after `start` that is not stored on this branch.
+/// First position at or after `start` that is not stored on the way to this branch, whose history this is. A standby may have
+/// begun a backup on the branch before it.
 ///
 /// # Errors
 /// If the repository can't be read.
@@ -111,12 +112,21 @@ pub fn reached(
     context: &ClusterContext,
     identity: u32,
     branch: &BranchId,
+    history: &[u8],
     start: LogOffset,
 ) -> Result<LogOffset, AppError> {
-    match segment_size(context, identity)? {
-        Some(size) => Ok(contiguous_end(&lineage(context, identity, size).log(branch.clone()), start)?),
-        None => Ok(start),
+    let Some(size) = segment_size(context, identity)? else { return Ok(start) };
+    let lineage = lineage(context, identity, size);
+    let steps = if history.is_empty() { Vec::new() } else { context.engine.history(history)? };
+    let mut end = start;
+    for step in followed(&steps) {
+        if step.until > end
+            && let Some(older) = lineage.ancestor(history, step.timeline)?
+        {
+            end = contiguous_end(&lineage.log(older), end)?.min(step.until);
+        }
     }
+    Ok(contiguous_end(&lineage.log(branch.clone()), end)?)
 }
 
 fn lineage(context: &ClusterContext, identity: u32, segment_size: u64) -> Lineage<'_> {

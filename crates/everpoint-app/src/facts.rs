@@ -1,12 +1,15 @@
 //! What planning has to know of a cluster, read from its repository.
 
 mod branch;
+mod placed;
 mod source;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use everpoint_core::{
-    BackupFacts, BackupStatus, BranchFacts, BranchId, FailureClass, LogFacts, LogOffset, Micros, RestorePlan,
+    BackupFacts, BackupStatus, BranchId, FailureClass, LogFacts, LogOffset, Micros, RestorePlan,
     RestoreRequest, Shortfall, Span, current_identity,
 };
 use everpoint_format::identity::Identity;
@@ -15,6 +18,7 @@ use everpoint_repo::BackupListing;
 
 use crate::{AppError, ClusterContext};
 use branch::load_branches;
+use placed::Placed;
 pub(crate) use source::log_damaged;
 use source::{Source, read};
 
@@ -34,6 +38,8 @@ pub struct Facts {
     pub backups: Vec<BackupFacts>,
     /// The log of all identities.
     pub log: LogFacts,
+    /// What had to be derived, by the label of the backup, in words.
+    pub derived: BTreeMap<String, String>,
 }
 
 /// Reads them.
@@ -50,14 +56,24 @@ pub fn load(context: &ClusterContext) -> Result<Facts, AppError> {
     let mut listings = context.cluster.backups()?;
     listings.sort_by_key(|listing| (began(listing), listing.label.clone()));
     check_identities(context, &identities, &listings)?;
-    let backups = listings.iter().filter_map(|listing| backup_facts(listing, &branches)).collect();
+    let (mut backups, mut derived) = (Vec::new(), BTreeMap::new());
+    for listing in &mut listings {
+        let Some(record) = &listing.record else { continue };
+        match placed::branch_of(record, &branches) {
+            Ok(Placed { branch, derived: how }) => {
+                derived.extend(how.map(|how| (listing.label.clone(), how)));
+                backups.extend(backup_facts(listing, branch));
+            }
+            // It must not be left out of plans and be called good.
+            Err(why) => listing.unreadable = listing.unreadable.take().or(Some(why)),
+        }
+    }
     let log = LogFacts { branches, sightings: context.cluster.sightings()? };
     let current = current_identity(&log);
     if let Some(at) = identities.iter().position(|(number, _)| Some(*number) == current) {
         identities.truncate(at + 1);
     }
-    let identity = identities.pop();
-    Ok(Facts { identity, listings, backups, log })
+    Ok(Facts { identity: identities.pop(), listings, backups, log, derived })
 }
 
 fn began(listing: &BackupListing) -> i64 {
@@ -82,14 +98,8 @@ fn check_identities(
         .hint("bring the object back from a copy of the repository"))
 }
 
-fn backup_facts(listing: &BackupListing, branches: &[BranchFacts]) -> Option<BackupFacts> {
+fn backup_facts(listing: &BackupListing, branch: BranchId) -> Option<BackupFacts> {
     let record = listing.record.as_ref()?;
-    let branch = BranchId::parse(&record.branch).or_else(|| {
-        // A record that does not say has the branch of its timeline, if there is only one.
-        let mut fitting =
-            branches.iter().filter(|b| b.identity == record.identity && b.timeline == record.timeline);
-        fitting.next().filter(|_| fitting.next().is_none()).map(|branch| branch.id.clone())
-    })?;
     Some(BackupFacts {
         label: record.label.clone(),
         kind: record.kind.clone(),

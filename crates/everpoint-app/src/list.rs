@@ -73,6 +73,10 @@ pub struct BackupLine {
     pub status: &'static str,
     /// Why it failed, or what is damaged.
     pub reason: Option<String>,
+    /// What was warned of when it was taken, and what its image lacks.
+    pub warnings: Vec<String>,
+    /// It is less than whole: what its image lacks is among the warnings.
+    pub incomplete: bool,
     /// It must not expire.
     pub hold: Option<HoldLine>,
     /// Labels of the operator.
@@ -149,7 +153,7 @@ pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -
         name: context.name.clone(),
         engine: context.engine.kind().to_owned(),
         system_identifier: system.unwrap_or_default(),
-        backups: facts.listings.iter().map(|listing| backup_line(listing, holds)).collect(),
+        backups: facts.listings.iter().map(|listing| backup_line(context, facts, listing, holds)).collect(),
         windows: everpoint_core::windows(&facts.log, &facts.backups).iter().map(window_line).collect(),
         gaps: everpoint_core::gaps(&facts.log)
             .iter()
@@ -199,7 +203,27 @@ pub(crate) fn window_line(window: &everpoint_core::Window) -> WindowLine {
     }
 }
 
-fn backup_line(listing: &everpoint_repo::BackupListing, holds: &[Held]) -> BackupLine {
+/// What was warned of, that its image lacks something first; and whether it does.
+fn warnings(
+    context: &ClusterContext,
+    facts: &facts::Facts,
+    listing: &everpoint_repo::BackupListing,
+) -> (Vec<String>, bool) {
+    let Some(record) = &listing.record else { return (Vec::new(), false) };
+    let mut warnings = context.engine.image_warnings(&record.facts);
+    let incomplete = !warnings.is_empty();
+    warnings.extend(record.warnings.iter().cloned());
+    warnings.extend(facts.derived.get(&listing.label).cloned());
+    (warnings, incomplete)
+}
+
+fn backup_line(
+    context: &ClusterContext,
+    facts: &facts::Facts,
+    listing: &everpoint_repo::BackupListing,
+    holds: &[Held],
+) -> BackupLine {
+    let (warnings, incomplete) = warnings(context, facts, listing);
     let record = listing.record.as_ref();
     let started =
         record.map(|record| record.started_at).or(listing.attempt.as_ref().map(|attempt| attempt.started_at));
@@ -228,6 +252,8 @@ fn backup_line(listing: &everpoint_repo::BackupListing, holds: &[Held]) -> Backu
         compression_ratio: record.filter(|r| r.stored_bytes > 0).map(ratio),
         status: facts::status_name(status),
         reason,
+        warnings,
+        incomplete,
         hold: hold_line(holds, &listing.label),
         labels: record.map(|r| r.labels.clone()).unwrap_or_default(),
         server_version: record.map(|r| r.server_version_text.clone()),

@@ -78,7 +78,7 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
     let listing = list::listing(context, facts, &[]);
     let now = text::now();
     let place = answer.as_ref().ok().map(|server| production::Place::of(server, 0));
-    let copy = place.is_some_and(|place| production::is_copy(context, Some(&place)).unwrap_or(false));
+    let copy = place.map_or(Ok(false), |place| production::is_copy(context, Some(&place)));
     let captured = Captured::of(&facts.log, answer.as_ref().ok());
     let capture = captured.map(|captured| {
         CaptureState::new(&captured, answer.as_ref().ok(), now, captured::is_running(context))
@@ -104,8 +104,13 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         problems: Vec::new(),
     };
     report.judge();
-    if copy {
-        report.problem(Health::Error, production::marked(context));
+    match copy {
+        Ok(false) => {}
+        Ok(true) => report.problem(Health::Error, production::marked(context)),
+        Err(error) => {
+            let text = format!("whether the server is production or a copy can't be told: {error}");
+            report.problem(Health::Warning, text);
+        }
     }
     report
 }
@@ -126,6 +131,17 @@ impl StatusReport {
     fn problem(&mut self, health: Health, text: impl Into<String>) {
         self.health = self.health.max(health);
         self.problems.push(text.into());
+    }
+
+    /// What the image of the newest good backup lacks, in words; `None` if it is whole.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        let backup = self.last_backup.as_ref().filter(|backup| backup.incomplete)?;
+        Some(format!(
+            "the newest backup, {}, is less than whole: {}",
+            backup.label,
+            backup.warnings.join("; ")
+        ))
     }
 
     fn judge(&mut self) {
@@ -166,6 +182,9 @@ impl StatusReport {
                 self.problem(Health::Warning, text);
             }
             Some(_) => {}
+        }
+        if let Some(text) = self.lacks() {
+            self.problem(Health::Warning, text);
         }
         if !self.gaps.is_empty() {
             let text = format!(

@@ -64,6 +64,10 @@ pub trait ImageSink: Sync {
     /// # Errors
     /// If the sink can't take more.
     fn worker(&self) -> Result<Box<dyn ImageWorker + '_>, EngineError>;
+
+    /// Hears what the operator should know of this image: it belongs to the backup's report and record. A sink that has no
+    /// reader may drop it.
+    fn warn(&self, _text: &str) {}
 }
 
 /// One thread's way into an image.
@@ -132,7 +136,7 @@ pub struct BackupBegin {
 pub struct BackupEnd {
     /// Stop position: consistent once replay has reached it.
     pub stop: LogOffset,
-    /// Timeline of it.
+    /// Timeline of it: a younger one than that of the start, if a standby followed its upstream to it.
     pub timeline: u32,
     /// When, as the server's clock says.
     pub stopped_at: Micros,

@@ -5,7 +5,7 @@ mod client_rig;
 
 use client_rig::{VERSIONS, config};
 use everpoint_core::Micros;
-use everpoint_engine::{CheckLine, CheckState};
+use everpoint_engine::{CheckLine, CheckState, StopFlag};
 use everpoint_pg::catalog::{SqlBackup, check, identify, restore_point};
 use everpoint_pg::client::Config;
 use everpoint_pg::files::BackupSession;
@@ -101,7 +101,7 @@ fn a_backup_session_starts_and_stops_in_every_version_and_on_a_standby() {
         let primary = PgCluster::builder().major(major).start().unwrap();
         let standby = primary.standby().unwrap();
         for cluster in [&primary, &standby] {
-            let mut session = SqlBackup::open(&config(cluster)).unwrap();
+            let mut session = SqlBackup::open(&config(cluster), &StopFlag::default()).unwrap();
             assert!(session.may().unwrap());
             let start = session.start("it's a label", true).unwrap();
             assert_eq!(start.timeline, 1);

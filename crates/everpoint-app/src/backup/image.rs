@@ -46,6 +46,8 @@ pub struct ImageWriter<'a> {
     resumed: Resumed,
     stop: StopFlag,
     events: &'a dyn Events,
+    /// Hears of damaged pages, which have a place of their own in the record.
+    aside: &'a dyn Events,
     begin: OnceLock<BackupBegin>,
     open: OpenFiles,
     sorter: Mutex<EntrySorter>,
@@ -73,6 +75,7 @@ impl<'a> ImageWriter<'a> {
             resumed,
             stop,
             events,
+            aside: events,
             begin: OnceLock::new(),
             open: OpenFiles::default(),
             sorter: Mutex::new(sorter),
@@ -80,6 +83,12 @@ impl<'a> ImageWriter<'a> {
             totals: Totals::default(),
             told: Mutex::new(Instant::now()),
         }
+    }
+
+    /// The same; `aside` hears of damaged pages.
+    #[must_use]
+    pub(super) fn damage_told_to(self, aside: &'a dyn Events) -> Self {
+        Self { aside, ..self }
     }
 
     /// Where the backup began, once it has.
@@ -175,7 +184,7 @@ impl<'a> ImageWriter<'a> {
         self.totals.damaged.fetch_add(pages.len() as u64, Ordering::Relaxed);
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         for page in pages {
-            self.events.emit(Event::Warning(format!("damaged page: block {page} of {}", meta.path)));
+            self.aside.emit(Event::Warning(format!("damaged page: block {page} of {}", meta.path)));
             if damaged.len() < DAMAGED_LISTED {
                 damaged.push((meta.path.clone(), *page));
             }
@@ -193,6 +202,10 @@ impl ImageSink for ImageWriter<'_> {
         self.begin
             .set(begin.clone())
             .map_err(|_| EngineError::new("internal", "begin", "the image", "it has begun already"))
+    }
+
+    fn warn(&self, text: &str) {
+        self.events.emit(Event::Warning(text.to_owned()));
     }
 
     fn worker(&self) -> Result<Box<dyn ImageWorker + '_>, EngineError> {

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod image;
+mod noted;
 pub mod prior;
 pub mod resume;
 pub mod spill;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 use crate::{AppError, ClusterContext, Event, Events, captured, production, text};
 use image::{ImageWriter, Totals};
+use noted::Noted;
 use prior::PriorImage;
 use resume::Resumed;
 use spill::EntrySorter;
@@ -105,7 +107,7 @@ pub struct BackupReport {
     pub damaged: Vec<DamagedBlock>,
     /// How long it took.
     pub seconds: f64,
-    /// What the image lacks.
+    /// What the operator was warned of while it was taken, and what the image lacks.
     pub warnings: Vec<String>,
 }
 
@@ -120,6 +122,8 @@ pub fn run(
     events: &dyn Events,
 ) -> Result<BackupReport, AppError> {
     let begun = Instant::now();
+    let noted = Noted::new(events);
+    let events = &noted;
     let lease = with_log::BackupLease::take(context)?;
     events.emit(Event::Step(format!("asking {} who it is", context.engine.describe())));
     let server = context.engine.identify()?;
@@ -134,7 +138,8 @@ pub fn run(
         && matches!(context.engine.slot_holds(&request.slot), Ok(SlotHolds::Nothing))
         && let Err(error) = context.engine.make_slot(&request.slot)
     {
-        tracing::warn!(%error, "the slot of the capture is not there, and could not be made");
+        let text = format!("the slot of the capture is not there, and could not be made: {error}");
+        events.emit(Event::Warning(text));
     }
     let base = choose_base(context, request.mode, identity, &server)?;
     let full = base.is_none();
@@ -157,7 +162,7 @@ pub fn run(
 struct Job<'a> {
     context: &'a ClusterContext,
     request: &'a BackupRequest,
-    events: &'a dyn Events,
+    events: &'a Noted<'a>,
     server: &'a ServerIdentity,
     identity: u32,
     label: &'a str,
@@ -178,7 +183,8 @@ impl Job<'_> {
         let sorter = EntrySorter::new(&context.scratch, SORT_BUFFER);
         let stop = self.request.stop.clone();
         let image =
-            ImageWriter::new(&context.cluster, self.request.codec, prior, resumed, sorter, stop, self.events);
+            ImageWriter::new(&context.cluster, self.request.codec, prior, resumed, sorter, stop, self.events)
+                .damage_told_to(self.events.aside());
         let options = BackupOptions {
             label: format!("everpoint {}", self.label),
             workers: self.request.workers.max(1),
@@ -188,7 +194,7 @@ impl Job<'_> {
             stop: self.request.stop.clone(),
         };
         self.events.emit(Event::Step(format!("copying {} as {}", context.name, self.label)));
-        let end = with_log::backup(
+        let (end, branch) = with_log::backup(
             context,
             self.request,
             self.server,
@@ -202,13 +208,13 @@ impl Job<'_> {
         })?;
         let (totals, damaged, sorter) = image.into_parts()?;
         self.events.emit(Event::Step("writing the image map".to_owned()));
-        let branch = with_log::branch_of(context, self.server, self.identity, begin.timeline)?;
+        let lacks = context.engine.image_warnings(&end.facts);
+        lacks.iter().for_each(|lack| self.events.aside().emit(Event::Warning(lack.clone())));
         let record = self.record(&begin, &end, &branch, &totals, &damaged);
         let mut writer = context.cluster.write_backup(self.label, &record)?;
         sorter.drain(|spilled| Ok(writer.entry(spilled.entry, &spilled.hashes)?))?;
         writer.finish()?;
-        let warnings = context.engine.image_warnings(&record.facts);
-        warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
+        let warnings = lacks.into_iter().chain(self.events.warnings()).collect();
         Ok(BackupReport { warnings, ..self.report(&record, damaged) })
     }
 
@@ -256,7 +262,7 @@ impl Job<'_> {
             system_identifier: self.server.system.to_string(),
             server_version: self.server.version,
             server_version_text: self.server.version_text.clone(),
-            timeline: begin.timeline,
+            timeline: end.timeline,
             branch: branch.as_str().to_owned(),
             started_at: begin.started_at.0,
             stopped_at: end.stopped_at.0,
@@ -282,6 +288,7 @@ impl Job<'_> {
                 .map(|link| TablespaceRecord { oid: link.oid, path: link.path.clone() })
                 .collect(),
             facts: end.facts.clone(),
+            warnings: self.events.warnings(),
             labels: self.request.labels.clone(),
             everpoint_version: env!("CARGO_PKG_VERSION").to_owned(),
             duration_micros: u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX),

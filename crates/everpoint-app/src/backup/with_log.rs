@@ -8,11 +8,14 @@ use everpoint_repo::KeptLease;
 
 use super::BackupRequest;
 use super::image::ImageWriter;
+use crate::lineage::Lineage;
 use crate::production::Place;
 use crate::{AppError, ClusterContext, Event, Events, capture, coverage};
 
 /// How long the log up to the stop position may take to arrive, without any progress.
 const LOG_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the log of an older branch, on which a backup stopped, may take to begin to arrive.
+const BRANCH_PATIENCE: Duration = Duration::from_secs(10);
 /// After this time without renewal the lease of a backup that died can be taken over.
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -35,7 +38,8 @@ impl BackupLease {
     }
 }
 
-/// Runs the engine's backup while the log is captured beside it, and returns when the log from start to stop is stored.
+/// Runs the engine's backup while the log is captured beside it, and returns when the log from start to stop is stored: with
+/// the branch on which it stopped.
 pub(super) fn backup(
     context: &ClusterContext,
     request: &BackupRequest,
@@ -44,7 +48,7 @@ pub(super) fn backup(
     options: &BackupOptions,
     image: &ImageWriter<'_>,
     events: &dyn Events,
-) -> Result<BackupEnd, AppError> {
+) -> Result<(BackupEnd, BranchId), AppError> {
     let stop_log = StopFlag::default();
     std::thread::scope(|scope| {
         let log = scope.spawn(|| {
@@ -55,9 +59,9 @@ pub(super) fn backup(
             let start = image.begun().map_or(end.stop, |begin| begin.start);
             events.emit(Event::Step(format!("waiting for the log up to {}", crate::text::lsn(end.stop))));
             let finished = || log.is_finished();
-            let branch = branch_of(context, server, identity, end.timeline)?;
-            await_log(context, identity, &branch, start, &end, &request.stop, &finished)?;
-            Ok(end)
+            let way = way_of(context, server, identity, end.timeline)?;
+            await_log(context, identity, &way, start, &end, &request.stop, &finished)?;
+            Ok((end, way.branch))
         });
         stop_log.stop();
         let captured = log.join().unwrap_or_else(|_| {
@@ -81,7 +85,7 @@ pub(super) fn backup(
 fn await_log(
     context: &ClusterContext,
     identity: u32,
-    branch: &BranchId,
+    way: &Way,
     start: LogOffset,
     end: &BackupEnd,
     stop: &StopFlag,
@@ -91,7 +95,7 @@ fn await_log(
     let mut reached = LogOffset::default();
     loop {
         let ended = capture_ended();
-        let now = coverage::reached(context, identity, branch, start)?;
+        let now = coverage::reached(context, identity, &way.branch, &way.history, start)?;
         if now >= end.stop {
             return Ok(());
         }
@@ -115,23 +119,46 @@ fn await_log(
     }
 }
 
-/// The branch of a backup on this timeline: the one that the server was on when it was asked, or, if it was promoted
-/// meanwhile, the one that it is on now.
+/// A branch, and where it comes from.
+struct Way {
+    branch: BranchId,
+    history: Vec<u8>,
+}
+
+impl Way {
+    fn of(place: &Place<'_>) -> Self {
+        Self { branch: place.branch(), history: place.history.to_vec() }
+    }
+}
+
+/// The branch on which a backup stopped: the one that the server was on when it was asked, or is on now. A standby that
+/// follows an upstream which was promoted may have stopped just before the fork: then it is what that one comes from.
 ///
 /// # Errors
-/// If the server can't be asked, or is on another timeline by now.
-pub(super) fn branch_of(
+/// If the server can't be asked, or nothing tells which branch it is. A backup without its branch could never be used.
+fn way_of(
     context: &ClusterContext,
     server: &ServerIdentity,
     identity: u32,
     timeline: u32,
-) -> Result<BranchId, AppError> {
+) -> Result<Way, AppError> {
     if server.timeline == timeline {
-        return Ok(Place::of(server, identity).branch());
+        return Ok(Way::of(&Place::of(server, identity)));
     }
     let now = context.engine.identify()?;
     if now.timeline == timeline {
-        return Ok(Place::of(&now, identity).branch());
+        return Ok(Way::of(&Place::of(&now, identity)));
+    }
+    let (cluster, engine, segment_size) = (&context.cluster, context.engine.as_ref(), server.segment_size);
+    let lineage = Lineage { cluster, engine, identity, segment_size };
+    let begun = Instant::now();
+    while begun.elapsed() < BRANCH_PATIENCE {
+        // The log beside the backup has begun before the fork: then this is stored.
+        if let Some(branch) = lineage.ancestor(&now.history, timeline)? {
+            let history = lineage.log(branch.clone()).history()?.unwrap_or_default();
+            return Ok(Way { branch, history });
+        }
+        std::thread::sleep(Duration::from_millis(200));
     }
     let message =
         format!("it is of timeline {timeline}, and the server went on to timeline {}", now.timeline);

@@ -138,5 +138,5 @@ fn a_backup_takes_its_own_log_only_if_nobody_else_does() {
         beside.join().unwrap().unwrap();
     });
     let branch = crate::lineage::branch_id(1, &[]);
-    assert_eq!(crate::coverage::reached(&context, identity, &branch, log.start()).unwrap(), log.end());
+    assert_eq!(crate::coverage::reached(&context, identity, &branch, &[], log.start()).unwrap(), log.end());
 }

@@ -19,9 +19,10 @@ pub(super) fn bundles(context: &ClusterContext) -> Result<Vec<LogUnit>, AppError
 }
 
 /// The listings that are no backups which planning knows.
-pub(super) fn attempts(facts: &Facts) -> Vec<Attempted> {
+pub(crate) fn attempts(facts: &Facts) -> Vec<Attempted> {
     let known = |label: &str| facts.backups.iter().any(|backup| backup.label == label);
-    let others = facts.listings.iter().filter(|listing| !known(&listing.label));
+    // A backup that planning can't place holds an image all the same: it is no attempt that came to nothing.
+    let others = facts.listings.iter().filter(|listing| !known(&listing.label) && listing.record.is_none());
     others
         .map(|listing| Attempted {
             label: listing.label.clone(),

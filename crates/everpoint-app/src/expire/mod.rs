@@ -3,7 +3,7 @@
 //! Order: maps first; then, if nobody reads, the log that nothing needs; last the packs that no map names, some time after
 //! a tombstone was set for them and while no backup runs.
 
-mod facts;
+pub(crate) mod facts;
 mod packs;
 mod report;
 

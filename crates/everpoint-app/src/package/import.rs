@@ -119,7 +119,10 @@ fn one(
 ) -> Result<Imported, AppError> {
     let mut identities = HashMap::new();
     for identity in &cluster.identities {
-        let system = identity.system_identifier.parse().unwrap_or_default();
+        let system = identity.system_identifier.parse().map_err(|_| {
+            let message = format!("identity {} has no system identifier", identity.number);
+            AppError::new("package.damaged", FailureClass::Damaged, "read", &cluster.name, message)
+        })?;
         let (number, _) =
             context.cluster.identity_for(system, identity.server_version, identity.segment_size, true)?;
         identities.insert(identity.number, (number, identity.segment_size));
@@ -264,14 +267,23 @@ struct Open {
 }
 
 impl Logs<'_> {
+    /// Number and segment size here of the identity that a log in the package belongs to.
+    fn identity_of(&self, log: &PackagedLog) -> Result<(u32, u64), AppError> {
+        self.identities.get(&log.identity).copied().ok_or_else(|| {
+            let message = format!("identity {} is not in the package", log.identity);
+            AppError::new("package.damaged", FailureClass::Damaged, "read", &log.directory, message)
+        })
+    }
+
     fn file(&mut self, log: &PackagedLog, name: &str, contents: &mut dyn Read) -> Result<(), AppError> {
         if self.open.as_ref().is_none_or(|open| open.log.directory != log.directory) {
             self.close()?;
-            let (identity, size) = self.identities.get(&log.identity).copied().unwrap_or((log.identity, 0));
+            let (identity, size) = self.identity_of(log)?;
             let writer = LogWriter::open(self.context, identity, size)?;
             self.open =
                 Some(Open { log: log.clone(), history: Vec::new(), writer, held: None, position: None });
         }
+        let (identity, size) = self.identity_of(log)?;
         let Some(open) = &mut self.open else { return Ok(()) };
         let damaged =
             |message: String| AppError::new("package.damaged", FailureClass::Damaged, "read", name, message);
@@ -287,7 +299,6 @@ impl Logs<'_> {
         let mut bytes = Vec::new();
         zstd::stream::copy_decode(contents, &mut bytes).map_err(io)?;
         if open.held.is_none() {
-            let (identity, size) = self.identities.get(&log.identity).copied().unwrap_or((log.identity, 0));
             let pieces = self.context.cluster.log(identity, open.branch(), size).pieces()?;
             open.held =
                 Some(pieces.iter().filter(|piece| piece.has_digest).map(|piece| piece.span).collect());

@@ -72,13 +72,17 @@ pub fn run(
         return Ok(false);
     };
     let log = directory.join("pg_wal");
-    let history = match timeline {
-        1 => Vec::new(),
-        _ => read(&log.join(format!("{timeline:08X}.history"))).unwrap_or_default(),
-    };
     let found = context.engine.local_log(directory, timeline, known.segment_size)?;
     let Some(found) = found.filter(|found| found.system.to_string() == known.system_identifier) else {
         return Ok(false);
+    };
+    let history = match timeline {
+        1 => Vec::new(),
+        // Without it the log would be stored under a branch that is none.
+        _ => read(&log.join(format!("{timeline:08X}.history"))).map_err(|error| {
+            error
+                .hint("bring the file back: without it nothing tells which branch this directory's log is of")
+        })?,
     };
     // Only the timeline of a branch is in the names of its segments.
     let names = context.cluster.log(*identity, BranchId::new(timeline, [0; 8]), known.segment_size);

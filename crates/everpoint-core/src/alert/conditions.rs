@@ -64,6 +64,8 @@ pub struct ClusterHealth {
     pub gap: Option<String>,
     /// The slot was given up and no backup was taken since, in words.
     pub slot_given_up: Option<String>,
+    /// What the image of the newest good backup lacks, in words.
+    pub incomplete: Option<String>,
     /// Everpoint's own files inside of the server's directories, in words.
     pub misplaced: Option<String>,
 }
@@ -118,6 +120,7 @@ pub fn cluster(name: &str, health: &ClusterHealth, thresholds: &Thresholds) -> V
         judge(AlertKind::BackupFailing, name, failing),
         judge(AlertKind::Gap, name, health.gap.clone()),
         judge(AlertKind::SlotGivenUp, name, health.slot_given_up.clone()),
+        judge(AlertKind::BackupIncomplete, name, health.incomplete.clone()),
         judge(AlertKind::Misplaced, name, health.misplaced.clone()),
     ];
     if !health.settling {
@@ -257,6 +260,8 @@ mod tests {
         assert_eq!(wrong(&none), [AlertKind::BackupOld]);
         let gap = ClusterHealth { gap: Some("0/1 to 0/2".to_owned()), ..healthy() };
         assert_eq!(wrong(&gap), [AlertKind::Gap]);
+        let incomplete = ClusterHealth { incomplete: Some("lacks /etc/x".to_owned()), ..healthy() };
+        assert_eq!(wrong(&incomplete), [AlertKind::BackupIncomplete]);
         let slot = ClusterHealth { slot_given_up: Some("it kept 8 GiB".to_owned()), ..healthy() };
         assert_eq!(wrong(&slot), [AlertKind::SlotGivenUp]);
     }

@@ -61,6 +61,8 @@ kinds! {
     BackupFailing = "backup_failing", Critical, "backups keep failing";
     /// The newest good backup is old, or there is none.
     BackupOld = "backup_old", Warning, "no recent backup";
+    /// The newest good backup lacks something of the server.
+    BackupIncomplete = "backup_incomplete", Warning, "backup is less than whole";
     /// The server does not answer.
     ServerDown = "server_down", Critical, "server does not answer";
     /// The log is not being stored.

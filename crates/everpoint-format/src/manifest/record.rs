@@ -59,6 +59,8 @@ pub struct BackupRecord {
     pub tablespaces: Vec<TablespaceRecord>,
     #[serde(default)]
     pub facts: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     pub everpoint_version: String,

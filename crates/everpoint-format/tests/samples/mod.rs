@@ -50,6 +50,7 @@ pub(crate) fn record() -> BackupRecord {
             TablespaceRecord { oid: 16_501, path: None },
         ],
         facts: vec![("wal_level".into(), "replica".into())],
+        warnings: Vec::new(),
         labels: [("ticket".to_owned(), "OPS-7".to_owned())].into(),
         everpoint_version: "0.1.0".into(),
         duration_micros: 60_000_000,

@@ -1,6 +1,6 @@
 //! The stream of archives: before 15 one copy for each, since then one copy of typed messages for all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use everpoint_engine::{EngineError, StopFlag};
@@ -10,6 +10,13 @@ use crate::client::{Connection, Frame, PgError, Rows, ServerError, exact_row};
 
 /// How often the wish to stop is looked at while the server is silent.
 const POLL: Duration = Duration::from_millis(250);
+
+/// A server that sends nothing for so long while it sends files is gone, or its disk is. Before the first file it may wait for
+/// a checkpoint that is spread: as long as it likes.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// So long it may take to end the backup when all files have come. It does not wait for its archive then.
+const ENDING: Duration = Duration::from_secs(300);
 
 /// SQLSTATE with which a server ends a backup in which it found damaged pages, after having sent everything.
 const DATA_CORRUPTED: &str = "XX001";
@@ -32,12 +39,18 @@ pub(super) struct Answer<'a> {
     typed: bool,
     next_archive: usize,
     archives: usize,
+    all_came: bool,
 }
 
 impl<'a> Answer<'a> {
     pub(super) fn new(connection: &'a mut Connection, stop: &'a StopFlag, object: &'a str) -> Self {
         let typed = connection.major() >= 15;
-        Self { connection, stop, object, typed, next_archive: 0, archives: 0 }
+        Self { connection, stop, object, typed, next_archive: 0, archives: 0, all_came: false }
+    }
+
+    /// Says that all files have come: what is left is the end.
+    pub(super) const fn has_come(&mut self) {
+        self.all_came = true;
     }
 
     /// Says how many archives will come.
@@ -117,12 +130,11 @@ impl<'a> Answer<'a> {
     }
 
     fn receive(&mut self) -> Result<Frame, EngineError> {
+        let begun = Instant::now();
         loop {
             if self.stop.is_set() {
                 // A server that waits for its checkpoint would not notice a closed connection for minutes.
-                if let Some(Err(error)) = self.connection.canceller().map(|canceller| canceller.cancel()) {
-                    tracing::debug!(%error, "backup command not cancelled");
-                }
+                self.cancel();
                 return Err(
                     EngineError::new("pg.stopped", "back up", self.object, "asked to stop").retryable()
                 );
@@ -130,6 +142,39 @@ impl<'a> Answer<'a> {
             if let Some(frame) = self.connection.receive(Some(POLL)).map_err(|error| self.fail(error))? {
                 return Ok(frame);
             }
+            if let Some(limit) = self.limit().filter(|limit| begun.elapsed() >= *limit) {
+                self.cancel();
+                return Err(self.hangs(limit));
+            }
+        }
+    }
+
+    const fn limit(&self) -> Option<Duration> {
+        match (self.all_came, self.next_archive) {
+            (true, _) => Some(ENDING),
+            (false, 0) => None,
+            (false, _) => Some(SILENCE),
+        }
+    }
+
+    fn hangs(&self, limit: Duration) -> EngineError {
+        let (message, hint) = if self.all_came {
+            (
+                "it has sent all files, and does not end the backup",
+                "it was not asked to wait for its archive: look",
+            )
+        } else {
+            ("it sends nothing any more", "look")
+        };
+        let message = format!("{message}, for {} s", limit.as_secs());
+        EngineError::new("pg.timeout", "back up", self.object, message)
+            .retryable()
+            .hint(format!("{hint} at its disks, and at its log"))
+    }
+
+    fn cancel(&self) {
+        if let Some(Err(error)) = self.connection.canceller().map(|canceller| canceller.cancel()) {
+            tracing::debug!(%error, "backup command not cancelled");
         }
     }
 

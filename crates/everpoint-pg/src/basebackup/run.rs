@@ -72,7 +72,12 @@ pub fn base_backup(
         method: "replication",
     })?;
     let links: Vec<_> = archives.iter().filter_map(|archive| archive.link.clone()).collect();
-    let leave_out = relative_of(config, &options.leave_out, &links);
+    let leave_out = relative_of(config, &options.leave_out, &links).unwrap_or_else(|| {
+        sink.warn(
+            "what lies inside the data directory is backed up with it: the server does not say where it is",
+        );
+        Vec::new()
+    });
     let judge = TornJudge::new(config, start);
     let check = facts.checksums && facts.page_size as usize == PAGE_BYTES;
     let reader = |splitter: &mut Splitter<'_>| {
@@ -88,9 +93,10 @@ pub fn base_backup(
         splitter.outside(&mut outside)
     };
     transfer(options, sink, &judge, check, &object, &notes, reader)?;
+    answer.has_come();
     let (stop, timeline) = position(&answer.rows()?, &object)?;
     if let Some(damaged) = answer.finish()? {
-        tracing::warn!(server = object, "the server, too, found damaged pages: {}", damaged.message);
+        sink.warn(&format!("the server, too, found damaged pages: {}", damaged.message));
     }
     let warnings = replication.connection().take_warnings();
     let came = outside.inside.iter().map(|file| file.path.clone()).collect();

@@ -7,7 +7,7 @@ use everpoint_core::health::StandbyFacts;
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 
 use super::{leftovers, lines, standby};
-use crate::client::{Config, Connection, PgError, Purpose, connect, quote_literal};
+use crate::client::{Config, Connection, POOLER_HINT, PgError, Purpose, connect, quote_literal};
 use crate::replication::Replication;
 
 /// Settings that the lines are about.
@@ -27,7 +27,7 @@ const SETTINGS: [&str; 13] = [
     "idle_replication_slot_timeout",
 ];
 
-/// Queries whose single value is kept under a name of ours; each may fail for want of a privilege.
+/// Queries whose single value is kept under a name of ours; what a role may not see is null, never an error in the server's log.
 const VALUES: [(&str, &str); 9] = [
     ("wal_senders_used", "SELECT count(*) FROM pg_catalog.pg_stat_replication"),
     ("slots_used", "SELECT count(*) FROM pg_catalog.pg_replication_slots"),
@@ -50,8 +50,8 @@ const VALUES: [(&str, &str); 9] = [
     (
         "tablespaces_inside",
         "SELECT string_agg(spcname || ' (' || pg_catalog.pg_tablespace_location(oid) || ')', ', ') \
-         FROM pg_catalog.pg_tablespace \
-         WHERE starts_with(pg_catalog.pg_tablespace_location(oid), current_setting('data_directory') || '/')",
+         FROM pg_catalog.pg_tablespace WHERE starts_with(pg_catalog.pg_tablespace_location(oid), \
+         (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory') || '/')",
     ),
     ("superuser", "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"),
 ];
@@ -69,6 +69,8 @@ pub(super) struct Findings {
     pub(super) values: BTreeMap<String, String>,
     /// An ordinary connection is possible.
     pub(super) sql: bool,
+    /// A pooler answers for SQL.
+    pub(super) pooled: bool,
     /// EXECUTE on the backup functions.
     pub(super) may_start_backup: bool,
     pub(super) slot: Option<SlotFindings>,
@@ -114,6 +116,7 @@ pub fn check(config: &Config, slot: Option<&str>, standby_lag: Micros) -> Vec<Ch
         }
     };
     findings.sql = sql.is_some();
+    findings.pooled = sql.as_ref().is_some_and(Connection::is_pooled);
     if let Some(replication) = replication.as_mut() {
         look_by_replication(replication, slot, &mut findings);
     }
@@ -153,6 +156,8 @@ fn no_connection(config: &Config, error: &PgError) -> CheckLine {
         )),
         _ => None,
     };
+    let pooler = matches!(error, PgError::Server(error) if error.is_of_pooler());
+    let hint = hint.or_else(|| pooler.then(|| POOLER_HINT.to_owned()));
     let message = format!("no replication connection to {config}: {error}{}", cause_of(error));
     let hint = hint.or_else(|| match error {
         PgError::Parameter { hint, .. }
@@ -190,12 +195,9 @@ fn look_at_connection(connection: &mut Connection, findings: &mut Findings) {
     findings.host = connection.host().name.clone();
     findings.unix = connection.host().is_unix();
     findings.encryption = connection.encryption();
-    let major = connection.major();
-    for name in SETTINGS.iter().filter(|name| major >= 18 || **name != "idle_replication_slot_timeout") {
-        // Some settings are not there in every version, some are shown to privileged roles only.
-        if let Ok(value) = connection.show(name) {
-            findings.values.insert((*name).to_owned(), value);
-        }
+    match connection.settings(&SETTINGS) {
+        Ok(found) => findings.values.extend(found),
+        Err(error) => tracing::debug!(%error, "settings not read"),
     }
 }
 
@@ -225,10 +227,10 @@ fn look_by_sql(sql: &mut Connection, slot: Option<&str>, findings: &mut Findings
 }
 
 fn look_at_slot(sql: &mut Connection, name: &str, findings: &mut Findings) {
-    let in_recovery = findings.identity.as_ref().is_some_and(|identity| identity.in_recovery);
-    let end = if in_recovery { "pg_last_wal_receive_lsn()" } else { "pg_current_wal_lsn()" };
+    // The end of the log may be asked for on a primary only; CASE keeps it from being called elsewhere.
     let query = format!(
-        "SELECT active, wal_status, pg_catalog.pg_wal_lsn_diff(pg_catalog.{end}, restart_lsn)::bigint \
+        "SELECT active, wal_status, pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() \
+         THEN pg_catalog.pg_last_wal_receive_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::bigint \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
         quote_literal(name)
     );

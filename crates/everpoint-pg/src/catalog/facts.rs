@@ -18,7 +18,7 @@ const SETTINGS: [&str; 9] = [
 ];
 
 /// Settings that only some roles may read: without them a backup is as good, but less can be told when it is restored.
-const PRIVILEGED: [&str; 1] = ["shared_preload_libraries"];
+const PRIVILEGED: &str = "shared_preload_libraries";
 
 /// Facts that need an ordinary connection; each query gives names and values.
 const QUERIES: [&str; 3] = [
@@ -58,9 +58,7 @@ pub fn facts(connection: &mut Connection) -> Result<Vec<(String, String)>, PgErr
     for name in SETTINGS {
         facts.push((name.to_owned(), connection.show(name)?));
     }
-    for name in PRIVILEGED {
-        facts.extend(connection.show(name).ok().map(|value| (name.to_owned(), value)));
-    }
+    facts.extend(connection.setting(PRIVILEGED)?.map(|value| (PRIVILEGED.to_owned(), value)));
     for (name, setting) in [("wal_segment_size", "wal_segment_size"), ("page_size", "block_size")] {
         let text = connection.show(setting)?;
         let bytes = parse_size(&text).ok_or_else(|| PgError::Protocol(format!("{setting} {text}")))?;
@@ -77,7 +75,7 @@ pub fn facts(connection: &mut Connection) -> Result<Vec<(String, String)>, PgErr
 /// # Errors
 /// If the connection broke or is none for SQL.
 pub fn sql_facts(sql: &mut Connection) -> Result<Vec<(String, String)>, PgError> {
-    let mut facts = Vec::new();
+    let mut facts: Vec<(String, String)> = sql.settings(&[PRIVILEGED])?.into_iter().collect();
     let newer = if sql.major() >= 15 { &[DATABASE_COLLATIONS, PROVIDERS][..] } else { &[] };
     for query in QUERIES.iter().chain(newer) {
         facts.extend(sql.query(query)?.0.into_iter().filter_map(pair));

@@ -3,7 +3,7 @@
 use everpoint_engine::{CheckLine, CheckState};
 
 use super::check::{Findings, SlotFindings};
-use crate::client::{quote_identifier, quote_literal};
+use crate::client::{POOLER_HINT, quote_identifier, quote_literal};
 
 /// Major versions that are supported.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
@@ -61,6 +61,7 @@ pub(super) fn all(findings: &Findings) -> Vec<CheckLine> {
     let mut lines = Vec::new();
     lines.extend(connection(findings));
     lines.push(encryption(findings));
+    lines.extend(pooler(findings));
     lines.extend(managed(findings));
     lines.extend(version(findings));
     lines.push(privileges(findings));
@@ -97,6 +98,12 @@ fn encryption(findings: &Findings) -> CheckLine {
             "set ssl = on with a certificate on the server, and sslmode=verify-full here",
         ),
     }
+}
+
+/// A pooler gives each transaction whichever session of the server is free.
+fn pooler(findings: &Findings) -> Option<CheckLine> {
+    let message = "a pooler answers at this address, not the server: start and stop of a backup could meet different sessions";
+    findings.pooled.then(|| error("pooler", message, POOLER_HINT))
 }
 
 /// Recognises managed services.
@@ -346,6 +353,13 @@ mod tests {
         }
         assert_eq!(state(&lines, "checksums"), Some(CheckState::Warning));
         assert!(lines.iter().all(|line| line.state == CheckState::Ok || line.hint.is_some()));
+    }
+
+    #[test]
+    fn a_pooler_is_named_as_what_it_is() {
+        let found = Findings { pooled: true, sql: true, ..findings(&[]) };
+        assert_eq!(state(&all(&found), "pooler"), Some(CheckState::Error));
+        assert_eq!(state(&all(&findings(&[])), "pooler"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use postgres_protocol::message::frontend;
 
 use super::config::{Config, Host};
 use super::socket::{Address, Plain, Socket};
-use super::{PgError, ServerError};
+use super::{PgError, Purpose, ServerError};
 
 /// Bytes asked of the socket at once.
 const READ_BYTES: usize = 128 << 10;
@@ -72,6 +72,10 @@ pub struct Connection {
     host: Host,
     address: Address,
     config: Config,
+    purpose: Purpose,
+    pooled: bool,
+    /// An answer was given up: whatever comes now belongs to another question.
+    out_of_step: bool,
     warnings: Vec<ServerError>,
 }
 
@@ -82,7 +86,13 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Socket, host: &Host, address: &Address, config: &Config) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        host: &Host,
+        address: &Address,
+        config: &Config,
+        purpose: Purpose,
+    ) -> Self {
         Self {
             socket,
             input: BytesMut::new(),
@@ -94,7 +104,39 @@ impl Connection {
             host: host.clone(),
             address: address.clone(),
             config: config.clone(),
+            purpose,
+            pooled: false,
+            out_of_step: false,
             warnings: Vec::new(),
+        }
+    }
+
+    /// What it is for.
+    pub(super) const fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Whether a pooler stands between: then two questions may meet two sessions of the server, and whatever is set in one of
+    /// them is left to somebody else. Known of connections for SQL.
+    #[must_use]
+    pub const fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    pub(super) const fn set_pooled(&mut self, pooled: bool) {
+        self.pooled = pooled;
+    }
+
+    /// Process number of the session, as the other side gave it when it began.
+    pub(super) fn key_pid(&self) -> Option<i32> {
+        self.key.map(|key| key.0)
+    }
+
+    /// Gives the running command up. The connection is of no use afterwards.
+    pub(super) fn give_up(&mut self) {
+        self.out_of_step = true;
+        if let Some(Err(error)) = self.canceller().map(|canceller| canceller.cancel()) {
+            tracing::debug!(%error, "command not cancelled");
         }
     }
 
@@ -177,6 +219,10 @@ impl Connection {
     /// # Errors
     /// If the connection broke, or took nothing for a minute.
     pub fn flush(&mut self) -> Result<(), PgError> {
+        if self.out_of_step {
+            self.output.clear();
+            return Err(PgError::Io(io::ErrorKind::ConnectionAborted.into()));
+        }
         self.socket.write_all(&self.output)?;
         self.output.clear();
         self.socket.flush()?;

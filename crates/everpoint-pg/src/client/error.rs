@@ -8,6 +8,10 @@ use everpoint_engine::EngineError;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
 
+/// What to do where a pooler stands between.
+pub(crate) const POOLER_HINT: &str = "the address leads to a pooler (PgBouncer, Odyssey, …): name host and port of the server itself; \
+     backups and capture speak the replication protocol, and need a session of their own";
+
 /// What the server said in an ErrorResponse or a NoticeResponse. Its `Display` leaves out the message itself, so that it
 /// can stand as the cause below an error that shows the message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +78,12 @@ impl ServerError {
         self.code == "42501" && !self.is_fatal() && opens
     }
 
+    /// Whether a pooler said it: one that does not pass on what replication needs.
+    #[must_use]
+    pub fn is_of_pooler(&self) -> bool {
+        self.message.contains("unsupported startup parameter")
+    }
+
     fn addition(&self) -> String {
         self.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"))
     }
@@ -115,6 +125,9 @@ pub enum PgError {
     /// The server did not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// It was asked to stop waiting.
+    #[error("it was asked to stop")]
+    Stopped,
     /// The server sent what it should not.
     #[error("unexpected answer: {0}")]
     Protocol(String),
@@ -145,11 +158,13 @@ impl PgError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Timeout(_) => true,
+            Self::Io(_) | Self::Timeout(_) | Self::Stopped => true,
             // 08 connection, 53 resources (too many connections), 57P server shutting down or starting, 55006 slot still
             // held by a connection that is gone, 40 serialization.
             Self::Server(error) => {
-                ["08", "53", "57P", "55006", "40"].iter().any(|prefix| error.code.starts_with(prefix))
+                let pooler = error.is_of_pooler();
+                !pooler
+                    && ["08", "53", "57P", "55006", "40"].iter().any(|prefix| error.code.starts_with(prefix))
             }
             Self::Parameter { .. } | Self::Tls { .. } | Self::Authentication { .. } | Self::Protocol(_) => {
                 false
@@ -166,6 +181,8 @@ impl PgError {
             Self::Tls { .. } => "pg.tls",
             Self::Authentication { .. } => "pg.authentication",
             Self::Timeout(_) => "pg.timeout",
+            Self::Stopped => "pg.stopped",
+            Self::Server(error) if error.is_of_pooler() => "pg.pooler",
             Self::Protocol(_) => "pg.protocol",
             Self::Server(error) => match error.code.as_str() {
                 code if code.starts_with("28") => "pg.authentication",
@@ -200,11 +217,12 @@ impl PgError {
             Self::Parameter { hint, .. } | Self::Tls { hint, .. } | Self::Authentication { hint, .. } => {
                 hint.clone()
             }
+            Self::Server(error) if error.is_of_pooler() => Some(POOLER_HINT.to_owned()),
             Self::Server(error) => error.hint.clone().or_else(|| advice_for(error)),
             Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Some(
                 "is the server running there, and does listen_addresses include that address?".to_owned(),
             ),
-            Self::Io(_) | Self::Timeout(_) | Self::Protocol(_) => None,
+            Self::Io(_) | Self::Timeout(_) | Self::Stopped | Self::Protocol(_) => None,
         }
     }
 }

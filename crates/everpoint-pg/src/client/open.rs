@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 
 use super::config::{Config, Host, SslMode, TargetSession};
 use super::socket::{Address, Plain, Socket, addresses};
-use super::{Connection, Frame, PgError, authentication, tls};
+use super::{Connection, Frame, PgError, authentication, limits, refused, tls};
 
 /// How long a server may take to shake hands, authenticate and start a session, unless `connect_timeout` says otherwise.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,6 +28,13 @@ pub enum Purpose {
 /// # Errors
 /// That of the last host tried, if none would do.
 pub fn connect(config: &Config, purpose: Purpose) -> Result<Connection, PgError> {
+    if let Some(error) = refused::known(config, purpose) {
+        return Err(error);
+    }
+    connect_any(config, purpose).inspect_err(|error| refused::note(config, purpose, error))
+}
+
+fn connect_any(config: &Config, purpose: Purpose) -> Result<Connection, PgError> {
     if config.target_session == TargetSession::PreferStandby && config.hosts.len() > 1 {
         let standby = Config { target_session: TargetSession::Standby, ..config.clone() };
         if let Ok(connection) = connect_first(&standby, purpose) {
@@ -123,11 +130,37 @@ pub(super) fn encrypt(mut plain: Plain, host: &Host, config: &Config) -> Result<
 }
 
 fn start(host: &Host, address: &Address, config: &Config, purpose: Purpose) -> Result<Connection, PgError> {
+    let mut connection = begin(host, address, config, purpose, &[])?;
+    match purpose {
+        Purpose::Sql => limits::lift(&mut connection)?,
+        Purpose::Replication => {
+            let set = limits::that_apply(&mut connection)?;
+            if !set.is_empty() {
+                match begin(host, address, config, purpose, &set) {
+                    Ok(again) => connection = again,
+                    // Something between takes no such parameters; what it leads to can be used all the same.
+                    Err(error) => tracing::debug!(%error, "the session keeps its time limits"),
+                }
+            }
+        }
+    }
+    check_kind(&mut connection, config.target_session)?;
+    Ok(connection)
+}
+
+/// One session. `lifted` are time limits that are not to hold in it.
+fn begin(
+    host: &Host,
+    address: &Address,
+    config: &Config,
+    purpose: Purpose,
+    lifted: &[&str],
+) -> Result<Connection, PgError> {
     let timeout = config.connect_timeout.unwrap_or(START_TIMEOUT);
     let plain = Plain::connect(address, config)?;
     plain.set_read_timeout(Some(timeout))?;
     let socket = encrypt(plain, host, config)?;
-    let mut connection = Connection::new(socket, host, address, config);
+    let mut connection = Connection::new(socket, host, address, config, purpose);
     let mut parameters = vec![
         ("user", config.user.as_str()),
         ("application_name", config.application_name.as_str()),
@@ -148,11 +181,11 @@ fn start(host: &Host, address: &Address, config: &Config, purpose: Purpose) -> R
     if let Some(options) = &config.options {
         parameters.push(("options", options.as_str()));
     }
+    parameters.extend(lifted.iter().map(|name| (*name, "0")));
     connection.queue(|out| frontend::startup_message(parameters, out))?;
     connection.flush()?;
     authentication::authenticate(&mut connection, purpose, timeout)?;
     wait_until_ready(&mut connection, timeout)?;
-    check_kind(&mut connection, config.target_session)?;
     Ok(connection)
 }
 

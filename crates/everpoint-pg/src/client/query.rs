@@ -1,11 +1,28 @@
 //! Simple queries.
 
+use std::time::{Duration, Instant};
+
 use everpoint_core::name::escape;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 
 use super::{Connection, Frame, PgError};
+
+/// So long a question may take that has no reason to take long. A server that does not answer then hangs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How often the wish to stop is looked at.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Until when an answer is waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Until<'a> {
+    /// So long; `None`: as long as the connection lives.
+    pub(crate) limit: Option<Duration>,
+    /// True: no longer at all.
+    pub(crate) stop: &'a dyn Fn() -> bool,
+}
 
 /// Rows of text. Columns are found by number, as the commands define them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,14 +65,28 @@ impl Connection {
         Ok(rows)
     }
 
-    /// As [`Connection::query`]; each value gives its bytes back with [`everpoint_core::name::unescape`].
+    /// As [`Connection::query_until`]; each value gives its bytes back with [`everpoint_core::name::unescape`].
     ///
     /// # Errors
-    /// As [`Connection::query`].
-    pub(crate) fn query_exact(&mut self, sql: &str) -> Result<Rows, PgError> {
+    /// As [`Connection::query_until`].
+    pub(crate) fn query_exact_until(&mut self, sql: &str, until: Until<'_>) -> Result<Rows, PgError> {
         let mut rows = Rows::default();
-        self.query_with(sql, |body| {
+        self.run(sql, until, |body| {
             rows.0.push(exact_row(body)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Runs one query that may take long, or must not.
+    ///
+    /// # Errors
+    /// As [`Connection::query`]; [`PgError::Timeout`] or [`PgError::Stopped`] if the answer was no longer waited for: the query
+    /// is cancelled then, and the connection of no use.
+    pub(crate) fn query_until(&mut self, sql: &str, until: Until<'_>) -> Result<Rows, PgError> {
+        let mut rows = Rows::default();
+        self.run(sql, until, |body| {
+            rows.0.push(row(body)?);
             Ok(())
         })?;
         Ok(rows)
@@ -68,12 +99,37 @@ impl Connection {
     pub(crate) fn query_with(
         &mut self,
         sql: &str,
+        take: impl FnMut(&DataRowBody) -> Result<(), PgError>,
+    ) -> Result<(), PgError> {
+        self.run(sql, Until { limit: Some(PATIENCE), stop: &|| false }, take)
+    }
+
+    /// The next message, if it comes in time.
+    fn receive_until(&mut self, begun: Instant, until: Until<'_>) -> Result<Frame, PgError> {
+        loop {
+            let left = until.limit.map_or(POLL, |limit| limit.saturating_sub(begun.elapsed()).min(POLL));
+            if let Some(frame) = self.receive(Some(left))? {
+                return Ok(frame);
+            }
+            let late = until.limit.filter(|limit| begun.elapsed() >= *limit);
+            if late.is_some() || (until.stop)() {
+                self.give_up();
+                return Err(late.map_or(PgError::Stopped, PgError::Timeout));
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        sql: &str,
+        until: Until<'_>,
         mut take: impl FnMut(&DataRowBody) -> Result<(), PgError>,
     ) -> Result<(), PgError> {
         self.send_query(sql)?;
+        let begun = Instant::now();
         let mut failed = None;
         loop {
-            match self.receive_next()? {
+            match self.receive_until(begun, until)? {
                 Frame::Message(Message::DataRow(body)) => {
                     if let Err(error) = take(&body) {
                         failed.get_or_insert(error);

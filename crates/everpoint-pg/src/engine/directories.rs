@@ -27,7 +27,7 @@ fn ask(config: &Config) -> Option<PathBuf> {
         return None;
     }
     let mut sql = connect(config, Purpose::Sql).ok()?;
-    let directory = to_path(&sql.show("data_directory").ok()?);
+    let directory = to_path(&sql.setting("data_directory").ok()??);
     let rows = sql.query("SELECT system_identifier FROM pg_catalog.pg_control_system()").ok()?;
     let system: u64 = rows.single()?.parse().ok()?;
     match fs::read(directory.join(CONTROL_FILE)) {
@@ -61,20 +61,17 @@ pub(crate) fn relative(paths: &[PathBuf], data: &Path, spaces: &[TablespaceLink]
     paths.iter().filter_map(one).filter(|path| !path.is_empty()).collect()
 }
 
-/// [`relative`] to the data directory of a server on this machine. Nothing for another one's: these paths are ours.
-pub(crate) fn relative_of(config: &Config, paths: &[PathBuf], spaces: &[TablespaceLink]) -> Vec<String> {
+/// [`relative`] to the data directory of a server on this machine; `None` if it does not say where that is. Nothing for
+/// another one's: these paths are ours.
+pub(crate) fn relative_of(
+    config: &Config,
+    paths: &[PathBuf],
+    spaces: &[TablespaceLink],
+) -> Option<Vec<String>> {
     if paths.is_empty() {
-        return Vec::new();
+        return Some(Vec::new());
     }
-    match ask(config) {
-        Some(data) => relative(paths, &data, spaces),
-        None => {
-            tracing::warn!(
-                "what lies inside the data directory is backed up with it: the server does not say where it is"
-            );
-            Vec::new()
-        }
-    }
+    Some(relative(paths, &ask(config)?, spaces))
 }
 
 #[cfg(test)]

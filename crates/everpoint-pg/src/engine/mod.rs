@@ -2,6 +2,7 @@
 
 mod directories;
 mod outside;
+mod running;
 mod session;
 mod whole;
 
@@ -12,7 +13,7 @@ use everpoint_core::{Carry, FailureClass, HistoryEntry, LifeSigns, LogOffset, Mi
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
     EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, NextSteps,
-    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions, StopFlag,
 };
 
 use crate::catalog::SqlBackup;
@@ -24,6 +25,7 @@ use crate::replication::CaptureSource;
 use crate::wal::{SegmentHead, WalDecoder, WalFormat};
 use crate::{basebackup, catalog, recovery, replication, wal};
 pub(crate) use directories::relative_of;
+use running::is_running_in;
 use session::LocalBackup;
 use whole::line;
 
@@ -113,22 +115,6 @@ impl PgEngine {
     }
 }
 
-/// Whether the server was started in this directory: it notes there when it started, and its port.
-fn is_running_in(sql: &mut Connection, data_dir: &Path) -> bool {
-    /// Seconds between the process's start and the moment that the server remembers: shared memory is made meanwhile.
-    const TOLERANCE: i64 = 120;
-    let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
-    let noted = |line: usize| text.lines().nth(line).and_then(|line| line.trim().parse::<i64>().ok());
-    let mut ask = |query: &str| {
-        let rows = sql.query(query).ok()?;
-        rows.single()?.parse::<i64>().ok()
-    };
-    let started = ask("SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())::bigint");
-    let same_start =
-        noted(2).zip(started).is_some_and(|(noted, started)| (started - noted).abs() <= TOLERANCE);
-    same_start && noted(3).is_some() && noted(3) == ask("SHOW port")
-}
-
 impl Engine for PgEngine {
     fn kind(&self) -> &'static str {
         "postgresql"
@@ -216,13 +202,15 @@ impl Engine for PgEngine {
             match self.local_files(config) {
                 Ok(data_dir) => {
                     let outside = basebackup::beside(config, Some(&data_dir));
-                    let mut session =
-                        LocalBackup { session: SqlBackup::open(config)?, data_dir: data_dir.clone() };
+                    let mut session = LocalBackup {
+                        session: SqlBackup::open(config, &options.stop)?,
+                        data_dir: data_dir.clone(),
+                    };
                     let mut end = backup_files(&data_dir, &outside.files, &mut session, options, sink)?;
                     end.facts.extend(outside.facts());
                     return Ok(end);
                 }
-                Err(reason) => tracing::warn!(reason, "files are copied over the network"),
+                Err(reason) => sink.warn(&format!("files are copied over the network: {reason}")),
             }
         }
         basebackup::base_backup(config, self.known_system(), options, sink)
@@ -370,7 +358,7 @@ impl PgEngine {
     fn local_files(&self, config: &Config) -> Result<PathBuf, String> {
         let mut sql = connect(config, Purpose::Sql).map_err(|error| error.to_string())?;
         let system = self.identify().map_err(|error| error.to_string())?.system;
-        let may = SqlBackup::open(config).and_then(|mut session| session.may());
+        let may = SqlBackup::open(config, &StopFlag::default()).and_then(|mut session| session.may());
         if !may.map_err(|error| error.to_string())? {
             return Err("the role may not start and stop backups".to_owned());
         }

@@ -44,6 +44,14 @@ impl BackupSession for LocalBackup {
         self.session.live()
     }
 
+    fn alive(&mut self) -> Result<(), EngineError> {
+        self.session.alive()
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        self.session.warnings()
+    }
+
     fn stop(&mut self) -> Result<SessionStop, EngineError> {
         self.session.stop()
     }

@@ -23,7 +23,7 @@ pub struct SessionStart {
 pub struct SessionStop {
     /// Stop position.
     pub position: LogOffset,
-    /// Timeline of it.
+    /// Timeline of it: of a standby another one than that of the start, if the server that it follows was promoted.
     pub timeline: u32,
     /// The server's clock.
     pub stopped_at: Micros,
@@ -47,6 +47,19 @@ pub trait BackupSession {
     /// Databases and tablespaces that the server knows; `None` if it can't be asked.
     fn live(&mut self) -> Option<Live> {
         None
+    }
+
+    /// Asks whether the session still lives: called again and again while files are read, and soon back.
+    ///
+    /// # Errors
+    /// If it is gone, or the server was promoted: the backup can't be stopped any more, and what was copied is of no use.
+    fn alive(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// What the server warned of since this was asked last.
+    fn warnings(&mut self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Stops the backup, without waiting for an archive.

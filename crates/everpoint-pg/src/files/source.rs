@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use everpoint_core::LogOffset;
 use everpoint_core::name::{of_path, unescape};
 use everpoint_engine::{
     BackupBegin, BackupEnd, BackupOptions, EngineError, FileKind, FileMeta, ImageSink, ImageWorker,
-    PART_BYTES, Part,
+    PART_BYTES, Part, StopFlag,
 };
 
 use super::links::Links;
@@ -26,6 +27,9 @@ use crate::polite;
 
 /// Files listed ahead of the readers, about 300 bytes each.
 const QUEUE: usize = 1 << 14;
+
+/// How often the session of the backup is looked at.
+const WATCH: Duration = Duration::from_millis(100);
 
 impl From<WalkError> for EngineError {
     fn from(error: WalkError) -> Self {
@@ -57,8 +61,12 @@ pub fn backup_files(
     let control = read_control(data_dir)?;
     let start = session.start(&options.label, options.fast_checkpoint)?;
     let live = session.live();
-    let copied = copy_all(data_dir, external, &control, live.as_ref(), &start, options, sink);
+    let stop = StopFlag::default();
+    let watched = BackupOptions { stop: stop.clone(), ..options.clone() };
+    let copy = || copy_all(data_dir, external, &control, live.as_ref(), &start, &watched, sink);
+    let copied = while_alive(session, &options.stop, &stop, copy)?;
     let ended = session.stop();
+    session.warnings().iter().for_each(|warning| sink.warn(&format!("the server warns: {warning}")));
     let (mut worker, torn, notes) = copied?;
     let mut stop = ended?;
     stop.facts.extend(notes.facts());
@@ -73,6 +81,34 @@ pub fn backup_files(
         timeline: stop.timeline,
         stopped_at: stop.stopped_at,
         facts: stop.facts,
+    })
+}
+
+/// Copies in a thread of its own while this one watches the session: without it the server gives the backup up, and nobody
+/// would know before the end. `stop` ends the copying: when `asked` does, or the session is gone.
+fn while_alive<T: Send>(
+    session: &mut dyn BackupSession,
+    asked: &StopFlag,
+    stop: &StopFlag,
+    copy: impl FnOnce() -> Result<T, EngineError> + Send,
+) -> Result<Result<T, EngineError>, EngineError> {
+    thread::scope(|scope| {
+        let copying = scope.spawn(copy);
+        let mut gone = None;
+        while !copying.is_finished() {
+            if asked.is_set() {
+                stop.stop();
+            }
+            if gone.is_none()
+                && let Err(error) = session.alive()
+            {
+                stop.stop();
+                gone = Some(error);
+            }
+            thread::sleep(WATCH);
+        }
+        let copied = copying.join().unwrap_or_else(|_| Err(thread_died()));
+        gone.map_or(Ok(copied), Err)
     })
 }
 

@@ -199,9 +199,11 @@ pub(crate) fn look(sql: Option<&mut Connection>, data_dir: Option<&Path>) -> Out
 fn shown(source: &mut Source<'_>) -> BTreeMap<String, String> {
     let Some(sql) = source.sql.as_deref_mut() else { return BTreeMap::new() };
     let names = [DATA_DIRECTORY, CONFIG_FILE, "hba_file", "ident_file", "ssl"];
-    let shown =
-        names.into_iter().chain(KEYS).filter_map(|name| Some((name.to_owned(), sql.show(name).ok()?)));
-    shown.collect()
+    let names: Vec<&str> = names.into_iter().chain(KEYS).collect();
+    sql.settings(&names).unwrap_or_else(|error| {
+        tracing::debug!(%error, "where the configuration lies was not said");
+        BTreeMap::new()
+    })
 }
 
 /// A file's text, bytes that are no UTF-8 escaped; nothing if it can't be read.

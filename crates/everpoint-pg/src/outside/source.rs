@@ -138,6 +138,7 @@ fn ask(sql: &mut Connection, path: &Path) -> Result<OutsideFile, Missing> {
     let Some(name) = path.to_str() else {
         return Err(Missing::Refused("its name is not UTF-8, and SQL can't name it".to_owned()));
     };
+    may(sql, "pg_read_binary_file(text,bigint,bigint,boolean)")?;
     let query = format!(
         "SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file({}, 0, {}, true), 'hex')",
         quote_literal(name),
@@ -153,9 +154,24 @@ fn ask(sql: &mut Connection, path: &Path) -> Result<OutsideFile, Missing> {
 
 fn list(sql: Option<&mut Connection>, path: &Path) -> Result<Vec<String>, Missing> {
     let (Some(sql), Some(name)) = (sql, path.to_str()) else { return Err(Missing::NotThere) };
+    may(sql, "pg_ls_dir(text,boolean,boolean)")?;
     let query = format!("SELECT f FROM pg_catalog.pg_ls_dir({}, true, false) AS f", quote_literal(name));
     let rows = sql.query(&query).map_err(refused)?;
     Ok(rows.0.into_iter().flatten().flatten().collect())
+}
+
+/// Whether the role may call a function that reads the server's files. Looked up first: a refused call would be an error in the
+/// server's log.
+fn may(sql: &mut Connection, function: &str) -> Result<(), Missing> {
+    let query = format!(
+        "SELECT pg_catalog.has_function_privilege('pg_catalog.{function}', 'EXECUTE') AND \
+         pg_catalog.pg_has_role('pg_read_server_files', 'USAGE')"
+    );
+    match sql.query(&query) {
+        Ok(rows) if rows.single() == Some("t") => Ok(()),
+        Ok(_) => Err(Missing::Refused("the role may not read it".to_owned())),
+        Err(error) => Err(refused(error)),
+    }
 }
 
 fn refused(error: PgError) -> Missing {

@@ -27,7 +27,7 @@ pub fn local_log(
 ) -> Result<Option<LocalLog>, EngineError> {
     let log = directory.join("pg_wal");
     let segments = segments(&log, timeline, segment_size).map_err(|error| failed("list", &log, error))?;
-    let fork = fork(&log, timeline);
+    let fork = fork(&log, timeline)?;
     let mut best: Option<LocalLog> = None;
     let mut run: Option<(LocalLog, WalDecoder)> = None;
     for (start, path) in segments {
@@ -80,10 +80,14 @@ pub fn local_log(
 }
 
 /// Where a timeline begins: the segment in which it does begins with pages of the older one.
-fn fork(log: &Path, timeline: u32) -> LogOffset {
-    let content = fs::read(log.join(format!("{timeline:08X}.history"))).unwrap_or_default();
+fn fork(log: &Path, timeline: u32) -> Result<LogOffset, EngineError> {
+    let path = log.join(format!("{timeline:08X}.history"));
+    let content = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogOffset(0)),
+        read => read.map_err(|error| failed("read", &path, error))?,
+    };
     let history = History::parse(timeline, &content).ok();
-    history.and_then(|history| history.fork()).map_or(LogOffset(0), |(_, at)| at)
+    Ok(history.and_then(|history| history.fork()).map_or(LogOffset(0), |(_, at)| at))
 }
 
 fn segments(log: &Path, timeline: u32, segment_size: u64) -> io::Result<Vec<(LogOffset, PathBuf)>> {

@@ -10,8 +10,9 @@ use super::collations;
 use crate::client::{Config, Connection, Environment, Purpose, connect};
 use crate::lsn::Lsn;
 
-/// Between attempts to connect.
+/// Between attempts to connect. Each that is refused is a line in the server's log: they become less frequent.
 const RETRY: Duration = Duration::from_millis(250);
+const RETRY_AT_LEAST: Duration = Duration::from_secs(4);
 
 /// What the server says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub(super) struct Watch {
     major: u32,
     connection: Option<Connection>,
     next_attempt: Instant,
+    pause: Duration,
 }
 
 impl Watch {
@@ -42,14 +44,24 @@ impl Watch {
     pub(super) fn new(directory: &Path, major: u32, user: &str) -> Self {
         let mut users = vec!["postgres".to_owned()];
         users.extend([user.to_owned()].into_iter().filter(|user| !user.is_empty() && user != "postgres"));
-        Self { directory: directory.to_owned(), users, major, connection: None, next_attempt: Instant::now() }
+        Self {
+            directory: directory.to_owned(),
+            users,
+            major,
+            connection: None,
+            next_attempt: Instant::now(),
+            pause: RETRY,
+        }
     }
 
     /// How far it is; `None` if it does not let us ask.
     pub(super) fn look(&mut self) -> Option<Look> {
         if self.connection.is_none() && Instant::now() >= self.next_attempt {
-            self.connection = self.connect();
-            self.next_attempt = Instant::now() + RETRY;
+            if let Some((port, sockets)) = self.let_in() {
+                self.connection = self.connect(&port, &sockets);
+                self.pause = (self.pause * 2).min(RETRY_AT_LEAST);
+            }
+            self.next_attempt = Instant::now() + self.pause;
         }
         let look = self.ask();
         if look.is_none() {
@@ -65,14 +77,16 @@ impl Watch {
         collations::asked(sql, major)
     }
 
-    /// The fourth and fifth line of `postmaster.pid` are the port and the first socket directory.
-    fn connect(&self) -> Option<Connection> {
+    /// Port and first socket directory of a server that takes connections: the fourth, fifth and eighth line of
+    /// `postmaster.pid`. One that is asked earlier writes that into its log, as if something had failed.
+    fn let_in(&self) -> Option<(String, String)> {
         let text = fs::read_to_string(self.directory.join("postmaster.pid")).ok()?;
-        let port = text.lines().nth(3)?.trim();
-        let sockets = text.lines().nth(4)?.trim();
-        if sockets.is_empty() {
-            return None;
-        }
+        let line = |number: usize| text.lines().nth(number).map(|line| line.trim().to_owned());
+        let (port, sockets, state) = (line(3)?, line(4)?, line(7)?);
+        (!sockets.is_empty() && matches!(state.as_str(), "ready" | "standby")).then_some((port, sockets))
+    }
+
+    fn connect(&self, port: &str, sockets: &str) -> Option<Connection> {
         let sockets = sockets.replace('\\', "\\\\").replace('\'', "\\'");
         self.users.iter().find_map(|user| {
             let text = format!(

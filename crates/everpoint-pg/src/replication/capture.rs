@@ -80,7 +80,7 @@ pub fn drop_slot(config: &Config, name: &str) -> Result<(), EngineError> {
 pub fn make_slot(config: &Config, name: &str) -> Result<bool, EngineError> {
     let mut replication =
         Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
-    let made = replication.create_slot(name, false);
+    let made = replication.ensure_slot(name);
     made.map_err(|error| slot_error(error, "create replication slot", &format!("{name} of {config}")))
 }
 
@@ -134,12 +134,15 @@ impl Session {
     /// Makes the slot if it is missing and may be made, and asks where it stands.
     fn prepare_slot(&mut self, options: &CaptureOptions) -> Result<(), EngineError> {
         let Some(name) = self.slot.clone() else {
-            self.hold_log_for_this_session();
-            return Ok(());
+            return self.hold_log_for_this_session();
         };
         let object = format!("{name} of {}", self.object);
         if options.create_slot || options.temporary {
-            let made = self.replication.create_slot(&name, options.temporary);
+            let made = if options.temporary {
+                self.replication.create_slot(&name, true)
+            } else {
+                self.replication.ensure_slot(&name)
+            };
             let made = made.map_err(|error| slot_error(error, "create replication slot", &object))?;
             if made {
                 tracing::info!(slot = name, server = self.object, "replication slot made");
@@ -166,23 +169,25 @@ impl Session {
 
     /// Without a slot of its own, a capture holds the log by a temporary one, which dies with the connection. Where none can
     /// be had it goes on without: what it needs is young.
-    fn hold_log_for_this_session(&mut self) {
+    fn hold_log_for_this_session(&mut self) -> Result<(), EngineError> {
         let name = format!("everpoint_{}_{:x}", std::process::id(), self.server.position.0);
         match self.replication.create_slot(&name, true) {
             Ok(true) => {
                 // What was written before the slot was made may be gone already, and is not held by it.
-                if let Ok(server) = self.replication.identify() {
-                    self.server = server;
-                }
+                let server = self.replication.identify();
+                self.server = server.map_err(|error| error.at("identify", self.object.clone()))?;
                 // A backup of a standby begins at its last restart point, which may lie far back: there the slot stands.
                 if self.server.in_recovery {
-                    self.slot_position = self.replication.read_slot(&name).unwrap_or_default();
+                    let stands = self.replication.read_slot(&name);
+                    self.slot_position =
+                        stands.map_err(|error| error.at("read replication slot", name.clone()))?;
                 }
                 self.slot = Some(name);
             }
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "no temporary slot"),
         }
+        Ok(())
     }
 
     fn start(&mut self, from: &CaptureFrom, sink: &mut dyn LogSink) -> Result<Start, EngineError> {

@@ -112,6 +112,7 @@ pub(super) fn record(label: &str) -> BackupRecord {
         damaged_count: 0,
         tablespaces: Vec::new(),
         facts: Vec::new(),
+        warnings: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         everpoint_version: "0".to_owned(),
         duration_micros: 1,

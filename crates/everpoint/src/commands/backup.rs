@@ -72,6 +72,9 @@ pub(crate) fn text(report: &BackupReport) -> String {
         report.stop_lsn,
         report.timeline
     );
+    for warning in &report.warnings {
+        out.push_str(&format!("\nwarning: {warning}"));
+    }
     if !report.damaged.is_empty() {
         let number = report.damaged.len();
         out.push_str(&format!("\n{number} damaged pages on the server; the backup is kept and marked:"));

@@ -38,6 +38,9 @@ fn text(listing: &ClusterListing) -> String {
         if let Some(reason) = &backup.reason {
             out.push_str(&format!("  {}: {reason}\n", backup.label));
         }
+        for warning in &backup.warnings {
+            out.push_str(&format!("  {}: warning: {warning}\n", backup.label));
+        }
         if let Some(hold) = &backup.hold {
             let until = hold.until.as_deref().map(|until| format!(" until {}", local(until)));
             out.push_str(&format!("  {}: on hold{}\n", backup.label, until.unwrap_or_default()));

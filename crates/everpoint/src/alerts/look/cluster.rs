@@ -33,6 +33,7 @@ impl Look {
             backup_age_seconds: report.last_backup_age_seconds,
             gap: open_gap(&facts),
             slot_given_up: self.daemon.slot_given_up(name),
+            incomplete: report.lacks(),
             misplaced: belongings::of(context).first().map(belongings::Misplaced::told),
         };
         self.outbox.tell(alert::cluster(name, &health, &self.outbox.config().thresholds));

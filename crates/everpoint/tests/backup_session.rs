@@ -1,0 +1,183 @@
+//! What a backup asks of its server, and what it tells of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[allow(dead_code, reason = "shared with other scenarios")]
+mod support_scenarios;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use everpoint_testkit::{PgCluster, field};
+use serde_json::Value;
+use support_scenarios::{CLUSTER, World, configure, forget_files, found, quiet};
+
+/// Lines of a server's log that say that something failed.
+fn errors(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| ["ERROR:", "FATAL:", "PANIC:"].iter().any(|word| line.contains(word))).collect()
+}
+
+#[test]
+fn nothing_that_is_asked_of_a_healthy_server_is_an_error_in_its_log() {
+    for major in [13, 15, 18] {
+        if !found(major) {
+            continue;
+        }
+        let source = quiet(major).start().unwrap();
+        let space = source.home().subdir("space").unwrap();
+        source.psql(&format!("CREATE TABLESPACE s LOCATION '{}'", space.display())).unwrap();
+        source.psql("CREATE TABLE t TABLESPACE s AS SELECT 1 AS n").unwrap();
+        source.psql("CREATE DATABASE closed").unwrap();
+        source.psql("REVOKE CONNECT ON DATABASE closed FROM PUBLIC").unwrap();
+        source.psql("CREATE ROLE backup LOGIN REPLICATION").unwrap();
+        let world = World::new(source);
+        // Whoever started it asked before it was ready.
+        let before = world.source.log().len();
+        let tell = |step: &str| {
+            let log = world.source.log();
+            assert_eq!(errors(&log[before..]), [""; 0], "{major}, {step}");
+        };
+        for role in ["postgres", "backup"] {
+            configure(&world, |text| text.replace("//postgres@", &format!("//{role}@")));
+            for words in [
+                &["capture", CLUSTER, "--once"][..],
+                &["check", CLUSTER],
+                &["backup", CLUSTER],
+                &["status", CLUSTER],
+            ] {
+                let ran = world.everpoint.try_run(words).unwrap();
+                assert!(ran.status.code() != Some(2), "{}{}", ran.out, ran.err);
+                tell(&format!("{role}: {words:?}"));
+            }
+        }
+        forget_files(&world);
+        world.backup(&["--full"]);
+        tell("over the wire");
+        configure(&world, |text| text.replace("//backup@", "//postgres@"));
+        let mut world = world;
+        world.capture();
+        world.source.psql("INSERT INTO t VALUES (2)").unwrap();
+        world.settle(&world.source, 1);
+        world.stop_capture();
+        world.everpoint.run(&["restore-point", CLUSTER, "here"]).unwrap();
+        let copy = world.restore("latest", &[]);
+        assert_eq!(errors(&world.source.log()[before..]), [""; 0], "{major}, capture and restore");
+        let log = fs::read_to_string(copy.place.join("everpoint-server.log")).unwrap();
+        assert_eq!(errors(&log), [""; 0], "{major}, the copy");
+        copy.stop_and_check(&world);
+    }
+}
+
+/// The backups, newest last.
+fn listed(world: &World) -> Vec<Value> {
+    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+    field(&list, "/clusters/0/backups").unwrap().as_array().unwrap().clone()
+}
+
+#[test]
+fn a_standby_whose_upstream_was_just_promoted_is_backed_up() {
+    if !found(15) {
+        return;
+    }
+    let primary = quiet(15).start().unwrap();
+    primary.psql("CREATE TABLE t AS SELECT 1 AS n").unwrap();
+    let upstream = primary.standby().unwrap();
+    let world = World::new(upstream.standby().unwrap());
+    let rows = |server: &PgCluster| server.psql("SELECT count(*) FROM t").unwrap_or_default();
+    world.wait_for("it follows", || rows(&world.source) == "1");
+    upstream.promote().unwrap();
+    upstream.psql("INSERT INTO t VALUES (2)").unwrap();
+    world.wait_for("it follows the promoted one", || rows(&world.source) == "2");
+    // Its last restart point is of the first timeline: a backup begins there, and ends on the second.
+    let restarted = "SELECT timeline_id FROM pg_control_checkpoint()";
+    assert_eq!(world.source.psql(restarted).unwrap(), "1");
+    for over_the_wire in [false, true] {
+        if over_the_wire {
+            forget_files(&world);
+        }
+        let label = world.backup(&["--full", "--skip-checks"]);
+        upstream.psql("INSERT INTO t VALUES (3)").unwrap();
+        let expected = rows(&upstream);
+        world.wait_for("it has all", || rows(&world.source) == expected);
+        world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+        let line = listed(&world).pop().unwrap();
+        assert_eq!((&line["label"], &line["timeline"]), (&label.into(), &2.into()), "{line}");
+        let copy = world.restore("latest", &[]);
+        assert_eq!(copy.psql("SELECT count(*) FROM t"), expected, "{over_the_wire}");
+        copy.stop_and_check(&world);
+    }
+}
+
+#[test]
+fn a_warning_is_seen_and_stays_with_the_backup() {
+    if !found(15) {
+        return;
+    }
+    let world = World::new(quiet(15).start().unwrap());
+    let elsewhere = world.source.home().path().join("no-data");
+    configure(&world, |text| {
+        text.replace(&world.source.data_dir().display().to_string(), &elsewhere.display().to_string())
+    });
+    let ran = world.everpoint.try_run(&["backup", CLUSTER]).unwrap();
+    let told = "files are copied over the network";
+    assert!(
+        ran.status.success() && ran.err.contains(told) && ran.out.contains(told),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    // A file that the configuration names, and nobody may read: the image lacks it.
+    let hidden = world.source.home().path().join("keytab");
+    fs::create_dir(&hidden).unwrap();
+    let file = hidden.join("file");
+    fs::write(&file, "x").unwrap();
+    fs::set_permissions(&hidden, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    world.source.psql(&format!("ALTER SYSTEM SET krb_server_keyfile = '{}'", file.display())).unwrap();
+    world.source.psql("SELECT pg_reload_conf()").unwrap();
+    let report = world.everpoint.json(&["backup", CLUSTER]).unwrap();
+    let holds = |value: &Value, words: &str| {
+        let all = value["warnings"].as_array().unwrap();
+        assert!(all.iter().any(|warning| warning.as_str().unwrap().contains(words)), "{value}");
+    };
+    holds(&report, told);
+    holds(&report, "the image lacks");
+    let lines = listed(&world);
+    assert_eq!((&lines[0]["incomplete"], &lines[1]["incomplete"]), (&false.into(), &true.into()));
+    holds(&lines[0], told);
+    holds(&lines[1], "the image lacks");
+    let shown = world.everpoint.run(&["list", CLUSTER]).unwrap();
+    assert!(shown.contains("warning: the image lacks"), "{shown}");
+    let status = world.everpoint.run(&["status", CLUSTER]).unwrap();
+    assert!(status.contains("is less than whole: the image lacks"), "{status}");
+}
+
+#[test]
+fn a_backup_whose_session_was_ended_has_failed_and_does_not_run() {
+    if !found(15) {
+        return;
+    }
+    let source = quiet(15).start().unwrap();
+    source.psql("CREATE TABLE t AS SELECT n FROM generate_series(1, 300000) n").unwrap();
+    let world = World::new(source);
+    configure(&world, |text| text + "\n[limits]\nread_rate = \"1MB\"\n");
+    let running = world.everpoint.spawn(&["backup", CLUSTER]).unwrap();
+    world.wait_for("it runs", || listed(&world).first().is_some_and(|line| line["status"] == "running"));
+    let session =
+        "FROM pg_stat_activity WHERE application_name LIKE 'everpoint%' AND backend_type = 'client backend'";
+    world.wait_for("its session began", || {
+        world.source.psql(&format!("SELECT query {session}")).unwrap().contains("pg_walfile_name")
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    let since = Instant::now();
+    world.source.psql(&format!("SELECT pg_terminate_backend(pid) {session}")).unwrap();
+    let ran = running.wait(Duration::from_secs(30)).unwrap();
+    assert!(
+        ran.status.code() == Some(1) && ran.err.contains("its session on the server is gone"),
+        "{}",
+        ran.err
+    );
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    let line = listed(&world).pop().unwrap();
+    assert_eq!(line["status"], "failed", "{line}");
+    assert!(line["reason"].as_str().unwrap().contains("session"), "{line}");
+}
