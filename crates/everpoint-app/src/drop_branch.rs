@@ -87,7 +87,11 @@ fn find<'a>(context: &ClusterContext, log: &'a LogFacts, id: &BranchId) -> Resul
             id.as_str(),
             "nothing is stored of it",
         )
-        .hint(format!("{} has: {}", context.name, known.join(", ")))
+        .hint(everpoint_core::words::known(
+            id.as_str(),
+            "branches",
+            known.iter().map(String::as_str),
+        ))
     })
 }
 

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use everpoint_app::init::store_error;
 use everpoint_app::{AppError, ClusterContext};
 use everpoint_core::FailureClass;
+use everpoint_core::words::known;
 use everpoint_engine::Engine;
 use everpoint_repo::Repository;
 use everpoint_store::Store;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
-use crate::config::mistake::nearest;
 use crate::config::{
     self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
 };
@@ -153,13 +153,20 @@ impl Session {
     }
 
     /// Opens the repository of a cluster, and the cluster in it. With `--repo` the cluster need not be configured.
+    ///
+    /// # Errors
+    /// Class `Usage`: neither the configuration nor the repository knows it.
     pub(crate) fn cluster(&self, name: &str) -> Result<Opened, AppError> {
-        if self.global.repo.as_ref().is_some_and(|repo| repo.contains('/') || repo.starts_with('.')) {
+        if self.by_hand() {
             let repository = self.repository_config(None)?;
             // In a disaster a broken configuration must not keep one from restoring.
             let configured = config::find(self.global.config.as_deref()).and_then(|_| self.config().ok());
             let cluster = configured.and_then(|config| config.clusters.get(name).cloned());
-            return self.opened(name, cluster.as_ref(), repository);
+            let opened = self.opened(name, cluster.as_ref(), repository)?;
+            if cluster.is_none() {
+                is_known(name, &opened.context.repository)?;
+            }
+            return Ok(opened);
         }
         let config = self.config()?;
         let cluster = config.cluster(name)?;
@@ -168,6 +175,21 @@ impl Session {
             None => config.repository_of(cluster)?.clone(),
         };
         self.opened(name, Some(cluster), self.with_key(repository))
+    }
+
+    /// As [`Session::cluster`], of a cluster that may begin with this call.
+    pub(crate) fn any_cluster(&self, name: &str) -> Result<Opened, AppError> {
+        if self.by_hand() {
+            let repository = self.repository_config(None)?;
+            let configured = config::find(self.global.config.as_deref()).and_then(|_| self.config().ok());
+            return self.opened(name, configured.and_then(|config| config.clusters.get(name)), repository);
+        }
+        self.cluster(name)
+    }
+
+    /// Whether the repository was given as a place, and not by its name.
+    fn by_hand(&self) -> bool {
+        self.global.repo.as_ref().is_some_and(|repo| repo.contains('/') || repo.starts_with('.'))
     }
 
     /// The server of a configured cluster and the name of its slot, whatever the repository is like.
@@ -256,12 +278,21 @@ fn usage(message: String) -> AppError {
 
 fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
     config.repositories.get(name).cloned().ok_or_else(|| {
-        let error = usage(format!("{} has no [repository.{name}]", config.path.display()));
-        match nearest(name, config.repositories.keys().map(String::as_str)) {
-            Some(meant) => error.hint(format!("did you mean {meant}?")),
-            None => error.hint("for a directory write its path, such as ./name or /backup/name"),
-        }
+        let there = known(name, "repositories", config.repositories.keys().map(String::as_str));
+        usage(format!("{} has no [repository.{name}]", config.path.display()))
+            .hint(format!("{there}; for a directory write its path, such as ./name or /backup/name"))
     })
+}
+
+/// Refuses a name that a repository with other clusters does not have.
+fn is_known(name: &str, repository: &Repository) -> Result<(), AppError> {
+    let there = repository.clusters()?;
+    if there.is_empty() || there.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let message = "the repository holds no cluster of that name";
+    Err(AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", name, message)
+        .hint(known(name, "clusters", there.iter().map(String::as_str))))
 }
 
 /// A repository without a table in the configuration.

@@ -14,7 +14,7 @@ use crate::session::{Session, leading_arguments};
 use crate::signal::stop_flag;
 
 pub(crate) fn run(session: &Session, arguments: ArchivePrefetch) -> Result<Done, AppError> {
-    let opened = session.cluster(&arguments.cluster)?;
+    let opened = session.any_cluster(&arguments.cluster)?;
     let request = PrefetchRequest {
         spool: arguments.spool,
         after: arguments.after,

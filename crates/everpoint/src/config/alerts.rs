@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use everpoint_core::alert::{AlertKind, Severity, Thresholds};
 
 use super::Variables;
-use super::mistake::{Mistake, nearest};
+use super::mistake::Mistake;
 use super::secret::{Secret, SecretSource};
 use super::section::{At, Section};
+use everpoint_core::words::nearest;
 
 /// How long until a condition that holds on is told again.
 const REPEAT_SECONDS: u64 = 24 * 3600;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
 use everpoint_core::FailureClass;
+use everpoint_core::words::known;
 use toml::de::DeTable;
 
 pub(crate) use cluster::{
@@ -33,7 +34,7 @@ pub(crate) use serve::{Schedules, ServeConfig};
 
 use alerts::AlertsConfig;
 use api::ApiConfig;
-use mistake::{Mistake, nearest};
+use mistake::Mistake;
 use offsite::OffsiteConfig;
 use otel::OtelConfig;
 use section::Section;
@@ -201,10 +202,8 @@ impl Config {
             if !self.repositories.contains_key(&wanted.value) {
                 let mistake =
                     Mistake::new(wanted.at.clone(), format!("there is no [repository.{}]", wanted.value));
-                mistakes.push(match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
-                    Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
-                    None => mistake,
-                });
+                let there = self.repositories.keys().map(String::as_str);
+                mistakes.push(mistake.hint(known(&wanted.value, "repositories", there)));
             }
         }
         mistakes
@@ -216,13 +215,10 @@ impl Config {
     /// Class `Usage`: there is none.
     pub(crate) fn cluster(&self, name: &str) -> Result<&ClusterConfig, AppError> {
         self.clusters.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
-            let hint = match (nearest(name, known.iter().copied()), known.is_empty()) {
-                (Some(meant), _) => format!("did you mean {meant}?"),
-                (None, true) => {
-                    "it has no cluster yet; add one with: everpoint protect postgres://…".to_owned()
-                }
-                (None, false) => format!("it has: {}", known.join(", ")),
+            let hint = if self.clusters.is_empty() {
+                "it has no cluster yet; add one with: everpoint protect postgres://…".to_owned()
+            } else {
+                known(name, "clusters", self.clusters.keys().map(String::as_str))
             };
             let file = self.path.display();
             AppError::new(

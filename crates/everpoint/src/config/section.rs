@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, nearest};
+use super::mistake::Mistake;
+use everpoint_core::words::nearest;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]

@@ -93,7 +93,7 @@ impl Schedules {
 
 fn zone(section: &mut Section<'_>) -> Option<TimeZone> {
     let text = section.text("zone")?;
-    let found = TimeZone::get(&text.value).ok();
+    let found = crate::zone::named(&text.value);
     if found.is_none() {
         let mistake = Mistake::new(text.at, format!("there is no time zone \"{}\"", text.value));
         section.mistake(mistake.hint("write it like \"Europe/Berlin\" or \"UTC\""));

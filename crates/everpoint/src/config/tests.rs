@@ -87,7 +87,7 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "[repository.local]\nurl = \"/x\"\n[cluster.a]\npostgres = \"postgres://h/x\"\nrepository = \"locale\"\n",
-        &["line 5, column 14", "there is no [repository.locale]", "did you mean \"local\"?"],
+        &["line 5, column 14", "there is no [repository.locale]", "did you mean local?"],
     ),
     (
         "[repository.a]\nurl = \"/x\"\n[repository.b]\nurl = \"/y\"\n[cluster.c]\npostgres = \"postgres://h/x\"\n",

@@ -9,7 +9,6 @@ use everpoint_offsite::{
 use everpoint_repo::{OffsiteLedger, Repository};
 
 use super::{Opened, Session};
-use crate::config::mistake::nearest;
 use crate::config::offsite::{CommandPlace, HeaderSource, HttpPlace, OffsiteConfig, OffsitePlace, S3Place};
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::section::expand;
@@ -44,11 +43,11 @@ impl Session {
         let known = || config.offsite.keys().map(String::as_str);
         if let Some(name) = name {
             return config.offsite.get(name).ok_or_else(|| {
-                let error = none(config, format!("there is no [offsite.{name}]"));
-                match nearest(name, known()) {
-                    Some(meant) => error.hint(format!("did you mean {meant}?")),
-                    None => error,
-                }
+                none(config, format!("there is no [offsite.{name}]")).hint(everpoint_core::words::known(
+                    name,
+                    "providers",
+                    known(),
+                ))
             });
         }
         let mut enabled = config.offsite.values().filter(|provider| provider.enabled);
