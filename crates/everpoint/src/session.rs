@@ -14,14 +14,15 @@ use std::sync::Arc;
 
 use everpoint_app::init::store_error;
 use everpoint_app::{AppError, ClusterContext};
-use everpoint_core::FailureClass;
 use everpoint_core::words::known;
+use everpoint_core::{FailureClass, Schedule};
 use everpoint_engine::Engine;
 use everpoint_repo::Repository;
 use everpoint_store::Store;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
+use crate::config::offsite::OffsiteConfig;
 use crate::config::{
     self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
 };
@@ -47,6 +48,10 @@ pub(crate) struct Opened {
     pub(crate) compression: Compression,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) retention: Retention,
+    /// When the daemon takes backups by itself.
+    pub(crate) schedule: Option<Schedule>,
+    /// Providers that get packages of its repository.
+    pub(crate) offsite: Vec<OffsiteConfig>,
     pub(crate) pg_bin: Option<PathBuf>,
 }
 
@@ -241,6 +246,8 @@ impl Session {
         Ok(Opened {
             context,
             retention: self.retention(cluster, &repository),
+            schedule: self.config.get().and_then(|config| config.schedules.of_backups()),
+            offsite: self.config.get().map(|config| config.offsite_of(&repository)).unwrap_or_default(),
             repository,
             slot: cluster.map_or_else(|| config::slot_for(name), |cluster| cluster.slot.clone()),
             compression: cluster.map(|cluster| cluster.compression).unwrap_or_default(),

@@ -278,7 +278,7 @@ mod tests {
         let error = parse("2026-01-29 14:30", &unknown).unwrap_err();
         assert_eq!(error.class, FailureClass::Usage);
         assert!(error.message.contains("not known") && error.hint.unwrap().contains("TZ"));
-        assert!(moment("2026-01-29", &unknown).is_err());
+        assert!(super::moment("2026-01-29", &unknown).is_err());
         assert_eq!(
             parse("2026-01-29 14:30+01", &unknown).unwrap().shown,
             "2026-01-29 13:30:00.000000 +00:00"

@@ -37,6 +37,32 @@ pub(super) struct Watch {
     next_attempt: Instant,
 }
 
+/// Where a running server is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    /// The first socket directory; a host, if it has no socket.
+    pub(super) place: String,
+    pub(super) port: u16,
+    pub(super) is_socket: bool,
+}
+
+/// The fourth to sixth line of `postmaster.pid` are the port, the first socket directory and the first host.
+pub(super) fn address(directory: &Path) -> Option<Address> {
+    let text = fs::read_to_string(directory.join("postmaster.pid")).ok()?;
+    let line = |at| text.lines().nth(at).map(str::trim).filter(|line: &&str| !line.is_empty());
+    let port = line(3)?.parse().ok()?;
+    if let Some(socket) = line(4) {
+        return Some(Address { place: socket.to_owned(), port, is_socket: true });
+    }
+    let host = line(5).filter(|host| *host != "*").unwrap_or("localhost");
+    Some(Address { place: host.to_owned(), port, is_socket: false })
+}
+
+/// The role as which a running server lets us in over its socket.
+pub(super) fn login(directory: &Path, user: &str) -> Option<String> {
+    Watch::new(directory, 0, user).login().map(|(role, _)| role)
+}
+
 impl Watch {
     /// `user` is the system's name for the server's user, if it has one.
     pub(super) fn new(directory: &Path, major: u32, user: &str) -> Self {
@@ -65,21 +91,20 @@ impl Watch {
         collations::asked(sql, major)
     }
 
-    /// The fourth and fifth line of `postmaster.pid` are the port and the first socket directory.
     fn connect(&self) -> Option<Connection> {
-        let text = fs::read_to_string(self.directory.join("postmaster.pid")).ok()?;
-        let port = text.lines().nth(3)?.trim();
-        let sockets = text.lines().nth(4)?.trim();
-        if sockets.is_empty() {
-            return None;
-        }
-        let sockets = sockets.replace('\\', "\\\\").replace('\'', "\\'");
+        self.login().map(|(_, connection)| connection)
+    }
+
+    /// The first user whom it lets in, and the connection.
+    fn login(&self) -> Option<(String, Connection)> {
+        let Address { place, port, is_socket: true } = address(&self.directory)? else { return None };
+        let sockets = place.replace('\\', "\\\\").replace('\'', "\\'");
         self.users.iter().find_map(|user| {
             let text = format!(
                 "host='{sockets}' port={port} user='{user}' dbname=postgres sslmode=disable connect_timeout=5 application_name=everpoint"
             );
             let config = Config::parse_in(&text, &Environment::with([])).ok()?;
-            connect(&config, Purpose::Sql).ok()
+            Some((user.clone(), connect(&config, Purpose::Sql).ok()?))
         })
     }
 
@@ -102,5 +127,23 @@ impl Watch {
             replayed: rows.get(0, 2).and_then(|lsn| lsn.parse::<Lsn>().ok()).unwrap_or_default().into(),
             last_commit: rows.get(0, 3).and_then(|micros| micros.parse().ok()).map(Micros),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_server_says_where_it_is_reached() {
+        let directory = tempfile::tempdir().unwrap();
+        let says = |text: &str| {
+            fs::write(directory.path().join("postmaster.pid"), text).unwrap();
+            address(directory.path()).map(|it| (it.place, it.port, it.is_socket))
+        };
+        let with_socket = "7\n/data\n1\n5433\n/run/pg\nlocalhost\n";
+        assert_eq!(says(with_socket), Some(("/run/pg".to_owned(), 5433, true)));
+        assert_eq!(says("7\n/data\n1\n5433\n\n*\n"), Some(("localhost".to_owned(), 5433, false)));
+        assert_eq!(says("7\n/data\n"), None);
     }
 }

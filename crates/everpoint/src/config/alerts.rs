@@ -8,7 +8,7 @@ use super::Variables;
 use super::mistake::Mistake;
 use super::secret::{Secret, SecretSource};
 use super::section::{At, Section};
-use everpoint_core::words::nearest;
+use everpoint_core::words::known;
 
 /// How long until a condition that holds on is told again.
 const REPEAT_SECONDS: u64 = 24 * 3600;
@@ -154,10 +154,7 @@ fn kinds(section: &mut Section<'_>, key: &'static str) -> Vec<AlertKind> {
         }
         let words = AlertKind::ALL.map(AlertKind::word);
         let mistake = Mistake::new(at, format!("`{value}` is no kind of alert"));
-        section.mistake(match nearest(&value, words) {
-            Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
-            None => mistake.hint(format!("one of: {}", words.join(", "))),
-        });
+        section.mistake(mistake.hint(known(&value, "kinds", words)));
     }
     found
 }

@@ -232,6 +232,16 @@ impl Config {
         })
     }
 
+    /// The enabled providers that get packages of a repository.
+    pub(crate) fn offsite_of(&self, repository: &RepositoryConfig) -> Vec<OffsiteConfig> {
+        let is_ours = |provider: &&OffsiteConfig| {
+            let named = provider.repository.as_ref().map(|name| self.repositories.get(&name.value));
+            let place = named.unwrap_or_else(|| self.repositories.values().next());
+            provider.enabled && place.is_some_and(|place| place.url == repository.url)
+        };
+        self.offsite.values().filter(is_ours).cloned().collect()
+    }
+
     /// The repository that holds a cluster.
     ///
     /// # Errors

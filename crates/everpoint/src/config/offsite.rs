@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use everpoint_core::words::{self, nearest};
+use everpoint_core::words;
 use everpoint_core::{BudgetPeriod, BudgetPolicy};
 use everpoint_offsite::{Counts, HttpMethod};
 use jiff::tz::TimeZone;

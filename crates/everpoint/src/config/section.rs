@@ -271,10 +271,9 @@ impl<'a> Section<'a> {
                 continue;
             }
             let mistake = Mistake::new(key.span(), format!("unknown key `{word}` in {}", self.name));
-            self.mistakes.push(match nearest(word, self.known.iter().copied()) {
-                Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
-                None => mistake.hint(format!("known here: {}", self.known.join(", "))),
-            });
+            let meant = nearest(word, self.known.iter().copied());
+            let meant = meant.map_or(String::new(), |meant| format!("did you mean `{meant}`? "));
+            self.mistakes.push(mistake.hint(format!("{meant}known here: {}", self.known.join(", "))));
         }
         self.mistakes
     }

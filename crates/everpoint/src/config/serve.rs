@@ -53,6 +53,11 @@ impl Default for Schedules {
 }
 
 impl Schedules {
+    /// When backups are taken; `None`: never by themselves.
+    pub(crate) fn of_backups(&self) -> Option<Schedule> {
+        self.backup.clone().filter(|_| self.enabled)
+    }
+
     /// Reads `[schedule]`, or takes the defaults; the variables of containers come after the file.
     pub(super) fn read(section: Option<&mut Section<'_>>, variables: Variables<'_>) -> Result<Self, Mistake> {
         let (base, package) = container(variables)?;
