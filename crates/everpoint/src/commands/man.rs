@@ -53,8 +53,16 @@ fn page(command: &Command) -> io::Result<String> {
     if title(command) != "everpoint" {
         page.extend_from_slice(b".SH \"SEE ALSO\"\n\\fBeverpoint\\fR(1)\n");
     }
-    // Before possible values an empty line would be broken twice.
-    Ok(String::from_utf8_lossy(&page).replace(".br\n\n.br\n", ".br\n"))
+    Ok(tidied(&String::from_utf8_lossy(&page)))
+}
+
+/// Each section comes with the definitions of the first; before possible values an empty line is broken twice.
+fn tidied(page: &str) -> String {
+    let definition = |line: &str| line.starts_with(".ie ") || line.starts_with(".el ");
+    let mut lines = page.lines();
+    let mut out: Vec<&str> = lines.by_ref().take(2).collect();
+    out.extend(lines.filter(|line| !definition(line)));
+    out.join("\n").replace(".br\n\n.br\n", ".br\n").replace(".SH Commands\n", ".SH COMMANDS\n") + "\n"
 }
 
 /// The line of `--help`: options have a section of their own.
@@ -129,6 +137,7 @@ mod tests {
                 "<subcommands>",
                 "fetch\\-via",
                 "\n.br\n\n.br",
+                "\n.ie",
             ] {
                 assert!(!page.contains(leftover), "{title}: {leftover} in {page}");
             }

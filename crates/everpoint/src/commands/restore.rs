@@ -100,6 +100,9 @@ fn from(
         let ran = restore::run(&opened.context, &request, &progress);
         told_of_future(ran, target.future.as_deref())?
     };
+    if let (RestoreOutcome::Done(_), Some(future)) = (&outcome, &target.future) {
+        session.warn(future);
+    }
     Ok(match &outcome {
         RestoreOutcome::Done(report) => Done::new(&outcome, done_text(report, &directory)),
         RestoreOutcome::Plan(plan) => {
