@@ -130,7 +130,7 @@ fn lsn(value: &str) -> Option<LogOffset> {
 /// Class `Usage`: it is none, or one that the zone has twice or never.
 pub(crate) fn moment(text: &str, clock: &Clock) -> Result<Micros, AppError> {
     when::read(text, &clock.reading()).map_err(|unread| {
-        AppError::new("time.unclear", FailureClass::Usage, "understand the time", text.trim(), unread.message)
+        AppError::new("hold.until", FailureClass::Usage, "understand the time", text.trim(), unread.message)
             .hint(unread.hint)
     })
 }

@@ -221,7 +221,7 @@ Examples:
 
 pub(super) const OFFSITE_UNPACK: &str = "\
 Examples:
-  everpoint --key-file /etc/everpoint/key offsite unpack everpoint-4f2a91c0-20260129T030000Z.tar.age /restore
+  everpoint --key-file /etc/everpoint/key offsite unpack PACKAGE /restore
   everpoint offsite unpack PACKAGE /restore --identity identity.txt";
 
 pub(super) const KEY_AGE: &str = "\
