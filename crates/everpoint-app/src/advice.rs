@@ -1,7 +1,7 @@
 //! Lines of `check` about what is right today and lets one down on the day of need: the repository beside the database, a
 //! promise that is not kept.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use everpoint_core::retention::promise::{Kept, keeps_none_between, kept};
 use everpoint_core::{Micros, RetentionPolicy, Schedule, Window, production};
@@ -32,7 +32,7 @@ pub(crate) fn disk(context: &ClusterContext) -> Option<CheckLine> {
     disk_of(&Machine::this(), repository, &context.engine.directories())
 }
 
-fn disk_of(machine: &Machine, repository: &PathBuf, servers: &[PathBuf]) -> Option<CheckLine> {
+fn disk_of(machine: &Machine, repository: &Path, servers: &[PathBuf]) -> Option<CheckLine> {
     let ours = machine.place(repository)?;
     let mut seen = false;
     for server in servers {
