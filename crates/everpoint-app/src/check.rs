@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use everpoint_core::words::size;
 use everpoint_core::{BackupStatus, Micros};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 use serde::Serialize;
 
+use crate::advice::{self, Promise};
 use crate::captured::{self, CaptureState, Captured};
 use crate::facts::{self, Facts};
 use crate::restore::salvage::COPY_MARK;
@@ -34,6 +36,10 @@ pub struct CheckRequest {
     pub slot: String,
     /// Where the key lies.
     pub key: KeyPlace,
+    /// What is to be kept.
+    pub promise: Promise,
+    /// What the caller looked at.
+    pub more: Vec<CheckLine>,
 }
 
 /// What was found.
@@ -56,6 +62,7 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     lines.push(repository(context));
     lines.push(key(&request.key));
     lines.extend(crate::belongings::line(context));
+    lines.extend(advice::disk(context));
     match facts::load(context) {
         Ok(facts) => {
             lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));
@@ -63,12 +70,14 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
             lines.push(last_backup(context, &facts));
             lines.push(capture(context, &facts, server.as_ref()));
             lines.extend(gaps(context, &facts));
+            lines.extend(advice::promise(context, &facts, &request.promise));
         }
         Err(error) => {
             let hint = error.hint.clone();
             lines.push(line("repository_contents", CheckState::Error, error.to_string(), hint));
         }
     }
+    lines.extend(request.more.iter().cloned());
     let ok = lines.iter().all(|line| line.state != CheckState::Error);
     CheckReport { name: context.name.clone(), ok, lines }
 }
@@ -194,7 +203,7 @@ fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdenti
         return line("capture", CheckState::Warning, message, None);
     };
     let behind =
-        if bytes == 0 { "the server's end".to_owned() } else { format!("{bytes} bytes behind the server") };
+        if bytes == 0 { "the server's end".to_owned() } else { format!("{} behind the server", size(bytes)) };
     if state.is_late() {
         line("capture", CheckState::Warning, format!("{stored}, {behind} and not moving"), start)
     } else if state.has_ended() {

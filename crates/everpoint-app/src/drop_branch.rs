@@ -35,7 +35,7 @@ pub struct DropBranchReport {
 pub fn run(context: &ClusterContext, id: &BranchId, dry_run: bool) -> Result<DropBranchReport, AppError> {
     let _lease = if dry_run { None } else { Some(upkeep::lease(context, "dropping a branch")?) };
     let facts = facts::load(context)?;
-    let branch = find(context, &facts.log, id)?;
+    let branch = find(&facts.log, id)?;
     refuse_needed(context, &facts, branch)?;
     let of_branch =
         facts.backups.iter().filter(|it| it.identity == branch.identity && it.branch == branch.id);
@@ -76,7 +76,7 @@ pub fn run(context: &ClusterContext, id: &BranchId, dry_run: bool) -> Result<Dro
     })
 }
 
-fn find<'a>(context: &ClusterContext, log: &'a LogFacts, id: &BranchId) -> Result<&'a BranchFacts, AppError> {
+fn find<'a>(log: &'a LogFacts, id: &BranchId) -> Result<&'a BranchFacts, AppError> {
     let newest = log.branches.iter().filter(|branch| branch.id == *id).max_by_key(|branch| branch.identity);
     newest.ok_or_else(|| {
         let known: Vec<String> = log.branches.iter().map(|branch| branch.id.to_string()).collect();
@@ -87,7 +87,11 @@ fn find<'a>(context: &ClusterContext, log: &'a LogFacts, id: &BranchId) -> Resul
             id.as_str(),
             "nothing is stored of it",
         )
-        .hint(format!("{} has: {}", context.name, known.join(", ")))
+        .hint(everpoint_core::words::known(
+            id.as_str(),
+            "branches",
+            known.iter().map(String::as_str),
+        ))
     })
 }
 

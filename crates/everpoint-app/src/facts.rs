@@ -185,6 +185,11 @@ pub fn record<'a>(facts: &'a Facts, label: &str) -> Result<&'a BackupRecord, App
             label,
             "there is none of that label",
         )
+        .hint(everpoint_core::words::known(
+            label,
+            "backups",
+            facts.listings.iter().map(|listing| listing.label.as_str()),
+        ))
     })
 }
 

@@ -2,6 +2,7 @@
 
 use everpoint_core::FailureClass;
 use everpoint_core::health::{LEAST_FREE_PERCENT, RoomHealth, expected_size, room};
+use everpoint_core::words::size;
 use everpoint_engine::{CheckLine, CheckState};
 use everpoint_repo::BackupListing;
 
@@ -68,7 +69,7 @@ pub(crate) fn space(context: &ClusterContext, listings: &[BackupListing]) -> Opt
     let largest = listings.iter().filter_map(|listing| listing.record.as_ref()).map(|r| r.stored_bytes).max();
     // The server is only asked where nothing is known from before.
     let cluster = largest.is_none().then(|| context.engine.size()).flatten();
-    let free = format!("{} MiB free, {percent} %", space.free >> 20);
+    let free = format!("{} free, {percent} %", size(space.free));
     let hint = Some("make room there, or move the repository to a larger disk");
     match room(space.free, space.total, expected_size(largest, cluster)) {
         RoomHealth::Enough => line(CheckState::Ok, free, None),
@@ -76,7 +77,7 @@ pub(crate) fn space(context: &ClusterContext, listings: &[BackupListing]) -> Opt
             line(CheckState::Error, format!("{free}: less than {LEAST_FREE_PERCENT} %"), hint)
         }
         RoomHealth::TooLittle { needed } => {
-            let message = format!("{free}: less than two backups need ({} MiB)", needed >> 20);
+            let message = format!("{free}: less than two backups need ({})", size(needed));
             line(CheckState::Error, message, hint)
         }
     }

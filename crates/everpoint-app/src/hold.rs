@@ -39,7 +39,8 @@ pub fn run(context: &ClusterContext, request: &HoldRequest) -> Result<HoldReport
         let message = "there is none of that label";
         let error =
             AppError::new("backup.unknown", FailureClass::Usage, "hold the backup", &request.label, message);
-        return Err(error.hint(format!("everpoint list {} shows the labels", context.name)));
+        let labels = known.iter().map(|listing| listing.label.as_str());
+        return Err(error.hint(everpoint_core::words::known(&request.label, "backups", labels)));
     }
     if let Some(until) = request.until.filter(|until| !request.release && *until <= text::now()) {
         let message = format!("{} is over", text::time(until));

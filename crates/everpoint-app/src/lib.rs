@@ -4,6 +4,7 @@
 //! docs/CLI describes. Progress is a stream of [`Event`]s that each caller renders its own way.
 
 pub mod adopt;
+pub mod advice;
 pub mod archive_get;
 pub mod archive_push;
 pub mod backup;
@@ -14,6 +15,7 @@ pub mod captured;
 pub mod check;
 pub mod context;
 pub mod coverage;
+pub mod disks;
 pub mod drop_branch;
 pub mod error;
 pub mod event;

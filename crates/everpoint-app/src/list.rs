@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::restore_points::{self, RestorePointLine};
 use crate::{AppError, ClusterContext, facts, text};
 use everpoint_core::production::{descends, production};
 use everpoint_core::retention::Held;
@@ -26,6 +27,10 @@ pub struct ClusterListing {
     pub gaps: Vec<GapLine>,
     /// The branches of the log, by timeline.
     pub branches: Vec<BranchLine>,
+    /// Named restore points, by time.
+    pub restore_points: Vec<RestorePointLine>,
+    /// Why restore points can't be read; then there are none.
+    pub restore_points_unread: Option<String>,
 }
 
 /// One branch.
@@ -142,10 +147,17 @@ pub struct GapLine {
 /// # Errors
 /// If the repository can't be read.
 pub fn run(context: &ClusterContext) -> Result<ClusterListing, AppError> {
-    Ok(listing(context, &facts::load(context)?, &context.cluster.holds()?))
+    let facts = facts::load(context)?;
+    let mut listing = listing(context, &facts, &context.cluster.holds()?);
+    match restore_points::find(context, &facts) {
+        Ok(found) => listing.restore_points = found.iter().map(|point| point.line(&context.name)).collect(),
+        // A damaged digest must not hide all the rest.
+        Err(error) => listing.restore_points_unread = Some(error.to_string()),
+    }
+    Ok(listing)
 }
 
-/// Lists what is known already.
+/// Lists what is known already: all but the restore points.
 #[must_use]
 pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -> ClusterListing {
     let system = facts.identity.as_ref().map(|(_, identity)| identity.system_identifier.clone());
@@ -165,6 +177,8 @@ pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -
             })
             .collect(),
         branches: branches(&facts.log),
+        restore_points: Vec::new(),
+        restore_points_unread: None,
     }
 }
 

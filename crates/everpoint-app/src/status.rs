@@ -157,7 +157,8 @@ impl StatusReport {
             (Some(capture), true) if capture.is_late() => {
                 let bytes = capture.lag_bytes.unwrap_or_default();
                 let text = format!(
-                    "capture is {bytes} bytes behind and not moving; keep this running: everpoint capture {name}"
+                    "capture is {} behind and not moving; keep this running: everpoint capture {name}",
+                    everpoint_core::words::size(bytes)
                 );
                 self.problem(Health::Error, text);
             }

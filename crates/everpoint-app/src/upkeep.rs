@@ -29,7 +29,7 @@ pub(crate) fn check(context: &ClusterContext, lease: &KeptLease, what: &str) -> 
     if lease.is_valid() {
         return Ok(());
     }
-    let message = "its lease could not be renewed, and another process may work on the same objects";
+    let message = "its lock could not be renewed, and another process may work on the same objects";
     Err(AppError::new("upkeep.lease_lost", FailureClass::Locked, what, context.name.clone(), message)
         .hint("run it again; what was done is done"))
 }

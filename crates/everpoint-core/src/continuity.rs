@@ -29,7 +29,7 @@ impl fmt::Display for BreakReason {
         match self {
             Self::Hole(None) => f.write_str("hole: log is missing"),
             Self::Hole(Some(reason)) => write!(f, "hole: {reason}"),
-            Self::Overlap => f.write_str("overlap: a piece begins before the one before it ends"),
+            Self::Overlap => f.write_str("overlap: a part of the log begins before the one before it ends"),
             Self::Foreign(what) => write!(f, "swapped or foreign segment: {what}"),
             Self::Reset => f.write_str("reset: the log begins anew here (pg_resetwal)"),
             Self::Broken(what) => write!(f, "broken record: {what}"),

@@ -38,7 +38,9 @@ pub mod schedule;
 pub mod source;
 pub mod target;
 pub mod thinning;
+pub mod when;
 pub mod window;
+pub mod words;
 
 pub use alive::{Answer, Ended, Life, LifeSigns, RunNote, life};
 pub use budget::{

@@ -134,7 +134,7 @@ pub fn plan_restore<S: LogSource>(
             Some(_) => return Ok(Err(either(&group))),
         }
     }
-    Ok(Err(refused.unwrap_or_else(|| nothing_stored(request))))
+    Ok(Err(refused.unwrap_or_else(|| nothing_stored(request, log))))
 }
 
 /// Whether two plans bring back the same: they stop at the same record before their ways part.
@@ -154,9 +154,13 @@ fn unclear(reason: String, branches: &[BranchId]) -> Shortfall {
     Shortfall { reason, nearest_before: None, nearest_after: None }
 }
 
-fn nothing_stored(request: &RestoreRequest) -> Shortfall {
+fn nothing_stored(request: &RestoreRequest, log: &LogFacts) -> Shortfall {
     let reason = match (&request.timeline, &request.target) {
-        (Some(wanted), _) => format!("nothing is stored of {wanted}"),
+        (Some(wanted), _) if log.branches.is_empty() => format!("nothing is stored of {wanted}"),
+        (Some(wanted), _) => {
+            let there: Vec<&BranchFacts> = log.branches.iter().collect();
+            format!("nothing is stored of {wanted}; the branches are: {}", told(&there))
+        }
         (None, Target::Backup(label)) => format!("no log is stored of the branch of backup {label}"),
         (None, _) => "no log is stored".to_owned(),
     };

@@ -11,6 +11,7 @@ use crate::position::{LogOffset, Micros, Span};
 use crate::reader::{PathLog, events, last_record};
 use crate::source::LogSource;
 use crate::target::{RestoreRequest, Target};
+use crate::words;
 
 /// The record at which replay stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,14 +167,19 @@ fn outside(log: &PathLog<'_>, position: LogOffset) -> String {
     }
 }
 
-/// The end of the last transaction with this id, or what it did first that shows before its end.
+/// The end of the last transaction with this id, or what it did first that shows before its end. The log bears the lower half
+/// of an id with epoch.
 fn transaction<S: LogSource>(
     log: &PathLog<'_>,
-    xid: u64,
+    asked: u64,
     before: bool,
     source: &mut S,
     notes: &mut Notes,
 ) -> Result<Found, Refusal<S::Error>> {
+    let xid = asked & u64::from(u32::MAX);
+    if xid != asked {
+        notes.reason(format!("transaction {asked} is {xid} in the log, which does not bear the epoch"));
+    }
     let mut prepared = None;
     for piece in log.pieces.iter().rev().filter(|piece| piece.may_name(xid)) {
         let found = events(source, piece).map_err(Refusal::Source)?;
@@ -225,18 +231,24 @@ fn named<S: LogSource>(
     source: &mut S,
     notes: &mut Notes,
 ) -> Result<Found, Refusal<S::Error>> {
-    let mut points = Vec::new();
+    let (mut points, mut others) = (Vec::new(), Vec::new());
     let mut pieces = log.pieces.iter();
     let has_points = |piece: &&PathPiece<'_>| piece.piece.may_hold(piece.piece.counts.restore_points);
     while let Some(piece) = pieces.find(has_points) {
         let found = events(source, piece).map_err(Refusal::Source)?.events;
-        points.extend(found.into_iter().filter_map(|event| match event {
-            LogEvent::RestorePoint { name, time, record } if means(&name, wanted) => Some((time, record)),
-            _ => None,
-        }));
+        for event in found {
+            match event {
+                LogEvent::RestorePoint { name, time, record } if means(&name, wanted) => {
+                    points.push((time, record))
+                }
+                LogEvent::RestorePoint { name, .. } => others.push(name),
+                _ => {}
+            }
+        }
     }
     let Some((time, record)) = points.pop() else {
-        let reason = format!("no restore point \"{wanted}\" is in the stored log of this timeline");
+        let there = words::known(wanted, "restore points", others.iter().map(String::as_str));
+        let reason = format!("no restore point \"{wanted}\" is in the stored log of this timeline; {there}");
         return Err(Refusal::shortfall(Place::Nowhere, reason));
     };
     notes.reason(format!("restore point \"{wanted}\" was made at {time}, at {}", record.start));
@@ -258,7 +270,9 @@ fn end_of_backup<S: LogSource>(
     source: &mut S,
 ) -> Result<Found, Refusal<S::Error>> {
     let Some(backup) = all_backups.iter().find(|backup| backup.label == label) else {
-        return Err(Refusal::shortfall(Place::Nowhere, format!("there is no backup {label}")));
+        let there = all_backups.iter().map(|backup| backup.label.as_str());
+        let reason = format!("there is no backup {label}; {}", words::known(label, "backups", there));
+        return Err(Refusal::shortfall(Place::Nowhere, reason));
     };
     let span = Span { from: backup.start, to: backup.stop };
     let Some(run) = log.run(span) else {

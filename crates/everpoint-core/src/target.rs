@@ -15,7 +15,7 @@ pub enum Target {
     Position(LogOffset),
     /// The end of a transaction, the last one with this id (ids repeat).
     Xid {
-        /// Its id, or that of one of its subtransactions.
+        /// Its id, or that of one of its subtransactions; with or without the epoch in the upper half.
         xid: u64,
         /// Just before it did anything that shows, instead of just after it ended.
         before: bool,

@@ -6,7 +6,8 @@
 mod world;
 
 use everpoint_core::{
-    CreatedTablespace, LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target, windows,
+    BranchChoice, CreatedTablespace, LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target,
+    windows,
 };
 use world::{Harm, SEGMENT, World, aligned, ended, request};
 
@@ -271,4 +272,33 @@ fn a_prepared_transaction_that_ended_is_not_warned_of() {
     let plan = world.plan_to(Target::Xid { xid: 13, before: false }).unwrap();
     assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
     assert!(plan.warnings[0].contains("\"open\""));
+}
+
+#[test]
+fn an_unknown_name_lists_what_there_is() {
+    let Simple { mut world, .. } = simple();
+    world.branches[0].stored.clear();
+    world.point(0, "before-upgrade", 600);
+    world.point(0, "release-42", 610);
+    world.store(0, None);
+    for (target, words) in [
+        (Target::Name("before-upgrad".to_owned()), &["did you mean before-upgrade?", "release-42"][..]),
+        (Target::Name("xyzzy".to_owned()), &["before-upgrade", "release-42"]),
+        (Target::Backup("b7".to_owned()), &["did you mean b1?", "the backups are: b1"]),
+    ] {
+        let reason = world.plan_to(target.clone()).unwrap_err().reason;
+        words.iter().for_each(|word| assert!(reason.contains(word), "{target:?}: {reason} lacks {word}"));
+    }
+    let unknown = RestoreRequest { timeline: Some(BranchChoice::Timeline(7)), ..request(Target::Latest) };
+    let reason = world.plan(&unknown).unwrap_err().reason;
+    assert!(reason.contains("timeline 7; the branches are: 00000001-"), "{reason}");
+}
+
+#[test]
+fn a_transaction_is_found_with_its_epoch() {
+    let Simple { mut world, .. } = simple();
+    let plain = world.plan_to(Target::Xid { xid: 13, before: true }).unwrap();
+    let with_epoch = world.plan_to(Target::Xid { xid: (3 << 32) + 13, before: true }).unwrap();
+    assert_eq!(with_epoch.stop, plain.stop);
+    assert!(with_epoch.reasons.iter().any(|it| it.contains("is 13 in the log")), "{:?}", with_epoch.reasons);
 }

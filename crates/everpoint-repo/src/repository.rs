@@ -213,7 +213,7 @@ impl Repository {
     /// # Errors
     /// `repo.locked` (class `Locked`) if another holds it; the message tells who.
     pub fn lease(&self, id: &str, holder: &str, ttl: Duration) -> Result<Lease, RepoError> {
-        names::check_word("take the lease", id)?;
+        names::check_word("take the lock", id)?;
         Lease::acquire(Arc::clone(&self.shared), id, holder, ttl)
     }
 
@@ -238,7 +238,7 @@ impl Repository {
     /// # Errors
     /// If the store can't tell.
     pub fn lease_state(&self, id: &str) -> Result<LeaseState, RepoError> {
-        names::check_word("look up the lease", id)?;
+        names::check_word("look up the lock", id)?;
         lease::state(&self.shared, id)
     }
 

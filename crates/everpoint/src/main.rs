@@ -17,6 +17,7 @@ mod session;
 mod signal;
 mod target;
 mod trace;
+mod zone;
 
 use std::process::ExitCode;
 

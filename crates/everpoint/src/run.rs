@@ -76,6 +76,7 @@ fn dispatch(session: &Session, command: Command) -> Result<Done, AppError> {
         Command::Key(arguments) => commands::key::run(session, &arguments),
         Command::MockOffsite(arguments) => commands::mock_offsite::run(arguments),
         Command::Completion { shell } => commands::completion::run(shell),
+        Command::Help { command } => commands::help::run(&command),
         Command::Man { directory } => commands::man::run(directory.as_deref()),
     }
 }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use everpoint_app::init::store_error;
 use everpoint_app::{AppError, ClusterContext};
-use everpoint_core::FailureClass;
+use everpoint_core::words::known;
+use everpoint_core::{FailureClass, Schedule};
 use everpoint_engine::Engine;
 use everpoint_engine::beside::{self, Hands};
 use everpoint_repo::Repository;
@@ -24,7 +25,8 @@ use everpoint_store::Store;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
-use crate::config::mistake::{nearest, plain_or_name};
+use crate::config::mistake::plain_or_name;
+use crate::config::offsite::OffsiteConfig;
 use crate::config::{
     self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
 };
@@ -52,6 +54,10 @@ pub(crate) struct Opened {
     pub(crate) compression: Compression,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) retention: Retention,
+    /// When the daemon takes backups by itself.
+    pub(crate) schedule: Option<Schedule>,
+    /// Providers that get packages of its repository.
+    pub(crate) offsite: Vec<OffsiteConfig>,
     pub(crate) pg_bin: Option<PathBuf>,
 }
 
@@ -171,14 +177,21 @@ impl Session {
     }
 
     /// Opens the repository of a cluster, and the cluster in it. With `--repo` the cluster need not be configured.
+    ///
+    /// # Errors
+    /// Class `Usage`: neither the configuration nor the repository knows it.
     pub(crate) fn cluster(&self, name: &str) -> Result<Opened, AppError> {
         check_cluster(name)?;
-        if self.global.repo.as_ref().is_some_and(|repo| repo.contains('/') || repo.starts_with('.')) {
+        if self.by_hand() {
             let repository = self.repository_config(None)?;
             // In a disaster a broken configuration must not keep one from restoring.
             let configured = config::find(self.global.config.as_deref()).and_then(|_| self.config().ok());
             let cluster = configured.and_then(|config| config.clusters.get(name).cloned());
-            return self.opened(name, cluster.as_ref(), repository);
+            let opened = self.opened(name, cluster.as_ref(), repository)?;
+            if cluster.is_none() {
+                is_known(name, &opened.context.repository)?;
+            }
+            return Ok(opened);
         }
         let config = self.config()?;
         let cluster = config.cluster(name)?;
@@ -187,6 +200,22 @@ impl Session {
             None => config.repository_of(cluster)?.clone(),
         };
         self.opened(name, Some(cluster), self.with_key(repository))
+    }
+
+    /// As [`Session::cluster`], of a cluster that may begin with this call.
+    pub(crate) fn any_cluster(&self, name: &str) -> Result<Opened, AppError> {
+        check_cluster(name)?;
+        if self.by_hand() {
+            let repository = self.repository_config(None)?;
+            let configured = config::find(self.global.config.as_deref()).and_then(|_| self.config().ok());
+            return self.opened(name, configured.and_then(|config| config.clusters.get(name)), repository);
+        }
+        self.cluster(name)
+    }
+
+    /// Whether the repository was given as a place, and not by its name.
+    fn by_hand(&self) -> bool {
+        self.global.repo.as_ref().is_some_and(|repo| repo.contains('/') || repo.starts_with('.'))
     }
 
     /// The server of a configured cluster and the name of its slot, whatever the repository is like.
@@ -239,6 +268,8 @@ impl Session {
         Ok(Opened {
             context,
             retention: self.retention(cluster, &repository),
+            schedule: self.config.get().and_then(|config| config.schedules.of_backups()),
+            offsite: self.config.get().map(|config| config.offsite_of(&repository)).unwrap_or_default(),
             repository,
             slot: cluster.map_or_else(|| config::slot_for(name), |cluster| cluster.slot.clone()),
             compression: cluster.map(|cluster| cluster.compression).unwrap_or_default(),
@@ -307,12 +338,21 @@ fn usage(message: String) -> AppError {
 
 fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
     config.repositories.get(name).cloned().ok_or_else(|| {
-        let error = usage(format!("{} has no [repository.{}]", config.path.display(), plain_or_name(name)));
-        match nearest(name, config.repositories.keys().map(String::as_str)) {
-            Some(meant) => error.hint(format!("did you mean {meant}?")),
-            None => error.hint("for a directory write its path, such as ./name or /backup/name"),
-        }
+        let there = known(name, "repositories", config.repositories.keys().map(String::as_str));
+        usage(format!("{} has no [repository.{}]", config.path.display(), plain_or_name(name)))
+            .hint(format!("{there}; for a directory write its path, such as ./name or /backup/name"))
     })
+}
+
+/// Refuses a name that a repository with other clusters does not have.
+fn is_known(name: &str, repository: &Repository) -> Result<(), AppError> {
+    let there = repository.clusters()?;
+    if there.is_empty() || there.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let message = "the repository holds no cluster of that name";
+    Err(AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", name, message)
+        .hint(known(name, "clusters", there.iter().map(String::as_str))))
 }
 
 /// A repository without a table in the configuration.

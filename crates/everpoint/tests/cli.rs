@@ -29,6 +29,7 @@ const COMMANDS: &[&[&str]] = &[
     &["key"],
     &["key", "rotate"],
     &["key", "confirm"],
+    &["help"],
     &["completion"],
     &["mock-offsite"],
     &["man"],

@@ -47,6 +47,9 @@ fn production_comes_back_with_the_commands_that_are_printed() {
     let said = debian.everpoint.run(&["restore", CLUSTER, place, "--start"]).unwrap();
     assert!(said.contains("everpoint-external; a copy does not read it"), "{said}");
     assert!(said.contains("connect with: ") && said.contains("stop it with: "), "{said}");
+    // What it says is typed: it leads to the copy.
+    let connect = said.lines().find_map(|line| line.strip_prefix("connect with: ")).unwrap();
+    assert_eq!(debian.shell(&format!("{connect} -Atc 'SHOW data_directory'")).trim(), place);
     let running = RunningCopy::on(&copy).unwrap();
     assert_eq!(running.session().unwrap().query("SELECT count(*) FROM lost_table").unwrap().to_string(), "3");
     let key = fs::symlink_metadata(copy.join("server.key")).unwrap();
@@ -79,7 +82,12 @@ fn production_comes_back_with_the_commands_that_are_printed() {
     assert_eq!(debian.sql("SHOW maintenance_work_mem"), "8MB", "what lies a step up counts again");
     // The link to the key was not made, for its target was not there then; the next restore in place makes it.
     debian.ctl("stop");
-    debian.shell(&format!("everpoint restore {CLUSTER} {place} --delta --replace-production --start"));
+    let said =
+        debian.shell(&format!("everpoint restore {CLUSTER} {place} --delta --replace-production --start"));
+    let line = |what: &str| said.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default();
+    let (connect, stop) = (line("connect with: "), line("stop it with: "));
+    assert_eq!(debian.shell(&format!("{connect} -Atc 'SHOW data_directory'")).trim(), place, "{said}");
+    assert_eq!(stop, format!("pg_ctlcluster 15 {} stop", debian.name));
     assert_eq!(debian.sql("SELECT count(*) FROM lost_table"), "3");
     assert_eq!(fs::read_link(debian.data.join("server.key")).unwrap(), debian.home("etc/ssl/server.key"));
     assert_eq!(debian.sql("SHOW config_file"), debian.etc("postgresql.conf").display().to_string());

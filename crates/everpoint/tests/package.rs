@@ -64,6 +64,9 @@ fn after_total_loss_a_package_and_the_key_bring_all_back() {
     let old = packed.world.source.home().path().join("space");
     let map = format!("{}={}", old.display(), space.display());
     let file = packed.package.to_str().unwrap().to_owned();
+    // What is in it is seen without a repository, too.
+    let listed = packed.world.everpoint.run(&["list", "--package", &file]).unwrap();
+    assert!(listed.contains("order-db: backup ") && listed.contains("log of branch 00000001-"), "{listed}");
     let copy = packed.world.restore("latest", &["--package", &file, "--map", &map]);
     assert_eq!(copy.psql("SELECT count(*) FROM before_image"), "3000");
     assert_eq!(copy.psql("SELECT count(*) FROM orders"), "2000");

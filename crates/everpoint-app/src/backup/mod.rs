@@ -177,8 +177,8 @@ impl Job<'_> {
         let prior = self.prior()?;
         let resumed = Resumed::load(&context.cluster)?;
         if resumed.bytes() > 0 {
-            let megabytes = resumed.bytes() >> 20;
-            self.events.emit(Event::Info(format!("{megabytes} MiB of an interrupted backup can be reused")));
+            let reused = everpoint_core::words::size(resumed.bytes());
+            self.events.emit(Event::Info(format!("{reused} of an interrupted backup can be reused")));
         }
         let sorter = EntrySorter::new(&context.scratch, SORT_BUFFER);
         let stop = self.request.stop.clone();

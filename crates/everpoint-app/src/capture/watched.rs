@@ -73,7 +73,7 @@ impl LogSink for Watched<'_> {
 
     fn tick(&mut self) -> Result<LogOffset, EngineError> {
         if self.lease.is_some_and(|lease| !lease.is_valid()) {
-            let message = "the lease was not renewed in time: another capture may have begun";
+            let message = "its lock was not renewed in time: another capture may have begun";
             return Err(EngineError::new("capture.lease", "go on capturing", "the log", message)
                 .class(FailureClass::Locked)
                 .retryable());

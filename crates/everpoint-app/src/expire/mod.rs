@@ -73,7 +73,7 @@ pub fn run(
 fn lease(context: &ClusterContext) -> Result<Option<KeptLease>, AppError> {
     match upkeep::lease(context, "expire") {
         Err(error) if error.code == code::FULL => {
-            tracing::warn!(%error, "no room is left for a lease: going on without");
+            tracing::warn!(%error, "no room is left for a lock: going on without");
             Ok(None)
         }
         result => result.map(Some),

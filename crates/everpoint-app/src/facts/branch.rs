@@ -93,7 +93,7 @@ fn load_branch_once(store: &LogStore) -> Result<Stored, RepoError> {
         match store.digest(&piece) {
             Ok(digest) => pieces.push(PieceFacts::from(&Digest { span: piece.span, ..digest })),
             Err(error) if error.is_missing() || error.is_damaged() => {
-                tracing::warn!(%error, "a piece of the log can't be used");
+                tracing::warn!(%error, "a part of the log can't be used");
                 gaps.push(KnownGap { span: piece.span, reason: unusable(&piece, &error) });
             }
             Err(error) => return Err(error),

@@ -166,7 +166,7 @@ impl LogSource for Source<'_> {
             Ok(found) => found,
             // The plan may well do without this segment; if not, whoever reads it says that it is damaged.
             Err(error) if error.class == FailureClass::Damaged => {
-                tracing::warn!(%error, "a piece of the log can't be read");
+                tracing::warn!(%error, "a part of the log can't be read");
                 return Ok(digest);
             }
             Err(error) => return Err(error),

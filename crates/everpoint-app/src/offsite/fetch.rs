@@ -59,7 +59,7 @@ pub fn fetch(
         return Err(no_latest());
     }
     if known.is_none() && !request.reference.ends_with(".age") {
-        return Err(unknown(&request.reference));
+        return Err(unknown(&request.reference, &calls));
     }
     let name = known.map_or(request.reference.as_str(), |sent| sent.name.as_str());
     if request.file.exists() {
@@ -138,10 +138,13 @@ fn known<'a>(
 }
 
 /// Neither a call of the ledger nor what a package can be called: to ask for it may spend a call, and gives nothing.
-fn unknown(reference: &str) -> AppError {
+fn unknown(reference: &str, calls: &[OffsiteCall]) -> AppError {
     let message = "no call of that number or name is known, and no package is called so";
+    let uploads = calls.iter().filter(|call| call.is_upload());
+    let names = uploads.filter_map(|call| call.sending.as_ref()).map(|sending| sending.name.as_str());
+    let there = everpoint_core::words::known(reference, "packages", names);
     AppError::new("offsite.unknown_package", FailureClass::Usage, "fetch", reference, message)
-        .hint("see what there is: everpoint offsite list; or --remote, where the provider can be asked")
+        .hint(format!("{there}; where the provider can be asked: everpoint offsite list --remote"))
 }
 
 fn no_latest() -> AppError {

@@ -329,7 +329,14 @@ fn seal(
         AppError::new(code, FailureClass::Failed, "make the package", object, message)
     };
     if let Some(limit) = request.limit.filter(|limit| size > *limit) {
-        return Err(failed("package.limit", format!("it has {size} bytes, and the provider takes {limit}")));
+        return Err(failed(
+            "package.limit",
+            format!(
+                "it has {}, and the provider takes {}",
+                everpoint_core::words::size(size),
+                everpoint_core::words::size(limit)
+            ),
+        ));
     }
     events.emit(Event::Step("reading the package back".to_owned()));
     if envelope::sum(file)? != (size, sha256.clone()) {

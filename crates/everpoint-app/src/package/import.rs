@@ -71,7 +71,9 @@ impl ImportReport {
         let stored = plan.pieces.len() - packaged;
         vec![
             format!("the image {} comes from {image}", plan.backup),
-            format!("of the log {packaged} pieces come from packages and {stored} from the repository"),
+            format!(
+                "of the log {packaged} segments or parts of them come from packages and {stored} from the repository"
+            ),
         ]
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use everpoint_core::FailureClass;
 use everpoint_core::package::{ClusterRoom, room_to_build, room_to_import};
+use everpoint_core::words::size;
 use everpoint_format::package::PackageManifest;
 
 use super::build::BuildRequest;
@@ -46,7 +47,7 @@ fn enough(free: u64, needed: u64, place: &str) -> Result<(), AppError> {
     if needed <= free {
         return Ok(());
     }
-    let message = format!("about {needed} bytes are needed, and {free} are free there");
+    let message = format!("about {} are needed, and {} are free there", size(needed), size(free));
     Err(AppError::new(
         "package.no_room",
         FailureClass::Failed,

@@ -2,6 +2,7 @@
 
 use everpoint_core::FailureClass;
 use everpoint_core::package::{ClusterShare, ClusterSize, fit};
+use everpoint_core::words;
 
 use super::NOTHING_NEW;
 use super::build::{BuildRequest, Part};
@@ -56,13 +57,14 @@ fn empty(sizes: &[ClusterSize], known: bool, limit: Option<u64>) -> AppError {
     if !log && known {
         let message = format!(
             "there is nothing new to send: the servers wrote nothing since the last package, and no image fits \
-             under the provider's limit of {limit} bytes"
+             under the provider's limit of {}",
+            words::size(limit)
         );
         let error = failed(NOTHING_NEW, FailureClass::Failed, message);
         return error.hint("no call was spent; raise `limit` of the provider if images are to be sent, too");
     }
     let least = if log { "segment of log" } else { "image" };
-    let message = format!("not even one {least} fits under the provider's limit of {limit} bytes");
+    let message = format!("not even one {least} fits under the provider's limit of {}", words::size(limit));
     failed("package.limit", FailureClass::Usage, message).hint("raise `limit` of the provider")
 }
 
@@ -93,8 +95,9 @@ fn leave_out(part: &mut Part<'_>, share: ClusterShare, size: &ClusterSize, short
     {
         let bytes = made.member.size;
         shortfalls.push(format!(
-            "{name}: the base image {} ({bytes} bytes) is left out: the provider's limit",
-            record.label
+            "{name}: the base image {} ({}) is left out: the provider's limit",
+            record.label,
+            words::size(bytes)
         ));
     }
     let missing = size.log.len() - share.log;

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::FailureClass;
+use everpoint_core::words::size;
 use everpoint_format::manifest::{Extent, FileEntry};
 
 use crate::AppError;
@@ -77,7 +78,9 @@ impl Room {
                 continue;
             }
             let message = format!(
-                "the restore writes {bytes} bytes there, and {free} are free on the file system of {}",
+                "the restore writes {} there, and {} are free on the file system of {}",
+                size(*bytes),
+                size(free),
                 there.display()
             );
             let compresses = rustix::fs::statfs(there)

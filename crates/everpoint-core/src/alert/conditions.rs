@@ -1,6 +1,7 @@
 //! From what was measured to what is wrong.
 
 use super::{AlertKey, AlertKind, Observation};
+use crate::words::size;
 
 /// When a measure becomes an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,9 +164,9 @@ fn late(health: &ClusterHealth, thresholds: &Thresholds) -> Option<String> {
     let bytes = capture.lag_bytes?;
     let seconds = capture.lag_seconds.filter(|seconds| bytes > 0 && *seconds > thresholds.lag_seconds as f64);
     if let Some(seconds) = seconds {
-        return Some(format!("{bytes} bytes of log are not stored, for {seconds:.0} s"));
+        return Some(format!("{} of log are not stored, for {seconds:.0} s", size(bytes)));
     }
-    (bytes > thresholds.lag_bytes).then(|| format!("{bytes} bytes of log are not stored"))
+    (bytes > thresholds.lag_bytes).then(|| format!("{} of log are not stored", size(bytes)))
 }
 
 /// Whether little space is left. `was_low`: it was so already.
@@ -174,7 +175,7 @@ pub fn space(repository: &str, health: SpaceHealth, thresholds: &Thresholds, was
     let percent = u128::from(health.free) * 100 / u128::from(health.total.max(1));
     let slack = if was_low { SPACE_SLACK } else { 0 };
     let low = percent < u128::from(thresholds.free_percent.saturating_add(slack));
-    let message = low.then(|| format!("{percent} % free ({} MiB)", health.free >> 20));
+    let message = low.then(|| format!("{percent} % free ({})", size(health.free)));
     judge(AlertKind::SpaceLow, repository, message)
 }
 

@@ -9,6 +9,7 @@
 mod keep;
 mod log;
 mod period;
+pub mod promise;
 mod reach;
 
 use jiff::tz::TimeZone;

@@ -1,5 +1,6 @@
 //! Judges what was found out about a server.
 
+use everpoint_core::words::size;
 use everpoint_engine::{CheckLine, CheckState};
 
 use super::check::{Findings, SlotFindings};
@@ -203,7 +204,7 @@ fn slot(slot: &SlotFindings) -> CheckLine {
         return CheckLine { hint: Some(hint), ..found };
     }
     let held =
-        slot.held_bytes.map_or_else(String::new, |bytes| format!(", holds back {} MiB of log", bytes >> 20));
+        slot.held_bytes.map_or_else(String::new, |bytes| format!(", holds back {} of log", size(bytes)));
     match slot.wal_status.as_deref() {
         Some("lost") => error(
             "slot",

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use everpoint_core::health::{StandbyFacts, StandbyHealth, standby};
+use everpoint_core::words::size;
 use everpoint_core::{LogOffset, Micros};
 use everpoint_engine::{CheckLine, CheckState};
 
@@ -61,11 +62,12 @@ pub(super) fn line(facts: &StandbyFacts, limit: Micros) -> CheckLine {
             (CheckState::Ok, "all that the primary wrote is replayed".to_owned(), None)
         }
         StandbyHealth::Behind { bytes } => {
-            (CheckState::Ok, format!("{bytes} bytes of log wait to be replayed"), None)
+            (CheckState::Ok, format!("{} of log wait to be replayed", size(bytes)), None)
         }
         StandbyHealth::Late { bytes, seconds } => {
             let message = format!(
-                "it is {seconds} s behind its primary: {bytes} bytes of log wait, the limit is {} s",
+                "it is {seconds} s behind its primary: {} of log wait, the limit is {} s",
+                size(bytes),
                 limit.0 / 1_000_000
             );
             let hint = "is its replay paused (SELECT pg_is_wal_replay_paused(); SELECT pg_wal_replay_resume()), held up by a \

@@ -49,7 +49,7 @@ pub fn start(
         Ok(reached) => {
             let path = run.directory.clone();
             run.settle(events);
-            run.guard.release().map_err(|error| failed("let go of the server of", &path, error))?;
+            run.guard.release().map_err(|error| failed("leave running the server of", &path, error))?;
             Ok(reached)
         }
         Err(error) => {

@@ -11,6 +11,7 @@ use super::layout::{
     came_along, command_line, config_outside, configured, debian_cluster, facts, is_same, is_there, put_aside,
 };
 use super::programs::find_programs;
+use super::watch::{address, login};
 use super::{major_version, shell};
 use crate::files::PUT_ASIDE;
 use crate::outside::{DATA_DIRECTORY, DIRECTORY, LACKS, settings_of};
@@ -74,12 +75,33 @@ impl<'a> Steps<'a> {
         format!("{}{} -D {} stop", self.user, self.pg_ctl, self.directory())
     }
 
+    /// Connects to the server that runs: over the socket that it says it has, as a role that it lets in.
+    fn connect(&self, port: u16) -> String {
+        let directory = self.settings.directory.as_path();
+        let running = address(directory);
+        let place = running.as_ref().map_or_else(|| socket_directory(directory), |it| it.place.clone());
+        let port = running.as_ref().map_or(port, |it| it.port);
+        let owner = owner_of(directory).ok().flatten().map(|owner| owner.name);
+        let owner = owner.unwrap_or_else(|| std::env::var("USER").unwrap_or_default());
+        let role = login(directory, &owner).unwrap_or_else(|| "postgres".to_owned());
+        let beside = Path::new(&self.pg_ctl).with_file_name("psql");
+        let psql = match shell::find("psql") {
+            None if beside.is_file() => shell::path(&beside),
+            _ => "psql".to_owned(),
+        };
+        format!(
+            "{}{psql} -h {} -p {port} -U {} -d postgres",
+            self.user,
+            shell::quote(&place),
+            shell::quote(&role)
+        )
+    }
+
     fn copy(&self, port: Option<u16>) -> NextSteps {
         let mut next = NextSteps::default();
         match port {
             Some(port) => {
-                let sockets = shell::quote(&socket_directory(&self.settings.directory));
-                next.connect = Some(format!("{}psql -h {sockets} -p {port} -d postgres", self.user));
+                next.connect = Some(self.connect(port));
                 next.stop = Some(self.stop());
             }
             None => next.start = self.start(""),
@@ -100,7 +122,8 @@ impl<'a> Steps<'a> {
         let ctl = |verb: &str| {
             cluster.as_ref().map(|(version, name)| format!("pg_ctlcluster {version} {name} {verb}"))
         };
-        if port.is_some() {
+        if let Some(port) = port {
+            next.connect = Some(self.connect(port));
             next.stop = Some(ctl("stop").unwrap_or_else(|| self.stop()));
             let log = self.settings.directory.join(LOG_FILE);
             next.notes.push(format!("its log goes to {} until it is started anew", log.display()));

@@ -39,6 +39,32 @@ pub(super) struct Watch {
     pause: Duration,
 }
 
+/// Where a running server is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    /// The first socket directory; a host, if it has no socket.
+    pub(super) place: String,
+    pub(super) port: u16,
+    pub(super) is_socket: bool,
+}
+
+/// The fourth to sixth line of `postmaster.pid` are the port, the first socket directory and the first host.
+pub(super) fn address(directory: &Path) -> Option<Address> {
+    let text = fs::read_to_string(directory.join("postmaster.pid")).ok()?;
+    let line = |at| text.lines().nth(at).map(str::trim).filter(|line: &&str| !line.is_empty());
+    let port = line(3)?.parse().ok()?;
+    if let Some(socket) = line(4) {
+        return Some(Address { place: socket.to_owned(), port, is_socket: true });
+    }
+    let host = line(5).filter(|host| *host != "*").unwrap_or("localhost");
+    Some(Address { place: host.to_owned(), port, is_socket: false })
+}
+
+/// The role as which a running server lets us in over its socket.
+pub(super) fn login(directory: &Path, user: &str) -> Option<String> {
+    Watch::new(directory, 0, user).login().map(|(role, _)| role)
+}
+
 impl Watch {
     /// `user` is the system's name for the server's user, if it has one.
     pub(super) fn new(directory: &Path, major: u32, user: &str) -> Self {
@@ -57,8 +83,8 @@ impl Watch {
     /// How far it is; `None` if it does not let us ask.
     pub(super) fn look(&mut self) -> Option<Look> {
         if self.connection.is_none() && Instant::now() >= self.next_attempt {
-            if let Some((port, sockets)) = self.let_in() {
-                self.connection = self.connect(&port, &sockets);
+            if self.lets_in() {
+                self.connection = self.connect();
                 self.pause = (self.pause * 2).min(RETRY_AT_LEAST);
             }
             self.next_attempt = Instant::now() + self.pause;
@@ -77,23 +103,27 @@ impl Watch {
         collations::asked(sql, major)
     }
 
-    /// Port and first socket directory of a server that takes connections: the fourth, fifth and eighth line of
-    /// `postmaster.pid`. One that is asked earlier writes that into its log, as if something had failed.
-    fn let_in(&self) -> Option<(String, String)> {
-        let text = fs::read_to_string(self.directory.join("postmaster.pid")).ok()?;
-        let line = |number: usize| text.lines().nth(number).map(|line| line.trim().to_owned());
-        let (port, sockets, state) = (line(3)?, line(4)?, line(7)?);
-        (!sockets.is_empty() && matches!(state.as_str(), "ready" | "standby")).then_some((port, sockets))
+    /// Whether the server takes connections: the eighth line of `postmaster.pid`. One that is asked earlier writes that into its
+    /// log, as if something had failed.
+    fn lets_in(&self) -> bool {
+        let text = fs::read_to_string(self.directory.join("postmaster.pid")).unwrap_or_default();
+        text.lines().nth(7).is_some_and(|state| matches!(state.trim(), "ready" | "standby"))
     }
 
-    fn connect(&self, port: &str, sockets: &str) -> Option<Connection> {
-        let sockets = sockets.replace('\\', "\\\\").replace('\'', "\\'");
+    fn connect(&self) -> Option<Connection> {
+        self.login().map(|(_, connection)| connection)
+    }
+
+    /// The first user whom it lets in, and the connection.
+    fn login(&self) -> Option<(String, Connection)> {
+        let Address { place, port, is_socket: true } = address(&self.directory)? else { return None };
+        let sockets = place.replace('\\', "\\\\").replace('\'', "\\'");
         self.users.iter().find_map(|user| {
             let text = format!(
                 "host='{sockets}' port={port} user='{user}' dbname=postgres sslmode=disable connect_timeout=5 application_name=everpoint"
             );
             let config = Config::parse_in(&text, &Environment::with([])).ok()?;
-            connect(&config, Purpose::Sql).ok()
+            Some((user.clone(), connect(&config, Purpose::Sql).ok()?))
         })
     }
 
@@ -116,5 +146,23 @@ impl Watch {
             replayed: rows.get(0, 2).and_then(|lsn| lsn.parse::<Lsn>().ok()).unwrap_or_default().into(),
             last_commit: rows.get(0, 3).and_then(|micros| micros.parse().ok()).map(Micros),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_server_says_where_it_is_reached() {
+        let directory = tempfile::tempdir().unwrap();
+        let says = |text: &str| {
+            fs::write(directory.path().join("postmaster.pid"), text).unwrap();
+            address(directory.path()).map(|it| (it.place, it.port, it.is_socket))
+        };
+        let with_socket = "7\n/data\n1\n5433\n/run/pg\nlocalhost\n";
+        assert_eq!(says(with_socket), Some(("/run/pg".to_owned(), 5433, true)));
+        assert_eq!(says("7\n/data\n1\n5433\n\n*\n"), Some(("localhost".to_owned(), 5433, false)));
+        assert_eq!(says("7\n/data\n"), None);
     }
 }

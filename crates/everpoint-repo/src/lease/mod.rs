@@ -86,7 +86,7 @@ impl Lease {
                 return Ok(lease);
             }
         }
-        Err(RepoError::new(code::LOCKED, "take the lease", id, "others take and release it all the time")
+        Err(RepoError::new(code::LOCKED, "take the lock", id, "others take and release it all the time")
             .class(FailureClass::Locked)
             .retryable())
     }
@@ -249,11 +249,11 @@ fn later(begin: Instant, ttl: Duration) -> Instant {
 }
 
 fn locked(id: &str, holder: &str) -> RepoError {
-    RepoError::new(code::LOCKED, "take the lease", id, format!("it is held by {holder}"))
+    RepoError::new(code::LOCKED, "take the lock", id, format!("it is held by {holder}"))
         .class(FailureClass::Locked)
-        .hint("wait until it has ended; a holder that has died loses its lease by itself")
+        .hint("wait until it has ended; a holder that has died loses its lock by itself")
 }
 
 fn lost(id: &str, why: &str) -> RepoError {
-    RepoError::new(code::LOCKED, "renew the lease", id, why).class(FailureClass::Locked)
+    RepoError::new(code::LOCKED, "renew the lock", id, why).class(FailureClass::Locked)
 }

@@ -119,7 +119,7 @@ pub(super) fn newest(shared: &Shared, id: &str) -> Result<Option<Newest>, RepoEr
             Err(error) => return Err(error),
         }
     }
-    Err(RepoError::new(code::LOCKED, "look up the lease", id, "it changes all the time")
+    Err(RepoError::new(code::LOCKED, "look up the lock", id, "it changes all the time")
         .class(FailureClass::Locked)
         .retryable())
 }

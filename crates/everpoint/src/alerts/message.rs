@@ -4,6 +4,8 @@ use everpoint_core::Micros;
 use everpoint_core::alert::{Change, Notice};
 use serde::{Deserialize, Serialize};
 
+use crate::render::time::for_people;
+
 /// See the module. These are the fields that a webhook receives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Message {
@@ -67,7 +69,8 @@ impl Message {
             Change::Reminder => format!("since {}", self.since),
             Change::Firing | Change::Happened => self.at.clone(),
         };
-        format!("{}\n{}\n{when}, on {}", self.line(), self.message, self.host)
+        let text = format!("{}\n{}\n{when}, on {}", self.line(), self.message, self.host);
+        for_people(&text, &crate::zone::shown())
     }
 }
 

@@ -21,8 +21,9 @@ fn is_half(text: &str) -> bool {
 }
 
 fn is_xid(text: &str) -> bool {
-    let digits = (1..=10).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    digits && !text.starts_with('0') && text.parse::<u64>().is_ok_and(|xid| xid > 2)
+    let digits = (1..=19).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    // With its epoch the id has more than 32 bits.
+    digits && !text.starts_with('0') && text.parse::<u64>().is_ok_and(|xid| xid & u64::from(u32::MAX) > 2)
 }
 
 fn is_label(text: &str) -> bool {
@@ -72,6 +73,7 @@ mod tests {
             "lsn:0/ab",
             "xid:3",
             "before-xid:4294967295",
+            "xid:4294968027",
             "name:before release",
             "backup:20260129-143000F",
         ] {
@@ -89,6 +91,7 @@ mod tests {
             "lsn:0",
             "lsn:0/123456789",
             "xid:2",
+            "xid:4294967298",
             "xid:03",
             "name:",
             "name: ",

@@ -240,7 +240,7 @@ pub(crate) static ROUTES: &[Route] = &[
         ..look(
             "/api/v1/clusters/{cluster}/expire-plan",
             "expirePlan",
-            "What the policy would let go, and what stays and why; nothing is removed",
+            "What the policy would remove, and what stays and why; nothing is removed",
             "Expiry",
             keeping::plan,
         )
@@ -253,7 +253,7 @@ pub(crate) static ROUTES: &[Route] = &[
         ..look(
             "/api/v1/clusters/{cluster}/expire",
             "expire",
-            "Let go what the policy does not keep",
+            "Remove what the policy does not keep",
             "",
             backups::expire,
         )

@@ -1,5 +1,6 @@
 //! What is configured and promised, in words and as data.
 
+use everpoint_core::words::size;
 use serde::Serialize;
 
 use crate::config::offsite::OffsiteConfig;
@@ -121,7 +122,7 @@ fn offsite(provider: &ProviderStrategy, schedules: &Schedules) -> String {
     let what = if *calls == 1 { "call" } else { "calls" };
     format!(
         "{name}: a package of all clusters is sent {when}, with at most {calls} {what} in {period}; it holds everything \
-         since the last one that arrived, and nothing that has not arrived is let go."
+         since the last one that arrived, and nothing that has not arrived is removed."
     )
 }
 
@@ -155,8 +156,9 @@ fn when(schedules: &Schedules) -> Vec<String> {
 fn kept_alive(max_retained: Option<u64>) -> String {
     match max_retained {
         Some(bytes) => format!(
-            "A server that has to keep more than {bytes} bytes of log, because nothing can be stored, is relieved of \
-             it: the gap is recorded and alerted, and a new backup is taken."
+            "A server that has to keep more than {} of log, because nothing can be stored, is relieved of it: the gap \
+             is recorded and alerted, and a new backup is taken.",
+            size(bytes)
         ),
         None => "A server keeps its log until it is stored, however much that becomes.".to_owned(),
     }

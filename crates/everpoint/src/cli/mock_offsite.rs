@@ -37,7 +37,7 @@ pub(crate) struct MockOffsite {
 }
 
 fn parse_zone(text: &str) -> Result<jiff::tz::TimeZone, String> {
-    jiff::tz::TimeZone::get(text).map_err(|_| "write it like Europe/Berlin".to_owned())
+    crate::zone::named(text).ok_or_else(|| "write it like Europe/Berlin".to_owned())
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {

@@ -1,5 +1,6 @@
 //! The command line: names and arguments that users and scripts rely on.
 
+mod document;
 mod help;
 mod key;
 mod mock_offsite;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use everpoint_core::{BranchChoice, BranchId};
 
+pub(crate) use document::documented;
 pub(crate) use key::{Key, KeyAge, KeyConfirm, KeyRotate};
 pub(crate) use mock_offsite::MockOffsite;
 pub(crate) use offsite::{
@@ -20,7 +22,8 @@ use pairs::{parse_branch, parse_branch_name, parse_label, parse_map};
 
 /// Continuous backup and point-in-time recovery for PostgreSQL.
 #[derive(Debug, Parser)]
-#[command(name = "everpoint", version, max_term_width = 100, after_help = help::TOP, propagate_version = true)]
+#[command(name = "everpoint", version, max_term_width = 100, after_help = help::TOP, propagate_version = true,
+          disable_help_subcommand = true, subcommand_value_name = "COMMAND", subcommand_help_heading = "Commands")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -87,13 +90,13 @@ pub(crate) enum Command {
     /// Join the log of each hour into one object, compressed tighter; list bundles and restore points
     #[command(after_help = help::BUNDLE)]
     Bundle(Bundle),
-    /// Let go what the policy does not keep; shows before what can no longer be restored
+    /// Remove what the policy does not keep; shows before what can no longer be restored
     #[command(after_help = help::EXPIRE)]
     Expire(Expire),
     /// Keep a backup whatever the policy says, until a moment or until it is released
     #[command(after_help = help::HOLD)]
     Hold(Hold),
-    /// Show backups, recovery windows and gaps
+    /// Show backups, recovery windows, restore points, branches and gaps; or what packages hold
     #[command(after_help = help::LIST)]
     List(List),
     /// Show health now: capture lag, last backup, windows, gaps
@@ -112,19 +115,27 @@ pub(crate) enum Command {
     #[command(after_help = help::ADOPT)]
     Adopt(Adopt),
     /// Manage the key of a repository
-    #[command(subcommand, after_help = help::KEY)]
+    #[command(subcommand, after_help = help::KEY, disable_help_subcommand = true, subcommand_value_name = "COMMAND",
+              subcommand_help_heading = "Commands")]
     Key(Key),
     /// Run a service that takes one call a day: to try the daily package against
     #[command(after_help = help::MOCK_OFFSITE)]
     MockOffsite(MockOffsite),
     /// Daily packages: one file that restores every cluster, sent with one call a day
-    #[command(subcommand, after_help = help::OFFSITE)]
+    #[command(subcommand, after_help = help::OFFSITE, disable_help_subcommand = true, subcommand_value_name = "COMMAND",
+              subcommand_help_heading = "Commands")]
     Offsite(Offsite),
     /// Print a completion script for a shell
     #[command(after_help = help::COMPLETION)]
     Completion {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Show the help of a command
+    #[command(after_help = help::HELP)]
+    Help {
+        /// The command, such as restore or key rotate
+        command: Vec<String>,
     },
     /// Write the manual pages into a directory, or print the main one
     #[command(after_help = help::MAN)]
@@ -287,7 +298,7 @@ pub(crate) struct Expire {
     /// Only show what would go
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Instead of what the policy lets go: this branch of the log, which production is not on, and its backups
+    /// Instead of what the policy does not keep: this branch of the log, which production is not on, and its backups
     #[arg(long, value_name = "NAME", value_parser = parse_branch_name, requires = "cluster", conflicts_with = "now")]
     pub(crate) branch: Option<BranchId>,
     /// Free the space of backups at once instead of after `grace`, if no backup and no restore runs
@@ -302,8 +313,8 @@ pub(crate) struct Hold {
     pub(crate) cluster: String,
     /// Label of the backup
     pub(crate) label: String,
-    /// Until when [default: until it is released]
-    #[arg(long, value_name = "TIME", conflicts_with = "release")]
+    /// Until when, such as 2033-01-31 or 'in 2 weeks' [default: until it is released]
+    #[arg(long, value_name = "TIME", conflicts_with = "release", allow_hyphen_values = true)]
     pub(crate) until: Option<String>,
     /// End the hold
     #[arg(long)]
@@ -315,6 +326,12 @@ pub(crate) struct Hold {
 pub(crate) struct List {
     /// Name of the cluster [default: all]
     pub(crate) cluster: Option<String>,
+    /// Show what daily packages hold, without a repository
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) package: Vec<PathBuf>,
+    /// Age identity that opens the packages [default: that of the key]
+    #[arg(long, value_name = "FILE", requires = "package")]
+    pub(crate) identity: Option<PathBuf>,
 }
 
 /// Arguments of `restore`.
@@ -324,8 +341,8 @@ pub(crate) struct Restore {
     pub(crate) cluster: String,
     /// Data directory to make: new or empty, unless --delta
     pub(crate) directory: PathBuf,
-    /// latest, a time, lsn:…, xid:…, before-xid:…, name:… or backup:…
-    #[arg(long, value_name = "TARGET", default_value = "latest")]
+    /// latest, a time ('2026-01-29 14:30', 'yesterday 14:30', -2h), lsn:…, xid:…, before-xid:…, name:… or backup:…
+    #[arg(long, value_name = "TARGET", default_value = "latest", allow_hyphen_values = true)]
     pub(crate) to: String,
     /// Stop just before the target instead of just after it
     #[arg(long)]

@@ -12,7 +12,7 @@ const PUSH_AHEAD: usize = 16;
 
 pub(crate) fn run(session: &Session, arguments: &ArchivePush) -> Result<Done, AppError> {
     let session = &session.serverless();
-    let opened = session.cluster(&arguments.cluster)?;
+    let opened = session.any_cluster(&arguments.cluster)?;
     let look_ahead = session.limits().push_ahead.unwrap_or(PUSH_AHEAD);
     let request = ArchivePushRequest { path: arguments.path.clone(), look_ahead };
     let report = archive_push::run(&opened.context, &request, &session.progress())?;

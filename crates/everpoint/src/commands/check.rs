@@ -1,11 +1,12 @@
 //! `check`: what must be right, and what to do where it is not.
 
 use everpoint_app::AppError;
+use everpoint_app::advice::Promise;
 use everpoint_app::check::{self, CheckReport, CheckRequest};
 use everpoint_core::FailureClass;
 use everpoint_engine::CheckState;
 
-use super::Clusters;
+use super::{Clusters, check_offsite};
 use crate::cli::MaybeCluster;
 use crate::render::Done;
 use crate::render::table::Table;
@@ -27,7 +28,9 @@ pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, A
 /// Checks one cluster.
 pub(crate) fn report(opened: &Opened) -> CheckReport {
     let place = key::place(&opened.repository, opened.context.repository.is_encrypted());
-    check::run(&opened.context, &CheckRequest { slot: opened.slot.clone(), key: place })
+    let promise = Promise { policy: opened.retention.policy(), schedule: opened.schedule.clone() };
+    let more = opened.offsite.iter().flat_map(check_offsite::lines).collect();
+    check::run(&opened.context, &CheckRequest { slot: opened.slot.clone(), key: place, promise, more })
 }
 
 /// A check's report for people.

@@ -12,7 +12,7 @@ use super::Clusters;
 use crate::cli::Expire;
 use crate::render::Done;
 use crate::render::number::size;
-use crate::render::time::local;
+use crate::render::time::{local, local_exact};
 use crate::session::{Opened, Session};
 use crate::signal::stop_flag;
 
@@ -104,8 +104,8 @@ fn windows(out: &mut String, what: &str, windows: &[WindowLine]) {
     for window in windows {
         out.push_str(&format!(
             "  {what}: {} to {} (timeline {})\n",
-            local(&window.from),
-            local(&window.to),
+            local_exact(&window.from),
+            local_exact(&window.to),
             window.timeline
         ));
     }

@@ -1,17 +1,23 @@
-//! `list`: backups, recovery windows, gaps.
+//! `list`: backups, recovery windows, restore points, branches, gaps.
 
 use everpoint_app::AppError;
 use everpoint_app::list::{self, BackupLine, BranchLine, ClusterListing};
 
-use super::Clusters;
+use super::{Clusters, list_packages};
 use crate::cli::List;
 use crate::render::Done;
 use crate::render::number::{seconds, size};
 use crate::render::table::Table;
-use crate::render::time::local;
+use crate::render::time::{local, local_exact};
 use crate::session::Session;
 
+/// So many restore points are shown; `--json` has all.
+const POINTS: usize = 30;
+
 pub(crate) fn run(session: &Session, arguments: &List) -> Result<Done, AppError> {
+    if !arguments.package.is_empty() {
+        return list_packages::run(session, arguments);
+    }
     let mut clusters = Vec::new();
     for name in session.cluster_names(arguments.cluster.as_deref())? {
         clusters.push(list::run(&session.cluster(&name)?.context)?);
@@ -34,23 +40,12 @@ fn text(listing: &ClusterListing) -> String {
     } else {
         out.push_str(&backups.render(2));
     }
-    for backup in &listing.backups {
-        if let Some(reason) = &backup.reason {
-            out.push_str(&format!("  {}: {reason}\n", backup.label));
-        }
-        for warning in &backup.warnings {
-            out.push_str(&format!("  {}: warning: {warning}\n", backup.label));
-        }
-        if let Some(hold) = &backup.hold {
-            let until = hold.until.as_deref().map(|until| format!(" until {}", local(until)));
-            out.push_str(&format!("  {}: on hold{}\n", backup.label, until.unwrap_or_default()));
-        }
-    }
+    listing.backups.iter().for_each(|backup| out.push_str(&more(backup)));
     for window in &listing.windows {
         out.push_str(&format!(
             "  can be restored: {} to {} (timeline {}, {} to {})\n",
-            local(&window.from),
-            local(&window.to),
+            local_exact(&window.from),
+            local_exact(&window.to),
             window.timeline,
             window.from_lsn,
             window.to_lsn
@@ -59,9 +54,23 @@ fn text(listing: &ClusterListing) -> String {
     if listing.windows.is_empty() {
         out.push_str("  nothing can be restored yet\n");
     }
-    for branch in listing.branches.iter().filter(|branch| matches!(branch.role, "other" | "candidate")) {
-        out.push_str(&branch_text(&listing.name, branch));
+    let hidden = listing.restore_points.len().saturating_sub(POINTS);
+    if hidden > 0 {
+        out.push_str(&format!("  {hidden} earlier restore points are shown with --json\n"));
     }
+    for point in listing.restore_points.iter().skip(hidden) {
+        out.push_str(&format!(
+            "  restore point {}: {} (timeline {}, {})\n",
+            point.name,
+            local_exact(&point.time),
+            point.timeline,
+            point.lsn
+        ));
+    }
+    if let Some(why) = &listing.restore_points_unread {
+        out.push_str(&format!("  restore points can't be read: {why}\n"));
+    }
+    listing.branches.iter().for_each(|branch| out.push_str(&branch_text(&listing.name, branch)));
     for gap in &listing.gaps {
         out.push_str(&format!(
             "  GAP on timeline {}: {} to {}: {}\n",
@@ -71,13 +80,36 @@ fn text(listing: &ClusterListing) -> String {
     out
 }
 
-/// A branch that is not, or not certainly, production's.
+/// What does not fit into the table.
+fn more(backup: &BackupLine) -> String {
+    let mut out = String::new();
+    if let Some(reason) = &backup.reason {
+        out.push_str(&format!("  {}: {reason}\n", backup.label));
+    }
+    for warning in &backup.warnings {
+        out.push_str(&format!("  {}: warning: {warning}\n", backup.label));
+    }
+    if !backup.labels.is_empty() {
+        let labels: Vec<String> = backup.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        out.push_str(&format!("  {}: labels {}\n", backup.label, labels.join(", ")));
+    }
+    if let Some(hold) = &backup.hold {
+        let until = hold.until.as_deref().map(|until| format!(" until {}", local(until)));
+        out.push_str(&format!("  {}: on hold{}\n", backup.label, until.unwrap_or_default()));
+    }
+    out
+}
+
+/// A branch, and where it is not, or not certainly, production's, what to do.
 fn branch_text(cluster: &str, branch: &BranchLine) -> String {
     let fork = branch.forked_at.as_deref().map(|at| format!(", forked at {at}")).unwrap_or_default();
-    let what = if branch.role == "other" {
-        format!("not production's; to let it go: everpoint expire {cluster} --branch {}", branch.branch)
-    } else {
-        format!("production may be on it; it is told from the others by: everpoint check {cluster}")
+    let what = match branch.role {
+        "production" => "production is on it".to_owned(),
+        "ancestor" => "production came from it".to_owned(),
+        "candidate" => {
+            format!("production may be on it; it is told from the others by: everpoint check {cluster}")
+        }
+        _ => format!("not production's; to remove it: everpoint expire {cluster} --branch {}", branch.branch),
     };
     format!("  branch {} (timeline {}{fork}): {what}\n", branch.branch, branch.timeline)
 }
@@ -97,4 +129,82 @@ fn row(backup: &BackupLine) -> Vec<String> {
         sizes(backup.stored_bytes),
         backup.stop_lsn.clone().unwrap_or_default(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use everpoint_app::list::{Proof, WindowLine};
+    use everpoint_app::restore_points::RestorePointLine;
+
+    use super::*;
+
+    #[test]
+    fn labels_points_and_branches_are_shown() {
+        let backup = BackupLine {
+            label: "20260129-143000F".to_owned(),
+            kind: "full".to_owned(),
+            started_at: "2026-01-29T14:30:00.000000Z".to_owned(),
+            stopped_at: Some("2026-01-29T14:31:00.000000Z".to_owned()),
+            start_lsn: None,
+            stop_lsn: Some("0/3000148".to_owned()),
+            timeline: Some(1),
+            size_bytes: 1536,
+            stored_bytes: 1024,
+            compression_ratio: None,
+            status: "ok",
+            reason: None,
+            hold: None,
+            labels: [("ticket".to_owned(), "4711".to_owned())].into(),
+            server_version: None,
+            duration_seconds: Some(60.0),
+            encrypted: true,
+            method: None,
+            proof: Proof { state: "none", at: None },
+        };
+        let branch = |branch: &str, role| BranchLine {
+            branch: branch.to_owned(),
+            timeline: 1,
+            forked_from: None,
+            forked_at: None,
+            to_lsn: None,
+            role,
+        };
+        let listing = ClusterListing {
+            name: "order-db".to_owned(),
+            engine: "postgresql".to_owned(),
+            system_identifier: "7".to_owned(),
+            backups: vec![backup],
+            windows: vec![WindowLine {
+                timeline: 1,
+                from: "2026-01-29T14:31:00.000001Z".to_owned(),
+                to: "2026-01-29T15:00:00.500000Z".to_owned(),
+                from_lsn: "0/3000148".to_owned(),
+                to_lsn: "0/4000000".to_owned(),
+            }],
+            gaps: Vec::new(),
+            branches: vec![
+                branch("00000001-0000000000000000", "production"),
+                branch("00000002-4f2a91c04f2a91c0", "other"),
+            ],
+            restore_points: vec![RestorePointLine {
+                cluster: "order-db".to_owned(),
+                name: "before-upgrade".to_owned(),
+                time: "2026-01-29T14:45:00.000000Z".to_owned(),
+                lsn: "0/3800000".to_owned(),
+                timeline: 1,
+            }],
+            restore_points_unread: None,
+        };
+        let shown = text(&listing);
+        for part in [
+            "20260129-143000F: labels ticket=4711",
+            "restore point before-upgrade: 2026-01-29",
+            "branch 00000001-0000000000000000 (timeline 1): production is on it",
+            "everpoint expire order-db --branch 00000002-4f2a91c04f2a91c0",
+            // What is pasted behind --to must lie in the window.
+            ":00.000001 ",
+        ] {
+            assert!(shown.contains(part), "{shown} lacks {part}");
+        }
+    }
 }

@@ -7,7 +7,6 @@ use everpoint_app::package::{self, ImportReport, Opening};
 use everpoint_app::restore::{self, PlanReport, RestoreOutcome, RestoreReport, RestoreRequest, StartRequest};
 use everpoint_core::FailureClass;
 use everpoint_engine::NextSteps;
-use jiff::tz::TimeZone;
 
 use super::archive_get;
 use crate::access;
@@ -20,9 +19,10 @@ use crate::render::time::local;
 use crate::session::{Opened, Session, Temporary, fetch_program};
 use crate::signal::stop_flag;
 use crate::target;
+use crate::zone::Clock;
 
 pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppError> {
-    let target = target::parse(&arguments.to, &TimeZone::system())?;
+    let target = target::parse(&arguments.to, &Clock::machine())?;
     if arguments.package.is_empty() {
         let opened = session.cluster(&arguments.cluster)?;
         return from(session, arguments, target, &opened, None);
@@ -97,8 +97,12 @@ fn from(
     };
     let outcome = {
         let progress = session.progress();
-        restore::run(&opened.context, &request, &progress)?
+        let ran = restore::run(&opened.context, &request, &progress);
+        told_of_future(ran, target.future.as_deref())?
     };
+    if let (RestoreOutcome::Done(_), Some(future)) = (&outcome, &target.future) {
+        session.warn(future);
+    }
     Ok(match &outcome {
         RestoreOutcome::Done(report) => Done::new(&outcome, done_text(report, &directory)),
         RestoreOutcome::Plan(plan) => {
@@ -106,6 +110,32 @@ fn from(
             Done::new(&outcome, plan_text(plan)).code(code)
         }
     })
+}
+
+/// A time to come can't be reached: then that is why.
+fn told_of_future(
+    ran: Result<RestoreOutcome, AppError>,
+    future: Option<&str>,
+) -> Result<RestoreOutcome, AppError> {
+    let Some(future) = future else { return ran };
+    match ran {
+        Err(mut error) if error.class == FailureClass::Shortfall => {
+            error.message = format!("{future}; {}", error.message);
+            Err(error)
+        }
+        Ok(RestoreOutcome::Plan(mut plan)) => {
+            match &mut plan.shortfall {
+                Some(shortfall) => shortfall.reason = format!("{future}; {}", shortfall.reason),
+                None => plan.warnings.push(future.to_owned()),
+            }
+            Ok(RestoreOutcome::Plan(plan))
+        }
+        Ok(RestoreOutcome::Done(mut report)) => {
+            report.warnings.push(future.to_owned());
+            Ok(RestoreOutcome::Done(report))
+        }
+        other => other,
+    }
 }
 
 /// The server that root starts runs as another user, who must get to its directory.
@@ -212,7 +242,7 @@ fn plan_text(plan: &PlanReport) -> String {
     if let Some(backup) = &plan.backup {
         out.push_str(&format!("backup      {backup}\n"));
     }
-    out.push_str(&format!("log         {} pieces\n", plan.segments));
+    out.push_str(&format!("log         {} segments and parts of them\n", plan.segments));
     out.push_str(&format!("bytes       {}\n", size(plan.bytes)));
     out.push_str(&format!("about       {}\n", seconds(plan.estimate_seconds)));
     if let Some(reached) = &plan.reached {

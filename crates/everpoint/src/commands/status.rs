@@ -10,7 +10,7 @@ use super::offsite::{status_of, status_text};
 use crate::cli::MaybeCluster;
 use crate::render::Done;
 use crate::render::number::{seconds, size};
-use crate::render::time::local;
+use crate::render::time::{local, local_exact};
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -77,7 +77,7 @@ fn text(report: &StatusReport) -> String {
         _ => field("backup", "none".to_owned()),
     }
     if let Some(window) = report.windows.last() {
-        field("window", format!("{} to {}", local(&window.from), local(&window.to)));
+        field("window", format!("{} to {}", local_exact(&window.from), local_exact(&window.to)));
     }
     for problem in &report.problems {
         field("!", problem.clone());

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use everpoint_core::alert::{AlertKind, Severity, Thresholds};
 
 use super::Variables;
-use super::mistake::{Mistake, nearest, word};
+use super::mistake::{Mistake, word};
 use super::secret::{Secret, SecretSource};
 use super::section::{At, Section};
+use everpoint_core::words::known;
 
 /// How long until a condition that holds on is told again.
 const REPEAT_SECONDS: u64 = 24 * 3600;
@@ -153,10 +154,7 @@ fn kinds(section: &mut Section<'_>, key: &'static str) -> Vec<AlertKind> {
         }
         let words = AlertKind::ALL.map(AlertKind::word);
         let mistake = Mistake::new(at, format!("{} is no kind of alert", word(&value)));
-        section.mistake(match nearest(&value, words) {
-            Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
-            None => mistake.hint(format!("one of: {}", words.join(", "))),
-        });
+        section.mistake(mistake.hint(known(&value, "kinds", words)));
     }
     found
 }

@@ -187,47 +187,9 @@ fn without_quotations(message: &str) -> String {
     kept.collect::<Vec<_>>().join("`")
 }
 
-/// The candidate that is near enough to `word` to have been meant.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Number of insertions, deletions and replacements between two words.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (above, from) in left.chars().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        next.push(above + 1);
-        for ((to, pair), deleted) in right.chars().zip(row.windows(2)).zip(1..) {
-            let (replaced, inserted) = match pair {
-                [diagonal, up] => (diagonal + usize::from(from != to), up + 1),
-                _ => (usize::MAX, usize::MAX),
-            };
-            let left_of = next.get(deleted - 1).map_or(usize::MAX, |cell| cell + 1);
-            next.push(replaced.min(inserted).min(left_of));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_near_word_is_found_and_a_far_one_is_not() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(nearest("uri", ["url", "key_file"]), Some("url"));
-        assert_eq!(nearest("keyfile", ["url", "key_file"]), Some("key_file"));
-        assert_eq!(nearest("frobnicate", ["url", "key_file"]), None);
-    }
 
     #[test]
     fn a_mistake_shows_its_line_without_secrets() {

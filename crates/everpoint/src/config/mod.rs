@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
 use everpoint_core::FailureClass;
+use everpoint_core::words::known;
 use toml::de::DeTable;
 
 pub(crate) use cluster::{Checkpoint, ClusterConfig, Compression, PasswordSource, Source, slot_for};
@@ -32,7 +33,7 @@ pub(crate) use serve::{Schedules, ServeConfig};
 
 use alerts::AlertsConfig;
 use api::ApiConfig;
-use mistake::{Mistake, nearest, plain_or_name, word};
+use mistake::{Mistake, plain_or_name, word};
 use offsite::OffsiteConfig;
 use otel::OtelConfig;
 use section::Section;
@@ -233,10 +234,8 @@ impl Config {
                     wanted.at.clone(),
                     format!("there is no [repository.{}]", plain_or_name(&wanted.value)),
                 );
-                mistakes.push(match nearest(&wanted.value, self.repositories.keys().map(String::as_str)) {
-                    Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
-                    None => mistake,
-                });
+                let there = self.repositories.keys().map(String::as_str);
+                mistakes.push(mistake.hint(known(&wanted.value, "repositories", there)));
             }
         }
         mistakes
@@ -248,13 +247,10 @@ impl Config {
     /// Class `Usage`: there is none.
     pub(crate) fn cluster(&self, name: &str) -> Result<&ClusterConfig, AppError> {
         self.clusters.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
-            let hint = match (nearest(name, known.iter().copied()), known.is_empty()) {
-                (Some(meant), _) => format!("did you mean {meant}?"),
-                (None, true) => {
-                    "it has no cluster yet; add one with: everpoint protect postgres://…".to_owned()
-                }
-                (None, false) => format!("it has: {}", known.join(", ")),
+            let hint = if self.clusters.is_empty() {
+                "it has no cluster yet; add one with: everpoint protect postgres://…".to_owned()
+            } else {
+                known(name, "clusters", self.clusters.keys().map(String::as_str))
             };
             let file = self.path.display();
             let (name, message) = match valid_name(name) {
@@ -265,6 +261,16 @@ impl Config {
             AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", name, message)
                 .hint(hint)
         })
+    }
+
+    /// The enabled providers that get packages of a repository.
+    pub(crate) fn offsite_of(&self, repository: &RepositoryConfig) -> Vec<OffsiteConfig> {
+        let is_ours = |provider: &&OffsiteConfig| {
+            let named = provider.repository.as_ref().map(|name| self.repositories.get(&name.value));
+            let place = named.unwrap_or_else(|| self.repositories.values().next());
+            provider.enabled && place.is_some_and(|place| place.url == repository.url)
+        };
+        self.offsite.values().filter(is_ours).cloned().collect()
     }
 
     /// The repository that holds a cluster.

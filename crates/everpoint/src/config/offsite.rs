@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use everpoint_core::words;
 use everpoint_core::{BudgetPeriod, BudgetPolicy};
 use everpoint_offsite::{Counts, HttpMethod};
 use jiff::tz::TimeZone;
 
 use super::Variables;
 use super::expand::expand;
-use super::mistake::{Mistake, nearest, plain_or_name, word};
+use super::mistake::{Mistake, plain_or_name, word};
 use super::secret::{Secret, SecretSource};
 use super::section::{At, Section, TextOrTable};
 
@@ -204,10 +205,8 @@ impl OffsiteConfig {
                 wanted.at.clone(),
                 format!("there is no [{what}.{}]", plain_or_name(&wanted.value)),
             );
-            mistakes.push(match nearest(&wanted.value, known) {
-                Some(meant) => mistake.hint(format!("did you mean \"{meant}\"?")),
-                None => mistake,
-            });
+            let plural = if what == "cluster" { "clusters" } else { "repositories" };
+            mistakes.push(mistake.hint(words::known(&wanted.value, plural, known)));
         };
         if let Some(wanted) = &self.repository {
             check(wanted, "repository", repositories.clone().collect());
@@ -227,7 +226,7 @@ fn budget(section: &mut Section<'_>) -> BudgetPolicy {
         let mistake = Mistake::new(zone.at.clone(), "any 24 hours have no `zone`");
         section.mistake(mistake.hint("remove it, or set period = \"day\""));
     }
-    let found = zone.as_ref().map(|zone| (zone, TimeZone::get(&zone.value).ok()));
+    let found = zone.as_ref().map(|zone| (zone, crate::zone::named(&zone.value)));
     if let Some((zone, None)) = &found {
         let mistake = Mistake::new(zone.at.clone(), format!("there is no time zone \"{}\"", zone.value));
         section

@@ -124,9 +124,9 @@ impl Retention {
 
 fn read_zone(table: &mut Section<'_>) -> Option<TimeZone> {
     let name = table.text("zone")?;
-    match TimeZone::get(&name.value) {
-        Ok(zone) => Some(zone),
-        Err(_) => {
+    match crate::zone::named(&name.value) {
+        Some(zone) => Some(zone),
+        None => {
             let message = format!("no time zone `{}` is known here", name.value);
             table.mistake(Mistake::new(name.at, message).hint("write it like Europe/Berlin or UTC"));
             None

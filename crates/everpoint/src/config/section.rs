@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::expand::expand;
-use super::mistake::{self, Mistake, nearest, plain_or_name, word};
+use super::mistake::{self, Mistake, plain_or_name, word};
+use everpoint_core::words::nearest;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -271,14 +272,14 @@ impl<'a> Section<'a> {
             if self.known.contains(&word) {
                 continue;
             }
+            let all = format!("known here: {}", self.known.join(", "));
             self.mistakes.push(match nearest(word, self.known.iter().copied()) {
                 Some(meant) => {
                     let message = format!("unknown key {} in {}", mistake::word(word), self.name);
-                    Mistake::new(key.span(), message).hint(format!("did you mean `{meant}`?"))
+                    Mistake::new(key.span(), message).hint(format!("did you mean `{meant}`? {all}"))
                 }
                 // It may be no key at all, but what should have stood in quotation marks behind one.
-                None => Mistake::unread(key.span(), &format!("unknown key in {}", self.name))
-                    .hint(format!("known here: {}", self.known.join(", "))),
+                None => Mistake::unread(key.span(), &format!("unknown key in {}", self.name)).hint(all),
             });
         }
         self.mistakes

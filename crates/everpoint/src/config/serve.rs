@@ -53,6 +53,11 @@ impl Default for Schedules {
 }
 
 impl Schedules {
+    /// When backups are taken; `None`: never by themselves.
+    pub(crate) fn of_backups(&self) -> Option<Schedule> {
+        self.backup.clone().filter(|_| self.enabled)
+    }
+
     /// Reads `[schedule]`, or takes the defaults; the variables of containers come after the file.
     pub(super) fn read(section: Option<&mut Section<'_>>, variables: Variables<'_>) -> Result<Self, Mistake> {
         let (base, package) = container(variables)?;
@@ -93,7 +98,7 @@ impl Schedules {
 
 fn zone(section: &mut Section<'_>) -> Option<TimeZone> {
     let text = section.text("zone")?;
-    let found = TimeZone::get(&text.value).ok();
+    let found = crate::zone::named(&text.value);
     if found.is_none() {
         let mistake = Mistake::new(text.at, format!("there is no time zone \"{}\"", text.value));
         section.mistake(mistake.hint("write it like \"Europe/Berlin\" or \"UTC\""));

@@ -87,7 +87,7 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "[repository.local]\nurl = \"/x\"\n[cluster.a]\npostgres = \"postgres://h/x\"\nrepository = \"locale\"\n",
-        &["line 5, column 14", "there is no [repository.locale]", "did you mean \"local\"?"],
+        &["line 5, column 14", "there is no [repository.locale]", "did you mean local?"],
     ),
     (
         "[repository.a]\nurl = \"/x\"\n[repository.b]\nurl = \"/y\"\n[cluster.c]\npostgres = \"postgres://h/x\"\n",
@@ -195,7 +195,7 @@ fn mistakes_in_the_tables_of_the_api_and_of_alerts_are_told() {
     told("[api]\ntokens = [{ name = \"a\", scope = \"write\", env = \"T\" }]\n", "read, operate");
     told("[api]\ntokens = [{ name = \"a\", scope = \"read\" }]\n", "where the token comes from");
     told("[[api.tokens]]\nname = \"a\"\nscope = \"read\"\nenv = \"T\"\nfile = \"f\"\n", "only one of");
-    told("[alerts]\nsuccesses = [\"backup_dome\"]\n", "did you mean \"backup_done\"?");
+    told("[alerts]\nsuccesses = [\"backup_dome\"]\n", "did you mean backup_done?");
     told("[alerts]\nlag = \"60\"\n", "is not a span of time");
     told("[[alerts.sink]]\ntype = \"pager\"\n", "`type` must be one of");
     told("[[alerts.sink]]\ntype = \"slack\"\n", "the sink needs one address");
@@ -260,7 +260,7 @@ fn mistakes_in_offsite_providers_are_shown_where_they_are() {
         (("\"2GB\"", "\"much\""), "line 25, column 9"),
         (("Europe/Berlin", "Berlin"), "there is no time zone \"Berlin\""),
         (("[\"download\"]", "[\"downloads\"]"), "`downloads` is no kind of request"),
-        (("[\"shop\"]", "[\"shopp\"]"), "did you mean \"shop\"?"),
+        (("[\"shop\"]", "[\"shopp\"]"), "did you mean shop?"),
         (("{ file = \"cookie\" }", "{ fill = \"cookie\" }"), "the header `Cookie` has no value"),
         (("${NOT_SET_HERE}", "${NOT_CLOSED"), "`${` without its `}`"),
         (("upload = [\"/bin/send\", \"{name}\"]", ""), "the provider has no valid `upload`"),

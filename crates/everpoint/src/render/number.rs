@@ -2,23 +2,7 @@
 
 use std::time::Duration;
 
-/// `512 B`, `1.5 KiB`, `20.0 GiB`.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in UNITS {
-        if value < 1023.95 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    format!("{value:.1} {unit}")
-}
+pub(crate) use everpoint_core::words::size;
 
 /// `0.3 s`, `12 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`.
 pub(crate) fn duration(time: Duration) -> String {
@@ -40,20 +24,6 @@ pub(crate) fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        for (bytes, wanted) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1536, "1.5 KiB"),
-            ((1 << 20) - 1, "1.0 MiB"),
-            (20 << 30, "20.0 GiB"),
-            (u64::MAX, "16384.0 PiB"),
-        ] {
-            assert_eq!(size(bytes), wanted);
-        }
-    }
 
     #[test]
     fn durations() {

@@ -1,5 +1,6 @@
 //! Progress: bars on a terminal, plain lines each few seconds in a log, nothing where it is not wanted.
 
+use std::fmt::Write;
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use everpoint_app::text::{lsn, time};
 use everpoint_app::{Event, Events};
 use everpoint_core::{LogOffset, Micros};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::{note, number};
 
@@ -92,27 +93,25 @@ impl Progress {
     }
 
     fn bytes(&self, state: &mut State, done: u64, total: Option<u64>) {
-        if self.style == Style::Terminal {
+        // A role that may not ask for sizes has no total.
+        let total = total.filter(|total| *total > 0);
+        if let (Style::Terminal, Some(total)) = (self.style, total) {
             let bar = state.bar.get_or_insert_with(|| new_bar(total));
-            if let Some(total) = total {
-                bar.set_length(total.max(done));
-            }
+            bar.set_length(total.max(done));
             bar.set_position(done);
             return;
         }
-        if !due(&mut state.last_line, LOG_EVERY) {
+        if self.style != Style::Terminal && !due(&mut state.last_line, LOG_EVERY) {
             return;
         }
         let rate =
             state.step_begun.map_or(0.0, |begun| done as f64 / begun.elapsed().as_secs_f64().max(0.001));
         let rate = format!("{}/s", number::size(rate as u64));
-        let text = match total.filter(|total| *total > 0) {
-            Some(total) => {
-                let percent = (u128::from(done) * 100 / u128::from(total)).min(100);
-                format!("{percent} % ({} of {}, {rate})", number::size(done), number::size(total))
-            }
-            None => format!("{} ({rate})", number::size(done)),
-        };
+        let text = amount(done, total, &rate);
+        if self.style == Style::Terminal {
+            state.bar.get_or_insert_with(new_spinner).set_message(text);
+            return;
+        }
         self.say(state, &text);
     }
 
@@ -194,6 +193,17 @@ fn replay_text(
     text
 }
 
+/// How much is done. What grew while it was read is never more than all of it.
+fn amount(done: u64, total: Option<u64>, rate: &str) -> String {
+    match total {
+        Some(total) => {
+            let percent = (u128::from(done) * 100 / u128::from(total.max(1))).min(100);
+            format!("{percent} % ({} of {}, {rate})", number::size(done), number::size(total.max(done)))
+        }
+        None => format!("{} ({rate})", number::size(done)),
+    }
+}
+
 fn due(last: &mut Option<Instant>, every: Duration) -> bool {
     let due = last.is_none_or(|at| at.elapsed() >= every);
     if due {
@@ -202,14 +212,31 @@ fn due(last: &mut Option<Instant>, every: Duration) -> bool {
     due
 }
 
-fn new_bar(total: Option<u64>) -> ProgressBar {
-    let template = "  {bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
-    let Some(total) = total else { return new_spinner() };
+fn new_bar(total: u64) -> ProgressBar {
+    let template = "  {bar:30} {percent:>3} %  {done} of {total}  {rate}  {left} left";
     let bar = ProgressBar::new(total);
     if let Ok(style) = ProgressStyle::with_template(template) {
+        let style = style
+            .with_key("done", |state: &ProgressState, out: &mut dyn Write| {
+                tell(out, number::size(state.pos()))
+            })
+            .with_key("total", |state: &ProgressState, out: &mut dyn Write| {
+                tell(out, number::size(state.len().unwrap_or_default()));
+            })
+            .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+                tell(out, format!("{}/s", number::size(state.per_sec() as u64)));
+            })
+            .with_key("left", |state: &ProgressState, out: &mut dyn Write| {
+                tell(out, number::duration(state.eta()));
+            });
         bar.set_style(style);
     }
     bar
+}
+
+/// What can't be drawn is not drawn.
+fn tell(out: &mut dyn Write, text: String) {
+    let _ = out.write_str(&text);
 }
 
 fn new_spinner() -> ProgressBar {
@@ -225,6 +252,19 @@ fn new_spinner() -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_total_that_is_not_known_is_not_reached_from_the_start() {
+        assert_eq!(amount(1 << 20, Some(4 << 20), "1.0 MiB/s"), "25 % (1.0 MiB of 4.0 MiB, 1.0 MiB/s)");
+        assert_eq!(amount(1 << 20, None, "1.0 MiB/s"), "1.0 MiB (1.0 MiB/s)");
+        // A role that may not ask for sizes tells 0.
+        let progress = Progress::new(Style::Terminal);
+        progress.emit(Event::Progress { done: 1 << 20, total: Some(0) });
+        let mut state = progress.state.lock().unwrap();
+        let bar = state.bar.take().unwrap();
+        assert_eq!(bar.length(), None, "a bar of which all is done");
+        assert!(bar.message().contains("1.0 MiB"), "{}", bar.message());
+    }
 
     #[test]
     fn replay_shows_rate_and_time_left() {

@@ -188,7 +188,7 @@ fn make_room(
     events: &dyn Events,
 ) -> Result<(), AppError> {
     let Some(wrong) = too_little_room(opened) else { return Ok(()) };
-    events.emit(Event::Warning(format!("{}; letting go what the policy does not keep", wrong.message)));
+    events.emit(Event::Warning(format!("{}; removing what the policy does not keep", wrong.message)));
     let mut request = expire_command::request(session, opened, stop.clone())?;
     request.grace = Duration::ZERO;
     expire::run(&opened.context, &request, events)?;

@@ -10,7 +10,7 @@ use everpoint_repo::{OffsiteLedger, Repository};
 
 use super::{Opened, Session};
 use crate::config::expand::expand;
-use crate::config::mistake::{nearest, plain_or_name};
+use crate::config::mistake::plain_or_name;
 use crate::config::offsite::{CommandPlace, HeaderSource, HttpPlace, OffsiteConfig, OffsitePlace, S3Place};
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::{Config, RepositoryConfig};
@@ -44,11 +44,8 @@ impl Session {
         let known = || config.offsite.keys().map(String::as_str);
         if let Some(name) = name {
             return config.offsite.get(name).ok_or_else(|| {
-                let error = none(config, format!("there is no [offsite.{}]", plain_or_name(name)));
-                match nearest(name, known()) {
-                    Some(meant) => error.hint(format!("did you mean {meant}?")),
-                    None => error,
-                }
+                let message = format!("there is no [offsite.{}]", plain_or_name(name));
+                none(config, message).hint(everpoint_core::words::known(name, "providers", known()))
             });
         }
         let mut enabled = config.offsite.values().filter(|provider| provider.enabled);

@@ -106,6 +106,8 @@ impl Session {
             checkpoint: cluster.map(|cluster| cluster.checkpoint).unwrap_or_default(),
             pg_bin: cluster.and_then(engine::programs),
             retention: config::Retention::default(),
+            schedule: None,
+            offsite: Vec::new(),
         };
         Ok(Temporary { opened, _directory: directory })
     }

@@ -8,6 +8,7 @@ use everpoint_core::{BackupStatus, gaps};
 
 use super::{Look, seconds_of};
 use crate::metrics::{Measure, Metrics};
+use crate::render::number::{seconds, size};
 use crate::session::Opened;
 
 impl Look {
@@ -57,10 +58,13 @@ impl Look {
 }
 
 fn told(backup: &list::BackupLine) -> String {
-    let took = backup.duration_seconds.unwrap_or_default();
+    let took = seconds(backup.duration_seconds.unwrap_or_default());
     format!(
-        "{} backup {}: {} bytes, {} stored, in {took:.0} s",
-        backup.kind, backup.label, backup.size_bytes, backup.stored_bytes
+        "{} backup {}: {}, {} stored, in {took}",
+        backup.kind,
+        backup.label,
+        size(backup.size_bytes),
+        size(backup.stored_bytes)
     )
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use everpoint_app::offsite::{self, OffsiteStatus, SystemClock};
 use everpoint_core::alert::{self, AlertKey, AlertKind, LastCall, LastRun, Observation};
+use everpoint_core::words::size;
 use everpoint_core::{Due, Micros, due};
 
 use super::{Look, seconds_of};
@@ -58,7 +59,7 @@ impl Look {
                 && before.arrived != arrived
             {
                 let key = AlertKey::new(AlertKind::PackageDone, provider.name.as_str());
-                let message = format!("{} arrived: {} bytes", last.name, last.size);
+                let message = format!("{} arrived: {}", last.name, size(last.size));
                 self.outbox.tell([Observation::Happened(key, message)]);
             }
             let seen = SeenProvider { read: Instant::now(), run: id, arrived };

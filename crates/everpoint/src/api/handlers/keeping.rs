@@ -4,7 +4,6 @@ use everpoint_app::Quiet;
 use everpoint_app::expire;
 use everpoint_app::hold::{self, HoldRequest};
 use everpoint_engine::StopFlag;
-use jiff::tz::TimeZone;
 
 use super::clusters::of_path;
 use crate::api::Api;
@@ -14,6 +13,7 @@ use crate::api::fields::Rule;
 use crate::api::goal::is_time;
 use crate::commands::expire as command;
 use crate::target;
+use crate::zone::Clock;
 
 const MOMENT: Rule = Rule(is_time, "a time looks like 2026-01-29T14:30:00+01:00");
 
@@ -29,7 +29,7 @@ pub(crate) fn plan(api: &Api, call: Call) -> Result<Answer, Refusal> {
 }
 
 pub(crate) fn hold(api: &Api, mut call: Call) -> Result<Answer, Refusal> {
-    let until = call.body.text("until", &MOMENT).map(|text| target::moment(&text, &TimeZone::UTC));
+    let until = call.body.text("until", &MOMENT).map(|text| target::moment(&text, &Clock::utc()));
     if let Some(Err(error)) = &until {
         call.body.refuse("until", error.message.clone());
     }

@@ -3,7 +3,6 @@
 use everpoint_app::restore::{self, RestoreRequest};
 use everpoint_app::{AppError, Quiet};
 use everpoint_core::FailureClass;
-use jiff::tz::TimeZone;
 
 use crate::api::Api;
 use crate::api::answer::{Answer, Refusal};
@@ -15,6 +14,7 @@ use crate::api::handlers::clusters::of_path;
 use crate::api::handlers::jobs::Jobs;
 use crate::commands::restore_below::{self as below, Goal, RestoreBelow, is_plain_name};
 use crate::target;
+use crate::zone::Clock;
 
 const TARGET: Rule = Rule(
     is_documented,
@@ -29,7 +29,7 @@ fn goal(fields: &mut Fields) -> Option<Goal> {
     let exclusive = fields.flag("exclusive").unwrap_or_default();
     let timeline = fields.number("timeline", 1..=u64::from(u32::MAX));
     let timeline = timeline.and_then(|timeline| timeline.try_into().ok());
-    match target::parse(&to, &TimeZone::UTC) {
+    match target::parse(&to, &Clock::utc()) {
         Ok(parsed) => Some(Goal { target: parsed.target, exclusive, timeline }),
         Err(error) => {
             fields.refuse("to", error.message);
