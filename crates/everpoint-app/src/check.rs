@@ -1,15 +1,17 @@
 //! `check`: everything that must be right before one needs it, server and repository.
 
+mod watch;
+
 use std::path::PathBuf;
 
 use everpoint_core::{BackupStatus, Micros};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
+use everpoint_repo::ClusterRepo;
 use serde::Serialize;
 
-use crate::captured::{self, CaptureState, Captured};
 use crate::facts::{self, Facts};
 use crate::restore::salvage::COPY_MARK;
-use crate::{ClusterContext, health, text};
+use crate::{ClusterContext, health, text, writable};
 
 /// A backup older than this is pointed out: a day and some slack.
 const OLD_BACKUP: Micros = Micros(26 * 3600 * 1_000_000);
@@ -28,12 +30,13 @@ pub enum KeyPlace {
 }
 
 /// What to look at.
-#[derive(Debug, Clone)]
 pub struct CheckRequest {
     /// Name of the slot that capture uses.
     pub slot: String,
     /// Where the key lies.
     pub key: KeyPlace,
+    /// What is stored of the other names that may have the same server.
+    pub others: Vec<ClusterRepo>,
 }
 
 /// What was found.
@@ -52,7 +55,15 @@ pub struct CheckReport {
 pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     let mut lines = context.engine.check(Some(&request.slot));
     let server = context.engine.identify().ok();
-    lines.extend(production(context, server.as_ref()));
+    let keeping = server.as_ref().and_then(|_| context.engine.log_keeping());
+    lines.extend(keeping.iter().flat_map(|keeping| watch::slots(&keeping.slots, &request.slot)));
+    let same = server.as_ref().and_then(|server| watch::same_server(context, server, &request.others));
+    // Looked at before this look is noted: an old primary would make itself production.
+    let before = context.cluster.sightings().unwrap_or_default();
+    if same.is_none() {
+        lines.extend(production(context, server.as_ref()));
+    }
+    lines.extend(same);
     lines.push(repository(context));
     lines.push(key(&request.key));
     lines.extend(crate::belongings::line(context));
@@ -61,7 +72,13 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
             lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));
             lines.extend(health::space(context, &facts.listings));
             lines.push(last_backup(context, &facts));
-            lines.push(capture(context, &facts, server.as_ref()));
+            lines.extend(watch::capture(
+                context,
+                &facts.log,
+                before,
+                server.as_ref(),
+                keeping.map(|it| it.archiver),
+            ));
             lines.extend(gaps(context, &facts));
         }
         Err(error) => {
@@ -97,6 +114,9 @@ fn production(context: &ClusterContext, server: Option<&ServerIdentity>) -> Opti
 
 fn repository(context: &ClusterContext) -> CheckLine {
     let place = context.repository.store().describe();
+    if let Some(wrong) = writable::wrong(context) {
+        return line("repository", CheckState::Error, wrong.to_string(), wrong.hint);
+    }
     if context.repository.is_encrypted() {
         return line("repository", CheckState::Ok, format!("{place} opens, encrypted"), None);
     }
@@ -159,28 +179,6 @@ fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
         );
     }
     line("last_backup", CheckState::Ok, message, None)
-}
-
-fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdentity>) -> CheckLine {
-    let start = Some(format!("keep this running: everpoint capture {}", context.name));
-    let Some(captured) = Captured::of(&facts.log, server) else {
-        return line("capture", CheckState::Warning, "no log is stored yet", start);
-    };
-    let state = CaptureState::new(&captured, server, text::now(), captured::is_running(context));
-    let stored = format!("stored to {} on timeline {}", state.lsn, state.timeline);
-    let Some(bytes) = state.lag_bytes else {
-        let message = format!("{stored}; the server can't be asked how far it is");
-        return line("capture", CheckState::Warning, message, None);
-    };
-    let behind =
-        if bytes == 0 { "the server's end".to_owned() } else { format!("{bytes} bytes behind the server") };
-    if state.is_late() {
-        line("capture", CheckState::Warning, format!("{stored}, {behind} and not moving"), start)
-    } else if state.has_ended() {
-        line("capture", CheckState::Warning, format!("{stored}, {behind}, but no capture runs"), start)
-    } else {
-        line("capture", CheckState::Ok, format!("{stored}, {behind}"), None)
-    }
 }
 
 fn gaps(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {

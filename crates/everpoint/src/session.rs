@@ -7,8 +7,10 @@ mod fetch;
 pub(crate) mod key;
 mod offsite;
 mod package;
+mod twins;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +38,10 @@ pub(crate) use package::Temporary;
 pub(crate) struct Session {
     pub(crate) global: Global,
     config: OnceCell<Config>,
+    /// What it warns of goes to the log, which says nothing too often.
+    of_daemon: bool,
+    /// What it has warned of: once is enough.
+    warned: RefCell<BTreeSet<String>>,
 }
 
 /// A cluster, ready for a use-case.
@@ -48,11 +54,20 @@ pub(crate) struct Opened {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) retention: Retention,
     pub(crate) pg_bin: Option<PathBuf>,
+    /// The other clusters of the configuration, and where they are kept.
+    pub(crate) beside: Vec<(String, RepositoryConfig)>,
 }
 
 impl Session {
     pub(crate) fn new(global: Global) -> Self {
-        Self { global, config: OnceCell::new() }
+        Self { global, config: OnceCell::new(), of_daemon: false, warned: RefCell::default() }
+    }
+
+    /// A session of the daemon: with this configuration, whatever the file says meanwhile.
+    pub(crate) fn of_daemon(global: Global, config: &Config) -> Self {
+        let made = Self { of_daemon: true, ..Self::new(global) };
+        made.config.get_or_init(|| config.clone());
+        made
     }
 
     pub(crate) fn style(&self) -> Style {
@@ -71,7 +86,14 @@ impl Session {
     }
 
     pub(crate) fn warn(&self, text: &str) {
-        self.say(&format!("warning: {text}"));
+        if self.global.quiet || !self.warned.borrow_mut().insert(text.to_owned()) {
+            return;
+        }
+        if self.of_daemon {
+            tracing::warn!("{text}");
+        } else {
+            self.say(&format!("warning: {text}"));
+        }
     }
 
     /// The configuration; read once.
@@ -217,6 +239,7 @@ impl Session {
             belongings: self.belongings(Some(&repository)),
         };
         Ok(Opened {
+            beside: self.beside(name),
             context,
             retention: self.retention(cluster, &repository),
             repository,

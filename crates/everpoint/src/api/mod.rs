@@ -50,6 +50,17 @@ impl Api {
     }
 }
 
+/// Looks whether the server of `config` could be started, but for its address.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn try_out(config: &ApiConfig) -> Result<(), AppError> {
+    let Some(address) = config.listen else { return Ok(()) };
+    access::may_listen(config, address)?;
+    Access::new(config, &mut |_| ())?;
+    config.tls.as_ref().map(tls::acceptor).transpose().map(drop)
+}
+
 /// Starts the server of `config`; `None` if it wants none, or if the port that nobody asked for is taken.
 ///
 /// # Errors

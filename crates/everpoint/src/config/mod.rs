@@ -7,6 +7,8 @@ pub(crate) mod container;
 pub(crate) mod mistake;
 pub(crate) mod offsite;
 pub(crate) mod otel;
+mod print;
+pub(crate) mod remove;
 mod repository;
 mod retention;
 mod search;
@@ -25,6 +27,7 @@ use toml::de::DeTable;
 pub(crate) use cluster::{
     Checkpoint, ClusterConfig, Compression, PasswordSource, PostgresConfig, Source, slot_for,
 };
+pub(crate) use print::{FileStamp, files_of, outside_of, print_of};
 pub(crate) use repository::{KeySource, RepositoryConfig, absolute};
 pub(crate) use retention::Retention;
 pub(crate) use search::{find, found_or_default};

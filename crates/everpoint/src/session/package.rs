@@ -98,6 +98,7 @@ impl Session {
         std::fs::create_dir_all(&context.scratch)
             .map_err(|error| AppError::io("make", &context.scratch, error))?;
         let opened = Opened {
+            beside: Vec::new(),
             context,
             repository: place,
             slot: config::slot_for(name),
