@@ -138,12 +138,12 @@ pub enum Standing {
 /// seen counts. `stored`: the branch on which the stored log of the server ends.
 #[must_use]
 pub fn standing(log: &LogFacts, identity: u32, server: &BranchId, stored: Option<&BranchId>) -> Standing {
-    let seen = log.sightings.iter().filter(|seen| seen.by == SeenBy::Server && seen.identity == identity);
+    let mut seen = log.sightings.iter().filter(|seen| seen.by == SeenBy::Server && seen.identity == identity);
     let goes_on_from_it = |branch: &&BranchFacts| {
         branch.id != *server && path(log, branch).iter().any(|step| step.branch.id == *server)
     };
     // The last word counts: whoever was seen on it since is there again.
-    let last = seen.last().and_then(|seen| log.branch(identity, &seen.branch)).filter(goes_on_from_it);
+    let last = seen.next_back().and_then(|seen| log.branch(identity, &seen.branch)).filter(goes_on_from_it);
     match last {
         Some(later) => Standing::Before { seen: later.timeline },
         None if stored == Some(server) => Standing::Same,

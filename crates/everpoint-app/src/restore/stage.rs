@@ -134,3 +134,26 @@ impl Job<'_> {
         found.map(|found| found.len()).map_err(|error| AppError::io("look at", &destination, error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::joined;
+
+    #[test]
+    fn a_thread_that_died_is_no_success() {
+        let all = |dies: bool| {
+            std::thread::scope(|scope| {
+                let threads = vec![
+                    scope.spawn(|| 5_u64),
+                    scope.spawn(move || {
+                        assert!(!dies, "as wanted");
+                        2
+                    }),
+                ];
+                joined(threads, "the log")
+            })
+        };
+        assert_eq!(all(false).unwrap(), 7);
+        assert_eq!(all(true).unwrap_err().code, "internal");
+    }
+}

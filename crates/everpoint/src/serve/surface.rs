@@ -122,6 +122,10 @@ impl Daemon for View {
 
     fn not_ready(&self) -> Vec<String> {
         let current = self.runner.current();
+        if current.watched.is_empty() {
+            // Nothing is captured yet, whatever is configured.
+            return current.config.clusters.keys().cloned().collect();
+        }
         current.watched.iter().filter(|watched| !watched.is_well()).map(|bad| bad.cluster.clone()).collect()
     }
 
