@@ -1,15 +1,15 @@
 //! How far the log of a cluster is stored, and how far that is behind its server.
 
-use everpoint_core::{BranchFacts, LogFacts, LogOffset, Micros, current_identity, path, production};
+use everpoint_core::{
+    Archiver, BranchFacts, BranchId, LogFacts, LogOffset, Micros, StoredBy, Storing, current_identity, path,
+    production, stored_by,
+};
 use everpoint_engine::ServerIdentity;
 use everpoint_repo::LeaseState;
 use serde::Serialize;
 
 use crate::lineage::branch_id;
 use crate::{ClusterContext, text};
-
-/// Capture that is silent for longer than this is pointed out.
-const LATE_SECONDS: f64 = 60.0;
 
 /// Id of the lease that a capture of the cluster holds.
 #[must_use]
@@ -25,8 +25,10 @@ pub fn is_running(context: &ClusterContext) -> bool {
 }
 
 /// The durable end of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Captured {
+    /// Branch of it.
+    pub branch: BranchId,
     /// Timeline of it.
     pub timeline: u32,
     /// Everything before is stored.
@@ -56,6 +58,7 @@ impl Captured {
         let end = branch.pieces.last()?.span.to;
         let covered = branch.covered.filter(|(position, _)| *position <= end);
         Some(Self {
+            branch: branch.id.clone(),
             timeline: branch.timeline,
             position: end,
             covered_until: covered.map(|(_, until)| until),
@@ -78,83 +81,63 @@ pub struct CaptureState {
     pub lag_seconds: Option<f64>,
     /// A capture runs somewhere.
     pub running: bool,
-    /// Bytes of two segments, by which archive_command may be behind.
-    #[serde(skip)]
-    two_segments: u64,
+    /// Who stores what happens now: `stream`, `archive_command`, `late` or `nobody`.
+    #[serde(serialize_with = "word")]
+    pub stored_by: StoredBy,
+}
+
+fn word<S: serde::Serializer>(by: &StoredBy, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(by.word())
 }
 
 impl CaptureState {
-    /// Compares what is stored with the server.
+    /// Compares what is stored with the server. `archiver`: what the server says of it, if it does.
     #[must_use]
-    pub fn new(captured: &Captured, server: Option<&ServerIdentity>, now: Micros, running: bool) -> Self {
+    pub fn new(
+        captured: &Captured,
+        server: Option<&ServerIdentity>,
+        now: Micros,
+        running: bool,
+        archiver: Option<Archiver>,
+    ) -> Self {
         let lag = server.map(|server| {
             // On another timeline positions compare only as an upper bound, which is what one wants to hear; of that timeline
             // nothing is stored, so that it is never nothing.
             let behind = server.position.since(captured.position);
             if server.timeline == captured.timeline { behind } else { behind.max(1) }
         });
+        let lag_seconds = captured.covered_until.map(|until| ((now.0 - until.0) as f64 / 1e6).max(0.0));
+        let stored_by = stored_by(&Storing {
+            running,
+            stored: (captured.timeline, captured.position),
+            lag_bytes: lag,
+            lag_seconds,
+            two_segments: server.map_or(0, |server| server.segment_size.saturating_mul(2)),
+            archiver,
+        });
         Self {
             timeline: captured.timeline,
             lsn: text::lsn(captured.position),
             covered_until: captured.covered_until.map(text::time),
             lag_bytes: lag,
-            lag_seconds: captured.covered_until.map(|until| ((now.0 - until.0) as f64 / 1e6).max(0.0)),
-            running,
-            two_segments: server.map_or(0, |server| server.segment_size.saturating_mul(2)),
-        }
-    }
-
-    /// The server has log that is not stored, and capture is silent for long.
-    #[must_use]
-    pub fn is_late(&self) -> bool {
-        // Where only archive_command stores the log, it comes by whole segments, and nothing says when it is complete.
-        let expected = if self.covered_until.is_some() { 0 } else { self.two_segments };
-        self.lag_bytes.is_some_and(|bytes| bytes > expected) && self.is_silent()
-    }
-
-    /// Everything is stored, but the stream that stored it has ended: the next commit would not be.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.covered_until.is_some() && self.is_silent() && !self.running
-    }
-
-    fn is_silent(&self) -> bool {
-        self.lag_seconds.is_none_or(|seconds| seconds > LATE_SECONDS)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(lag_bytes: Option<u64>, lag_seconds: Option<f64>, running: bool) -> CaptureState {
-        let covered_until = lag_seconds.map(|_| text::time(Micros(0)));
-        CaptureState {
-            timeline: 1,
-            lsn: "0/1".to_owned(),
-            covered_until,
-            lag_bytes,
             lag_seconds,
             running,
-            two_segments: 32 << 20,
+            stored_by,
         }
     }
 
-    #[test]
-    fn lateness_needs_lag_and_silence() {
-        assert!(state(Some(1), Some(61.0), true).is_late());
-        assert!(!state(Some(20 << 20), None, false).is_late(), "archive_command comes by whole segments");
-        assert!(state(Some(33 << 20), None, false).is_late(), "archive_command does not come");
-        assert!(!state(Some(1), Some(2.0), true).is_late());
-        assert!(!state(Some(0), Some(999.0), true).is_late());
-        assert!(!state(None, Some(999.0), true).is_late(), "a dead server is another problem");
-    }
-
-    #[test]
-    fn a_stream_that_ended_on_an_idle_server_shows() {
-        assert!(state(Some(0), Some(61.0), false).has_ended());
-        assert!(!state(Some(0), Some(61.0), true).has_ended());
-        assert!(!state(Some(0), Some(2.0), false).has_ended());
-        assert!(!state(Some(0), None, false).has_ended(), "archive_command has no stream");
+    /// What is wrong with it, in words; `None`: what happens now is stored.
+    #[must_use]
+    pub fn wrong(&self, cluster: &str) -> Option<String> {
+        let keep = format!("keep this running: everpoint capture {cluster}, or everpoint serve");
+        let behind = self.lag_bytes.unwrap_or_default();
+        match self.stored_by {
+            StoredBy::Stream | StoredBy::ArchiveCommand => None,
+            StoredBy::Late => Some(format!("capture is {behind} bytes behind and not moving; {keep}")),
+            StoredBy::Nobody => Some(format!(
+                "nobody captures {cluster}: neither a stream nor archive_command, so the next commit would be lost with the \
+                 server; {keep}"
+            )),
+        }
     }
 }

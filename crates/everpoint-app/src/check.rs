@@ -1,17 +1,18 @@
 //! `check`: everything that must be right before one needs it, server and repository.
 
+mod watch;
+
 use std::path::PathBuf;
 
-use everpoint_core::words::size;
 use everpoint_core::{BackupStatus, Micros};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
+use everpoint_repo::ClusterRepo;
 use serde::Serialize;
 
 use crate::advice::{self, Promise};
-use crate::captured::{self, CaptureState, Captured};
 use crate::facts::{self, Facts};
 use crate::restore::salvage::COPY_MARK;
-use crate::{ClusterContext, health, text};
+use crate::{ClusterContext, health, text, writable};
 
 /// A backup older than this is pointed out: a day and some slack.
 const OLD_BACKUP: Micros = Micros(26 * 3600 * 1_000_000);
@@ -30,7 +31,6 @@ pub enum KeyPlace {
 }
 
 /// What to look at.
-#[derive(Debug, Clone)]
 pub struct CheckRequest {
     /// Name of the slot that capture uses.
     pub slot: String,
@@ -40,6 +40,8 @@ pub struct CheckRequest {
     pub promise: Promise,
     /// What the caller looked at.
     pub more: Vec<CheckLine>,
+    /// What is stored of the other names that may have the same server.
+    pub others: Vec<ClusterRepo>,
 }
 
 /// What was found.
@@ -58,7 +60,15 @@ pub struct CheckReport {
 pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
     let mut lines = context.engine.check(Some(&request.slot));
     let server = context.engine.identify().ok();
-    lines.extend(production(context, server.as_ref()));
+    let keeping = server.as_ref().and_then(|_| context.engine.log_keeping());
+    lines.extend(keeping.iter().flat_map(|keeping| watch::slots(&keeping.slots, &request.slot)));
+    let same = server.as_ref().and_then(|server| watch::same_server(context, server, &request.others));
+    // Looked at before this look is noted: an old primary would make itself production.
+    let before = context.cluster.sightings().unwrap_or_default();
+    if same.is_none() {
+        lines.extend(production(context, server.as_ref()));
+    }
+    lines.extend(same);
     lines.push(repository(context));
     lines.push(key(&request.key));
     lines.extend(crate::belongings::line(context));
@@ -68,7 +78,13 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
             lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));
             lines.extend(health::space(context, &facts.listings));
             lines.push(last_backup(context, &facts));
-            lines.push(capture(context, &facts, server.as_ref()));
+            lines.extend(watch::capture(
+                context,
+                &facts.log,
+                before,
+                server.as_ref(),
+                keeping.map(|it| it.archiver),
+            ));
             lines.extend(gaps(context, &facts));
             lines.extend(advice::promise(context, &facts, &request.promise));
         }
@@ -106,6 +122,9 @@ fn production(context: &ClusterContext, server: Option<&ServerIdentity>) -> Opti
 
 fn repository(context: &ClusterContext) -> CheckLine {
     let place = context.repository.store().describe();
+    if let Some(wrong) = writable::wrong(context) {
+        return line("repository", CheckState::Error, wrong.to_string(), wrong.hint);
+    }
     if context.repository.is_encrypted() {
         return line("repository", CheckState::Ok, format!("{place} opens, encrypted"), None);
     }
@@ -189,28 +208,6 @@ fn no_good_backup(facts: &Facts, take: Option<String>) -> CheckLine {
     );
     let hint = "everpoint list names the files; rebuild an index or restore the table, then take a backup";
     line("last_backup", CheckState::Warning, message, Some(hint.to_owned()))
-}
-
-fn capture(context: &ClusterContext, facts: &Facts, server: Option<&ServerIdentity>) -> CheckLine {
-    let start = Some(format!("keep this running: everpoint capture {}", context.name));
-    let Some(captured) = Captured::of(&facts.log, server) else {
-        return line("capture", CheckState::Warning, "no log is stored yet", start);
-    };
-    let state = CaptureState::new(&captured, server, text::now(), captured::is_running(context));
-    let stored = format!("stored to {} on timeline {}", state.lsn, state.timeline);
-    let Some(bytes) = state.lag_bytes else {
-        let message = format!("{stored}; the server can't be asked how far it is");
-        return line("capture", CheckState::Warning, message, None);
-    };
-    let behind =
-        if bytes == 0 { "the server's end".to_owned() } else { format!("{} behind the server", size(bytes)) };
-    if state.is_late() {
-        line("capture", CheckState::Warning, format!("{stored}, {behind} and not moving"), start)
-    } else if state.has_ended() {
-        line("capture", CheckState::Warning, format!("{stored}, {behind}, but no capture runs"), start)
-    } else {
-        line("capture", CheckState::Ok, format!("{stored}, {behind}"), None)
-    }
 }
 
 fn gaps(context: &ClusterContext, facts: &Facts) -> Option<CheckLine> {

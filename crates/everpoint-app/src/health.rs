@@ -13,7 +13,7 @@ use crate::{AppError, ClusterContext};
 const BLOCKING: [&str; 3] = ["managed_service", "standby_lag", "archive"];
 
 /// Lines of `check` that a backup tells and goes on.
-const TOLD: [&str; 1] = ["recovery_settings"];
+const TOLD: [&str; 2] = ["recovery_settings", "orphaned_slot"];
 
 /// Looks at the server and at the room in the repository. Returns what to tell while the backup goes on, in words.
 ///

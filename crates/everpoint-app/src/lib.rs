@@ -12,6 +12,7 @@ pub mod belongings;
 pub mod bundle;
 pub mod capture;
 pub mod captured;
+pub mod caught;
 pub mod check;
 pub mod context;
 pub mod coverage;
@@ -41,7 +42,10 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod timelines;
+pub mod twin;
 pub mod upkeep;
+mod writable;
 
 pub use context::ClusterContext;
 pub use error::AppError;

@@ -1,12 +1,12 @@
 //! `status`: health now. Works when the server is dead: then it says what the repository knows.
 
 use everpoint_core::Micros;
-use everpoint_engine::EngineError;
+use everpoint_engine::{CheckState, EngineError};
 use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
-use crate::{AppError, ClusterContext, facts, production, text};
+use crate::{AppError, ClusterContext, facts, production, text, timelines, writable};
 
 /// A backup older than this is a problem.
 const OLD_BACKUP_SECONDS: f64 = 26.0 * 3600.0;
@@ -68,7 +68,11 @@ pub struct StatusReport {
 /// # Errors
 /// If the repository can't be read.
 pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
-    Ok(of(context, &facts::load(context)?))
+    let mut report = of(context, &facts::load(context)?);
+    if let Some(wrong) = writable::wrong(context) {
+        report.problem(Health::Error, wrong.to_string());
+    }
+    Ok(report)
 }
 
 /// Asks the server, and judges with it what is known of the repository.
@@ -80,8 +84,15 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
     let place = answer.as_ref().ok().map(|server| production::Place::of(server, 0));
     let copy = place.map_or(Ok(false), |place| production::is_copy(context, Some(&place)));
     let captured = Captured::of(&facts.log, answer.as_ref().ok());
-    let capture = captured.map(|captured| {
-        CaptureState::new(&captured, answer.as_ref().ok(), now, captured::is_running(context))
+    let keeping = answer.is_ok().then(|| context.engine.log_keeping()).flatten();
+    let capture = captured.as_ref().map(|captured| {
+        let archiver = keeping.map(|keeping| keeping.archiver);
+        let running = captured::is_running(context);
+        CaptureState::new(captured, answer.as_ref().ok(), now, running, archiver)
+    });
+    let timeline = answer.as_ref().ok().zip(captured.as_ref()).and_then(|(server, captured)| {
+        let running = capture.as_ref().is_some_and(|capture| capture.wrong(&context.name).is_none());
+        timelines::wrong(&facts.log, server, captured, running)
     });
     let last_backup = listing.backups.iter().rev().find(|backup| backup.status == "ok").cloned();
     let age = last_backup.as_ref().and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
@@ -104,6 +115,10 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         problems: Vec::new(),
     };
     report.judge();
+    if let Some((state, told)) = timeline {
+        let health = if state == CheckState::Error { Health::Error } else { Health::Warning };
+        report.problem(health, told);
+    }
     match copy {
         Ok(false) => {}
         Ok(true) => report.problem(Health::Error, production::marked(context)),
@@ -128,6 +143,12 @@ fn seconds_since(rfc3339: &str, now: Micros) -> Option<f64> {
 }
 
 impl StatusReport {
+    /// Nothing of it is an error.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.health < Health::Error
+    }
+
     fn problem(&mut self, health: Health, text: impl Into<String>) {
         self.health = self.health.max(health);
         self.problems.push(text.into());
@@ -149,26 +170,16 @@ impl StatusReport {
         if let Some(error) = self.server_error.clone() {
             self.problem(Health::Error, format!("the server does not answer: {error}"));
         }
-        match (self.capture.clone(), self.server.is_some()) {
-            (None, _) => self.problem(
+        match &self.capture {
+            None => self.problem(
                 Health::Error,
-                format!("no log is stored; keep this running: everpoint capture {name}"),
+                format!("no log is stored; keep this running: everpoint capture {name}, or everpoint serve"),
             ),
-            (Some(capture), true) if capture.is_late() => {
-                let bytes = capture.lag_bytes.unwrap_or_default();
-                let text = format!(
-                    "capture is {} behind and not moving; keep this running: everpoint capture {name}",
-                    everpoint_core::words::size(bytes)
-                );
-                self.problem(Health::Error, text);
+            Some(capture) => {
+                if let Some(wrong) = capture.wrong(&name) {
+                    self.problem(Health::Error, wrong);
+                }
             }
-            (Some(capture), _) if capture.has_ended() => {
-                let text = format!(
-                    "no capture runs: the next commit would be lost; keep this running: everpoint capture {name}"
-                );
-                self.problem(Health::Warning, text);
-            }
-            _ => {}
         }
         match self.last_backup_age_seconds {
             None => {

@@ -29,15 +29,19 @@ pub mod place;
 pub mod plan;
 pub mod position;
 pub mod production;
+pub mod protection;
 mod reader;
 pub mod reclaim;
+pub mod repeats;
 mod resolve;
 pub mod retention;
 pub mod retry;
 pub mod schedule;
+pub mod slots;
 pub mod source;
 pub mod target;
 pub mod thinning;
+pub mod twins;
 pub mod when;
 pub mod window;
 pub mod words;
@@ -59,12 +63,16 @@ pub use path::{PathPiece, PathStep, is_on_path, path, path_pieces};
 pub use plan::{NeededPiece, Reachable, RestorePlan, Shortfall, plan_restore};
 pub use position::{BranchId, LogOffset, Micros, Span};
 pub use production::{Production, SeenBy, Sighting, current_identity, production};
+pub use protection::{Archiver, LogKeeping, Standing, StoredBy, Storing, standing, stored_by};
+pub use repeats::{Over, Repeats, Say, pattern};
 pub use retention::{
     Attempted, BranchLog, DroppedBackup, ExpireFacts, ExpirePlan, Held, KeptBackup, LogNeed, LogUnit, Reach,
     RetentionPolicy, expire, reach,
 };
-pub use retry::{Retry, RetryPolicy, retry};
+pub use retry::{Again, LastTry, Retry, RetryPolicy, RunEnd, again, begins, retry};
 pub use schedule::{Due, Schedule, due};
+pub use slots::{ServerSlot, orphans};
 pub use source::LogSource;
 pub use target::{BranchChoice, RestoreRequest, Stop, Target};
+pub use twins::{Named, twin};
 pub use window::{Window, windows};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogOffset, RecordSpan};
+use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan};
 
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
@@ -179,6 +179,11 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// If the server can't be asked.
     fn slot_holds(&self, slot: &str) -> Result<SlotHolds, EngineError>;
+
+    /// What the server does about its log by itself; `None` if it can't be asked.
+    fn log_keeping(&self) -> Option<LogKeeping> {
+        None
+    }
 
     /// Takes a full image into the sink.
     ///

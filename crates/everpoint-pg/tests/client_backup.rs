@@ -308,14 +308,14 @@ fn a_stop_is_heeded_and_leaves_no_backup_running() {
 
 #[test]
 fn a_sink_that_fails_fails_the_backup_with_its_own_error() {
-    struct Full;
-    struct FullWorker(u32);
+    struct Full(bool);
+    struct FullWorker(u32, bool);
     impl everpoint_engine::ImageSink for Full {
         fn begin(&self, _: &everpoint_engine::BackupBegin) -> Result<(), EngineError> {
             Ok(())
         }
         fn worker(&self) -> Result<Box<dyn everpoint_engine::ImageWorker + '_>, EngineError> {
-            Ok(Box::new(FullWorker(0)))
+            Ok(Box::new(FullWorker(0, self.0)))
         }
     }
     impl everpoint_engine::ImageWorker for FullWorker {
@@ -325,6 +325,7 @@ fn a_sink_that_fails_fails_the_backup_with_its_own_error() {
             _: everpoint_engine::Part<'_>,
         ) -> Result<(), EngineError> {
             self.0 += 1;
+            assert!(self.0 < 20 || !self.1, "as wanted");
             if self.0 < 50 {
                 Ok(())
             } else {
@@ -336,9 +337,12 @@ fn a_sink_that_fails_fails_the_backup_with_its_own_error() {
         }
     }
     let cluster = filled(14);
-    let error = base_backup(&config(&cluster), None, &backup_options(), &Full).unwrap_err();
+    let error = base_backup(&config(&cluster), None, &backup_options(), &Full(false)).unwrap_err();
     assert_eq!(error.code, "test.full");
-    let error = base_backup(&config(&cluster), Some(1), &backup_options(), &Full).unwrap_err();
+    // Nobody is left to take what the server sends.
+    let error = base_backup(&config(&cluster), None, &backup_options(), &Full(true)).unwrap_err();
+    assert_eq!(error.code, "pg.backup_stopped", "a worker that panics");
+    let error = base_backup(&config(&cluster), Some(1), &backup_options(), &Full(false)).unwrap_err();
     assert_eq!(error.code, "pg.wrong_cluster");
 }
 

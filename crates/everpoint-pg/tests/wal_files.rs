@@ -350,3 +350,32 @@ fn a_sink_that_fails_ends_the_backup_with_its_error() {
     let error = backup_files(&server.data, &[], &mut session, &stopping, &Failing).unwrap_err();
     assert_eq!(error.code, "pg.stopped");
 }
+
+/// Every worker panics at its tenth part: nobody is left to empty the queue of files.
+#[test]
+fn a_sink_that_panics_ends_the_backup() {
+    struct Panicking;
+    struct PanickingWorker(u32);
+    impl ImageSink for Panicking {
+        fn begin(&self, _: &BackupBegin) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn worker(&self) -> Result<Box<dyn ImageWorker + '_>, EngineError> {
+            Ok(Box::new(PanickingWorker(0)))
+        }
+    }
+    impl ImageWorker for PanickingWorker {
+        fn part(&mut self, _: &FileMeta, _: Part<'_>) -> Result<(), EngineError> {
+            self.0 += 1;
+            assert!(self.0 < 10, "as wanted");
+            Ok(())
+        }
+        fn finish(self: Box<Self>) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+    let server = Server::start(16, 16, false, &[]);
+    let mut session = PsqlSession::new(&server);
+    let error = backup_files(&server.data, &[], &mut session, &options(2), &Panicking).unwrap_err();
+    assert_eq!(error.code, "pg.files");
+}

@@ -140,6 +140,16 @@ impl Everpoint {
         serde_json::from_str(&out).with_context(|| format!("{arguments:?} printed {out:?}"))
     }
 
+    /// Runs a command with `--json` that ends with a report, whether that is good or bad.
+    ///
+    /// # Errors
+    /// If it does not print one JSON object.
+    pub fn report(&self, arguments: &[&str]) -> Result<Value> {
+        let arguments = [&["--json"], arguments].concat();
+        let ran = self.try_run(&arguments)?;
+        serde_json::from_str(&ran.out).with_context(|| ran.told(&arguments))
+    }
+
     /// Starts a shell script as an operator would type it: in the directory of this program, which is `everpoint` there
     /// and finds its configuration, with the programs of `servers` at hand. It ends with the first command that fails.
     ///

@@ -71,6 +71,7 @@ fn dispatch(session: &Session, command: Command) -> Result<Done, AppError> {
         Command::Restore(arguments) => commands::restore::run(session, arguments),
         Command::Serve => crate::serve::run(session),
         Command::Adopt(arguments) => commands::adopt::run(session, &arguments),
+        Command::Forget(arguments) => commands::forget::run(session, &arguments),
         Command::RestorePoint(arguments) => commands::restore_point::run(session, &arguments),
         Command::Offsite(arguments) => commands::offsite::run(session, &arguments),
         Command::Key(arguments) => commands::key::run(session, &arguments),

@@ -9,8 +9,10 @@ mod offsite;
 mod package;
 mod remembered;
 mod secrets;
+mod twins;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,6 +45,10 @@ pub(crate) struct Session {
     config: OnceCell<Config>,
     /// Nothing is asked of a server.
     serverless: bool,
+    /// What it warns of goes to the log, which says nothing too often.
+    of_daemon: bool,
+    /// What it has warned of: once is enough.
+    warned: RefCell<BTreeSet<String>>,
 }
 
 /// A cluster, ready for a use-case.
@@ -59,17 +65,32 @@ pub(crate) struct Opened {
     /// Providers that get packages of its repository.
     pub(crate) offsite: Vec<OffsiteConfig>,
     pub(crate) pg_bin: Option<PathBuf>,
+    /// The other clusters of the configuration, and where they are kept.
+    pub(crate) beside: Vec<(String, RepositoryConfig)>,
 }
 
 impl Session {
     pub(crate) fn new(global: Global) -> Self {
-        Self { global, config: OnceCell::new(), serverless: false }
+        Self {
+            global,
+            config: OnceCell::new(),
+            serverless: false,
+            of_daemon: false,
+            warned: RefCell::default(),
+        }
     }
 
     /// The same for a command that needs a repository and no server: `archive_command` runs in environments that have neither
     /// the passwords nor the variables of the service.
     pub(crate) fn serverless(&self) -> Self {
         Self { serverless: true, ..Self::new(self.global.clone()) }
+    }
+
+    /// A session of the daemon: with this configuration, whatever the file says meanwhile.
+    pub(crate) fn of_daemon(global: Global, config: &Config) -> Self {
+        let made = Self { of_daemon: true, ..Self::new(global) };
+        made.config.get_or_init(|| config.clone());
+        made
     }
 
     pub(crate) fn style(&self) -> Style {
@@ -88,7 +109,14 @@ impl Session {
     }
 
     pub(crate) fn warn(&self, text: &str) {
-        self.say(&format!("warning: {text}"));
+        if self.global.quiet || !self.warned.borrow_mut().insert(text.to_owned()) {
+            return;
+        }
+        if self.of_daemon {
+            tracing::warn!("{text}");
+        } else {
+            self.say(&format!("warning: {text}"));
+        }
     }
 
     /// The configuration; read once.
@@ -266,6 +294,7 @@ impl Session {
             belongings: self.belongings(Some(&repository)),
         };
         Ok(Opened {
+            beside: self.beside(name),
             context,
             retention: self.retention(cluster, &repository),
             schedule: self.config.get().and_then(|config| config.schedules.of_backups()),

@@ -26,6 +26,7 @@ const COMMANDS: &[&[&str]] = &[
     &["restore"],
     &["restore-point"],
     &["adopt"],
+    &["forget"],
     &["key"],
     &["key", "rotate"],
     &["key", "confirm"],
@@ -272,14 +273,14 @@ fn a_key_is_rotated_and_asked_for_again() {
 }
 
 #[test]
-fn a_dead_server_is_an_error_of_check_but_not_of_status() {
+fn a_dead_server_is_an_error_of_check_and_of_status_which_tells_what_is_known() {
     let directory = configured();
     assert_eq!(code(&run(directory.path(), &["init"])), 0);
     let output = run(directory.path(), &["check", "order-db", "--json"]);
     assert_eq!(code(&output), 1);
     assert_eq!(json(&output)["clusters"][0]["ok"], false);
     let output = run(directory.path(), &["status", "--json"]);
-    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
     let status = json(&output)["clusters"][0].clone();
     assert_eq!(status["health"], "error");
     assert!(status["server"].is_null() && status["server_error"].is_string());

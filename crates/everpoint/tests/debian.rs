@@ -32,7 +32,7 @@ fn production_comes_back_with_the_commands_that_are_printed() {
         return;
     }
     let debian = Debian::new();
-    let checked = debian.everpoint.run(&["check", CLUSTER]).unwrap();
+    let checked = debian.everpoint.try_run(&["check", CLUSTER]).unwrap().out;
     assert!(checked.contains("files outside of the data directory are taken along"), "{checked}");
     // An included directory that is empty must come back too, or the server does not start.
     fs::create_dir(debian.etc("empty.d")).unwrap();
@@ -123,7 +123,7 @@ fn over_the_wire_what_is_missing_is_said_until_it_is_granted() {
         let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("data_dir")).collect();
         kept.join("\n").replace("postgres://postgres@", "postgres://saver@")
     });
-    let checked = debian.everpoint.run(&["check", CLUSTER]).unwrap();
+    let checked = debian.everpoint.try_run(&["check", CLUSTER]).unwrap().out;
     assert!(checked.contains("can't be seen by this role"), "{checked}");
     let grants = "GRANT pg_read_all_settings, pg_read_server_files TO \"saver\"; GRANT EXECUTE ON FUNCTION \
                   pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean), \
@@ -138,11 +138,11 @@ fn over_the_wire_what_is_missing_is_said_until_it_is_granted() {
 
     // Half of it: the role sees which files there are, and may not read them.
     debian.sql("GRANT pg_read_all_settings TO saver");
-    let checked = debian.everpoint.run(&["check", CLUSTER]).unwrap();
+    let checked = debian.everpoint.try_run(&["check", CLUSTER]).unwrap().out;
     assert!(checked.contains("a backup would lack ") && checked.contains("postgresql.conf"), "{checked}");
 
     debian.sql(grants);
-    let checked = debian.everpoint.run(&["check", CLUSTER]).unwrap();
+    let checked = debian.everpoint.try_run(&["check", CLUSTER]).unwrap().out;
     assert!(checked.contains("are taken along") && !checked.contains("would lack"), "{checked}");
     let told = debian.everpoint.try_run(&["backup", CLUSTER]).unwrap();
     assert!(told.status.success() && !told.err.contains("lacks"), "{}", told.err);

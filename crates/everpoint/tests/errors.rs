@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// First words of codes; other texts with a point are file names.
-const AREAS: [&str; 26] = [
+const AREAS: [&str; 28] = [
     "adopt",
     "alerts",
     "api",
@@ -15,8 +15,10 @@ const AREAS: [&str; 26] = [
     "branch",
     "capture",
     "check",
+    "cluster",
     "config",
     "fetch",
+    "forget",
     "hold",
     "key",
     "log",

@@ -148,7 +148,7 @@ fn one_call_brings_all_away_and_a_second_one_is_refused_before_anything_is_built
     let vault_status = field(&status, "/providers/0").unwrap();
     assert_eq!((&vault_status["left"], &vault_status["failed_since"]), (&json!(0), &json!(0)), "{status}");
     assert_eq!(text(vault_status, "/covered/0/cluster").unwrap(), "order-db");
-    let health = world.everpoint.json(&["status"]).unwrap();
+    let health = world.everpoint.report(&["status"]).unwrap();
     assert_eq!(*field(&health, "/offsite/0/left").unwrap(), 0, "{health}");
     let listed = world.everpoint.json(&["offsite", "list"]).unwrap();
     assert_eq!(text(&listed, "/providers/0/calls/0/state").unwrap(), "arrived", "{listed}");

@@ -144,3 +144,120 @@ fn a_slot_is_given_up_before_the_disk_of_the_server_fills() {
     daemon.stop().unwrap();
     world.orders.psql("SELECT 1").unwrap();
 }
+
+/// What a line of `check` is, and what it says.
+fn line(world: &World, cluster: &str, name: &str) -> (String, String) {
+    let report = world.everpoint.report(&["check", cluster]).unwrap();
+    let lines = report["clusters"][0]["lines"].as_array().unwrap().clone();
+    let found = lines.iter().find(|line| line["name"] == name);
+    let text = |field: &str| {
+        found.map_or_else(String::new, |line| line[field].as_str().unwrap_or_default().to_owned())
+    };
+    (text("state"), format!("{} {}", text("message"), text("hint")))
+}
+
+#[test]
+fn it_takes_up_what_changes_in_its_configuration_and_a_cluster_is_forgotten() {
+    let Some(world) = World::new("[schedule]\nbackup = \"off\"\n") else { return };
+    let path = world.everpoint.home().path().join("everpoint.toml");
+    let both = fs::read_to_string(&path).unwrap();
+    let at = both.find("[cluster.inventory-db]").unwrap();
+    let end = at + both[at..].find("\n[serve]").unwrap();
+    fs::write(&path, format!("{}{}", &both[..at], &both[end..])).unwrap();
+    let (ran, status) = (world.everpoint.try_run(&["status"]).unwrap(), "nobody captured it yet");
+    assert_eq!(ran.status.code(), Some(1), "{status}: {}", ran.told(&["status"]));
+    assert_eq!(line(&world, "order-db", "capture").0, "error", "from the first minute");
+
+    let daemon = world.serve();
+    wait_for("the only cluster has a backup", &daemon, || world.backups("order-db") == 1);
+    fs::write(&path, &both).unwrap();
+    wait_for("a new cluster is taken up", &daemon, || world.backups("inventory-db") == 1);
+
+    // What is wrong changes nothing, and is told once.
+    fs::write(&path, format!("{both}\n[cluster.shop\n")).unwrap();
+    let told = || daemon.all_said().matches("the configuration can't be used, the one from before").count();
+    wait_for("a mistake is told", &daemon, || told() == 1);
+    assert!(
+        daemon.all_said().contains("configuration: configuration can't be used (critical)"),
+        "{}",
+        daemon.said()
+    );
+    let twin = both[..at]
+        .rfind("[cluster.order-db]")
+        .map(|from| both[from..at].replace("order-db", "a-twin"))
+        .unwrap();
+    fs::write(&path, format!("{both}\n{twin}")).unwrap();
+    wait_for("a server under two names is refused", &daemon, || {
+        daemon.all_said().contains("its server is that of order-db already")
+    });
+    assert!(daemon.all_said().contains("resolved: configuration"), "{}", daemon.said());
+    assert_eq!(world.orders.psql("SELECT count(*) FROM pg_replication_slots").unwrap(), "1");
+    assert_eq!(line(&world, "a-twin", "same_server").0, "error");
+    let refused = world.everpoint.try_run(&["backup", "a-twin"]).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.err);
+    fs::write(&path, &both).unwrap();
+    daemon.signal(rustix::process::Signal::HUP).unwrap();
+
+    world.orders.psql("SELECT pg_create_physical_replication_slot('everpoint_gone', true)").unwrap();
+    let (state, said) = line(&world, "order-db", "orphaned_slot");
+    assert!(state == "warning" && said.contains("pg_drop_replication_slot('everpoint_gone')"), "{said}");
+    assert_eq!(line(&world, "order-db", "timeline").0, "ok");
+    assert_eq!(line(&world, "order-db", "capture").0, "ok");
+    forget(&world);
+    assert_eq!(world.backups("order-db"), 1, "the other one is as it was");
+
+    daemon.stop().unwrap();
+    let chmod = |mode: &str| {
+        let repository = world.everpoint.home().path().join("repository");
+        assert!(
+            std::process::Command::new("chmod")
+                .args(["-R", mode])
+                .arg(repository)
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    chmod("a-w");
+    let (state, said) = line(&world, "order-db", "repository");
+    chmod("u+w");
+    assert!(state == "error" && said.contains("write to"), "{said}");
+    assert_eq!(line(&world, "order-db", "repository").0, "ok");
+}
+
+/// While a daemon runs, which lets go of the slot.
+fn forget(world: &World) {
+    let inventory = &world._inventory;
+    let path = world.everpoint.home().path().join("everpoint.toml");
+    let typo = world.everpoint.try_run(&["forget", "inventory-bd"]).unwrap();
+    assert!(typo.status.code() == Some(2) && typo.err.contains("did you mean inventory-db?"), "{}", typo.err);
+    let before = fs::read_to_string(&path).unwrap();
+    let planned = world.everpoint.json(&["forget", "inventory-db", "--dry-run"]).unwrap();
+    assert_eq!(planned["slot"]["state"], "would_be_dropped", "{planned}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    let done = world.everpoint.json(&["forget", "inventory-db"]).unwrap();
+    assert_eq!((&done["slot"]["state"], &done["backups"]), (&"dropped".into(), &1.into()), "{done}");
+    assert_eq!(inventory.psql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0");
+    assert!(fs::read_to_string(&path).unwrap().contains("# [cluster.inventory-db]"));
+    let again = world.everpoint.json(&["forget", "inventory-db"]).unwrap();
+    assert_eq!(again["forgotten"], false, "{again}");
+    let repository = world.everpoint.home().path().join("repository");
+    assert!(repository.join("clusters/inventory-db").exists(), "what is stored stays");
+}
+
+#[test]
+fn a_cluster_of_a_dead_server_is_forgotten_and_one_that_archives_to_us_is_not() {
+    let Some(mut world) = World::new("[schedule]\nbackup = \"off\"\n") else { return };
+    world.orders.psql("SELECT pg_create_physical_replication_slot('everpoint_order_db', true)").unwrap();
+    world.orders.psql("ALTER SYSTEM SET archive_command = '/x/everpoint archive-push order-db %p'").unwrap();
+    world.orders.psql("ALTER SYSTEM SET archive_mode = on").unwrap();
+    world.orders.stop(everpoint_testkit::StopMode::Fast).unwrap();
+    world.orders.start().unwrap();
+    let refused = world.everpoint.try_run(&["forget", "order-db"]).unwrap();
+    assert!(refused.status.code() == Some(2) && refused.err.contains("archive_command"), "{}", refused.err);
+    world.orders.stop(everpoint_testkit::StopMode::Immediate).unwrap();
+    let done = world.everpoint.json(&["forget", "order-db"]).unwrap();
+    assert_eq!(done["slot"]["state"], "stays", "{done}");
+    assert_eq!(done["slot"]["command"], "SELECT pg_drop_replication_slot('everpoint_order_db')");
+    assert_eq!(done["archive_command"], "unknown");
+}

@@ -122,7 +122,7 @@ fn lose_all() -> Option<Remains> {
 }
 
 fn stored_until(everpoint: &Everpoint, name: &str) -> u64 {
-    let status = everpoint.json(&["status", name]).unwrap();
+    let status = everpoint.report(&["status", name]).unwrap();
     status.pointer("/clusters/0/capture/lsn").and_then(|lsn| parse_lsn(lsn.as_str()?)).unwrap_or(0)
 }
 

@@ -73,6 +73,18 @@ enum Progress {
     Unknown,
 }
 
+/// A job that has ended, however: a hash that is not known by then will never be.
+struct Ended<'a, 'b> {
+    batch: &'a Batch<'b>,
+    index: usize,
+}
+
+impl Drop for Ended<'_, '_> {
+    fn drop(&mut self) {
+        self.batch.publish(self.index, Progress::Unknown);
+    }
+}
+
 impl<'a> Batch<'a> {
     fn new(target: Target<'a>, asked: SegmentName, look_ahead: usize, events: &'a dyn Events) -> Self {
         let mut names = vec![asked];
@@ -111,7 +123,9 @@ impl<'a> Batch<'a> {
     }
 
     fn push(&self, index: usize, segment: Result<Segment, AppError>) -> Result<Pushed, AppError> {
-        let result = segment.and_then(|segment| {
+        // Whoever waits for this segment's hash goes on even if this one panics.
+        let _told = Ended { batch: self, index };
+        segment.and_then(|segment| {
             // A segment of another cluster under this name is told when its turn comes.
             if index > 0 && self.target.place.lineage(&segment.head)?.identity != self.target.lineage.identity
             {
@@ -127,9 +141,7 @@ impl<'a> Batch<'a> {
                 &mut || self.previous_hash(segment.head.start),
                 self.events,
             )
-        });
-        self.publish(index, Progress::Unknown);
-        result
+        })
     }
 
     /// The hash of the segment before, from the thread that stores it if it is one of the batch. Jobs are taken in order,

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
 use everpoint_core::{BranchId, LogOffset, RestorePlan};
 use everpoint_engine::StopFlag;
 
 use super::tree::Tree;
 use crate::archive_get::{self, ArchiveGetRequest, Got};
+use crate::caught::died;
 use crate::lineage::Lineage;
 use crate::{AppError, ClusterContext, Quiet};
 
@@ -49,9 +51,17 @@ pub fn run(
             bytes
         };
         let threads: Vec<_> = (0..workers.clamp(1, names.len().max(1))).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_default()).sum()
+        joined(threads, "the log that a server is to replay")
     });
+    let bytes = bytes?;
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(bytes), Err)
+}
+
+/// Bytes that all threads have written. One that died has left out what nobody knows: then nothing counts.
+fn joined(threads: Vec<ScopedJoinHandle<'_, u64>>, object: &str) -> Result<u64, AppError> {
+    // All are waited for before one of them is told of.
+    let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+    ended.into_iter().map(|ended| ended.map_err(|panic| died("fetch", object, panic.as_ref()))).sum()
 }
 
 /// The history files of the path, and each segment under the name of every timeline that may have it: a server asks for
@@ -122,5 +132,28 @@ impl Job<'_> {
         self.tree.own(&destination)?;
         let found = std::fs::metadata(&destination);
         found.map(|found| found.len()).map_err(|error| AppError::io("look at", &destination, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::joined;
+
+    #[test]
+    fn a_thread_that_died_is_no_success() {
+        let all = |dies: bool| {
+            std::thread::scope(|scope| {
+                let threads = vec![
+                    scope.spawn(|| 5_u64),
+                    scope.spawn(move || {
+                        assert!(!dies, "as wanted");
+                        2
+                    }),
+                ];
+                joined(threads, "the log")
+            })
+        };
+        assert_eq!(all(false).unwrap(), 7);
+        assert_eq!(all(true).unwrap_err().code, "internal");
     }
 }

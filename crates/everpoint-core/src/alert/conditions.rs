@@ -36,8 +36,8 @@ const SPACE_SLACK: u8 = 1;
 /// How storing the log stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CaptureHealth {
-    /// Something stores the log now.
-    pub running: bool,
+    /// Nothing stores the log now: neither a stream nor archive_command.
+    pub nobody: bool,
     /// Bytes that only the server has; `None` if the server can't be asked.
     pub lag_bytes: Option<u64>,
     /// At most so much would be lost now: seconds.
@@ -151,8 +151,7 @@ fn not_stored(health: &ClusterHealth) -> Option<String> {
     }
     match &health.capture {
         None => Some("no log is stored".to_owned()),
-        // Where only archive_command stores the log there is no stream to end.
-        Some(capture) if !capture.running && capture.lag_seconds.is_some() => {
+        Some(capture) if capture.nobody => {
             Some("no capture runs: the next commit would be lost with the server".to_owned())
         }
         Some(_) => None,
@@ -205,7 +204,7 @@ mod tests {
     use super::*;
 
     fn healthy() -> ClusterHealth {
-        let capture = CaptureHealth { running: true, lag_bytes: Some(0), lag_seconds: Some(0.4) };
+        let capture = CaptureHealth { nobody: false, lag_bytes: Some(0), lag_seconds: Some(0.4) };
         ClusterHealth { capture: Some(capture), backup_age_seconds: Some(60.0), ..ClusterHealth::default() }
     }
 
@@ -220,7 +219,7 @@ mod tests {
     }
 
     fn with_capture(running: bool, lag_bytes: u64, lag_seconds: Option<f64>) -> ClusterHealth {
-        let capture = CaptureHealth { running, lag_bytes: Some(lag_bytes), lag_seconds };
+        let capture = CaptureHealth { nobody: !running, lag_bytes: Some(lag_bytes), lag_seconds };
         ClusterHealth { capture: Some(capture), ..healthy() }
     }
 
@@ -239,11 +238,7 @@ mod tests {
         assert_eq!(wrong(&healthy()), []);
         assert_eq!(wrong(&with_capture(true, 0, Some(9999.0))), [], "an idle server is not behind");
         assert_eq!(wrong(&with_capture(true, 999, Some(2.0))), []);
-        assert_eq!(
-            wrong(&with_capture(false, 20 << 20, None)),
-            [],
-            "archive_command comes by whole segments"
-        );
+        assert_eq!(wrong(&with_capture(true, 20 << 20, None)), [], "archive_command comes by whole segments");
     }
 
     #[test]

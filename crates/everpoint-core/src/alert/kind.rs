@@ -77,6 +77,8 @@ kinds! {
     SpaceLow = "space_low", Warning, "little space left";
     /// A repository can't be reached or read.
     RepositoryFailed = "repository_failed", Critical, "repository can't be used";
+    /// The configuration has changed and can't be used.
+    ConfigurationFailed = "configuration_failed", Critical, "configuration can't be used";
     /// Everpoint's own files lie inside of the server's directories.
     Misplaced = "misplaced", Critical, "backups lie inside the database";
     /// A package was not delivered.
@@ -100,6 +102,13 @@ impl AlertKind {
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// It may be seen for a moment without being wrong: a key that is being replaced, a connection that is made anew. It is
+    /// told when it is seen twice in a row.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::RepositoryFailed | Self::ServerDown | Self::ArchivingFailed)
     }
 
     /// It tells a success: told only where that is wanted.

@@ -4,7 +4,7 @@ mod conditions;
 mod delivery;
 mod kind;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Micros;
 
@@ -105,13 +105,15 @@ pub struct Notice {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Alerts {
     firing: BTreeMap<AlertKey, Firing>,
+    /// Seen once, and since when: told if they are seen again, see [`AlertKind::may_pass`].
+    pending: BTreeMap<AlertKey, Micros>,
 }
 
 impl Alerts {
     /// Begins with what fired before.
     #[must_use]
     pub fn new(firing: BTreeMap<AlertKey, Firing>) -> Self {
-        Self { firing }
+        Self { firing, pending: BTreeMap::new() }
     }
 
     /// What fires now.
@@ -124,6 +126,17 @@ impl Alerts {
     #[must_use]
     pub fn is_firing(&self, key: &AlertKey) -> bool {
         self.firing.contains_key(key)
+    }
+
+    /// What fires of subjects that there are no more, so that nobody would ever say that it is over. `known`: names of
+    /// clusters, repositories and providers; a subject may also end with one ("check of shop").
+    #[must_use]
+    pub fn orphans(&self, known: &BTreeSet<&str>) -> Vec<AlertKey> {
+        let named = |key: &&AlertKey| {
+            let name = key.subject.rsplit_once(" of ").map_or(key.subject.as_str(), |(_, name)| name);
+            known.contains(name)
+        };
+        self.firing.keys().filter(|key| !named(key)).cloned().collect()
     }
 
     /// Takes what was seen at `now`; returns what there is to tell. A condition that holds on is told again when
@@ -139,6 +152,7 @@ impl Alerts {
                 Some(Notice { key, change: Change::Happened, at: now, since: now, message })
             }
             Observation::Right(key) => {
+                self.pending.remove(&key);
                 let over = self.firing.remove(&key)?;
                 let change = Change::Resolved;
                 Some(Notice { key, change, at: now, since: over.since, message: over.message })
@@ -155,9 +169,15 @@ impl Alerts {
         repeat_after: Option<i64>,
     ) -> Option<Notice> {
         let Some(known) = self.firing.get_mut(&key) else {
-            let firing = Firing { since: now, told: now, message: message.clone() };
+            let seen = self.pending.remove(&key);
+            if seen.is_none() && key.kind.may_pass() {
+                self.pending.insert(key, now);
+                return None;
+            }
+            let since = seen.unwrap_or(now);
+            let firing = Firing { since, told: now, message: message.clone() };
             self.firing.insert(key.clone(), firing);
-            return Some(Notice { key, change: Change::Firing, at: now, since: now, message });
+            return Some(Notice { key, change: Change::Firing, at: now, since, message });
         };
         known.message.clone_from(&message);
         // A clock that was set back must not silence the reminders until it has caught up.
@@ -221,6 +241,36 @@ mod tests {
         wrong(&mut alerts, 100_000);
         assert_eq!(wrong(&mut alerts, 10), None);
         assert_eq!(wrong(&mut alerts, 70), Some(Change::Reminder));
+    }
+
+    #[test]
+    fn what_may_pass_is_told_when_it_is_seen_twice_in_a_row() {
+        let mut alerts = Alerts::default();
+        let key = AlertKey::new(AlertKind::RepositoryFailed, "shop");
+        let mut see = |wrong: bool, minute: i64| {
+            let seen = match wrong {
+                true => Observation::Wrong(key.clone(), "wrong key".to_owned()),
+                false => Observation::Right(key.clone()),
+            };
+            alerts.observe(seen, Micros(minute * MINUTE), None).map(|notice| (notice.change, notice.since))
+        };
+        for minute in 0..10 {
+            assert_eq!(see(minute % 2 == 0, minute), None, "a key is replaced again and again");
+        }
+        assert_eq!(see(true, 10), None);
+        assert_eq!(see(true, 11), Some((Change::Firing, Micros(10 * MINUTE))));
+        assert_eq!(see(true, 12), None);
+        assert_eq!(see(false, 13), Some((Change::Resolved, Micros(10 * MINUTE))));
+    }
+
+    #[test]
+    fn what_fires_of_something_that_is_gone_is_found() {
+        let mut alerts = Alerts::default();
+        wrong(&mut alerts, 1);
+        let job = AlertKey::new(AlertKind::JobFailed, "check of shop");
+        alerts.observe(Observation::Wrong(job.clone(), String::new()), Micros(5), None);
+        assert_eq!(alerts.orphans(&BTreeSet::from(["shop", "local"])), []);
+        assert_eq!(alerts.orphans(&BTreeSet::from(["local"])), [key(), job]);
     }
 
     #[test]

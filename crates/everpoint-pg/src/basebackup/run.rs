@@ -1,5 +1,6 @@
 //! One base backup from the first command to the last fact.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use super::command;
 use super::passed_over::Sent;
 use super::split::Splitter;
 use super::torn::TornJudge;
-use super::worker::{Job, work};
+use super::worker::{Job, drain, work};
 use crate::catalog;
 use crate::client::{Config, PgError, Purpose, Rows, connect};
 use crate::engine::relative_of;
@@ -250,9 +251,11 @@ fn transfer(
             let (free, jobs, failed) = (free_in.clone(), &jobs_out, &failed);
             threads.push(scope.spawn(move || {
                 crate::polite::step_back();
-                let result = work(jobs, &free, judge, worker);
+                let result = catch_unwind(AssertUnwindSafe(|| work(jobs, &free, judge, worker)))
+                    .unwrap_or_else(|_| Err(worker_died(object)));
                 if result.is_err() {
                     failed.store(true, Ordering::SeqCst);
+                    drain(jobs, &free);
                 }
                 result
             }));
@@ -263,10 +266,12 @@ fn transfer(
         drop(splitter);
         // A worker's own error says more than that the reading stopped because of it.
         for thread in threads {
-            thread.join().map_err(|_| {
-                EngineError::new("pg.backup_stopped", "back up", object, "a worker thread panicked")
-            })??;
+            thread.join().map_err(|_| worker_died(object))??;
         }
         result
     })
+}
+
+fn worker_died(object: &str) -> EngineError {
+    EngineError::new("pg.backup_stopped", "back up", object, "a worker thread panicked")
 }

@@ -41,6 +41,18 @@ pub(super) fn work(
     }
 }
 
+/// Takes jobs and does nothing about them: after an error whoever reads must find room for the next one to notice.
+pub(super) fn drain(jobs: &Mutex<Receiver<Job>>, free: &SyncSender<Vec<u8>>) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(mut job) = job else { return };
+        job.data.clear();
+        if job.data.capacity() >= PART_BYTES && free.send(job.data).is_err() {
+            return;
+        }
+    }
+}
+
 /// Numbers of the damaged pages within the file. Damaged pages of the free space and visibility maps are replaced by zeros:
 /// both are rebuilt from nothing, while replay does not heal all that a torn one may say.
 fn check(job: &mut Job, pages: Pages, judge: &TornJudge<'_>) -> Vec<u32> {

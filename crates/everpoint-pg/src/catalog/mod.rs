@@ -2,6 +2,7 @@
 
 mod check;
 mod facts;
+mod keeping;
 mod leftovers;
 mod lines;
 mod session;
@@ -10,6 +11,7 @@ mod standby;
 pub use check::check;
 pub(crate) use facts::live;
 pub use facts::{facts, sql_facts};
+pub(crate) use keeping::log_keeping;
 pub use session::SqlBackup;
 
 use everpoint_core::LogOffset;

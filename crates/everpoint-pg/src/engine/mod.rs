@@ -9,7 +9,9 @@ mod whole;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use everpoint_core::{Carry, FailureClass, HistoryEntry, LifeSigns, LogOffset, Micros, RecordSpan};
+use everpoint_core::{
+    Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan,
+};
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
     EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, NextSteps,
@@ -26,11 +28,7 @@ use crate::wal::{SegmentHead, WalDecoder, WalFormat};
 use crate::{basebackup, catalog, recovery, replication, wal};
 pub(crate) use directories::relative_of;
 use running::is_running_in;
-use session::LocalBackup;
-use whole::line;
-
-/// A standby may be so far behind a busy primary.
-const STANDBY_LAG: Micros = Micros(60_000_000);
+use session::{LocalBackup, STANDBY_LAG, line};
 
 /// How to reach a cluster.
 #[derive(Debug, Clone, Default)]
@@ -182,6 +180,10 @@ impl Engine for PgEngine {
     ) -> Result<(), EngineError> {
         let source = CaptureSource { config: self.config()?, system: self.known_system() };
         replication::capture(source, from, options, sink)
+    }
+
+    fn log_keeping(&self) -> Option<LogKeeping> {
+        catalog::log_keeping(self.config.as_ref()?)
     }
 
     fn drop_slot(&self, slot: &str) -> Result<(), EngineError> {

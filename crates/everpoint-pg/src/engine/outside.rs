@@ -4,7 +4,7 @@ use std::path::Path;
 
 use everpoint_engine::{CheckLine, CheckState};
 
-use super::whole::line;
+use super::session::line;
 use crate::basebackup::{WARNED, beside};
 use crate::client::Config;
 use crate::files::ODD;

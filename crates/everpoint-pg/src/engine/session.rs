@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use everpoint_core::LogOffset;
-use everpoint_engine::EngineError;
+use everpoint_core::{LogOffset, Micros};
+use everpoint_engine::{CheckLine, CheckState, EngineError};
 
 use crate::catalog::SqlBackup;
 use crate::control::{CONTROL_FILE, Control};
 use crate::files::{BackupSession, Live, SessionStart, SessionStop};
+
+/// A standby may be so far behind a busy primary.
+pub(super) const STANDBY_LAG: Micros = Micros(60_000_000);
 
 /// A session that makes sure that `data_dir` is the directory of the server with which it talks.
 pub(super) struct LocalBackup {
@@ -55,4 +58,9 @@ impl BackupSession for LocalBackup {
     fn stop(&mut self) -> Result<SessionStop, EngineError> {
         self.session.stop()
     }
+}
+
+/// A line of `check`.
+pub(super) fn line(name: &str, state: CheckState, message: String, hint: Option<String>) -> CheckLine {
+    CheckLine { name: name.to_owned(), state, message, hint }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use everpoint_engine::{CheckLine, CheckState};
 
 use super::directories;
+use super::session::line;
 use crate::catalog;
 use crate::client::{Config, Purpose, connect};
 use crate::files::{Surveyed, survey, survey_for_server};
@@ -31,10 +32,6 @@ pub(super) fn check(config: &Config, data_dir: Option<&Path>) -> Option<CheckLin
         ),
         Err(error) => line("files", CheckState::Error, error.to_string(), error.hint),
     })
-}
-
-pub(super) fn line(name: &str, state: CheckState, message: String, hint: Option<String>) -> CheckLine {
-    CheckLine { name: name.to_owned(), state, message, hint }
 }
 
 fn told(surveyed: &Surveyed, hint: &str) -> CheckLine {

@@ -1,5 +1,6 @@
 //! Backup by reading the files of a data directory, with several threads.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -198,9 +199,12 @@ fn copy_tree(
             .map(|_| {
                 scope.spawn(|| {
                     polite::step_back();
-                    let result = read_queued(&queue, shared, sink, &failed_somewhere);
+                    let work = || read_queued(&queue, shared, sink, &failed_somewhere);
+                    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(thread_died()));
                     if result.is_err() {
                         failed_somewhere.store(true, Ordering::SeqCst);
+                        // A reader that died has left files in the queue, and the listing thread waits for room.
+                        while queue.pop().is_some() {}
                     }
                     result
                 })

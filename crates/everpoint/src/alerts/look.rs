@@ -5,12 +5,13 @@ mod jobs;
 mod offsite;
 mod repository;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use everpoint_app::AppError;
+use everpoint_app::caught::caught;
 use everpoint_core::alert::{AlertKey, AlertKind, Observation};
 use everpoint_engine::StopFlag;
 
@@ -18,12 +19,16 @@ use super::ending;
 use super::outbox::Outbox;
 use crate::api::Daemon;
 use crate::metrics::{Measure, Metrics};
-use crate::session::Opened;
+use crate::session::{Opened, Session};
 
 /// Looking may take this share of the time: a look that takes long is made less often.
 const SHARE: u32 = 20;
 /// So long after the start what has not begun yet is not wrong.
 const SETTLING: Duration = Duration::from_secs(30);
+/// What alerts about alerts are about.
+const ALERTS: &str = "alerts";
+/// What an alert about the configuration is about.
+pub(crate) const CONFIGURATION: &str = "configuration";
 /// How quickly a stop is noticed.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -45,6 +50,7 @@ struct Look {
     offsite: offsite::Seen,
     repositories: repository::Seen,
     begun: Instant,
+    generation: u64,
 }
 
 impl Looker {
@@ -69,6 +75,7 @@ impl Looker {
             offsite: offsite::Seen::default(),
             repositories: repository::Seen::default(),
             begun: Instant::now(),
+            generation: 0,
         };
         let run = move || look.run(&stopped);
         let thread = std::thread::Builder::new().name("look".to_owned()).spawn(run);
@@ -91,7 +98,15 @@ impl Look {
         self.metrics.set(Measure::StartTime, &[], seconds_now());
         while !stop.is_set() {
             let begun = Instant::now();
-            self.once(stop);
+            // Whoever looks after everything must not be gone without a word.
+            let looked = caught("look after", "the clusters", || {
+                self.once(stop);
+                Ok(())
+            });
+            match looked {
+                Ok(()) => self.right(AlertKind::JobFailed, ALERTS),
+                Err(error) => self.wrong(AlertKind::JobFailed, ALERTS, error.to_string()),
+            }
             self.metrics.set(Measure::LookTime, &[], seconds_now());
             let every = Duration::from_secs(self.outbox.config().every_seconds);
             let next = begun + every.max(begun.elapsed() * SHARE);
@@ -102,12 +117,16 @@ impl Look {
     }
 
     fn once(&mut self, stop: &StopFlag) {
+        let generation = self.daemon.generation();
+        if std::mem::replace(&mut self.generation, generation) != generation {
+            self.opened.clear();
+        }
         let session = self.daemon.session();
         let names = match session.cluster_names(None) {
             Ok(names) => names,
             Err(error) => return tracing::warn!("alerts: the configuration can't be read: {error}"),
         };
-        for name in names {
+        for name in names.clone() {
             if stop.is_set() {
                 return;
             }
@@ -124,9 +143,30 @@ impl Look {
                 Err(error) => self.wrong(AlertKind::RepositoryFailed, &name, error.to_string()),
             }
         }
-        self.look_at_jobs();
+        self.forget(&session, &names);
+        self.look_at_jobs(&names);
         self.look_at_providers(&session);
         self.look_at_repositories();
+    }
+
+    /// What fired of something that is not configured any more is over, and no measure of it shows.
+    fn forget(&mut self, session: &Session, names: &[String]) {
+        let Ok(config) = session.config() else { return };
+        let repositories = config.repositories.keys().map(String::as_str);
+        let providers = config.offsite.keys().map(String::as_str);
+        let own = [ALERTS, CONFIGURATION];
+        let known: BTreeSet<&str> =
+            names.iter().map(String::as_str).chain(repositories).chain(providers).chain(own).collect();
+        for key in self.outbox.orphans(&known) {
+            self.outbox.tell([Observation::Right(key)]);
+        }
+        let gone: Vec<String> =
+            self.newest.keys().filter(|name| !known.contains(name.as_str())).cloned().collect();
+        for name in gone {
+            self.metrics.forget_all("cluster", &name);
+            self.newest.remove(&name);
+            self.opened.remove(&name);
+        }
     }
 
     /// Whether protection of a cluster that had none may not have begun yet.

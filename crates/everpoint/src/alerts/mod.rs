@@ -12,6 +12,6 @@ mod thread;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use look::Looker;
+pub(crate) use look::{CONFIGURATION, Looker};
 pub(crate) use outbox::Outbox;
 pub(crate) use thread::Senders;

@@ -1,6 +1,6 @@
 //! Takes what was seen, keeps what fires, and queues messages for the sinks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -57,6 +57,11 @@ impl Outbox {
         self.lock().alerts.is_firing(key)
     }
 
+    /// What fires of subjects that there are no more; see [`Alerts::orphans`].
+    pub(crate) fn orphans(&self, known: &BTreeSet<&str>) -> Vec<AlertKey> {
+        self.lock().alerts.orphans(known)
+    }
+
     /// What fires now, with since when and in words.
     pub(crate) fn firing(&self) -> Vec<(AlertKey, Micros, String)> {
         let state = self.lock();
@@ -72,7 +77,7 @@ impl Outbox {
     pub(super) fn tell_at(&self, seen: impl IntoIterator<Item = Observation>, now: Micros) {
         let repeat = self.config.repeat_seconds.and_then(|seconds| i64::try_from(seconds * 1_000_000).ok());
         let mut state = self.lock();
-        let before = state.alerts.clone();
+        let before = state.alerts.firing().clone();
         let notices: Vec<Notice> = seen
             .into_iter()
             .filter(|seen| self.is_wanted(seen))
@@ -81,7 +86,7 @@ impl Outbox {
         for notice in &notices {
             self.queue(&mut state, notice);
         }
-        let changed = !notices.is_empty() || before != state.alerts;
+        let changed = !notices.is_empty() || before != *state.alerts.firing();
         if changed {
             self.keep(&state);
         }

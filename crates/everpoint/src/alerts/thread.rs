@@ -1,5 +1,6 @@
 //! One thread a sink: sends, tries again, gives up what can't be sent.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use everpoint_app::AppError;
 use super::ending;
 use super::message::{self, Message};
 use super::outbox::Outbox;
-use super::sink::{self, Sink};
-use crate::config::alerts::SinkKind;
+use super::sink::{self, Failure, Sink};
+use crate::config::alerts::{AlertsConfig, SinkKind};
 use crate::trace::Traces;
 
 /// First pause between two tries; it doubles.
@@ -27,6 +28,14 @@ pub(crate) struct Senders {
 }
 
 impl Senders {
+    /// Looks whether they could be started.
+    ///
+    /// # Errors
+    /// As [`Senders::start`].
+    pub(crate) fn try_out(config: &AlertsConfig, traces: &Traces) -> Result<(), AppError> {
+        config.sinks.iter().try_for_each(|sink| sink::open(sink, traces, &mut |_| ()).map(drop))
+    }
+
     /// Starts them.
     ///
     /// # Errors
@@ -58,7 +67,7 @@ impl Drop for Senders {
 fn run(outbox: &Outbox, name: &str, sink: &dyn Sink, patient: bool) {
     let mut pause = FIRST_PAUSE;
     while let Some(message) = outbox.next(name) {
-        match sink.send(&message) {
+        match send(sink, &message) {
             Ok(()) => {
                 pause = FIRST_PAUSE;
                 outbox.done(name, &message, "sent");
@@ -77,6 +86,12 @@ fn run(outbox: &Outbox, name: &str, sink: &dyn Sink, patient: bool) {
             }
         }
     }
+}
+
+/// A message at which a sink panics is one that it does not take; it goes on with the next.
+fn send(sink: &dyn Sink, message: &Message) -> Result<(), Failure> {
+    catch_unwind(AssertUnwindSafe(|| sink.send(message)))
+        .unwrap_or_else(|_| Err(Failure { message: "it panicked".to_owned(), may_pass: false }))
 }
 
 fn is_stale(message: &Message) -> bool {

@@ -74,6 +74,11 @@ pub(crate) trait Daemon: Send + Sync {
     /// A session with the configuration of the process.
     fn session(&self) -> Session;
 
+    /// Which configuration it is since the start: what was opened with another one is of no use.
+    fn generation(&self) -> u64 {
+        0
+    }
+
     /// Starts jobs; returns at once.
     ///
     /// # Errors

@@ -58,8 +58,18 @@ pub(crate) fn try_secrets(config: &ApiConfig, warn: &mut dyn FnMut(String)) -> R
     if config.listen.is_none() {
         return Ok(());
     }
-    access::Access::new(config, warn)?;
+    Access::new(config, warn)?;
     config.tls.as_ref().map_or(Ok(()), |tls| tls::acceptor(tls).map(drop))
+}
+
+/// Looks whether the server of `config` could be started, but for its address.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn try_out(config: &ApiConfig) -> Result<(), AppError> {
+    let Some(address) = config.listen else { return Ok(()) };
+    access::may_listen(config, address)?;
+    try_secrets(config, &mut |_| ())
 }
 
 /// Starts the server of `config`; `None` if it wants none, or if the port that nobody asked for is taken.

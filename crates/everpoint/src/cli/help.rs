@@ -37,6 +37,16 @@ Examples:
   everpoint check
   everpoint check order-db --json";
 
+pub(super) const FORGET: &str = "\
+Its table in the configuration becomes a comment, a daemon stops capturing it within a few seconds, and its replication
+slot is dropped, so that the server keeps no WAL for it. Backups and log stay in the repository. Where the server does
+not answer, the slot that stays is named with the command that drops it. Refused while archive_command of the server
+still calls archive-push for it.
+
+Examples:
+  everpoint forget order-db --dry-run
+  everpoint forget order-db";
+
 pub(super) const CAPTURE: &str = "\
 Examples:
   everpoint capture order-db

@@ -114,6 +114,9 @@ pub(crate) enum Command {
     /// Say that another server is production now: a copy that was restored, or one upgraded with pg_upgrade or made anew
     #[command(after_help = help::ADOPT)]
     Adopt(Adopt),
+    /// Stop protecting a cluster: gives up its slot, and keeps what is stored of it
+    #[command(after_help = help::FORGET)]
+    Forget(Forget),
     /// Manage the key of a repository
     #[command(subcommand, after_help = help::KEY, disable_help_subcommand = true, subcommand_value_name = "COMMAND",
               subcommand_help_heading = "Commands")]
@@ -181,6 +184,19 @@ pub(crate) struct Adopt {
     pub(crate) cluster: String,
     /// Data directory of the copy that becomes production
     pub(crate) directory: Option<PathBuf>,
+}
+
+/// Arguments of `forget`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Forget {
+    /// Name of the cluster
+    pub(crate) cluster: String,
+    /// Only show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Go on even while archive_command of the server calls archive-push for it
+    #[arg(long)]
+    pub(crate) archive_command_stays: bool,
 }
 
 /// A cluster, or all.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use everpoint_app::backup::{self, BackupMode, BackupReport, BackupRequest, DEFAULT_CODEC};
-use everpoint_app::{AppError, health};
+use everpoint_app::{AppError, health, twin};
 use everpoint_core::FailureClass;
 use everpoint_engine::StopFlag;
 use everpoint_format::codec::Codec;
@@ -20,6 +20,7 @@ const SHOWN: usize = 20;
 
 pub(crate) fn run(session: &Session, arguments: Backup) -> Result<Done, AppError> {
     let opened = session.cluster(&arguments.cluster)?;
+    twin::refuse(&opened.context, &opened.others())?;
     let mode = match (arguments.full, arguments.incremental) {
         (true, _) => BackupMode::Full,
         (_, true) => BackupMode::Incremental,

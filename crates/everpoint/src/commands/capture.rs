@@ -1,7 +1,7 @@
 //! `capture`: receives the log until stopped.
 
-use everpoint_app::AppError;
 use everpoint_app::capture::{self, CaptureReport, CaptureRequest};
+use everpoint_app::{AppError, twin};
 
 use crate::cli::Capture;
 use crate::render::Done;
@@ -11,6 +11,7 @@ use crate::signal::stop_flag;
 
 pub(crate) fn run(session: &Session, arguments: &Capture) -> Result<Done, AppError> {
     let opened = session.cluster(&arguments.cluster)?;
+    twin::refuse(&opened.context, &opened.others())?;
     let request = CaptureRequest {
         once: arguments.once,
         slot: opened.slot.clone(),

@@ -4,7 +4,7 @@ use everpoint_app::AppError;
 use everpoint_app::advice::Promise;
 use everpoint_app::check::{self, CheckReport, CheckRequest};
 use everpoint_core::FailureClass;
-use everpoint_engine::CheckState;
+use everpoint_engine::{CheckLine, CheckState};
 
 use super::{Clusters, check_offsite};
 use crate::cli::MaybeCluster;
@@ -13,16 +13,24 @@ use crate::render::table::Table;
 use crate::session::{Opened, Session, key};
 
 pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, AppError> {
-    let mut reports = Vec::new();
     if session.global.repo.is_none() {
         session.try_secrets()?;
     }
-    for name in session.cluster_names(arguments.cluster.as_deref())? {
-        reports.push(report(&session.cluster(&name)?));
-    }
+    let each = super::each(session, arguments, |opened| Ok(report(opened)))?;
+    let reports: Vec<CheckReport> = each
+        .into_iter()
+        .map(|(name, report)| report.unwrap_or_else(|error| unopened(name, &error)))
+        .collect();
     let text = reports.iter().map(text).collect::<Vec<_>>().join("\n");
     let code = if reports.iter().all(|report| report.ok) { 0 } else { FailureClass::Failed.exit_code() };
     Ok(Done::new(&Clusters { clusters: reports }, text).code(code))
+}
+
+/// A cluster that could not be looked at, among others that could.
+fn unopened(name: String, error: &AppError) -> CheckReport {
+    let (message, hint) = (error.to_string(), error.hint.clone());
+    let line = CheckLine { name: "cluster".to_owned(), state: CheckState::Error, message, hint };
+    CheckReport { name, ok: false, lines: vec![line] }
 }
 
 /// Checks one cluster.
@@ -30,7 +38,9 @@ pub(crate) fn report(opened: &Opened) -> CheckReport {
     let place = key::place(&opened.repository, opened.context.repository.is_encrypted());
     let promise = Promise { policy: opened.retention.policy(), schedule: opened.schedule.clone() };
     let more = opened.offsite.iter().flat_map(check_offsite::lines).collect();
-    check::run(&opened.context, &CheckRequest { slot: opened.slot.clone(), key: place, promise, more })
+    let slot = opened.slot.clone();
+    let request = CheckRequest { slot, key: place, promise, more, others: opened.others() };
+    check::run(&opened.context, &request)
 }
 
 /// A check's report for people.

@@ -3,6 +3,7 @@
 use everpoint_app::AppError;
 use everpoint_app::offsite::OffsiteStatus;
 use everpoint_app::status::{self, Health, StatusReport};
+use everpoint_core::FailureClass;
 
 use serde::Serialize;
 
@@ -16,18 +17,39 @@ use crate::session::Session;
 #[derive(Serialize)]
 struct Report {
     clusters: Vec<StatusReport>,
+    /// Clusters of which nothing could be said, among others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Unread>,
     offsite: Vec<OffsiteStatus>,
 }
 
+/// A cluster whose repository can't be read.
+#[derive(Serialize)]
+struct Unread {
+    name: String,
+    error: String,
+}
+
 pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, AppError> {
-    let mut clusters = Vec::new();
-    for name in session.cluster_names(arguments.cluster.as_deref())? {
-        clusters.push(status::run(&session.cluster(&name)?.context)?);
+    let each = super::each(session, arguments, |opened| status::run(&opened.context))?;
+    let (mut clusters, mut failed, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, report) in each {
+        match report {
+            Ok(report) => {
+                parts.push(text(&report));
+                clusters.push(report);
+            }
+            Err(error) => {
+                parts.push(format!("{name}: ERROR\n  {:<9}{error}\n", "!"));
+                failed.push(Unread { name, error: error.to_string() });
+            }
+        }
     }
     let offsite = budgets(session);
-    let parts = clusters.iter().map(text).chain(offsite.iter().map(status_text));
-    let text = parts.collect::<Vec<_>>().join("\n");
-    Ok(Done::new(&Report { clusters, offsite }, text))
+    parts.extend(offsite.iter().map(status_text));
+    let well = failed.is_empty() && clusters.iter().all(StatusReport::is_well);
+    let code = if well { 0 } else { FailureClass::Failed.exit_code() };
+    Ok(Done::new(&Report { clusters, failed, offsite }, parts.join("\n")).code(code))
 }
 
 /// How providers stand. A ledger that can't be read is told, and hides nothing of the clusters.

@@ -8,6 +8,8 @@ pub(crate) mod expand;
 pub(crate) mod mistake;
 pub(crate) mod offsite;
 pub(crate) mod otel;
+mod print;
+pub(crate) mod remove;
 mod repository;
 mod retention;
 mod search;
@@ -25,6 +27,7 @@ use everpoint_core::words::known;
 use toml::de::DeTable;
 
 pub(crate) use cluster::{Checkpoint, ClusterConfig, Compression, PasswordSource, Source, slot_for};
+pub(crate) use print::{FileStamp, files_of, outside_of, print_of};
 pub(crate) use repository::{KeySource, RepositoryConfig, absolute, is_no_path};
 pub(crate) use retention::Retention;
 pub(crate) use search::{elsewhere, find, named_or_here};
@@ -116,7 +119,6 @@ impl Config {
         })
     }
 
-    #[cfg(test)]
     fn parse(source: &str, path: &Path, variables: Variables<'_>) -> Result<Self, Vec<Mistake>> {
         Self::parse_with(source, path, variables, false)
     }

@@ -51,6 +51,16 @@ impl Metrics {
         }
     }
 
+    /// What has this label is not known any more.
+    pub(crate) fn forget_all(&self, label: &str, value: &str) {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        for (measure, known) in values.iter_mut() {
+            if let Some(at) = measure.labels().iter().position(|name| *name == label) {
+                known.retain(|labels, _| labels.get(at).is_none_or(|known| known != value));
+            }
+        }
+    }
+
     /// Nothing of this measure is known any more.
     pub(crate) fn clear(&self, measure: Measure) {
         self.values.lock().unwrap_or_else(PoisonError::into_inner).remove(&measure);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use everpoint_app::backup::BackupMode;
 use everpoint_app::bundle::{self, BundleRequest};
 use everpoint_app::package::NOTHING_NEW;
-use everpoint_app::{AppError, Event, Events, backup, expire, health};
+use everpoint_app::{AppError, Event, Events, backup, expire, health, twin};
 use everpoint_core::FailureClass;
 use everpoint_engine::{CheckLine, CheckState, StopFlag};
 use jiff::tz::TimeZone;
@@ -158,6 +158,7 @@ fn take_backup(
     stop: &StopFlag,
     events: &dyn Events,
 ) -> Result<Value, AppError> {
+    twin::refuse(&opened.context, &opened.others())?;
     make_room(session, opened, stop, events)?;
     health::run(&opened.context)?.into_iter().for_each(|told| events.emit(Event::Warning(told)));
     let mut request = backup_command::request(session, opened, order.mode, stop.clone());

@@ -5,13 +5,13 @@ use std::sync::Mutex;
 use everpoint_app::offsite::{self, SystemClock};
 use everpoint_app::{AppError, text};
 use everpoint_core::budget::PackageTurn;
-use everpoint_core::{Due, Micros, RetryPolicy, due};
+use everpoint_core::{Again, Due, Micros, RetryPolicy, again, due};
 
+use super::due::last_try;
 use super::job::{Kind, Order};
-use super::runner::{Runner, again, lock};
-use crate::cli::Global;
+use super::runner::{Runner, lock};
+use crate::config::Schedules;
 use crate::config::offsite::OffsiteConfig;
-use crate::session::Session;
 
 /// A package that could not be made or sent is tried again so soon: as long as the call is not spent, or when the next one
 /// is allowed.
@@ -56,11 +56,16 @@ impl Destination {
 
 impl Runner {
     /// The run that is due for a provider.
-    pub(super) fn due_package(&self, to: &Destination, now: Micros) -> Result<Option<Order>, AppError> {
-        if !self.schedules.enabled || self.works_hard() || to.waits(now) {
+    pub(super) fn due_package(
+        &self,
+        to: &Destination,
+        schedules: &Schedules,
+        now: Micros,
+    ) -> Result<Option<Order>, AppError> {
+        if !schedules.enabled || self.works_hard() || to.waits(now) {
             return Ok(None);
         }
-        let Some((wanted, tried)) = self.wanted_package(to, now)? else { return Ok(None) };
+        let Some((wanted, tried)) = self.wanted_package(to, schedules, now)? else { return Ok(None) };
         let order = Order { tried, ..Order::new(Kind::Package, &to.name) };
         match self.package_turn(to, wanted) {
             // A ledger that can't be read: the run tells why.
@@ -77,14 +82,19 @@ impl Runner {
     }
 
     /// Since when a package is wanted, and as which try.
-    fn wanted_package(&self, to: &Destination, now: Micros) -> Result<Option<(Micros, u32)>, AppError> {
+    fn wanted_package(
+        &self,
+        to: &Destination,
+        schedules: &Schedules,
+        now: Micros,
+    ) -> Result<Option<(Micros, u32)>, AppError> {
         let last = self.history.last(Kind::Package, &to.name)?;
         if let Some(last) = &last
-            && let Some((at, tried)) = again(RETRY, last)
+            && let Again::At(at, tried) = again(RETRY, &last_try(last))
         {
             return Ok((at <= now).then_some((last.started, tried)));
         }
-        let Some(schedule) = &self.schedules.package else { return Ok(None) };
+        let Some(schedule) = &schedules.package else { return Ok(None) };
         let anchor = match &last {
             Some(last) => last.started,
             None if self.history.knows(Kind::Package, &to.name)? => {
@@ -104,7 +114,7 @@ impl Runner {
 
     /// When a call was made last to send a package, if that can be told.
     fn last_upload(&self, to: &Destination) -> Option<Micros> {
-        let session = Session::new(Global { quiet: true, ..self.global.clone() });
+        let session = self.quiet_session();
         let ledger = session.ledger(session.offsite(Some(&to.name)).ok()?).ok()?;
         let calls = ledger.ledger.calls().ok()?;
         let last = calls.iter().rev().find(|call| call.is_upload())?;
@@ -112,7 +122,7 @@ impl Runner {
     }
 
     fn package_turn(&self, to: &Destination, wanted: Micros) -> Result<PackageTurn, AppError> {
-        let session = Session::new(Global { quiet: true, ..self.global.clone() });
+        let session = self.quiet_session();
         let config = session.offsite(Some(&to.name))?;
         let ledger = session.ledger(config)?;
         offsite::turn(&ledger.ledger, &config.budget, wanted, &SystemClock)

@@ -3,30 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use everpoint_app::caught::caught;
 use everpoint_app::{AppError, Event, Events, list, text};
-use everpoint_core::{Due, FailureClass, Micros, Retry, RetryPolicy, due, retry};
+use everpoint_core::{FailureClass, Micros};
 use everpoint_engine::StopFlag;
+use jiff::tz::TimeZone;
+use serde_json::Value;
 
-use super::history::{History, JobRow};
-use super::job::{self, Kind, NO_ROOM, Order};
-use super::package::Destination;
-use super::watch::{GIVEN_UP, Watched};
+use super::current::Current;
+use super::history::History;
+use super::job::{Kind, Order};
+use super::watch::GIVEN_UP;
 use crate::cli::Global;
-use crate::config::Schedules;
 use crate::render::error;
 use crate::session::Session;
 use crate::trace::{Traced, Traces};
 
-/// While there is no room, it is looked for so often: microseconds.
-const ROOM_EVERY: i64 = 30_000_000;
+/// What a run does.
+pub(crate) type Work =
+    dyn Fn(&Session, &Order, &TimeZone, &StopFlag, &dyn Events) -> Result<Value, AppError> + Send + Sync;
 
 /// The runs that go on, and what they are made from.
 pub(crate) struct Runner {
     pub(crate) global: Global,
-    pub(crate) schedules: Schedules,
+    pub(crate) current: Mutex<Arc<Current>>,
     pub(crate) history: Arc<History>,
-    pub(crate) watched: Vec<Arc<Watched>>,
-    pub(crate) destinations: Vec<Destination>,
+    pub(crate) work: Box<Work>,
     pub(crate) stop: StopFlag,
     pub(crate) running: Mutex<BTreeMap<(Kind, String), i64>>,
     /// Clusters that need a backup, whatever the schedule says, and why.
@@ -39,17 +41,37 @@ pub(crate) struct Runner {
 impl Runner {
     /// Starts what is due now.
     pub(crate) fn tick(self: &Arc<Self>, now: Micros) {
-        for watched in &self.watched {
+        let current = self.current();
+        for watched in &current.watched {
             if watched.take_gap() {
                 self.want_backup(&watched.cluster, "its log has a gap");
             }
             for kind in Kind::OF_CLUSTER {
-                self.start_due(&watched.cluster, self.due(kind, watched, now), now);
+                self.start_due(
+                    &watched.cluster,
+                    self.due(kind, watched, &current.config.schedules, now),
+                    now,
+                );
             }
         }
-        for to in &self.destinations {
-            self.start_due(&to.name, self.due_package(to, now), now);
+        for to in &current.destinations {
+            self.start_due(&to.name, self.due_package(to, &current.config.schedules, now), now);
         }
+    }
+
+    /// What is served now.
+    pub(crate) fn current(&self) -> Arc<Current> {
+        Arc::clone(&lock(&self.current))
+    }
+
+    /// A session with the configuration that is served now.
+    pub(crate) fn session(&self) -> Session {
+        Session::of_daemon(self.global.clone(), &self.current().config)
+    }
+
+    /// As [`Runner::session`], of one who looks again and again.
+    pub(crate) fn quiet_session(&self) -> Session {
+        Session::of_daemon(Global { quiet: true, ..self.global.clone() }, &self.current().config)
     }
 
     fn start_due(self: &Arc<Self>, of: &str, found: Result<Option<Order>, AppError>, now: Micros) {
@@ -78,7 +100,7 @@ impl Runner {
         if let Some(why) = self.history.noted(cluster, GIVEN_UP)? {
             self.want_backup(cluster, &why);
         }
-        let session = Session::new(self.global.clone());
+        let session = self.session();
         let listing = list::run(&session.cluster(cluster)?.context)?;
         let newest = listing.backups.iter().rev().find(|backup| backup.status == "ok");
         match newest.and_then(|backup| backup.started_at.parse::<jiff::Timestamp>().ok()) {
@@ -88,45 +110,6 @@ impl Runner {
             }
         }
         Ok(())
-    }
-
-    fn due(&self, kind: Kind, watched: &Watched, now: Micros) -> Result<Option<Order>, AppError> {
-        let cluster = &watched.cluster;
-        if self.is_running(kind, cluster) || (!self.schedules.enabled && kind != Kind::Check) {
-            return Ok(None);
-        }
-        let last = self.history.last(kind, cluster)?;
-        let failed = last.as_ref().filter(|_| kind == Kind::Backup);
-        if let Some(again) = failed.and_then(|last| backup_again(watched, last)) {
-            return Ok((again.0 <= now).then(|| Order { tried: again.1, ..Order::new(kind, cluster) }));
-        }
-        if kind == Kind::Backup && watched.has_begun() && lock(&self.wanted).contains_key(cluster) {
-            return Ok(Some(Order::new(kind, cluster)));
-        }
-        let schedule = match kind {
-            Kind::Backup => &self.schedules.backup,
-            Kind::Bundle => &self.schedules.bundle,
-            Kind::Check => &self.schedules.check,
-            Kind::Package | Kind::Restore => return Ok(None),
-            Kind::Expire => {
-                let full = watched.full_since();
-                let makes_room = full.is_some_and(|since| {
-                    last.is_none_or(|last| {
-                        last.started < since || last.started.0.saturating_add(ROOM_EVERY) <= now.0
-                    })
-                });
-                let is_wanted = makes_room || lock(&self.renewed).contains(cluster);
-                let order = Order { at_once: full.is_some(), ..Order::new(kind, cluster) };
-                return Ok(is_wanted.then_some(order));
-            }
-        };
-        let Some(schedule) = schedule else { return Ok(None) };
-        let anchor = match &last {
-            Some(last) => last.started,
-            None => self.history.known_since(kind, cluster, now)?,
-        };
-        let is_due = matches!(due(schedule, anchor, now), Due::Now { .. });
-        Ok(is_due.then(|| Order::new(kind, cluster)))
     }
 
     /// Starts a run in a thread of its own; returns its number.
@@ -157,30 +140,42 @@ impl Runner {
         let id = self.history.begin(order.kind, &order.cluster, order.tried, "running", now)?;
         running.insert(key.clone(), id);
         drop(running);
-        if order.kind == Kind::Backup
-            && let Some(why) = lock(&self.wanted).remove(&order.cluster)
-        {
+        let wanted = match order.kind {
+            Kind::Backup => lock(&self.wanted).remove(&order.cluster),
+            Kind::Expire => {
+                lock(&self.renewed).remove(&order.cluster);
+                None
+            }
+            _ => None,
+        };
+        if let Some(why) = &wanted {
             tracing::info!(cluster = order.cluster, "a backup is taken because {why}");
         }
-        if order.kind == Kind::Expire {
-            lock(&self.renewed).remove(&order.cluster);
-        }
-        let runner = Arc::clone(self);
+        let going = Going { runner: Arc::clone(self), key };
         std::thread::spawn(move || {
-            runner.run(&order, id);
-            lock(&runner.running).remove(&key);
+            let runner = &going.runner;
+            if !runner.run(&order, id)
+                && let Some(why) = wanted
+            {
+                // It is wanted still.
+                runner.want_backup(&order.cluster, &why);
+            }
         });
         Ok(id)
     }
 
-    fn run(&self, order: &Order, id: i64) {
-        let session = Session::new(self.global.clone());
+    /// Whether it went well. However it ends, even by a panic, it has ended.
+    fn run(&self, order: &Order, id: i64) -> bool {
+        let session = self.session();
+        let zone = session.zone();
         let (kind, cluster) = (order.kind.word(), order.cluster.as_str());
         tracing::info!(cluster, "{kind} begins");
         let told = Told { kind, cluster };
         let span =
             self.traces.span(kind, &[("everpoint.cluster", cluster), ("everpoint.job", &id.to_string())]);
-        let result = job::run(&session, order, &self.schedules.zone, &self.stop, &Traced::new(&told, &span));
+        let result = caught(&format!("finish the {kind} of"), cluster, || {
+            (self.work)(&session, order, &zone, &self.stop, &Traced::new(&told, &span))
+        });
         let failed = result.as_ref().err().map(ToString::to_string);
         span.end(failed.as_deref().map_or(Ok(()), Err));
         let now = text::now();
@@ -209,6 +204,7 @@ impl Runner {
         if let Err(error) = ended {
             tracing::error!("{error}");
         }
+        result.is_ok()
     }
 
     /// Whether a job runs beside which no other hard one is started.
@@ -222,26 +218,15 @@ impl Runner {
     }
 }
 
-/// When a backup that failed is tried again, and as which try. One that was not begun for want of room: as soon as there
-/// may be some, before the log has taken it.
-fn backup_again(watched: &Watched, last: &JobRow) -> Option<(Micros, u32)> {
-    if last.state != "failed" || last.code() != Some(NO_ROOM) {
-        return again(RetryPolicy::default(), last);
-    }
-    let ended = last.ended.unwrap_or(last.started);
-    let room = watched.room_since().filter(|room| *room > ended);
-    Some((room.unwrap_or(Micros(ended.0.saturating_add(ROOM_EVERY))), last.tried))
+/// A run that goes on. When it is dropped, by a panic too, the next one may begin.
+struct Going {
+    runner: Arc<Runner>,
+    key: (Kind, String),
 }
 
-/// When a run that failed is tried again, and as which try. One that was cut off is, at once.
-pub(super) fn again(policy: RetryPolicy, last: &JobRow) -> Option<(Micros, u32)> {
-    match last.state.as_str() {
-        "failed" => match retry(policy, last.tried, last.ended.unwrap_or(last.started)) {
-            Retry::At(at, tried) => Some((at, tried)),
-            Retry::No => None,
-        },
-        "interrupted" => Some((last.started, last.tried)),
-        _ => None,
+impl Drop for Going {
+    fn drop(&mut self) {
+        lock(&self.runner.running).remove(&self.key);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use everpoint_app::{AppError, text};
 use everpoint_core::FailureClass;
+use everpoint_core::alert::Observation;
 
 use super::history::{Filter, JobRow};
 use super::job::{Kind, Order};
@@ -24,6 +25,7 @@ pub(super) struct Surface {
     _server: Option<Server>,
     _looker: Looker,
     _senders: Senders,
+    outbox: Arc<Outbox>,
 }
 
 impl Surface {
@@ -42,8 +44,22 @@ impl Surface {
             tracing::info!("the API listens on {}", server.address());
         }
         let senders = Senders::start(&outbox, &runner.traces)?;
-        let looker = Looker::start(view, outbox, metrics)?;
-        Ok(Self { _server: server, _looker: looker, _senders: senders })
+        let looker = Looker::start(view, Arc::clone(&outbox), metrics)?;
+        Ok(Self { _server: server, _looker: looker, _senders: senders, outbox })
+    }
+
+    /// Looks whether it could be started, but for the address.
+    ///
+    /// # Errors
+    /// As [`Surface::start`].
+    pub(super) fn try_out(config: &Config, runner: &Runner) -> Result<(), AppError> {
+        api::try_out(&config.api)?;
+        Senders::try_out(&config.alerts, &runner.traces)
+    }
+
+    /// Something was seen that none of its own threads looks at.
+    pub(super) fn tell(&self, observation: Observation) {
+        self.outbox.tell([observation]);
     }
 }
 
@@ -54,8 +70,11 @@ struct View {
 
 impl Daemon for View {
     fn session(&self) -> Session {
-        // What it would say about the configuration was said at the start.
-        Session::new(crate::cli::Global { quiet: true, ..self.runner.global.clone() })
+        self.runner.quiet_session()
+    }
+
+    fn generation(&self) -> u64 {
+        self.runner.current().generation
     }
 
     fn ask(&self, ask: Ask) -> Result<Job, AppError> {
@@ -91,7 +110,7 @@ impl Daemon for View {
     }
 
     fn capture_error(&self, cluster: &str) -> Option<String> {
-        self.runner.watched.iter().find(|watched| watched.cluster == cluster)?.error()
+        self.runner.current().watched.iter().find(|watched| watched.cluster == cluster)?.error()
     }
 
     fn slot_given_up(&self, cluster: &str) -> Option<String> {
@@ -102,9 +121,12 @@ impl Daemon for View {
     }
 
     fn not_ready(&self) -> Vec<String> {
-        let watched = self.runner.watched.iter();
-        let bad = watched.filter(|watched| watched.error().is_some() || !watched.has_begun());
-        bad.map(|watched| watched.cluster.clone()).collect()
+        let current = self.runner.current();
+        if current.watched.is_empty() {
+            // Nothing is captured yet, whatever is configured.
+            return current.config.clusters.keys().cloned().collect();
+        }
+        current.watched.iter().filter(|watched| !watched.is_well()).map(|bad| bad.cluster.clone()).collect()
     }
 
     fn alerts(&self) -> Vec<api::FiringAlert> {

@@ -5,13 +5,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use everpoint_app::capture::{self, CaptureRequest};
-use everpoint_app::{AppError, Event, Events, text};
-use everpoint_core::{LogOffset, Micros};
+use everpoint_app::caught::{caught, died};
+use everpoint_app::{AppError, Event, Events, text, twin};
+use everpoint_core::{FailureClass, LogOffset, Micros, Repeats};
 use everpoint_engine::{Engine, SlotHolds, StopFlag};
 use everpoint_repo::code;
 
 use super::history::History;
 use crate::cli::Global;
+use crate::config::Config;
 use crate::render::number::size;
 use crate::session::Session;
 
@@ -23,6 +25,12 @@ const LOOK: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
 /// A capture that says nothing for so long, while something is wrong, is stuck.
 const SILENT: Duration = Duration::from_secs(10);
+
+/// A capture of which nothing is heard for so long protects nothing: an idle server, too, says each second how late it is.
+const UNHEARD: Duration = Duration::from_secs(60);
+
+/// One capture at a time looks whether its server has another name.
+static CLAIMS: Mutex<()> = Mutex::new(());
 
 /// What is remembered of a slot that was given up.
 pub(crate) const GIVEN_UP: &str = "slot_given_up";
@@ -36,6 +44,8 @@ pub(crate) struct Watched {
 struct State {
     /// Why nothing can be stored now.
     error: Option<String>,
+    /// Another process captures it.
+    elsewhere: bool,
     /// Since when nothing can be stored as the repository has no room.
     full: Option<Micros>,
     /// When it had room again.
@@ -50,12 +60,26 @@ struct State {
     gap: bool,
     /// The server, and the slot's name, once the configuration could be used.
     server: Option<(Arc<dyn Engine>, String)>,
+    /// Failures since something was stored.
+    failing: Repeats<()>,
 }
 
 impl State {
     fn fail(&mut self, why: String, full: bool) {
+        self.failing.seen((), text::now());
         self.error = Some(why);
         self.full = if full { self.full.or_else(|| Some(text::now())) } else { None };
+    }
+
+    /// Something is stored: what was wrong is over. Returns what there is to say of that.
+    fn goes_on(&mut self) -> Option<String> {
+        if self.full.is_some() {
+            self.room = Some(text::now());
+        }
+        (self.error, self.full, self.told, self.elsewhere) = (None, None, Instant::now(), false);
+        let over = self.failing.over(&())?;
+        let (times, since) = (over.times, text::time(over.since));
+        Some(format!("the log is stored again; that failed {times} times since {since}"))
     }
 }
 
@@ -63,6 +87,7 @@ impl Watched {
     pub(crate) fn new(cluster: &str) -> Self {
         let state = State {
             error: None,
+            elsewhere: false,
             full: None,
             room: None,
             durable: None,
@@ -70,6 +95,7 @@ impl Watched {
             told: Instant::now(),
             gap: false,
             server: None,
+            failing: Repeats::default(),
         };
         Self { cluster: cluster.to_owned(), state: Mutex::new(state) }
     }
@@ -89,9 +115,25 @@ impl Watched {
         self.lock().room
     }
 
-    /// It has stored something since it was started.
+    /// It has stored something since it was started, or another process does.
     pub(crate) fn has_begun(&self) -> bool {
-        self.lock().durable.is_some()
+        let state = self.lock();
+        state.durable.is_some() || state.elsewhere
+    }
+
+    /// Nothing is wrong, and it was heard of within the last minute.
+    pub(crate) fn is_well(&self) -> bool {
+        let state = self.lock();
+        // Of a standby nothing is heard while its primary is idle.
+        let silent = state.covered.is_some() && state.told.elapsed() > UNHEARD;
+        let heard = state.durable.is_some() && !silent;
+        state.error.is_none() && (heard || state.elsewhere)
+    }
+
+    /// What its slot is called, and where.
+    pub(crate) fn place(&self) -> Option<String> {
+        let (engine, slot) = self.lock().server.clone()?;
+        Some(format!("the slot {slot} of {}", engine.describe()))
     }
 
     /// Whether the log has a gap that no backup has ended yet; asking takes it.
@@ -101,8 +143,17 @@ impl Watched {
 
     fn failed(&self, error: &AppError) {
         let why = error.to_string();
+        if error.class == FailureClass::Locked {
+            // Another process captures it: nothing is lost by that.
+            tracing::warn!(cluster = self.cluster, "capture: {why}");
+            let mut state = self.lock();
+            (state.error, state.elsewhere) = (None, true);
+            return;
+        }
         tracing::error!(cluster = self.cluster, "capture: {why}");
-        self.lock().fail(why, error.code == code::FULL);
+        let mut state = self.lock();
+        state.elsewhere = false;
+        state.fail(why, error.code == code::FULL);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,11 +167,10 @@ impl Events for Watched {
         match event {
             Event::Captured { position, covered_until, .. } => {
                 // A capture that begins again tells first where it stands: nothing was stored by that.
-                if Some(position) > state.durable || covered_until > state.covered {
-                    if state.full.is_some() {
-                        state.room = Some(text::now());
-                    }
-                    (state.error, state.full, state.told) = (None, None, Instant::now());
+                if (Some(position) > state.durable || covered_until > state.covered)
+                    && let Some(over) = state.goes_on()
+                {
+                    tracing::info!(target: crate::log::OVER, cluster = self.cluster, "capture: {over}");
                 }
                 (state.durable, state.covered) = (Some(position), covered_until.max(state.covered));
             }
@@ -144,6 +194,7 @@ impl Events for Watched {
 /// What the threads of a capture need.
 pub(crate) struct Keeper {
     pub(crate) global: Global,
+    pub(crate) config: Arc<Config>,
     pub(crate) watched: Arc<Watched>,
     pub(crate) history: Arc<History>,
     /// A slot that holds back more is given up.
@@ -152,23 +203,34 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread that keeps the capture running until it is stopped.
-    pub(crate) fn start(self) -> JoinHandle<()> {
-        std::thread::spawn(move || self.keep())
+    /// Starts the thread that keeps the capture running until it is stopped; once the one `before` has ended.
+    pub(crate) fn start(self, before: Option<JoinHandle<()>>) -> JoinHandle<()> {
+        std::thread::spawn(move || {
+            if let Some(Err(panic)) = before.map(JoinHandle::join) {
+                self.watched.failed(&died("capture", &self.watched.cluster, panic.as_ref()));
+            }
+            self.keep();
+        })
     }
 
     fn keep(&self) {
         let mut pause = PAUSES.0;
         while !self.stop.is_set() {
             let begun = Instant::now();
-            match self.attempt() {
-                Ok(()) => {}
-                Err(error) => self.watched.failed(&error),
+            let cluster = &self.watched.cluster;
+            if let Err(error) = caught("capture", cluster, || self.attempt()) {
+                self.watched.failed(&error);
             }
             if begun.elapsed() > PAUSES.1 {
                 pause = PAUSES.0;
             }
-            self.rest(pause);
+            if let Err(error) = caught("look after the slot of", cluster, || {
+                self.rest(pause);
+                Ok(())
+            }) {
+                self.watched.failed(&error);
+                wait(pause, &self.stop);
+            }
             pause = (pause * 2).min(PAUSES.1);
         }
     }
@@ -186,10 +248,15 @@ impl Keeper {
 
     /// One capture, until it ends by itself, is stopped, or its slot has to be given up.
     fn attempt(&self) -> Result<(), AppError> {
-        let session = Session::new(self.global.clone());
+        let session = Session::of_daemon(self.global.clone(), &self.config);
         // The slot is watched even if the repository can't be opened.
         self.watched.lock().server = Some(session.server(&self.watched.cluster)?);
         let opened = session.cluster(&self.watched.cluster)?;
+        {
+            // Of two names that are new one comes first.
+            let _one_at_a_time = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+            twin::claim(&opened.context, &opened.others())?;
+        }
         let stop = StopFlag::default();
         let request =
             CaptureRequest { once: false, slot: opened.slot.clone(), create_slot: true, stop: stop.clone() };
@@ -213,7 +280,7 @@ impl Keeper {
             }
             std::thread::sleep(TICK);
         }
-        let result = captured.join().unwrap_or(Ok(()));
+        let result = ended(&self.watched.cluster, captured);
         if let Some(held) = too_much {
             self.give_up(held);
         }
@@ -267,4 +334,9 @@ pub(crate) fn wait(time: Duration, stop: &StopFlag) {
     while !stop.is_set() && Instant::now() < until {
         std::thread::sleep(TICK);
     }
+}
+
+/// How a capture ended. A thread that died has stored nothing more, whatever it did before.
+pub(super) fn ended(cluster: &str, captured: JoinHandle<Result<(), AppError>>) -> Result<(), AppError> {
+    captured.join().unwrap_or_else(|panic| Err(died("capture", cluster, panic.as_ref())))
 }

@@ -99,6 +99,7 @@ impl Session {
         beside::make_directories(&context.scratch, 0o700)
             .map_err(|error| AppError::io("make", &context.scratch, error))?;
         let opened = Opened {
+            beside: Vec::new(),
             context,
             repository: place,
             slot: config::slot_for(name),

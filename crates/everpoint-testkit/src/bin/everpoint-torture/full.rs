@@ -252,7 +252,7 @@ fn finish(world: &mut World, beats: Beats) -> Result<()> {
     let end = world.source.flushed()?;
     let since = Instant::now();
     loop {
-        let status = world.everpoint.json(&["status", CLUSTER])?;
+        let status = world.everpoint.report(&["status", CLUSTER])?;
         let stored = parse_lsn(text(&status, "/clusters/0/capture/lsn")?).context("no position")?;
         if stored >= end {
             break;

@@ -164,7 +164,7 @@ fn beat(session: &mut Session, number: i64) -> Result<(u64, f64)> {
 
 /// What the server was told to be stored is in the repository.
 fn is_stored(everpoint: &Everpoint, told: u64) -> Result<()> {
-    let status = everpoint.json(&["status", CLUSTER])?;
+    let status = everpoint.report(&["status", CLUSTER])?;
     let lsn = text(&status, "/clusters/0/capture/lsn")?;
     let stored = parse_lsn(lsn).with_context(|| format!("{lsn} is no position"))?;
     ensure!(stored >= told, "the server was told {}, the repository ends at {lsn}", print_lsn(told));

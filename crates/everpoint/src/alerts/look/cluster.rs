@@ -4,7 +4,7 @@ use everpoint_app::facts::{self, Facts};
 use everpoint_app::status::{self, StatusReport};
 use everpoint_app::{AppError, belongings, list};
 use everpoint_core::alert::{self, AlertKey, AlertKind, CaptureHealth, ClusterHealth, Observation};
-use everpoint_core::{BackupStatus, gaps};
+use everpoint_core::{BackupStatus, StoredBy, gaps};
 
 use super::{Look, seconds_of};
 use crate::metrics::{Measure, Metrics};
@@ -24,7 +24,7 @@ impl Look {
             settling: self.is_settling(),
             server_error: report.server_error.clone(),
             capture: report.capture.as_ref().map(|capture| CaptureHealth {
-                running: capture.running,
+                nobody: capture.stored_by == StoredBy::Nobody,
                 lag_bytes: capture.lag_bytes,
                 lag_seconds: capture.lag_seconds,
             }),

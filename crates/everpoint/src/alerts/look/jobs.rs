@@ -63,7 +63,7 @@ impl Look {
         (u32::try_from(failed.len()).unwrap_or(u32::MAX), failed.first().map(|job| why(job)))
     }
 
-    pub(super) fn look_at_jobs(&mut self) {
+    pub(super) fn look_at_jobs(&mut self, names: &[String]) {
         let jobs = self.latest(None, None);
         self.metrics.clear(Measure::JobsRunning);
         let mut running: BTreeMap<&str, f64> = BTreeMap::new();
@@ -79,7 +79,7 @@ impl Look {
         for job in jobs.iter().filter(|job| ended(job) && !before.contains(&job.id)) {
             self.count(job);
         }
-        self.judge(&jobs);
+        self.judge(&jobs, names);
     }
 
     fn count(&self, job: &Job) {
@@ -92,7 +92,7 @@ impl Look {
     }
 
     /// The last job of each kind tells how that kind stands.
-    fn judge(&self, jobs: &[Job]) {
+    fn judge(&self, jobs: &[Job], names: &[String]) {
         let mut last: BTreeMap<(&str, &str), &Job> = BTreeMap::new();
         for job in jobs.iter().rev().filter(|job| ended(job)) {
             let cluster = of(job);
@@ -102,7 +102,8 @@ impl Look {
             }
         }
         for ((kind, cluster), job) in last {
-            if TOLD_ELSEWHERE.contains(&kind) {
+            // Of a cluster that is not configured any more nobody will ever run another one.
+            if TOLD_ELSEWHERE.contains(&kind) || !names.iter().any(|name| name == cluster) {
                 continue;
             }
             let subject = if cluster.is_empty() { kind.to_owned() } else { format!("{kind} of {cluster}") };

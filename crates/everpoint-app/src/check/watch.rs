@@ -1,0 +1,96 @@
+//! Lines of `check` about who captures the cluster: somebody, only once, on the right timeline, without slots that nobody needs.
+
+use everpoint_core::{Archiver, LogFacts, ServerSlot, Sighting, orphans};
+use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
+use everpoint_repo::ClusterRepo;
+
+use super::line;
+use crate::captured::{self, CaptureState, Captured};
+use crate::{ClusterContext, text, timelines, twin};
+
+/// Slots of ours that nobody uses.
+pub(super) fn slots(slots: &[ServerSlot], own: &str) -> Vec<CheckLine> {
+    let told = |slot: &ServerSlot| {
+        let held =
+            slot.held.map_or_else(String::new, |bytes| format!(" and holds back {} MiB of WAL", bytes >> 20));
+        let message = format!(
+            "the slot {0} is used by nobody{held}: it was made for a cluster that is not configured any more, had another \
+             name, or was captured from another machine",
+            slot.name
+        );
+        let hint =
+            format!("if no other Everpoint needs it: SELECT pg_drop_replication_slot('{}')", slot.name);
+        line("orphaned_slot", CheckState::Warning, message, Some(hint))
+    };
+    orphans(slots, own).into_iter().map(told).collect()
+}
+
+/// The server is protected under another name.
+pub(super) fn same_server(
+    context: &ClusterContext,
+    server: &ServerIdentity,
+    others: &[ClusterRepo],
+) -> Option<CheckLine> {
+    match twin::found(context, server, others) {
+        Ok(None) => None,
+        Ok(Some(error)) => Some(line("same_server", CheckState::Error, error.message.clone(), error.hint)),
+        Err(error) => Some(line("same_server", CheckState::Warning, error.to_string(), error.hint)),
+    }
+}
+
+/// Whether what happens now is stored, and on which timeline.
+pub(super) fn capture(
+    context: &ClusterContext,
+    log: &LogFacts,
+    before: Vec<Sighting>,
+    server: Option<&ServerIdentity>,
+    archiver: Option<Archiver>,
+) -> Vec<CheckLine> {
+    let start = Some(format!("keep this running: everpoint capture {}, or everpoint serve", context.name));
+    let Some(captured) = Captured::of(log, server) else {
+        return vec![line("capture", CheckState::Error, "no log is stored yet: nobody captures it", start)];
+    };
+    let running = captured::is_running(context);
+    let state = CaptureState::new(&captured, server, text::now(), running, archiver);
+    let stored = format!("stored to {} on timeline {}", state.lsn, state.timeline);
+    let wrong = state.wrong(&context.name);
+    let timeline = server.map(|server| timelines::line(log, before, server, &captured, wrong.is_none()));
+    let said = match (&wrong, state.lag_bytes) {
+        (Some(wrong), _) => line("capture", CheckState::Error, format!("{stored}; {wrong}"), start),
+        (None, None) => {
+            let message = format!("{stored}; the server can't be asked how far it is");
+            line("capture", CheckState::Warning, message, None)
+        }
+        (None, Some(0)) => line("capture", CheckState::Ok, format!("{stored}, the server's end"), None),
+        (None, Some(bytes)) => line(
+            "capture",
+            CheckState::Ok,
+            format!("{stored}, {} behind the server", everpoint_core::words::size(bytes)),
+            None,
+        ),
+    };
+    std::iter::once(said).chain(timeline).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_orphaned_slot_is_named_with_the_command_that_drops_it() {
+        let slot = ServerSlot {
+            name: "everpoint_old".to_owned(),
+            active: false,
+            temporary: false,
+            physical: true,
+            held: Some(5 << 20),
+        };
+        let lines = slots(&[slot], "everpoint_shop");
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].state, CheckState::Warning);
+        assert!(lines[0].message.contains("everpoint_old") && lines[0].message.contains("5 MiB"));
+        assert!(
+            lines[0].hint.as_ref().unwrap().ends_with("SELECT pg_drop_replication_slot('everpoint_old')")
+        );
+    }
+}

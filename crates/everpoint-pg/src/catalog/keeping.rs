@@ -1,0 +1,66 @@
+//! What a server does about its log by itself: its archiver, and the slots that hold log back.
+
+use everpoint_core::{Archiver, LogKeeping, LogOffset, ServerSlot};
+
+use crate::client::{Config, Purpose, connect};
+use crate::lsn::WalFile;
+
+/// Every role may ask.
+const ARCHIVER: &str = "SELECT pg_catalog.current_setting('archive_mode'), \
+     pg_catalog.current_setting('archive_command'), last_archived_wal, \
+     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'), pg_catalog.pg_is_in_recovery() \
+     FROM pg_catalog.pg_stat_archiver";
+const SLOTS: &str = "SELECT slot_name, active, temporary, slot_type = 'physical', pg_catalog.pg_wal_lsn_diff( \
+     CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn() \
+     ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::bigint FROM pg_catalog.pg_replication_slots ORDER BY 1";
+
+/// Asks; `None` if no ordinary connection is possible.
+pub(crate) fn log_keeping(config: &Config) -> Option<LogKeeping> {
+    let mut sql = connect(config, Purpose::Sql).ok()?;
+    let rows = sql.query(ARCHIVER).ok()?;
+    let field = |at| rows.get(0, at).unwrap_or_default();
+    // A standby archives by itself only with "always"; with "on" its primary does.
+    let on = field(0) == "always" || field(0) == "on";
+    let by_itself = field(4) != "t" || field(0) == "always";
+    let size = field(3).parse().unwrap_or_default();
+    let archived = Some(field(2)).filter(|_| by_itself).and_then(|name| archived(name, size));
+    let archiver = Archiver { on, command: field(1).to_owned(), archived };
+    let slots =
+        sql.query(SLOTS).map_or_else(|_| Vec::new(), |rows| rows.0.iter().map(|row| slot(row)).collect());
+    Some(LogKeeping { archiver, slots })
+}
+
+/// Timeline and end of a segment by its name; other files say nothing of positions.
+fn archived(name: &str, segment_size: u64) -> Option<(u32, LogOffset)> {
+    match WalFile::parse(name)? {
+        WalFile::Segment(segment) => {
+            Some((segment.timeline, segment.start(segment_size)?.plus(segment_size)))
+        }
+        WalFile::Partial(_) | WalFile::Backup(..) | WalFile::History(_) => None,
+    }
+}
+
+fn slot(row: &[Option<String>]) -> ServerSlot {
+    let text = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    ServerSlot {
+        name: text(0),
+        active: text(1) == "t",
+        temporary: text(2) == "t",
+        physical: text(3) == "t",
+        held: text(4).parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_archived_segment_is_known_by_its_name() {
+        let size = 16 << 20;
+        assert_eq!(archived("000000020000000100000003", size), Some((2, LogOffset((1 << 32) + 4 * size))));
+        assert_eq!(archived("00000002.history", size), None);
+        assert_eq!(archived("000000020000000100000003.partial", size), None);
+        assert_eq!(archived("", size), None);
+    }
+}
