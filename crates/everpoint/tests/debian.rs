@@ -161,7 +161,7 @@ fn production_on_debian_is_restored_as_the_runbook_says() {
     let table = debian.sql("CHECKPOINT; SELECT pg_relation_filepath('lost_table')");
     fs::write(debian.data.join(table.lines().last().unwrap()), [0x5a; 8192]).unwrap();
     let place = debian.data.to_str().unwrap();
-    let commands = script("Restore production on Debian")
+    let commands = script("Some files are corrupt")
         .replace("/var/lib/postgresql/15/main", place)
         .replace("15 main", &format!("15 {}", debian.name));
     debian.shell(&commands);
@@ -237,7 +237,7 @@ fn a_second_restore_in_place_goes_further_back() {
     sql(&world, "DROP TABLE lost_table");
     world.settle(&world.source, 1);
     let data = world.source.data_dir().to_owned();
-    let commands = script("Wrong moment, an earlier one")
+    let commands = script("Wrong moment, outside of Debian")
         .replace("/var/lib/postgresql/15/main", data.to_str().unwrap())
         .replace("2026-01-29 14:29:59", &late)
         .replace("2026-01-29 14:10:00", &early)
@@ -274,7 +274,7 @@ fn a_copy_becomes_production() {
     world.source.psql("DROP TABLE lost_table").unwrap();
     world.settle(&world.source, 1);
     let (port, new) = (Port::free().unwrap(), world.place());
-    let commands = script("The copy becomes production")
+    let commands = script("The copy becomes production, outside of Debian")
         .replace("/var/lib/postgresql/15/main", world.source.data_dir().to_str().unwrap())
         .replace("/srv/new", new.to_str().unwrap())
         .replace("6543", &port.number().to_string())

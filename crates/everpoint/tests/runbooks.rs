@@ -29,19 +29,21 @@ const TITLES: [&str; 8] = [
     "The server crashed, its disk is whole",
     "Somebody dropped a table",
     "The machine is lost",
-    "Some files are corrupt",
+    "Some files are corrupt, outside of Debian",
     "The key is lost",
     "There is a gap in the WAL",
     "The repository's disk is full",
     "Total loss, from a package",
 ];
 
-/// Titles of those that the tests of Debian's layout and of life in place run.
-const ELSEWHERE: [&str; 4] = [
-    "Restore production on Debian",
+/// Titles of those that the tests of Debian's layout and of life in place run, and `scripts/debian-trial`, which runs all.
+const ELSEWHERE: [&str; 6] = [
+    "Some files are corrupt",
     "Restore production on Debian, on a new machine",
     "Wrong moment, an earlier one",
+    "Wrong moment, outside of Debian",
     "The copy becomes production",
+    "The copy becomes production, outside of Debian",
 ];
 
 /// A protected server with a table `lost_table` of three rows, its log captured, and a good backup.
@@ -152,7 +154,7 @@ fn a_lost_machine_needs_the_repository_and_the_key_only() {
     fs::remove_dir_all(ground.world.source.data_dir()).unwrap();
     fs::remove_file(ground.home("everpoint.toml")).unwrap();
     let (repository, key) = (ground.home("repository"), ground.home("key"));
-    ground.put("/mnt/backup", repository.to_str().unwrap()).put("/root/key", key.to_str().unwrap());
+    ground.put("/mnt/backup", repository.to_str().unwrap()).put("/media/usb/everpoint.key", key.to_str().unwrap());
     let place = ground.place();
     ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
     ground.run();
@@ -172,7 +174,6 @@ fn corrupt_files_are_written_again() {
     ground.world.backup(&[]);
     let table = ground.sql("CHECKPOINT; SELECT pg_relation_filepath('lost_table')");
     let data = ground.world.source.data_dir().to_owned();
-    ground.world.source.stop(StopMode::Fast).unwrap();
     let file = fs::OpenOptions::new().write(true).open(data.join(table.lines().last().unwrap())).unwrap();
     file.write_all_at(&[0x5a; 512], 4000).unwrap();
     ground.put("/var/lib/postgresql/15/main", data.to_str().unwrap());
@@ -238,7 +239,7 @@ fn after_total_loss_a_package_and_the_key_are_enough() {
     fs::remove_file(ground.home("everpoint.toml")).unwrap();
     let key = ground.home("key");
     ground.put("/media/usb/package.age", packed["file"].as_str().unwrap());
-    ground.put("/root/key", key.to_str().unwrap());
+    ground.put("/media/usb/everpoint.key", key.to_str().unwrap());
     let place = ground.place();
     ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
     ground.run();
