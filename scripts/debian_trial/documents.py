@@ -59,3 +59,14 @@ def of(document, text):
         elif re.match(r"^#{1,4} ", line):
             heading, number = line.lstrip("# "), 0
     return found
+
+
+def strange(root):
+    """Blocks that would not be seen as what they are."""
+    found = []
+    for name in DOCUMENTS:
+        for number, line in enumerate((Path(root) / "docs" / f"{name}.md").read_text().splitlines(), 1):
+            fence = re.match(r"^\s*(```|~~~)(.*)$", line)
+            if fence and not (line.startswith("```") and fence[2] in ("", *LANGUAGES)):
+                found.append(f"docs/{name}.md:{number}: {line.strip()}: only ```{', ```'.join(LANGUAGES)} at the begin of a line")
+    return found

@@ -177,7 +177,8 @@ class Service:
         directory = self.machine.path(state)
         directory.mkdir(exist_ok=True)
         directory.chmod(int(unit["StateDirectoryMode"][-1], 8))
-        os.chown(directory, uid, gid)
+        if directory.stat().st_uid != uid:
+            self.machine.call("chown", "-R", f"{uid}:{gid}", directory)
         writable = [state, *(word for value in unit.get("ReadWritePaths", []) for word in value.split())]
         notify = self.machine.path("/run/everpoint.notify")
         notify.unlink(missing_ok=True)
