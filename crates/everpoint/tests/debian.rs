@@ -169,7 +169,7 @@ fn production_on_debian_is_restored_as_the_runbook_says() {
     let table = debian.sql("CHECKPOINT; SELECT pg_relation_filepath('lost_table')");
     fs::write(debian.data.join(table.lines().last().unwrap()), [0x5a; 8192]).unwrap();
     let place = debian.data.to_str().unwrap();
-    let commands = script("Restore production on Debian")
+    let commands = script("Some files are corrupt")
         .replace("/var/lib/postgresql/15/main", place)
         .replace("15 main", &format!("15 {}", debian.name));
     debian.shell(&commands);
@@ -182,6 +182,10 @@ fn production_on_debian_is_restored_as_the_runbook_says() {
     let etc = debian.home("etc");
     let etc = etc.to_str().unwrap();
     let commands = script("Restore production on Debian, on a new machine")
+        .replace("/mnt/backup", debian.home("repository").to_str().unwrap())
+        .replace("/media/usb/everpoint.key", debian.home("key").to_str().unwrap())
+        // It is not root who types here.
+        .replace("chown postgres: /etc/postgresql/15/main /etc/postgresql/15/main/conf.d\n", "")
         .replace("/etc/postgresql/15/main", debian.etc("").to_str().unwrap())
         .replace("/etc/postgresql", etc)
         .replace("/var/lib/postgresql/15/main", place)
@@ -245,7 +249,7 @@ fn a_second_restore_in_place_goes_further_back() {
     sql(&world, "DROP TABLE lost_table");
     world.settle(&world.source, 1);
     let data = world.source.data_dir().to_owned();
-    let commands = script("Wrong moment, an earlier one")
+    let commands = script("Wrong moment, outside of Debian")
         .replace("/var/lib/postgresql/15/main", data.to_str().unwrap())
         .replace("2026-01-29 14:29:59", &late)
         .replace("2026-01-29 14:10:00", &early)
@@ -282,7 +286,7 @@ fn a_copy_becomes_production() {
     world.source.psql("DROP TABLE lost_table").unwrap();
     world.settle(&world.source, 1);
     let (port, new) = (Port::free().unwrap(), world.place());
-    let commands = script("The copy becomes production")
+    let commands = script("The copy becomes production, outside of Debian")
         .replace("/var/lib/postgresql/15/main", world.source.data_dir().to_str().unwrap())
         .replace("/srv/new", new.to_str().unwrap())
         .replace("6543", &port.number().to_string())

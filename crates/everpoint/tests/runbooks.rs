@@ -29,19 +29,21 @@ const TITLES: [&str; 8] = [
     "The server crashed, its disk is whole",
     "Somebody dropped a table",
     "The machine is lost",
-    "Some files are corrupt",
+    "Some files are corrupt, outside of Debian",
     "The key is lost",
     "There is a gap in the WAL",
     "The repository's disk is full",
     "Total loss, from a package",
 ];
 
-/// Titles of those that the tests of Debian's layout and of life in place run.
-const ELSEWHERE: [&str; 4] = [
-    "Restore production on Debian",
+/// Titles of those that the tests of Debian's layout and of life in place run, and `scripts/debian-trial`, which runs all.
+const ELSEWHERE: [&str; 6] = [
+    "Some files are corrupt",
     "Restore production on Debian, on a new machine",
     "Wrong moment, an earlier one",
+    "Wrong moment, outside of Debian",
     "The copy becomes production",
+    "The copy becomes production, outside of Debian",
 ];
 
 /// A protected server with a table `lost_table` of three rows, its log captured, and a good backup.
@@ -152,7 +154,9 @@ fn a_lost_machine_needs_the_repository_and_the_key_only() {
     fs::remove_dir_all(ground.world.source.data_dir()).unwrap();
     fs::remove_file(ground.home("everpoint.toml")).unwrap();
     let (repository, key) = (ground.home("repository"), ground.home("key"));
-    ground.put("/mnt/backup", repository.to_str().unwrap()).put("/root/key", key.to_str().unwrap());
+    ground
+        .put("/mnt/backup", repository.to_str().unwrap())
+        .put("/media/usb/everpoint.key", key.to_str().unwrap());
     let place = ground.place();
     ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
     ground.run();
@@ -172,7 +176,6 @@ fn corrupt_files_are_written_again() {
     ground.world.backup(&[]);
     let table = ground.sql("CHECKPOINT; SELECT pg_relation_filepath('lost_table')");
     let data = ground.world.source.data_dir().to_owned();
-    ground.world.source.stop(StopMode::Fast).unwrap();
     let file = fs::OpenOptions::new().write(true).open(data.join(table.lines().last().unwrap())).unwrap();
     file.write_all_at(&[0x5a; 512], 4000).unwrap();
     ground.put("/var/lib/postgresql/15/main", data.to_str().unwrap());
@@ -183,16 +186,23 @@ fn corrupt_files_are_written_again() {
 #[test]
 fn without_a_key_protection_begins_anew() {
     let Some(mut ground) = Ground::new(TITLES[4]) else { return };
+    ground.world.stop_capture();
     fs::remove_file(ground.home("key")).unwrap();
+    fs::write(ground.home("order-db.password"), "not asked for").unwrap();
     let url = format!("{}?sslmode=disable", ground.world.source.url());
-    let (new, escrow) = (ground.home("new"), ground.home("escrow"));
+    let escrow = ground.home("escrow");
+    let repository = ground.home("repository");
     ground
         .put("postgres://backup@db1/postgres", url)
-        .put("/var/lib/everpoint-new", new.to_str().unwrap())
-        .put("/media/usb/everpoint.key", escrow.to_str().unwrap());
+        .put("systemctl stop everpoint\n", "")
+        .put("-o postgres -g postgres ", "")
+        .put("/var/lib/everpoint", repository.to_str().unwrap())
+        .put("/media/usb/everpoint-new.key", escrow.to_str().unwrap());
+    let home = ground.home("");
+    ground.put("/etc/everpoint", home.to_str().unwrap().trim_end_matches('/'));
     // It runs until it is killed with the shell.
     let script = ground.script.replace("everpoint protect", "exec everpoint protect");
-    ground.script = format!("unset EVERPOINT_CONFIG\nmkdir anew\ncd anew\n{script}");
+    ground.script = format!("unset EVERPOINT_CONFIG\n{script}");
     let servers = ground.world.source.install().bin();
     let protecting = ground.world.everpoint.shell(&ground.script, &servers).unwrap();
     ground.world.wait_for("it is protected again", || protecting.said().contains("is protected"));
@@ -238,7 +248,7 @@ fn after_total_loss_a_package_and_the_key_are_enough() {
     fs::remove_file(ground.home("everpoint.toml")).unwrap();
     let key = ground.home("key");
     ground.put("/media/usb/package.age", packed["file"].as_str().unwrap());
-    ground.put("/root/key", key.to_str().unwrap());
+    ground.put("/media/usb/everpoint.key", key.to_str().unwrap());
     let place = ground.place();
     ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
     ground.run();
