@@ -215,6 +215,7 @@ impl Session {
             workers,
             scratch: limits.scratch_dir.unwrap_or_else(everpoint_app::package::default_scratch),
             belongings: self.belongings(Some(&repository)),
+            neighbours: self.neighbours(name),
         };
         Ok(Opened {
             context,

@@ -94,6 +94,7 @@ impl Session {
             workers: workers.unwrap_or_else(default_workers),
             scratch: directory.path().join("scratch"),
             belongings: self.belongings(None),
+            neighbours: self.neighbours(name),
         };
         std::fs::create_dir_all(&context.scratch)
             .map_err(|error| AppError::io("make", &context.scratch, error))?;
