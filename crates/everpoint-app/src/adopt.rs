@@ -94,7 +94,7 @@ fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppEr
         None => None,
     };
     if running.is_none() {
-        refuse_unseen(context, directory)?;
+        refuse_unseen(context, directory, local.system)?;
     }
     if running.as_ref().map_or(local.in_recovery, |server| server.in_recovery) {
         let message = format!("{} still recovers", directory.display());
@@ -148,7 +148,11 @@ fn refuse_others(context: &ClusterContext, directory: &Path) -> Result<(), AppEr
 }
 
 /// Nobody answers at the configured address: then only a copy is known to be one, and one that runs does so elsewhere.
-fn refuse_unseen(context: &ClusterContext, directory: &Path) -> Result<(), AppError> {
+fn refuse_unseen(context: &ClusterContext, directory: &Path, system: u64) -> Result<(), AppError> {
+    // To a role that may only replicate a server does not say in which directory it runs.
+    if context.engine.identify().is_ok_and(|server| server.system == system) {
+        return Ok(());
+    }
     let shown = directory.display();
     if let Life::Alive(reason) = life(&context.engine.life_signs(directory)?) {
         let message =

@@ -323,7 +323,7 @@ impl Job<'_> {
                 .proof
                 .occupied
                 .then_some(Over { known: &prepared.known, is_log_name: &is_log_name }),
-            left: &prepared.proof.left,
+            left: prepared.proof.left_unmarked(),
             past_cache: past_cache(self.record.size_bytes, output::memory()),
             workers: self.request.workers.max(1),
             meter: &meter,

@@ -30,8 +30,16 @@ pub struct Proof {
     pub own: bool,
     /// Something of an earlier state is in one of the places.
     pub occupied: bool,
-    /// Places of production's own tablespaces to which no link will lead any more.
+    /// Places of this directory's own tablespaces to which no link will lead any more.
     pub left: Vec<PathBuf>,
+}
+
+impl Proof {
+    /// Those of production's, which no restore has marked. A copy's have their marks.
+    #[must_use]
+    pub fn left_unmarked(&self) -> &[PathBuf] {
+        if self.own { &self.left } else { &[] }
+    }
 }
 
 /// Finds where everything of a backup goes, and that it may.
