@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{FailureClass, SeenBy};
+use everpoint_core::{FailureClass, Life, SeenBy, life};
 use everpoint_engine::{LocalPlace, ServerIdentity};
 use serde::Serialize;
 
 use crate::production::{self, Place};
 use crate::restore::salvage::COPY_MARK;
-use crate::{AppError, ClusterContext};
+use crate::{AppError, ClusterContext, belongings};
 
 /// What to adopt.
 #[derive(Debug, Clone)]
@@ -78,6 +78,9 @@ fn server(context: &ClusterContext) -> Result<AdoptReport, AppError> {
 fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppError> {
     let local = context.engine.local_place(directory)?;
     refuse_others(context, directory)?;
+    belongings::refuse_neighbours(std::iter::once(directory), context).map_err(|(_, message)| {
+        refused(context, &message).hint("name the directory of a copy of this cluster")
+    })?;
     let known = context.cluster.identities()?;
     let same = known.iter().rev().find(|(_, known)| known.system_identifier == local.system.to_string());
     let Some((identity, record)) = same else {
@@ -90,6 +93,9 @@ fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppEr
         Some(true) => Some(context.engine.identify()?),
         None => None,
     };
+    if running.is_none() {
+        refuse_unseen(context, directory, local.system)?;
+    }
     if running.as_ref().map_or(local.in_recovery, |server| server.in_recovery) {
         let message = format!("{} still recovers", directory.display());
         return Err(refused(context, &message).hint("start it, and wait until it accepts writes"));
@@ -139,6 +145,32 @@ fn refuse_others(context: &ClusterContext, directory: &Path) -> Result<(), AppEr
     }
     let message = format!("{} says that it is a copy of something else", mark.display());
     Err(refused(context, &message).hint("name the directory of a copy of this cluster"))
+}
+
+/// Nobody answers at the configured address: then only a copy is known to be one, and one that runs does so elsewhere.
+fn refuse_unseen(context: &ClusterContext, directory: &Path, system: u64) -> Result<(), AppError> {
+    // To a role that may only replicate a server does not say in which directory it runs.
+    if context.engine.identify().is_ok_and(|server| server.system == system) {
+        return Ok(());
+    }
+    let shown = directory.display();
+    if let Life::Alive(reason) = life(&context.engine.life_signs(directory)?) {
+        let message =
+            format!("a server runs on {shown} ({reason}), but none answers at the configured address");
+        return Err(refused(context, &message)
+            .hint("start it at that address, or have the configuration name the address at which it runs"));
+    }
+    let configured =
+        context.engine.data_directory().is_some_and(|configured| belongings::is_same(&configured, directory));
+    if configured || directory.join(COPY_MARK).exists() {
+        return Ok(());
+    }
+    let message = format!(
+        "nothing says that {shown} is a copy ({COPY_MARK} is missing), and nobody answers at the configured address"
+    );
+    Err(refused(context, &message).hint(
+        "start the server at that address first, then run this again; or name the directory in data_dir",
+    ))
 }
 
 fn elsewhere(context: &ClusterContext, directory: &Path) -> AppError {

@@ -19,6 +19,19 @@ pub struct Belonging {
     pub what: String,
     /// Where it is, or will be.
     pub path: PathBuf,
+    /// It is a directory in which nothing else may lie.
+    pub closed: bool,
+}
+
+/// Where a restore would write.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The data directory.
+    pub root: &'a Path,
+    /// The places of tablespaces.
+    pub spaces: &'a [PathBuf],
+    /// Those that were named by hand.
+    pub mapped: &'a [PathBuf],
 }
 
 /// One that lies where it must not.
@@ -34,7 +47,7 @@ impl Misplaced {
     /// In words.
     #[must_use]
     pub fn told(&self) -> String {
-        let Belonging { what, path } = &self.belonging;
+        let Belonging { what, path, .. } = &self.belonging;
         format!(
             "{what} ({}) lies inside {}, which belongs to a server",
             path.display(),
@@ -91,25 +104,22 @@ pub(crate) fn line(context: &ClusterContext) -> Option<CheckLine> {
     })
 }
 
-/// Refuses a restore into a directory that holds something of ours, or that lies inside a server's directories or
-/// around them. `servers`: directories of the protected server, its data directory first.
+/// Refuses a restore into a directory that holds something of ours or lies in it, that lies inside a server's directories or
+/// around them, or that another cluster's server has. `servers`: directories of the protected server, its data directory first.
 ///
 /// # Errors
 /// `restore.own_files` or `restore.directory`, class `Usage`. Nothing was touched.
 pub fn refuse_places(
-    root: &Path,
-    spaces: &[PathBuf],
-    belongings: &[Belonging],
+    places: &Places<'_>,
+    context: &ClusterContext,
     servers: &[PathBuf],
 ) -> Result<(), AppError> {
-    for place in std::iter::once(root).chain(spaces.iter().map(PathBuf::as_path)) {
-        if let Some(held) = belongings.iter().find(|it| lies_in(&it.path, place)) {
-            let message = format!("it holds {} ({})", held.what, held.path.display());
-            return Err(refused("restore.own_files", place, message).hint(
-                "restore to another directory, or move that first: it would be removed with what is restored",
-            ));
-        }
-    }
+    let root = places.root;
+    refuse_ours(places, &context.belongings)?;
+    refuse_neighbours(std::iter::once(root).chain(places.spaces.iter().map(PathBuf::as_path)), context)
+        .map_err(|(place, message)| {
+            refused("restore.directory", &place, message).hint("name a directory elsewhere")
+        })?;
     let in_place = servers.iter().any(|server| is_same(root, server));
     let around = servers.iter().find(|server| !in_place && (lies_in(root, server) || lies_in(server, root)));
     let above = || root.parent().and_then(server_above);
@@ -119,13 +129,90 @@ pub fn refuse_places(
         return Err(refused("restore.directory", root, message).hint("name a directory elsewhere"));
     }
     let data = servers.first().filter(|_| !in_place);
-    for space in spaces {
+    for space in places.spaces {
         if data.is_some_and(|data| lies_in(space, data) || lies_in(data, space)) {
             let message = "the tablespace would lie in or around the data directory of the server";
             return Err(refused("restore.directory", space, message).hint("name another place with --map"));
         }
     }
+    for space in places.mapped {
+        // Exactly the place of one: that is judged by what lies in it.
+        let crosses =
+            |server: &&PathBuf| !is_same(space, server) && (lies_in(space, server) || lies_in(server, space));
+        let above = || space.parent().and_then(server_above);
+        if let Some(server) = servers.iter().find(crosses).cloned().or_else(above) {
+            let message = format!(
+                "the tablespace would lie in or around {}, which belongs to a server",
+                server.display()
+            );
+            return Err(refused("restore.directory", space, message).hint("name another place with --map"));
+        }
+    }
     Ok(())
+}
+
+/// Both ways: what is restored over would take ours with it, and what lies in ours is taken for a part of it.
+fn refuse_ours(places: &Places<'_>, belongings: &[Belonging]) -> Result<(), AppError> {
+    let spaces = places.spaces.iter().map(PathBuf::as_path);
+    for place in std::iter::once(places.root).chain(spaces) {
+        if let Some(held) = belongings.iter().find(|it| lies_in(&it.path, place)) {
+            let message = format!("it holds {} ({})", held.what, held.path.display());
+            return Err(refused("restore.own_files", place, message).hint(
+                "restore to another directory, or move that first: it would be removed with what is restored",
+            ));
+        }
+    }
+    let mapped = places.mapped.iter().map(PathBuf::as_path);
+    for place in std::iter::once(places.root).chain(mapped) {
+        // A directory for restores may lie in that of the daemon.
+        let open = |around: &Belonging| {
+            let holds =
+                |it: &&Belonging| !it.closed && lies_in(place, &it.path) && lies_in(&it.path, &around.path);
+            belongings.iter().any(|it| holds(&it))
+        };
+        let within = |it: &&Belonging| it.closed && lies_in(place, &it.path) && !open(it);
+        if let Some(around) = belongings.iter().find(within) {
+            let message = format!("it lies inside {} ({})", around.what, around.path.display());
+            return Err(refused("restore.own_files", place, message).hint("name a directory elsewhere"));
+        }
+    }
+    Ok(())
+}
+
+/// What other clusters of the configuration have on this machine, whether their servers run or not.
+///
+/// # Errors
+/// The place, and why it is none.
+pub(crate) fn refuse_neighbours<'a>(
+    places: impl Iterator<Item = &'a Path>,
+    context: &ClusterContext,
+) -> Result<(), (PathBuf, String)> {
+    let own = context.engine.data_directory();
+    // The same server under two names is no neighbour.
+    let others =
+        context.neighbours.iter().filter(|it| !own.as_ref().is_some_and(|own| is_same(own, &it.path)));
+    let others: Vec<(&Belonging, Vec<PathBuf>)> = others.map(|it| (it, with_tablespaces(&it.path))).collect();
+    for place in places {
+        for (neighbour, directories) in &others {
+            if let Some(there) = directories.iter().find(|it| lies_in(place, it) || lies_in(it, place)) {
+                let message = format!(
+                    "{} of the configuration has {}, which is there or would be written over with it",
+                    neighbour.what,
+                    there.display()
+                );
+                return Err((place.to_owned(), message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A data directory and the places to which its links lead.
+fn with_tablespaces(data: &Path) -> Vec<PathBuf> {
+    let links = data.join("pg_tblspc");
+    let found = fs::read_dir(&links).into_iter().flatten().flatten();
+    let places = found.filter_map(|entry| Some(links.join(fs::read_link(entry.path()).ok()?)));
+    std::iter::once(data.to_owned()).chain(places).collect()
 }
 
 fn refused(code: &str, place: &Path, message: impl Into<String>) -> AppError {
@@ -148,7 +235,7 @@ pub fn lies_in(path: &Path, directory: &Path) -> bool {
             .is_some_and(|(path, wanted)| path.0 == wanted.0 && path.1.starts_with(wanted.1))
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) => same(&one, &other),
         _ => real(one) == real(other),
@@ -229,73 +316,4 @@ fn is_tablespace(directory: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(path: &Path) -> Belonging {
-        Belonging { what: "the repository local".to_owned(), path: path.to_owned() }
-    }
-
-    #[test]
-    fn what_lies_inside_is_found_through_links_and_before_it_exists() {
-        let home = tempfile::tempdir().unwrap();
-        let (data, link) = (home.path().join("data"), home.path().join("link"));
-        fs::create_dir_all(data.join("sub")).unwrap();
-        std::os::unix::fs::symlink(data.join("sub"), &link).unwrap();
-        for inside in [data.clone(), data.join("not/yet"), link.clone(), link.join("not/yet")] {
-            assert!(lies_in(&inside, &data), "{inside:?}");
-        }
-        for outside in [home.path().to_owned(), home.path().join("data2"), home.path().join("not/yet")] {
-            assert!(!lies_in(&outside, &data), "{outside:?}");
-        }
-        assert!(lies_in(&data, home.path()));
-    }
-
-    #[test]
-    fn any_servers_directory_is_known_by_what_it_holds() {
-        let home = tempfile::tempdir().unwrap();
-        let (data, space) = (home.path().join("data"), home.path().join("space"));
-        fs::create_dir_all(data.join("global")).unwrap();
-        fs::create_dir_all(space.join("PG_15_202209061")).unwrap();
-        assert_eq!(server_above(&data.join("repository")), None);
-        fs::write(data.join("PG_VERSION"), "15\n").unwrap();
-        fs::write(data.join("global/pg_control"), "").unwrap();
-        let real = |path: &Path| path.canonicalize().unwrap();
-        assert_eq!(server_above(&data.join("repository")), Some(real(&data)));
-        assert_eq!(server_above(&space.join("repository")), Some(real(&space)));
-        assert_eq!(server_above(&home.path().join("PG_15")), None);
-        assert_eq!(refuse(&[at(&data.join("x"))], &[]).unwrap_err().code, "config.inside_server");
-        refuse(&[at(&home.path().join("x"))], std::slice::from_ref(&data)).unwrap();
-    }
-
-    #[test]
-    fn a_place_must_not_hold_our_files_nor_lie_in_or_around_a_servers() {
-        let home = tempfile::tempdir().unwrap();
-        let [data, space, free] = ["data", "space", "free"].map(|name| home.path().join(name));
-        for directory in [&data, &space, &free] {
-            fs::create_dir(directory).unwrap();
-        }
-        let servers = [data.clone(), space.clone()];
-        let code = |root: &Path, spaces: &[PathBuf], ours: &[Belonging]| {
-            refuse_places(root, spaces, ours, &servers).err().map(|error| error.code)
-        };
-        assert_eq!(code(&free, &[], &[at(&data.join("r"))]), None);
-        assert_eq!(code(&data, std::slice::from_ref(&space), &[]), None, "in place");
-        assert_eq!(code(&data, &[data.join("inside")], &[]), None, "a tablespace inside, in place");
-        let directory = Some("restore.directory".to_owned());
-        for wrong in [data.join("copy"), space.join("copy"), home.path().to_owned()] {
-            assert_eq!(code(&wrong, &[], &[]), directory, "{wrong:?}");
-        }
-        assert_eq!(code(&free, &[data.join("space")], &[]), directory);
-        let own = Some("restore.own_files".to_owned());
-        assert_eq!(code(&data, &[], &[at(&data.join("r"))]), own);
-        assert_eq!(code(&data, std::slice::from_ref(&space), &[at(&space.join("r"))]), own);
-    }
-
-    #[test]
-    fn mounted_names_are_read_with_their_spaces() {
-        assert_eq!(unescaped(br"/mnt/a\040b\134c"), Path::new("/mnt/a b\\c"));
-        assert_eq!(unescaped(br"/mnt/a\9"), Path::new(r"/mnt/a\9"));
-        assert!(physical(Path::new("/proc/self")).is_some());
-    }
-}
+mod tests;

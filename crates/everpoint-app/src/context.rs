@@ -25,4 +25,6 @@ pub struct ClusterContext {
     pub scratch: PathBuf,
     /// Everpoint's own files on this machine: they must not lie inside of a server's directories.
     pub belongings: Vec<Belonging>,
+    /// Data directories of the other clusters of the configuration: nothing is restored there.
+    pub neighbours: Vec<Belonging>,
 }

@@ -38,6 +38,7 @@ pub(crate) fn context(store: Arc<dyn Store>, engine: &Arc<FakeEngine>) -> Cluste
         workers: 2,
         scratch: PathBuf::from("/nowhere"),
         belongings: Vec::new(),
+        neighbours: Vec::new(),
     }
 }
 
@@ -54,6 +55,7 @@ pub(crate) fn reopen(store: Arc<dyn Store>, engine: &Arc<FakeEngine>) -> Option<
         workers: 2,
         scratch: PathBuf::from("/nowhere"),
         belongings: Vec::new(),
+        neighbours: Vec::new(),
     })
 }
 

@@ -12,8 +12,8 @@ pub struct CreatedTablespace {
     pub oid: u32,
     /// The directory that it had in production. Empty if none is known.
     pub path: String,
-    /// Its transaction has committed where replay stops. Else there is no such tablespace, but replay makes a directory
-    /// of it all the same.
+    /// It is there where replay stops: its transaction has committed, and no later one has dropped it. Else there is no such
+    /// tablespace, but replay makes a directory of it all the same.
     pub finished: bool,
 }
 

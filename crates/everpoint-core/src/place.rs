@@ -38,6 +38,43 @@ pub enum MarkProof {
     Ours,
     /// It names others, or nobody.
     Foreign,
+    /// It was written for another data directory or another tablespace than those that are there now.
+    Stale,
+}
+
+/// Whether a directory is the one that a mark was written for. Its name tells nothing: it may have been removed, and another
+/// server's made in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bond {
+    /// The same one.
+    Same,
+    /// Another one.
+    Different,
+    /// The mark does not say, or the file system does not.
+    Unknown,
+}
+
+/// What the mark in the place of a tablespace says, of this repository and cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpaceMark {
+    /// The data directory.
+    pub root: Bond,
+    /// This version's part of the tablespace.
+    pub part: Bond,
+    /// A link of the data directory leads to the place.
+    pub linked: bool,
+}
+
+/// Judges the mark in the place of a tablespace. One that is not known to be of what is there proves only what the data
+/// directory itself says.
+#[must_use]
+pub const fn judge_mark(mark: &SpaceMark) -> MarkProof {
+    match (mark.root, mark.part) {
+        (Bond::Different, _) | (_, Bond::Different) => MarkProof::Stale,
+        (Bond::Same, Bond::Same) => MarkProof::Ours,
+        _ if mark.linked => MarkProof::Ours,
+        _ => MarkProof::Stale,
+    }
 }
 
 /// What is known of a data directory to be.
@@ -92,6 +129,8 @@ pub enum Unproven {
     Unreadable,
     /// The mark in it is not that of this repository and cluster.
     ForeignMark,
+    /// The mark in it was written for another data directory or tablespace than those that are there now.
+    StaleMark,
     /// It holds something else.
     Strangers,
 }
@@ -107,6 +146,9 @@ impl fmt::Display for Unproven {
             Self::Unreadable => "it holds a PostgreSQL data directory whose pg_control can't be read",
             Self::ForeignMark => {
                 "the mark of a restore in it names another repository, cluster or directory, or nobody"
+            }
+            Self::StaleMark => {
+                "it holds a tablespace, and the mark of a restore beside it is of an earlier one or of another data directory"
             }
             Self::Strangers => "it holds files that are not this cluster's",
         })
@@ -130,7 +172,7 @@ pub const fn judge_root(facts: &RootFacts, asked: bool) -> Result<Proven, Unprov
         (ClusterProof::Ours, _) if asked => Ok(Proven::Own),
         (ClusterProof::Ours, _) => Err(Unproven::NotAsked),
         (ClusterProof::Unreadable, _) => Err(Unproven::Unreadable),
-        (ClusterProof::None, MarkProof::Foreign) => Err(Unproven::ForeignMark),
+        (ClusterProof::None, MarkProof::Foreign | MarkProof::Stale) => Err(Unproven::ForeignMark),
         (ClusterProof::None, MarkProof::None) => Err(Unproven::Strangers),
     }
 }
@@ -151,6 +193,7 @@ pub const fn judge_space(facts: &SpaceFacts, asked: bool) -> Result<Proven, Unpr
         MarkProof::Ours if asked => Ok(Proven::Marked),
         MarkProof::Ours => Err(Unproven::NotAsked),
         MarkProof::Foreign => Err(Unproven::ForeignMark),
+        MarkProof::Stale => Err(Unproven::StaleMark),
         MarkProof::None => Err(Unproven::Strangers),
     }
 }

@@ -1,5 +1,7 @@
 //! The plan of a restore: which backup, which log, where to stop.
 
+use std::collections::BTreeSet;
+
 use crate::choose::choose;
 use crate::continuity::Run;
 use crate::created::{CreatedTablespace, path_of};
@@ -67,6 +69,8 @@ pub struct RestorePlan {
     pub limits: Vec<(String, String)>,
     /// Tablespaces that the log to be replayed creates.
     pub created_tablespaces: Vec<CreatedTablespace>,
+    /// Tablespaces whose files the replay removes again, and that are gone where it stops: by oid.
+    pub dropped_tablespaces: BTreeSet<u32>,
     /// Kinds of records that only an extension can replay, each with the start of its first one in the log to be replayed.
     pub extensions: Vec<(u32, LogOffset)>,
     /// Why this backup, this branch and this stop, in words.
@@ -201,6 +205,7 @@ fn plan_on<S: LogSource>(
         log_bytes: span.to.since(span.from),
         limits: replayed.limits,
         created_tablespaces: replayed.created_tablespaces,
+        dropped_tablespaces: replayed.dropped_tablespaces,
         extensions: replayed.extensions,
         reasons: notes.reasons,
         warnings: notes.warnings,
@@ -221,6 +226,7 @@ struct Replayed {
     pieces: Vec<NeededPiece>,
     limits: Vec<(String, String)>,
     created_tablespaces: Vec<CreatedTablespace>,
+    dropped_tablespaces: BTreeSet<u32>,
     extensions: Vec<(u32, LogOffset)>,
 }
 
@@ -262,7 +268,12 @@ fn replayed<S: LogSource>(
                 }
                 LogEvent::TablespaceCreate { xid, tablespace: oid, path, record } => {
                     let path = if path.is_empty() { path_of(log, oid, record, source)? } else { path };
+                    replayed.dropped_tablespaces.remove(&oid);
                     created.push((xid, CreatedTablespace { oid, path, finished: true }));
+                }
+                // Replay removes its files at this record, whether the transaction commits or not.
+                LogEvent::TablespaceDrop { tablespace, .. } => {
+                    replayed.dropped_tablespaces.insert(tablespace);
                 }
                 _ => {}
             }
@@ -273,7 +284,8 @@ fn replayed<S: LogSource>(
     };
     replayed.limits = highest.into_iter().flat_map(named).collect();
     for (xid, tablespace) in created {
-        let finished = commits(run, xid, found, source)?;
+        let gone = replayed.dropped_tablespaces.contains(&tablespace.oid);
+        let finished = !gone && commits(run, xid, found, source)?;
         replayed.created_tablespaces.push(CreatedTablespace { finished, ..tablespace });
     }
     Ok(replayed)

@@ -1,8 +1,8 @@
 //! Whatever is found at a place: only what is proven changes, and what is legitimate is not refused.
 
 use everpoint_core::place::{
-    Act, ClusterProof, EntryFacts, InTheWay, Kind, MarkProof, Proven, RootFacts, SpaceFacts, There, Unproven,
-    Wanted, decide, judge_root, judge_space,
+    Act, Bond, ClusterProof, EntryFacts, InTheWay, Kind, MarkProof, Proven, RootFacts, SpaceFacts, SpaceMark,
+    There, Unproven, Wanted, decide, judge_mark, judge_root, judge_space,
 };
 use proptest::prelude::*;
 
@@ -11,7 +11,12 @@ fn there() -> impl Strategy<Value = There> {
 }
 
 fn mark() -> impl Strategy<Value = MarkProof> {
-    prop_oneof![Just(MarkProof::None), Just(MarkProof::Ours), Just(MarkProof::Foreign)]
+    prop_oneof![
+        Just(MarkProof::None),
+        Just(MarkProof::Ours),
+        Just(MarkProof::Foreign),
+        Just(MarkProof::Stale)
+    ]
 }
 
 fn cluster() -> impl Strategy<Value = ClusterProof> {
@@ -42,6 +47,18 @@ prop_compose! {
         mounted: bool, immutable: bool, replaced: bool, parent_writable: bool,
     ) -> EntryFacts {
         EntryFacts { kind, wanted, mounted, immutable, replaced, parent_writable }
+    }
+}
+
+#[test]
+fn a_mark_proves_only_what_it_was_written_for() {
+    let bonds = [Bond::Same, Bond::Different, Bond::Unknown];
+    let all = bonds.iter().flat_map(|root| bonds.iter().map(move |part| (*root, *part)));
+    for ((root, part), linked) in all.flat_map(|bond| [(bond, false), (bond, true)]) {
+        let ours = judge_mark(&SpaceMark { root, part, linked }) == MarkProof::Ours;
+        let different = root == Bond::Different || part == Bond::Different;
+        let same = root == Bond::Same && part == Bond::Same;
+        assert_eq!(ours, !different && (same || linked), "{root:?} {part:?} {linked}");
     }
 }
 

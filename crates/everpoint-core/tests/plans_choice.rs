@@ -142,6 +142,39 @@ fn what_a_restore_must_prepare_for_is_told() {
 }
 
 #[test]
+fn a_tablespace_that_the_log_drops_again_is_none_where_replay_stops() {
+    let mut world = World::default();
+    let main = world.branch(1, None);
+    let make = |xid, tablespace| {
+        move |record| {
+            Some(LogEvent::TablespaceCreate { xid, tablespace, path: "/data/same".to_owned(), record })
+        }
+    };
+    let drop = |xid, tablespace| move |record| Some(LogEvent::TablespaceDrop { xid, tablespace, record });
+    let start = world.filler(main, 40);
+    world.backup(main, "b", start, 1, 2);
+    world.commit(main, 3, 5);
+    world.record(main, 40, drop(4, 1));
+    world.commit(main, 4, 9);
+    world.record(main, 40, make(5, 2));
+    world.commit(main, 5, 10);
+    world.record(main, 40, drop(6, 2));
+    world.commit(main, 6, 11);
+    world.record(main, 40, make(7, 3));
+    world.commit(main, 7, 12);
+    world.store(main, None);
+    let told = |world: &mut World, xid| {
+        let plan = world.plan_to(Target::Xid { xid, before: false }).unwrap();
+        let created = plan.created_tablespaces.iter().filter(|space| space.finished);
+        let created: Vec<u32> = created.map(|space| space.oid).collect();
+        (plan.dropped_tablespaces.into_iter().collect::<Vec<_>>(), created)
+    };
+    assert_eq!(told(&mut world, 3), (vec![], vec![]));
+    assert_eq!(told(&mut world, 5), (vec![1], vec![2]));
+    assert_eq!(told(&mut world, 7), (vec![1, 2], vec![3]), "the same path three times in a row");
+}
+
+#[test]
 fn only_the_pieces_that_matter_are_read() {
     let mut world = World::default();
     let main = world.branch(1, None);

@@ -306,6 +306,12 @@ pub trait Engine: Send + Sync {
         Ok(LifeSigns::default())
     }
 
+    /// What uses the server's part (of this name) of a tablespace's place, in words; `None`: nothing that is seen.
+    fn tablespace_in_use(&self, place: &Path, part: &str) -> Option<String> {
+        let _ = (place, part);
+        None
+    }
+
     /// Makes a restored directory ready to recover: generated configuration, recovery settings, links.
     ///
     /// # Errors

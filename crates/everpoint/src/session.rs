@@ -292,6 +292,7 @@ impl Session {
             workers,
             scratch: self.scratch(key::service(&repository)),
             belongings: self.belongings(Some(&repository)),
+            neighbours: self.neighbours(name),
         };
         Ok(Opened {
             beside: self.beside(name),

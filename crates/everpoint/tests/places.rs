@@ -319,7 +319,7 @@ fn what_is_in_the_way_is_told_before_anything_changes() {
         beside.display()
     );
     let script = format!(
-        "{prepare}\n{delta} || exit 9\ntest -e {shown}/mine/thesis.txt -a ! -e {shown}/pg_wal/stray -a ! -e {shown}/pipe"
+        "{prepare}\n{delta} || exit 9\ntest -e {shown}/mine/thesis.txt -a -e {shown}/pg_wal/stray -a ! -e {shown}/pipe"
     );
     let (code, said) = as_root(&scene, &script).unwrap();
     assert_eq!(code, 0, "{said}");

@@ -43,6 +43,18 @@ pub fn refuse(engine: &dyn Engine, directory: &Path, stopped: bool) -> Result<Op
     }
 }
 
+/// Refuses the place of a tablespace in whose part a program writes, or to which a running server's link leads.
+///
+/// # Errors
+/// `restore.live_server` with what is known. Nothing was touched.
+pub fn refuse_space(engine: &dyn Engine, place: &Path, part: &str) -> Result<(), AppError> {
+    let Some(reason) = engine.tablespace_in_use(place, part) else { return Ok(()) };
+    let shown = place.join(part).display().to_string();
+    let message = format!("a server has it in use: {reason}");
+    Err(AppError::new("restore.live_server", FailureClass::Usage, "put a tablespace into", shown, message)
+        .hint("name another directory with --map, or stop that server if its data is to go"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -10,6 +10,7 @@ use rustix::fs::{Access, AtFlags};
 
 use super::RestoreRequest;
 use super::room::Room;
+use crate::belongings::Places;
 use crate::{AppError, ClusterContext, belongings};
 
 /// Log that a replaying server keeps at most, about: what it has replayed goes with its restart points.
@@ -28,6 +29,8 @@ pub(super) struct Machine<'a> {
     pub(super) root: &'a Path,
     /// Places of tablespaces.
     pub(super) spaces: &'a [PathBuf],
+    /// Those that were named by hand.
+    pub(super) mapped: &'a [PathBuf],
     /// Where a path of the image goes.
     pub(super) placing: Placing<'a>,
     /// What is there is kept where it is the same.
@@ -39,6 +42,11 @@ pub(super) struct Machine<'a> {
 /// # Errors
 /// `restore.port`, class `Usage`.
 pub(super) fn port(wanted: u16) -> Result<(), AppError> {
+    if wanted == 0 {
+        let message = "there is no such port";
+        return Err(AppError::new("restore.port", FailureClass::Usage, "use the port", "0", message)
+            .hint("leave --port out: a free one is taken"));
+    }
     let places = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     for place in places {
         let Err(error) = TcpListener::bind((place, wanted)) else { continue };
@@ -67,7 +75,8 @@ impl Machine<'_> {
     /// Class `Usage` for the place; `pg.programs`. Nothing was touched.
     pub(super) fn places(&self, record: &BackupRecord) -> Result<Vec<String>, AppError> {
         let servers = self.context.engine.directories();
-        belongings::refuse_places(self.root, self.spaces, &self.context.belongings, &servers)?;
+        let places = Places { root: self.root, spaces: self.spaces, mapped: self.mapped };
+        belongings::refuse_places(&places, self.context, &servers)?;
         for place in std::iter::once(self.root).chain(self.spaces.iter().map(PathBuf::as_path)) {
             rights(place)?;
         }
@@ -143,6 +152,7 @@ mod tests {
 
     #[test]
     fn a_port_that_is_taken_on_either_loopback_address_is_refused() {
+        assert_eq!(port(0).unwrap_err().class, FailureClass::Usage);
         let [four, six] = ["127.0.0.1:0", "[::1]:0"].map(TcpListener::bind);
         for listener in [four, six].into_iter().flatten() {
             let taken = listener.local_addr().unwrap().port();

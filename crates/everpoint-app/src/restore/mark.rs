@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::place::MarkProof;
+use everpoint_core::place::{Bond, MarkProof, SpaceMark, judge_mark};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::AppError;
@@ -40,6 +41,44 @@ pub struct Mark {
     /// The backup that is being restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
+    /// In the place of a tablespace: which directory the data directory was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<Identity>,
+    /// And which the server's part of the tablespace, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<Identity>,
+}
+
+/// Which directory one is, whatever its name. Numbers are used again as soon as a directory is removed, so that the moment at
+/// which it was made counts, too. The number of a file system may change with a restart of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    /// Its number.
+    inode: u64,
+    /// When it was made, seconds and nanoseconds; `None` where the file system does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    born: Option<(i64, u32)>,
+}
+
+impl Identity {
+    fn of(path: &Path) -> Option<Self> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let found = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted).ok()?;
+        let born = (found.stx_btime.tv_sec, found.stx_btime.tv_nsec);
+        let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME) && born != (0, 0);
+        Some(Self { inode: found.stx_ino, born: told.then_some(born) })
+    }
+}
+
+/// Whether a directory is the one that was noted.
+fn bond(noted: Option<Identity>, found: Option<Identity>) -> Bond {
+    let (Some(noted), Some(found)) = (noted, found) else { return Bond::Unknown };
+    match (noted.born, found.born) {
+        _ if noted.inode != found.inode => Bond::Different,
+        (Some(noted), Some(found)) if noted == found => Bond::Same,
+        (Some(_), Some(_)) => Bond::Different,
+        _ => Bond::Unknown,
+    }
 }
 
 impl Mark {
@@ -52,6 +91,8 @@ impl Mark {
             cluster: cluster.to_owned(),
             directory: directory.to_owned(),
             backup: Some(backup.to_owned()),
+            root: None,
+            part: None,
         }
     }
 
@@ -59,29 +100,34 @@ impl Mark {
     #[must_use]
     pub fn in_root(&self, root: &Path) -> MarkProof {
         // An unfinished directory may have been moved, or be reached by another name.
-        self.proof(&root.join(MARKER), |_| true)
+        self.read(&root.join(MARKER)).map_or_else(|proof| proof, |_| MarkProof::Ours)
     }
 
-    /// What the mark in the place of a tablespace proves.
+    /// What the mark in the place of a tablespace proves. `root_empty`: nothing is in the data directory, so that no place is
+    /// one of it any more; `linked`: a link in it leads to the place.
     #[must_use]
-    pub fn in_space(&self, place: &Path, part: &str) -> MarkProof {
-        self.proof(&place.join(space_name(part)), |found| {
-            found.directory == self.directory || same_place(&found.directory, &self.directory)
-        })
+    pub fn in_space(&self, place: &Path, part: &str, root_empty: bool, linked: bool) -> MarkProof {
+        let found = match self.read(&place.join(space_name(part))) {
+            Ok(found) => found,
+            Err(proof) => return proof,
+        };
+        let same_name = found.directory == self.directory || same_place(&found.directory, &self.directory);
+        let root = match bond(found.root, Identity::of(&self.directory)) {
+            _ if root_empty => Bond::Different,
+            Bond::Unknown if !same_name => Bond::Different,
+            bond => bond,
+        };
+        let part = bond(found.part, Identity::of(&place.join(part)));
+        judge_mark(&SpaceMark { root, part, linked })
     }
 
-    fn proof(&self, path: &Path, fits: impl Fn(&Self) -> bool) -> MarkProof {
-        let Ok(found) = fs::symlink_metadata(path) else { return MarkProof::None };
+    /// The mark at a path, if it is one of this repository and cluster; else what is to be thought of what is there.
+    fn read(&self, path: &Path) -> Result<Self, MarkProof> {
+        let Ok(found) = fs::symlink_metadata(path) else { return Err(MarkProof::None) };
         let text = if found.is_file() && found.len() <= LONGEST { fs::read(path).ok() } else { None };
         let mark: Option<Self> = text.and_then(|text| serde_json::from_slice(&text).ok());
-        match mark {
-            Some(mark)
-                if mark.repository == self.repository && mark.cluster == self.cluster && fits(&mark) =>
-            {
-                MarkProof::Ours
-            }
-            _ => MarkProof::Foreign,
-        }
+        mark.filter(|mark| mark.repository == self.repository && mark.cluster == self.cluster)
+            .ok_or(MarkProof::Foreign)
     }
 
     /// Writes the mark of an unfinished restore, durably; returns where.
@@ -100,7 +146,13 @@ impl Mark {
     /// If it can't be written.
     pub fn write_space(&self, place: &Path, part: &str) -> Result<PathBuf, AppError> {
         let path = place.join(space_name(part));
-        let mark = Self { note: SPACE_NOTE.to_owned(), backup: None, ..self.clone() };
+        let mark = Self {
+            note: SPACE_NOTE.to_owned(),
+            backup: None,
+            root: Identity::of(&self.directory),
+            part: Identity::of(&place.join(part)),
+            ..self.clone()
+        };
         mark.put(place, &path)?;
         Ok(path)
     }
@@ -166,10 +218,47 @@ mod tests {
             fs::write(place.path().join(MARKER), text).unwrap();
             assert_eq!(ours.in_root(place.path()), MarkProof::Foreign, "{text}");
         }
-        ours.write_space(place.path(), "PG_15_1").unwrap();
-        assert_eq!(ours.in_space(place.path(), "PG_15_1"), MarkProof::Ours);
-        assert_eq!(ours.in_space(place.path(), "PG_14_1"), MarkProof::None);
-        let elsewhere = Mark::new("r1", "shop", Path::new("/srv/another"), "b");
-        assert_eq!(elsewhere.in_space(place.path(), "PG_15_1"), MarkProof::Foreign, "of another directory");
+    }
+
+    #[test]
+    fn the_mark_of_a_tablespace_is_of_what_was_there_and_of_no_later_one() {
+        let home = tempfile::tempdir().unwrap();
+        let [root, another, place] = ["copy", "another", "place"].map(|name| home.path().join(name));
+        let part = place.join("PG_15_1");
+        for path in [&root, &another, &part] {
+            fs::create_dir_all(path).unwrap();
+        }
+        let ours = Mark::new("r1", "shop", &root, "b");
+        ours.write_space(&place, "PG_15_1").unwrap();
+        let proof = |mark: &Mark, linked| mark.in_space(&place, "PG_15_1", false, linked);
+        if Identity::of(&part).unwrap().born.is_none() {
+            return;
+        }
+        assert_eq!(proof(&ours, false), MarkProof::Ours);
+        assert_eq!(ours.in_space(&place, "PG_14_1", false, true), MarkProof::None);
+        assert_eq!(ours.in_space(&place, "PG_15_1", true, true), MarkProof::Stale, "nothing is in the copy");
+        let elsewhere = Mark::new("r1", "shop", &another, "b");
+        assert_eq!(proof(&elsewhere, true), MarkProof::Stale, "of another directory");
+        assert_eq!(proof(&Mark::new("r1", "other", &root, "b"), true), MarkProof::Foreign);
+
+        // Renamed it is the same one, made again another one: of the same name, and often of the same number.
+        fs::rename(&root, home.path().join("moved")).unwrap();
+        assert_eq!(proof(&Mark::new("r1", "shop", &home.path().join("moved"), "b"), false), MarkProof::Ours);
+        fs::create_dir(&root).unwrap();
+        assert_eq!(proof(&ours, true), MarkProof::Stale);
+        fs::remove_dir(&root).unwrap();
+        fs::rename(home.path().join("moved"), &root).unwrap();
+        fs::remove_dir(&part).unwrap();
+        fs::create_dir(&part).unwrap();
+        assert_eq!(proof(&ours, true), MarkProof::Stale);
+
+        // Older marks say neither.
+        let mark = place.join(space_name("PG_15_1"));
+        let old = format!(r#"{{"repository": "r1", "cluster": "shop", "directory": "{}"}}"#, root.display());
+        fs::write(mark, old).unwrap();
+        assert_eq!(
+            [proof(&ours, false), proof(&ours, true), proof(&elsewhere, true)],
+            [MarkProof::Stale, MarkProof::Ours, MarkProof::Stale]
+        );
     }
 }

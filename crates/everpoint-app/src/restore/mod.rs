@@ -287,13 +287,12 @@ impl Job<'_> {
         held: bool,
         begun: Instant,
     ) -> Result<RestoreReport, AppError> {
-        let Some(prepared) = prepared else {
+        let Some(mut prepared) = prepared else {
             let message = "the name of a directory is missing";
             return Err(AppError::new("restore.directory", FailureClass::Usage, "restore into", "", message));
         };
         let _held = if held { None } else { self.hold_new(&prepared.proof.tree)? };
-        let places = prepared.proof.tree.outside().map(|(_, place, _)| hold::directory(place));
-        let _places = places.collect::<Result<Vec<_>, _>>()?;
+        let _places = self.hold_places(&mut prepared, held)?;
         let mut warnings = prepared.warnings();
         warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
         for place in prepared.writes().iter().skip(1) {
@@ -304,18 +303,6 @@ impl Job<'_> {
             filled.map_err(|error| preflight::with_state(error, self.request, &prepared.proof.tree))?;
         report.warnings.append(&mut warnings);
         Ok(report)
-    }
-
-    /// Makes the directory and holds it; another restore may have had the same wish.
-    fn hold_new(&self, tree: &Tree) -> Result<Option<std::fs::File>, AppError> {
-        tree.directory(tree.root(), 0o700)?;
-        let held = hold::directory(tree.root())?;
-        let mut found =
-            std::fs::read_dir(tree.root()).map_err(|error| AppError::io("list", tree.root(), error))?;
-        if found.next().is_some() && self.skipped == 0 {
-            return Err(hold::locked(tree.root()));
-        }
-        Ok(held)
     }
 
     /// From the first byte on.
@@ -336,7 +323,7 @@ impl Job<'_> {
                 .proof
                 .occupied
                 .then_some(Over { known: &prepared.known, is_log_name: &is_log_name }),
-            left: &prepared.proof.left,
+            left: prepared.proof.left_unmarked(),
             past_cache: past_cache(self.record.size_bytes, output::memory()),
             workers: self.request.workers.max(1),
             meter: &meter,

@@ -14,6 +14,7 @@ use super::mark::MARKER;
 use super::prove::{self, Proof};
 use super::survey::{Survey, Walker};
 use super::{RestoreRequest, tree::Tree};
+use crate::belongings::Places;
 use crate::{AppError, ClusterContext, belongings};
 
 /// A restore that may begin.
@@ -61,7 +62,8 @@ pub fn run(
         .map_err(|error| AppError::io("find", &request.directory, error))?;
     let word = live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
     let servers = context.engine.directories();
-    belongings::refuse_places(&root, &[], &context.belongings, &servers)?;
+    belongings::refuse_places(&Places { root: &root, spaces: &[], mapped: &[] }, context, &servers)?;
+    let mapped: Vec<PathBuf> = request.map.iter().map(|(_, new)| PathBuf::from(new)).collect();
     let proof = prove::run(context, request, plan, record)?;
     let spaces: Vec<PathBuf> = proof.tree.outside().map(|(_, place, _)| place.to_owned()).collect();
     let placing = |path: &str| proof.tree.place(path);
@@ -70,10 +72,12 @@ pub fn run(
         request,
         root: proof.tree.root(),
         spaces: &spaces,
+        mapped: &mapped,
         placing: &placing,
         delta: proof.occupied,
     };
     let mut warnings: Vec<String> = word.into_iter().collect();
+    warnings.extend(becomes_a_copy(context, request, &root));
     warnings.extend(machine.places(record)?);
     warnings.extend(machine.room(plan)?);
     let libraries = request.libraries(context, plan, record)?;
@@ -92,6 +96,21 @@ pub fn run(
     Ok(Prepared { proof, known, survey, libraries, told: warnings })
 }
 
+/// In production's own directory a copy takes production's place, which looks like it and is not.
+fn becomes_a_copy(context: &ClusterContext, request: &RestoreRequest, root: &Path) -> Option<String> {
+    let production = context.engine.data_directory()?;
+    let own = belongings::is_same(root, &production);
+    (own && !request.replace_production).then(|| {
+        format!(
+            "{} is the data directory of {} in the configuration, and without --replace-production only a copy comes into \
+             it: on another port, without archiving, and what is written there is never backed up; add \
+             --replace-production if it is to be production again",
+            root.display(),
+            context.name
+        )
+    })
+}
+
 impl Prepared {
     /// What the operator should know of the places, in words.
     #[must_use]
@@ -103,11 +122,11 @@ impl Prepared {
         let part = self.proof.tree.part().unwrap_or_default();
         for place in self.proof.left.iter().filter(|place| place.join(part).exists()) {
             let (path, mark) = (place.join(part), super::mark::space_name(part));
-            let mark = place.join(mark);
-            let mark = if mark.exists() { format!(" {}", mark.display()) } else { String::new() };
+            // The mark is written when the restore begins; without its tablespace it would speak for another one.
             warnings.push(format!(
-                "{0} holds a tablespace to which this directory no longer leads; it is left there, remove it with: rm -r {0}{mark}",
-                path.display()
+                "{0} holds a tablespace to which this directory no longer leads; it is left there, remove it with: rm -r {0} {1}",
+                path.display(),
+                place.join(mark).display()
             ));
         }
         warnings

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::place::{
-    ClusterProof, Proven, RootFacts, SpaceFacts, There, Unproven, judge_root, judge_space,
+    ClusterProof, MarkProof, Proven, RootFacts, SpaceFacts, There, Unproven, judge_root, judge_space,
 };
 use everpoint_core::{FailureClass, RestorePlan};
 use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
-use super::RestoreRequest;
 use super::mark::{Mark, NEW_MARK, is_space_name, same_place};
 use super::spaces::{By, Space, Wishes, real};
-use super::tree::Tree;
+use super::tree::{Tree, owner_for};
+use super::{RestoreRequest, live};
 use crate::{AppError, ClusterContext};
 
 /// The places of a restore, proven.
@@ -29,8 +30,16 @@ pub struct Proof {
     pub own: bool,
     /// Something of an earlier state is in one of the places.
     pub occupied: bool,
-    /// Places of production's own tablespaces to which no link will lead any more.
+    /// Places of this directory's own tablespaces to which no link will lead any more.
     pub left: Vec<PathBuf>,
+}
+
+impl Proof {
+    /// Those of production's, which no restore has marked. A copy's have their marks.
+    #[must_use]
+    pub fn left_unmarked(&self) -> &[PathBuf] {
+        if self.own { &self.left } else { &[] }
+    }
 }
 
 /// Finds where everything of a backup goes, and that it may.
@@ -55,36 +64,53 @@ pub fn run(
     let known = newest_directory(context)?;
     let known = known.as_deref().or_else(|| fact("data_directory"));
     let own = !request.confined && links_are_its_own(engine, &root, known, replaces);
-    let all_links = if own { links(&root) } else { BTreeMap::new() };
+    let there = links(&root);
+    let none = BTreeMap::new();
+    let all_links = if own { &there } else { &none };
     let inside = if own { directories(&root) } else { BTreeSet::new() };
     let spaces = Wishes {
         inside: &inside,
         root: &root,
         map: &request.map,
-        links: &all_links,
+        links: all_links,
         replace_production: request.replace_production,
         origin: fact("data_directory"),
         directories: engine.takes_tablespaces_inside(record.server_version),
     }
-    .places(&record.tablespaces, &plan.created_tablespaces)?;
+    .places(&record.tablespaces, &plan.created_tablespaces, &plan.dropped_tablespaces)?;
     let part = engine.tablespace_directory(record.server_version);
     let asked = request.delta || proven == Proven::Marked;
-    let mut occupied = proven != Proven::Empty;
+    let empty = proven == Proven::Empty;
+    let mut occupied = !empty;
+    let owner = owner_for(&root)?.map(|(uid, _)| uid.as_raw());
     let outside = spaces.iter().filter_map(|(oid, space)| Some((oid, space, space.place.as_deref()?)));
     for (oid, space, place) in outside.filter(|(_, _, place)| !place.starts_with(&root)) {
         let part = part.as_deref().ok_or_else(|| unknown_version(record))?;
-        if space.by == By::Map && within_a_server(engine, place) {
-            return Err(usage("put a tablespace into", place, "it lies inside of a server's data directory")
-                .hint(format!("name an empty or new directory: --map {oid}=/new/place")));
-        }
-        let linked = all_links.get(oid).is_some_and(|link| link == place);
-        let facts = space_facts(place, part, linked, &mark)?;
+        // By another number, too: what was dropped and made anew at the same place is still production's.
+        let linked = all_links.values().any(|link| leads_to(link, place));
+        let by_own_link = there.get(oid).is_some_and(|link| leads_to(link, place));
+        let facts = SpaceFacts {
+            linked,
+            mark: mark.in_space(place, part, empty, by_own_link),
+            ..space_facts(place, part)?
+        };
         let proven = judge_space(&facts, asked).map_err(|why| space_error(*oid, space, place, why))?;
+        live::refuse_space(engine, place, part)?;
+        if space.by == By::Map && proven == Proven::Empty {
+            refuse_owner(*oid, place, owner)?;
+        }
         occupied |= proven != Proven::Empty;
     }
-    let kept = |place: &PathBuf| spaces.values().any(|space| space.place.as_ref() == Some(place));
-    let left = all_links.values().filter(|place| !kept(place) && !place.starts_with(&root) && place.is_dir());
-    let left = left.cloned().collect();
+    let kept = |place: &Path| {
+        spaces.values().filter_map(|space| space.place.as_deref()).any(|other| leads_to(other, place))
+    };
+    let ours = |place: &Path| {
+        let proof = part.as_deref().map(|part| mark.in_space(place, part, empty, true));
+        own || proof == Some(MarkProof::Ours)
+    };
+    let left =
+        there.into_values().filter(|place| !kept(place) && !place.starts_with(&root) && place.is_dir());
+    let left = left.filter(|place| ours(place)).collect();
     let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own);
     Ok(Proof { tree, root: proven, own, occupied, left })
 }
@@ -145,8 +171,7 @@ fn prove_root(
     asked: bool,
 ) -> Result<Proven, AppError> {
     let there = there(root)?;
-    let empty = there == There::Directory
-        && only(root, &|name, directory| name == NEW_MARK || (name == "lost+found" && directory))?;
+    let empty = there == There::Directory && is_bare(root)?;
     let systems = context.cluster.identities()?;
     let known = |system: u64| {
         systems.iter().any(|(number, it)| *number == identity && it.system_identifier == system.to_string())
@@ -171,7 +196,7 @@ fn prove_root(
                     root.display()
                 )
             }
-            Unproven::ForeignMark => {
+            Unproven::ForeignMark | Unproven::StaleMark => {
                 "name an empty or new directory; one that a restore left unfinished can be removed".to_owned()
             }
             Unproven::Strangers => below(context.engine.as_ref(), root, &known),
@@ -193,11 +218,32 @@ fn below(engine: &dyn Engine, root: &Path, known: &dyn Fn(u64) -> bool) -> Strin
     )
 }
 
-fn within_a_server(engine: &dyn Engine, place: &Path) -> bool {
-    real(place).ancestors().any(|above| engine.directory_proof(above) != DirectoryProof::Nothing)
+fn leads_to(link: &Path, place: &Path) -> bool {
+    link == place || same_place(link, place)
 }
 
-fn space_facts(place: &Path, part: &str, linked: bool, mark: &Mark) -> Result<SpaceFacts, AppError> {
+/// As root we could give a directory away that somebody else's programs need: only an empty one of root's own is taken, or one
+/// that already belongs to who will own the restored files.
+fn refuse_owner(oid: u32, place: &Path, owner: Option<u32>) -> Result<(), AppError> {
+    let (Some(owner), Ok(found)) = (owner, fs::metadata(place)) else { return Ok(()) };
+    let message = if found.uid() == owner || (found.uid() == 0 && is_bare(place)?) {
+        return Ok(());
+    } else if found.uid() == 0 {
+        "it is root's, and other things than this tablespace lie in it"
+    } else {
+        "it belongs to another user than the restored data directory will"
+    };
+    Err(usage("put a tablespace into", place, message)
+        .hint(format!("name a new directory, or an empty one of the server's user: --map {oid}=/new/place")))
+}
+
+/// Whether nothing is in a directory but what a file system puts there.
+pub(super) fn is_bare(place: &Path) -> Result<bool, AppError> {
+    only(place, &|name, directory| name == NEW_MARK || (name == "lost+found" && directory))
+}
+
+/// What lies in a place; whose it is remains to be said.
+fn space_facts(place: &Path, part: &str) -> Result<SpaceFacts, AppError> {
     let there = there(place)?;
     let own = place.join(part);
     // A part that is there, but empty, may be a tablespace that a server has just made.
@@ -209,7 +255,7 @@ fn space_facts(place: &Path, part: &str, linked: bool, mark: &Mark) -> Result<Sp
             || is_space_name(name)
     };
     let strangers = there == There::Directory && !only(place, &known)?;
-    Ok(SpaceFacts { there, part_empty, strangers, linked, mark: mark.in_space(place, part) })
+    Ok(SpaceFacts { there, part_empty, strangers, linked: false, mark: MarkProof::None })
 }
 
 fn space_error(oid: u32, space: &Space, place: &Path, why: Unproven) -> AppError {
@@ -220,6 +266,11 @@ fn space_error(oid: u32, space: &Space, place: &Path, why: Unproven) -> AppError
     let hint = match (why, space.by) {
         (Unproven::NotAsked, _) => {
             "an earlier restore into this directory put it there: add --delta".to_owned()
+        }
+        (Unproven::StaleMark, _) => {
+            format!(
+                "name an empty or new directory: --map {oid}=/new/place; what lies there may be in use by another server"
+            )
         }
         (_, By::Map) => format!("name an empty or new directory: --map {oid}=/new/place"),
         _ => format!("add --map {oid}=/new/place; what lies there may be in use by another server"),

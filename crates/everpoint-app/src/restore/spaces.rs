@@ -59,7 +59,8 @@ pub struct Wishes<'a> {
 }
 
 impl Wishes<'_> {
-    /// Places the tablespaces of an image and those that the log creates.
+    /// Places the tablespaces of an image and those that the log creates. `dropped`: what the replay removes again lies inside
+    /// until then, since its place may be another one's by now.
     ///
     /// # Errors
     /// `Usage` if a mapping is no good, or two tablespaces would lie in one place.
@@ -67,16 +68,26 @@ impl Wishes<'_> {
         &self,
         image: &[TablespaceRecord],
         created: &[CreatedTablespace],
+        dropped: &BTreeSet<u32>,
     ) -> Result<BTreeMap<u32, Space>, AppError> {
         let mut spaces = BTreeMap::new();
         for space in image {
             let origin = space.path.clone().unwrap_or_default();
-            spaces.insert(space.oid, self.place(space.oid, origin, false)?);
+            let placed = if dropped.contains(&space.oid) {
+                Space { origin, created: false, ..self.inside(space.oid) }
+            } else {
+                self.place(space.oid, origin, false)?
+            };
+            spaces.insert(space.oid, placed);
         }
         for CreatedTablespace { oid, path, finished } in created {
             if !spaces.contains_key(oid) {
                 // Unfinished it is none: what replay makes of it stays inside, and nobody's files are touched.
-                let space = if *finished { self.place(*oid, path.clone(), true)? } else { self.inside(*oid) };
+                let space = if *finished {
+                    self.place(*oid, path.clone(), true)?
+                } else {
+                    Space { origin: path.clone(), ..self.inside(*oid) }
+                };
                 spaces.insert(*oid, space);
             }
         }
@@ -190,6 +201,8 @@ pub(super) fn real(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
+    static NONE: BTreeSet<u32> = BTreeSet::new();
+
     fn space(oid: u32, path: &str) -> TablespaceRecord {
         TablespaceRecord { oid, path: Some(path.to_owned()) }
     }
@@ -200,7 +213,6 @@ mod tests {
 
     fn wishes<'a>(map: &'a [(String, String)], links: &'a BTreeMap<u32, PathBuf>) -> Wishes<'a> {
         let root = Path::new("/r/data");
-        static NONE: BTreeSet<u32> = BTreeSet::new();
         let replace_production = false;
         Wishes { root, map, links, inside: &NONE, replace_production, origin: None, directories: true }
     }
@@ -213,13 +225,13 @@ mod tests {
     fn without_a_word_every_tablespace_lies_inside() {
         let links = BTreeMap::new();
         let image = [space(1, "/old/a"), TablespaceRecord { oid: 2, path: None }];
-        let places = wishes(&[], &links).places(&image, &[made(3, "/old/c", true)]).unwrap();
+        let places = wishes(&[], &links).places(&image, &[made(3, "/old/c", true)], &NONE).unwrap();
         let link = BTreeMap::from([(3, PathBuf::from("/productions/own"))]);
-        let none = wishes(&[], &link).places(&[], &[made(3, "/old/c", false)]).unwrap();
+        let none = wishes(&[], &link).places(&[], &[made(3, "/old/c", false)], &NONE).unwrap();
         assert_eq!(none.get(&3).unwrap().place, None, "it does not exist where the replay stops");
         assert!(places.values().all(|space| space.place.is_none() && space.by == By::Inside));
         assert_eq!(places.values().filter(|space| space.created).count(), 1);
-        let old = Wishes { directories: false, ..wishes(&[], &links) }.places(&image, &[]).unwrap();
+        let old = Wishes { directories: false, ..wishes(&[], &links) }.places(&image, &[], &NONE).unwrap();
         assert_eq!(old[&1].place.as_deref(), Some(Path::new("/r/data/everpoint-tablespaces/1")));
     }
 
@@ -230,9 +242,21 @@ mod tests {
         let image = [space(1, "/old/a"), space(2, "/old/b"), space(3, "/old/c"), space(5, "/prod/ts")];
         let created = [made(4, "/old/d", true)];
         let both = Wishes { replace_production: true, origin: Some("/prod"), ..wishes(&map, &links) };
-        let places = both.places(&image, &created).unwrap();
+        let places = both.places(&image, &created, &NONE).unwrap();
         let place = |oid: u32| places[&oid].place.as_deref().unwrap().to_str().unwrap().to_owned();
         assert_eq!([1, 2, 3, 4, 5].map(place), ["/new/a", "/l/b", "/old/c", "/new/d", "/r/data/ts"]);
+    }
+
+    #[test]
+    fn what_the_log_drops_again_lies_inside_and_leaves_its_place_to_another() {
+        let links = BTreeMap::from([(2, PathBuf::from("/ts"))]);
+        let image = [space(1, "/ts")];
+        let wishes = Wishes { replace_production: true, ..wishes(&[], &links) };
+        let places = wishes.places(&image, &[made(2, "/ts", true)], &BTreeSet::from([1])).unwrap();
+        assert_eq!((places[&1].place.as_deref(), places[&1].created), (None, false));
+        assert_eq!(places[&2].place.as_deref(), Some(Path::new("/ts")));
+        let map = pairs(&[("/ts", "/new")]);
+        Wishes { map: &map, ..wishes }.places(&image, &[], &BTreeSet::from([1])).unwrap();
     }
 
     #[test]
@@ -252,10 +276,10 @@ mod tests {
             &[("/old/a", "/new/../r/data")],
         ] {
             let map = pairs(bad);
-            let error = wishes(&map, &links).places(&image, &[]).unwrap_err();
+            let error = wishes(&map, &links).places(&image, &[], &NONE).unwrap_err();
             assert_eq!((error.code.as_str(), error.class), ("restore.map", FailureClass::Usage), "{bad:?}");
         }
         let map = pairs(&[("/old/a", "/new"), ("/old/b", "/newer")]);
-        wishes(&map, &links).places(&image, &[]).unwrap();
+        wishes(&map, &links).places(&image, &[], &NONE).unwrap();
     }
 }

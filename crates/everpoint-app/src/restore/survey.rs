@@ -189,7 +189,11 @@ impl<'a> Walker<'a> {
         let stat = look(path)?;
         let prefix = format!("{LOG}/");
         match kind(&stat) {
-            Kind::Directory => self.directory(path, &prefix, &stat, false, false).map(|_| false),
+            // On a disk of its own other things may lie beside the log.
+            Kind::Directory => {
+                let elsewhere = mounted(&stat, inside.device);
+                self.directory(path, &prefix, &stat, false, elsewhere).map(|_| false)
+            }
             Kind::Other if self.tree.follows_log() && is_link(&stat) => {
                 let Ok(target) = fs::canonicalize(path) else {
                     return Err(refused(path, "the link to the log leads nowhere").hint(format!(

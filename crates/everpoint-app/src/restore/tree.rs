@@ -12,8 +12,9 @@ use everpoint_format::manifest::FileEntry;
 use rustix::fs::{Gid, OFlags, Uid};
 
 use super::mark::{MARKER, Mark};
+use super::prove::is_bare;
 use super::salvage::COPY_MARK;
-use super::spaces::{By, Space};
+use super::spaces::Space;
 use crate::AppError;
 
 /// See the module.
@@ -163,8 +164,10 @@ impl Tree {
                 continue;
             }
             let old = std::fs::metadata(place).ok();
+            let bare = old.is_none() || is_bare(place)?;
             self.directory(place, 0o700)?;
-            if old.is_none_or(|old| old.uid() == 0 || space.by == By::Map) {
+            // Somebody else may need what else lies there, as it is.
+            if bare && old.is_none_or(|old| old.uid() == 0) {
                 self.own(place)?;
                 set_mode(place, 0o700)?;
             }
@@ -176,6 +179,16 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// Marks the tablespaces as they are now: a mark proves what it was written for.
+    fn mark_spaces(&self) {
+        for place in self.outside().map(|(_, place, _)| place).filter(|place| !place.starts_with(&self.root))
+        {
+            if let Err(error) = self.mark_space(place) {
+                tracing::warn!(%error, "a tablespace could not be marked");
+            }
+        }
     }
 
     fn mark_space(&self, place: &Path) -> Result<(), AppError> {
@@ -285,6 +298,7 @@ impl Tree {
     /// # Errors
     /// If the disk reports that something could not be written.
     pub fn finish(&self) -> Result<(), AppError> {
+        self.mark_spaces();
         let marker = self.root.join(MARKER);
         match std::fs::remove_file(&marker) {
             // The server has recovered, and has taken it away itself.

@@ -1,5 +1,6 @@
 //! PostgreSQL as an [`Engine`]: the parts of this crate behind the one trait that the use-cases know.
 
+mod data_dir;
 mod directories;
 mod outside;
 mod running;
@@ -15,7 +16,7 @@ use everpoint_core::{
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
     EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, NextSteps,
-    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions, StopFlag,
+    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;
@@ -315,6 +316,10 @@ impl Engine for PgEngine {
         recovery::life_signs(directory)
     }
 
+    fn tablespace_in_use(&self, place: &Path, part: &str) -> Option<String> {
+        recovery::tablespace_in_use(place, part)
+    }
+
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError> {
         recovery::prepare_recovery(settings)
     }
@@ -352,36 +357,5 @@ impl Engine for PgEngine {
     ) -> Result<RecoveryReached, EngineError> {
         let programs = options.programs.clone().or_else(|| self.programs.clone());
         recovery::start(&StartOptions { programs, ..options.clone() }, events)
-    }
-}
-
-impl PgEngine {
-    /// The data directory; the error says why its files can't be read here.
-    fn local_files(&self, config: &Config) -> Result<PathBuf, String> {
-        let mut sql = connect(config, Purpose::Sql).map_err(|error| error.to_string())?;
-        let system = self.identify().map_err(|error| error.to_string())?.system;
-        let may = SqlBackup::open(config, &StopFlag::default()).and_then(|mut session| session.may());
-        if !may.map_err(|error| error.to_string())? {
-            return Err("the role may not start and stop backups".to_owned());
-        }
-        self.readable_data_dir(&mut sql, system)?.ok_or_else(|| "no data_dir is configured".to_owned())
-    }
-
-    /// The data directory, if backups read it here, and what there is to say of it.
-    fn check_data_dir(&self, config: &Config) -> (Option<PathBuf>, Option<CheckLine>) {
-        let Some(data_dir) = &self.data_dir else { return (None, None) };
-        let shown = data_dir.display();
-        match self.local_files(config) {
-            Ok(data_dir) => {
-                let message = format!("{shown} is read here, in parallel");
-                (Some(data_dir), Some(line("data_dir", CheckState::Ok, message, None)))
-            }
-            Err(reason) => {
-                let message = format!("{shown} can't be used, backups come over the network: {reason}");
-                let hint = "run as a user who may read it, with a role that may execute the backup functions; or \
-                            leave data_dir out";
-                (None, Some(line("data_dir", CheckState::Warning, message, Some(hint.to_owned()))))
-            }
-        }
     }
 }

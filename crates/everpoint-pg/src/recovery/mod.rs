@@ -26,7 +26,7 @@ mod steps;
 mod tablespaces;
 mod watch;
 
-pub use alive::life_signs;
+pub use alive::{life_signs, tablespace_in_use};
 pub(crate) use collations::compared as compare_collations;
 pub(crate) use configuration::COPY_NAME;
 pub use layout::start_settings;

@@ -1,5 +1,6 @@
 //! Everpoint's own files on this machine, as the configuration names them.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
@@ -22,6 +23,21 @@ impl Session {
         }
         all
     }
+
+    /// Data directories of the clusters of the configuration but this one.
+    pub(crate) fn neighbours(&self, name: &str) -> Vec<Belonging> {
+        let found = config::find(self.global.config.as_deref());
+        let config = found.and_then(|_| self.config().ok());
+        let others = config.into_iter().flat_map(|it| it.clusters.values()).filter(|it| it.name != name);
+        others
+            .filter_map(|cluster| match &cluster.source {
+                Source::Postgres(postgres) => {
+                    Some(belonging(format!("the cluster {}", cluster.name), postgres.data_dir.as_ref()?))
+                }
+                Source::MongoDb => None,
+            })
+            .collect()
+    }
 }
 
 /// Refuses to make a repository, or what belongs to it, inside of a server's directories.
@@ -43,7 +59,7 @@ pub(crate) fn refuse(all: &[Belonging], config: Option<&Config>) -> Result<(), A
 pub(crate) fn of_repository(repository: &RepositoryConfig) -> Vec<Belonging> {
     let mut all = Vec::new();
     if Path::new(&repository.url).is_absolute() {
-        all.push(belonging(format!("the repository {}", repository.name), &repository.url));
+        all.push(closed(format!("the repository {}", repository.name), &repository.url));
     }
     if let KeySource::File(path) = &repository.key {
         all.push(belonging(format!("the key of the repository {}", repository.name), path));
@@ -53,11 +69,19 @@ pub(crate) fn of_repository(repository: &RepositoryConfig) -> Vec<Belonging> {
 
 /// One of them.
 pub(crate) fn belonging(what: impl Into<String>, path: impl AsRef<Path>) -> Belonging {
-    Belonging { what: what.into(), path: path.as_ref().to_owned() }
+    Belonging { what: what.into(), path: path.as_ref().to_owned(), closed: false }
+}
+
+/// One in which nothing else may lie.
+fn closed(what: impl Into<String>, path: impl AsRef<Path>) -> Belonging {
+    Belonging { closed: true, ..belonging(what, path) }
 }
 
 fn configured(config: &Config) -> Vec<Belonging> {
     let mut all = vec![belonging("the configuration", &config.path)];
+    // Elsewhere it may stand in a user's home.
+    let directory = config.path.parent().filter(|directory| directory.starts_with("/etc/everpoint"));
+    all.extend(directory.map(|path| closed("the directory of the configuration", path)));
     all.extend(config.repositories.values().flat_map(of_repository));
     for cluster in config.clusters.values() {
         if let Source::Postgres(postgres) = &cluster.source
@@ -68,13 +92,18 @@ fn configured(config: &Config) -> Vec<Belonging> {
     }
     for provider in config.offsite.values() {
         if let OffsitePlace::Filesystem { path, .. } = &provider.place {
-            all.push(belonging(format!("the directory of packages {}", provider.name), path));
+            all.push(closed(format!("the directory of packages {}", provider.name), path));
         }
     }
     let scratch = config.limits.scratch_dir.as_ref();
-    all.extend(scratch.map(|path| belonging("the directory for scratch files", path)));
+    // One like /tmp is everybody's.
+    let shared = |path: &PathBuf| path.metadata().is_ok_and(|found| found.mode() & 0o1000 != 0);
+    all.extend(scratch.map(|path| Belonging {
+        closed: !shared(path),
+        ..belonging("the directory for scratch files", path)
+    }));
     let restores = config.api.restore_dir.as_ref();
     all.extend(restores.map(|path| belonging("the directory of restores over HTTP", path)));
-    all.push(belonging("the state of the daemon", serve::state_place(config)));
+    all.push(closed("the state of the daemon", serve::state_place(config)));
     all
 }

@@ -95,6 +95,7 @@ impl Session {
             workers: workers.unwrap_or_else(default_workers),
             scratch: directory.path().join("scratch"),
             belongings: self.belongings(None),
+            neighbours: self.neighbours(name),
         };
         beside::make_directories(&context.scratch, 0o700)
             .map_err(|error| AppError::io("make", &context.scratch, error))?;

@@ -1,5 +1,6 @@
 //! Where paths go.
 
+use super::super::spaces::By;
 use super::*;
 
 fn tree(spaces: &[(u32, Option<&str>)]) -> Tree {

@@ -3,6 +3,7 @@
 mod answers;
 mod noted;
 mod processes;
+mod spaces;
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
@@ -16,6 +17,7 @@ use everpoint_engine::EngineError;
 use super::failed;
 use crate::control::{CONTROL_FILE, ClusterState, Control};
 use noted::Noted;
+pub use spaces::tablespace_in_use;
 
 /// File systems that other machines, or programs that we don't see, may write to.
 const SHARED_FILE_SYSTEMS: [u32; 13] = [

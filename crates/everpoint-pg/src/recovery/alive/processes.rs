@@ -80,6 +80,17 @@ fn may_serve(process: &Path, owner: u32) -> bool {
     effective.is_none_or(|user| user != 0 && (owner == 0 || user == owner))
 }
 
+/// Name of the program of a process (its directory in `/proc`), if it can be known.
+pub(super) fn program(process: &Path) -> Option<String> {
+    let link = fs::read_link(process.join("exe")).ok();
+    let path = link.as_ref().map(|link| link.to_string_lossy());
+    // A program that was replaced by an upgrade still runs.
+    let name = path.as_deref().map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));
+    let program = name.and_then(|name| name.rsplit('/').next()).map(str::to_owned);
+    let program = program.or_else(|| fs::read_to_string(process.join("comm")).ok());
+    program.map(|program| program.trim().to_owned())
+}
+
 /// A process that works in the directory.
 struct Process {
     number: i32,
@@ -89,13 +100,7 @@ struct Process {
 
 impl Process {
     fn at(number: i32, place: PathBuf) -> Self {
-        let link = fs::read_link(place.join("exe")).ok();
-        let path = link.as_ref().map(|link| link.to_string_lossy());
-        // A program that was replaced by an upgrade still runs.
-        let name = path.as_deref().map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));
-        let program = name.and_then(|name| name.rsplit('/').next()).map(str::to_owned);
-        let program = program.or_else(|| fs::read_to_string(place.join("comm")).ok());
-        Self { number, program: program.map(|program| program.trim().to_owned()) }
+        Self { number, program: program(&place) }
     }
 
     /// What it is, if it is of a server, or writes into the directory as one does. A shell in it is not.
@@ -110,7 +115,7 @@ impl Process {
     }
 }
 
-fn is_of_postgres(program: &str) -> bool {
+pub(super) fn is_of_postgres(program: &str) -> bool {
     program.contains("postgres") || program.contains("postmaster") || program.starts_with("pg_")
 }
 
