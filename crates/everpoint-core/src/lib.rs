@@ -11,6 +11,7 @@ pub mod cache;
 mod choose;
 pub mod class;
 pub mod continuity;
+pub mod created;
 pub mod digest;
 mod drops;
 pub mod estimate;
@@ -46,6 +47,7 @@ pub use budget::{
 pub use bundling::{BundleHour, BundlePlan, SegmentTime, plan_bundles};
 pub use class::FailureClass;
 pub use continuity::{BreakReason, Continuity, Gap, Run, continuity, gaps};
+pub use created::CreatedTablespace;
 pub use digest::{Carry, Digest, LogEvent, RecordSpan, TransactionEnd, Verdict};
 pub use estimate::{Rates, estimate};
 pub use facts::{BackupFacts, BackupStatus, BranchFacts, EventCounts, KnownGap, LogFacts, PieceFacts};

@@ -2,6 +2,7 @@
 
 use crate::choose::choose;
 use crate::continuity::Run;
+use crate::created::{CreatedTablespace, path_of};
 use crate::digest::{LogEvent, RecordSpan};
 use crate::facts::{BackupFacts, BranchFacts, LogFacts};
 use crate::leaf::{leaves, names, told};
@@ -64,9 +65,8 @@ pub struct RestorePlan {
     /// max_prepared_transactions and max_locks_per_transaction, as (name, value): the largest that it states. Empty
     /// if it states none.
     pub limits: Vec<(String, String)>,
-    /// Tablespaces that the log to be replayed creates: oid and the path that it names. Empty if the transaction has not
-    /// committed where replay stops: then there is no such tablespace, but replay makes a directory of it all the same.
-    pub created_tablespaces: Vec<(u32, String)>,
+    /// Tablespaces that the log to be replayed creates.
+    pub created_tablespaces: Vec<CreatedTablespace>,
     /// Kinds of records that only an extension can replay, each with the start of its first one in the log to be replayed.
     pub extensions: Vec<(u32, LogOffset)>,
     /// Why this backup, this branch and this stop, in words.
@@ -174,7 +174,7 @@ fn plan_on<S: LogSource>(
     let found = resolve(log, backups, request, source, &mut notes)?;
     let (backup, run) = choose(log, found, request, source, &mut notes)?;
     let span = Span { from: backup.start, to: found.record.end };
-    let replayed = replayed(run, span, found, source).map_err(Refusal::Source)?;
+    let replayed = replayed(log, run, span, found, source).map_err(Refusal::Source)?;
     warn_of_prepared(run, found, source, &mut notes).map_err(Refusal::Source)?;
     let position = if found.inclusive { found.record.end } else { found.record.start };
     let last = last_commit(source, run, position).map_err(Refusal::Source)?;
@@ -216,7 +216,7 @@ fn stop_branch<'a>(log: &PathLog<'a>, leaf: &'a BranchFacts, found: Found) -> &'
 struct Replayed {
     pieces: Vec<NeededPiece>,
     limits: Vec<(String, String)>,
-    created_tablespaces: Vec<(u32, String)>,
+    created_tablespaces: Vec<CreatedTablespace>,
     extensions: Vec<(u32, LogOffset)>,
 }
 
@@ -230,13 +230,14 @@ const LIMITS: [&str; 5] = [
 ];
 
 fn replayed<S: LogSource>(
+    log: &PathLog<'_>,
     run: &Run<'_>,
     span: Span,
     found: Found,
     source: &mut S,
 ) -> Result<Replayed, S::Error> {
     let mut replayed = Replayed::default();
-    let mut created: Vec<(u64, u32, String)> = Vec::new();
+    let mut created: Vec<(u64, CreatedTablespace)> = Vec::new();
     let mut highest: Option<[i32; 5]> = None;
     for piece in run.pieces.iter().filter(|piece| piece.to > span.from && piece.from < span.to) {
         replayed.pieces.push(NeededPiece { branch: piece.branch.id.clone(), span: piece.piece.span });
@@ -255,8 +256,9 @@ fn replayed<S: LogSource>(
                     let before = highest.get_or_insert(limits);
                     before.iter_mut().zip(limits).for_each(|(high, value)| *high = value.max(*high));
                 }
-                LogEvent::TablespaceCreate { xid, tablespace, path, .. } => {
-                    created.push((xid, tablespace, path));
+                LogEvent::TablespaceCreate { xid, tablespace: oid, path, record } => {
+                    let path = if path.is_empty() { path_of(log, oid, record, source)? } else { path };
+                    created.push((xid, CreatedTablespace { oid, path, finished: true }));
                 }
                 _ => {}
             }
@@ -266,9 +268,9 @@ fn replayed<S: LogSource>(
         LIMITS.iter().map(|name| (*name).to_owned()).zip(limits.map(|value| value.to_string()))
     };
     replayed.limits = highest.into_iter().flat_map(named).collect();
-    for (xid, tablespace, path) in created {
-        let exists = commits(run, xid, found, source)?;
-        replayed.created_tablespaces.push((tablespace, if exists { path } else { String::new() }));
+    for (xid, tablespace) in created {
+        let finished = commits(run, xid, found, source)?;
+        replayed.created_tablespaces.push(CreatedTablespace { finished, ..tablespace });
     }
     Ok(replayed)
 }

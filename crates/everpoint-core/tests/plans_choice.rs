@@ -5,7 +5,9 @@
 
 mod world;
 
-use everpoint_core::{LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target, windows};
+use everpoint_core::{
+    CreatedTablespace, LogEvent, Micros, RecordSpan, RestorePlan, RestoreRequest, Stop, Target, windows,
+};
 use world::{Harm, SEGMENT, World, aligned, ended, request};
 
 fn stop(record: RecordSpan, inclusive: bool) -> Stop {
@@ -129,7 +131,8 @@ fn what_a_restore_must_prepare_for_is_told() {
     world.record(main, 40, limits([900, 8, 10, 0, 64]));
     world.store(main, None);
     let plan = world.plan_to(Target::Xid { xid: 4, before: false }).unwrap();
-    let created = [(2, "/data/two".to_owned()), (4, String::new())];
+    let space = |oid, path: &str, finished| CreatedTablespace { oid, path: path.to_owned(), finished };
+    let created = [space(2, "/data/two", true), space(4, "/data/unfinished", false)];
     assert_eq!(plan.created_tablespaces, created, "the second does not exist yet");
     let value = |name: &str| plan.limits.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
     assert_eq!(value("max_connections"), Some("100"));

@@ -366,3 +366,24 @@ fn a_copy_becomes_production_by_word_only() {
     assert_eq!(checked["clusters"][0]["ok"], true, "{checked}");
     copy.stop_and_check(&world);
 }
+
+#[test]
+fn a_tablespace_stays_at_its_place_also_after_the_second_restore() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    let late = world.source.home().subdir("late").unwrap();
+    world.source.psql(&format!("CREATE TABLESPACE late LOCATION '{}'", late.display())).unwrap();
+    world.source.psql("CREATE TABLE kept (n int) TABLESPACE late").unwrap();
+    insert(&world, 4);
+    world.settle(&world.source, 1);
+    let place = "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'late'";
+    for (row, line) in [(5, 2), (6, 3), (7, 4)] {
+        in_place(&mut world, "latest", &[]);
+        assert_eq!(world.source.psql(place).unwrap(), late.to_str().unwrap(), "before row {row}");
+        insert(&world, row);
+        world.settle(&world.source, line);
+    }
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 4 5 6 7");
+}

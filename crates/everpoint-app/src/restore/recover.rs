@@ -53,7 +53,7 @@ impl Job<'_> {
             fetch_command,
             facts,
             links: new_links(tree),
-            unfinished: created.filter(|(_, path)| path.is_empty()).map(|(oid, _)| *oid).collect(),
+            unfinished: created.filter(|space| !space.finished).map(|space| space.oid).collect(),
             libraries,
             keep_configuration: self.request.replace_production,
             promote: self.request.start.is_none(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
-use everpoint_core::FailureClass;
+use everpoint_core::{CreatedTablespace, FailureClass};
 use everpoint_format::manifest::TablespaceRecord;
 
 use crate::AppError;
@@ -58,28 +58,24 @@ pub struct Wishes<'a> {
 }
 
 impl Wishes<'_> {
-    /// Places the tablespaces of an image and those that the log creates (oid and path).
+    /// Places the tablespaces of an image and those that the log creates.
     ///
     /// # Errors
     /// `Usage` if a mapping is no good, or two tablespaces would lie in one place.
     pub fn places(
         &self,
         image: &[TablespaceRecord],
-        created: &[(u32, String)],
+        created: &[CreatedTablespace],
     ) -> Result<BTreeMap<u32, Space>, AppError> {
         let mut spaces = BTreeMap::new();
         for space in image {
             let origin = space.path.clone().unwrap_or_default();
             spaces.insert(space.oid, self.place(space.oid, origin, false)?);
         }
-        for (oid, origin) in created {
+        for CreatedTablespace { oid, path, finished } in created {
             if !spaces.contains_key(oid) {
-                // Without a path it is none: what replay makes of it stays inside, and nobody's files are touched.
-                let space = if origin.is_empty() {
-                    self.inside(*oid)
-                } else {
-                    self.place(*oid, origin.clone(), true)?
-                };
+                // Unfinished it is none: what replay makes of it stays inside, and nobody's files are touched.
+                let space = if *finished { self.place(*oid, path.clone(), true)? } else { self.inside(*oid) };
                 spaces.insert(*oid, space);
             }
         }
@@ -196,6 +192,10 @@ mod tests {
         TablespaceRecord { oid, path: Some(path.to_owned()) }
     }
 
+    fn made(oid: u32, path: &str, finished: bool) -> CreatedTablespace {
+        CreatedTablespace { oid, path: path.to_owned(), finished }
+    }
+
     fn wishes<'a>(map: &'a [(String, String)], links: &'a BTreeMap<u32, PathBuf>) -> Wishes<'a> {
         let root = Path::new("/r/data");
         static NONE: BTreeSet<u32> = BTreeSet::new();
@@ -211,9 +211,9 @@ mod tests {
     fn without_a_word_every_tablespace_lies_inside() {
         let links = BTreeMap::new();
         let image = [space(1, "/old/a"), TablespaceRecord { oid: 2, path: None }];
-        let places = wishes(&[], &links).places(&image, &[(3, "/old/c".to_owned())]).unwrap();
+        let places = wishes(&[], &links).places(&image, &[made(3, "/old/c", true)]).unwrap();
         let link = BTreeMap::from([(3, PathBuf::from("/productions/own"))]);
-        let none = wishes(&[], &link).places(&[], &[(3, String::new())]).unwrap();
+        let none = wishes(&[], &link).places(&[], &[made(3, "/old/c", false)]).unwrap();
         assert_eq!(none.get(&3).unwrap().place, None, "it does not exist where the replay stops");
         assert!(places.values().all(|space| space.place.is_none() && space.by == By::Inside));
         assert_eq!(places.values().filter(|space| space.created).count(), 1);
@@ -226,7 +226,7 @@ mod tests {
         let links = BTreeMap::from([(1, PathBuf::from("/l/a")), (2, PathBuf::from("/l/b"))]);
         let map = pairs(&[("1", "/new/a"), ("/old/d/", "/new/d")]);
         let image = [space(1, "/old/a"), space(2, "/old/b"), space(3, "/old/c"), space(5, "/prod/ts")];
-        let created = [(4, "/old/d".to_owned())];
+        let created = [made(4, "/old/d", true)];
         let both = Wishes { replace_production: true, origin: Some("/prod"), ..wishes(&map, &links) };
         let places = both.places(&image, &created).unwrap();
         let place = |oid: u32| places[&oid].place.as_deref().unwrap().to_str().unwrap().to_owned();
