@@ -63,6 +63,10 @@ impl LogSink for Watched<'_> {
         Ok(())
     }
 
+    fn compares_from(&self) -> Option<LogOffset> {
+        self.writer.compares_from()
+    }
+
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
         self.writer.write(from, bytes)
     }

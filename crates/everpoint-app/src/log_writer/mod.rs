@@ -2,6 +2,7 @@
 
 mod open;
 mod piece;
+mod recent;
 mod segment;
 mod tails;
 #[cfg(test)]
@@ -262,6 +263,10 @@ impl LogSink for LogWriter {
             log.put_gap(span, "the server went on at a later position").map_err(sink_error)?;
         }
         self.open_at(log, history, from)
+    }
+
+    fn compares_from(&self) -> Option<LogOffset> {
+        self.open.as_ref().map(OpenBranch::compares_from)
     }
 
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
