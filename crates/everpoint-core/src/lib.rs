@@ -37,6 +37,7 @@ pub mod schedule;
 pub mod source;
 pub mod target;
 pub mod thinning;
+pub mod unsaved;
 pub mod window;
 
 pub use alive::{Answer, Ended, Life, LifeSigns, RunNote, life};

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use everpoint_core::{Carry, FailureClass, HistoryEntry, LifeSigns, LogOffset, Micros, RecordSpan};
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
-    EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, NextSteps,
-    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogHead, LogSink, Neighbour,
+    NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;
@@ -290,10 +290,10 @@ impl Engine for PgEngine {
     fn local_log(
         &self,
         directory: &Path,
-        timeline: u32,
+        of: &LocalTimeline,
         segment_size: u64,
-    ) -> Result<Option<LocalLog>, EngineError> {
-        recovery::local_log(directory, timeline, segment_size)
+    ) -> Result<LocalLog, EngineError> {
+        recovery::local_log(directory, of, segment_size)
     }
 
     fn data_directory(&self) -> Option<PathBuf> {
