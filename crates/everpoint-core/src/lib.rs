@@ -10,6 +10,7 @@ pub mod bundling;
 pub mod cache;
 mod choose;
 pub mod class;
+pub mod clone;
 pub mod continuity;
 pub mod created;
 pub mod digest;

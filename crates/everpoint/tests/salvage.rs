@@ -65,13 +65,17 @@ fn in_place(world: &mut World) {
 
 /// Production has these rows, and so has a copy; the log has no gap.
 fn has(world: &mut World, rows: &str) {
+    goes_on(world, rows);
+    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+    assert_eq!(list["clusters"][0]["gaps"], Value::Array(Vec::new()), "{list}");
+}
+
+fn goes_on(world: &mut World, rows: &str) {
     assert_eq!(world.source.psql(ROWS).unwrap(), rows);
     world.capture();
     insert(world, &[99]);
     let timeline = world.source.psql("SELECT timeline_id FROM pg_control_checkpoint()").unwrap();
     world.settle(&world.source, timeline.parse().unwrap());
-    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
-    assert_eq!(list["clusters"][0]["gaps"], Value::Array(Vec::new()), "{list}");
     let copy = world.restore("latest", &[]);
     assert_eq!(copy.psql(ROWS), format!("{rows} 99"));
     copy.stop_and_check(world);
@@ -134,6 +138,7 @@ fn salvage_of_a_server_that_crashed_right_after_its_promotion() {
     for major in [13, 18].into_iter().filter(|major| found(*major)) {
         let mut world = world(major);
         let standby = world.source.standby().unwrap();
+        world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
         // Much to write: the checkpoint takes minutes.
         world
             .source
@@ -241,7 +246,7 @@ fn salvage_capture_and_push_refuse_a_server_that_was_set_back() {
     promote_in_place(&mut world);
     insert(&world, &[29]);
     world.backup(&[]);
-    has(&mut world, "1 2 3 21 22 23 24 25 26 27 28 29");
+    goes_on(&mut world, "1 2 3 21 22 23 24 25 26 27 28 29");
 }
 
 /// The stop of a restore to the newest state.
@@ -250,4 +255,74 @@ fn latest(world: &World) -> Value {
     let plan = world.everpoint.json(&["restore", CLUSTER, place.to_str().unwrap(), "--dry-run"]).unwrap();
     assert_eq!(plan["shortfall"], Value::Null, "{plan}");
     plan["target"].clone()
+}
+
+/// `cp -a` of production, with its archive_command.
+#[test]
+fn salvage_keeps_the_log_of_a_clone_out() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    world.source.stop(StopMode::Fast).unwrap();
+    let clone = world.everpoint.home().path().join("clone");
+    copy_all(&data(&world), &clone);
+    world.source.start().unwrap();
+    let name = "pg_wal/000000010000000000000003";
+    let push = |directory: &Path| {
+        let path = directory.join(name);
+        world.everpoint.try_run(&["archive-push", CLUSTER, path.to_str().unwrap()]).unwrap()
+    };
+    let refused = push(&clone);
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.err);
+    assert!(
+        refused.err.contains("data_dir") && refused.err.contains("archive_mode = off"),
+        "{}",
+        refused.err
+    );
+    // A standby of it may archive what it follows, and production its own.
+    fs::write(clone.join("standby.signal"), "").unwrap();
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    let own = push(&data(&world));
+    assert!(own.status.success(), "{}", own.err);
+    copy_all(&data(&world).join(name), &clone.join("pg_wal"));
+    let followed = push(&clone);
+    assert!(followed.status.success(), "{}", followed.err);
+}
+
+/// A backup without a lasting capture takes its log to amid the padding behind the switch that ended it, and then the server
+/// gives up that segment.
+#[test]
+fn salvage_behind_a_segment_of_which_only_padding_is_missing() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    let ends_within = |world: &World| {
+        let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+        let end = list["clusters"][0]["branches"][0]["to_lsn"].as_str().unwrap().to_owned();
+        let end = everpoint_testkit::parse_lsn(&end).unwrap();
+        let stop = list["clusters"][0]["backups"].as_array().unwrap().last().unwrap()["stop_lsn"].clone();
+        let stop = everpoint_testkit::parse_lsn(stop.as_str().unwrap()).unwrap();
+        (end % (16 << 20) != 0 && end > stop + 8).then_some(end)
+    };
+    let mut end = None;
+    for _ in 0..12 {
+        world.backup(&[]);
+        end = ends_within(&world);
+        if end.is_some() {
+            break;
+        }
+    }
+    let end = end.expect("no backup ended amid the padding");
+    insert_in_segments(&world, &[4]);
+    insert(&world, &[5]);
+    world.source.psql("CHECKPOINT").unwrap();
+    world.source.psql("CHECKPOINT").unwrap();
+    world.source.stop(StopMode::Fast).unwrap();
+    let name = format!("00000001{:08X}{:08X}", 0, end >> 24);
+    let path = data(&world).join("pg_wal").join(&name);
+    let _ = fs::remove_file(&path);
+    in_place(&mut world);
+    has(&mut world, "1 2 3 4 5");
 }
