@@ -10,8 +10,10 @@ mod support_scenarios;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use everpoint_testkit::StopMode;
+use rustix::process::Signal;
 use serde_json::Value;
 use support_scenarios::{CLUSTER, Copy, World, ask, configure, found, quiet};
 
@@ -290,39 +292,42 @@ fn salvage_keeps_the_log_of_a_clone_out() {
     assert!(followed.status.success(), "{}", followed.err);
 }
 
-/// A backup without a lasting capture takes its log to amid the padding behind the switch that ended it, and then the server
-/// gives up that segment.
+/// The log is kept to amid the padding behind a switch, as by a backup without a lasting capture, and then the server gives up
+/// that segment.
 #[test]
 fn salvage_behind_a_segment_of_which_only_padding_is_missing() {
     if !found(15) {
         return;
     }
     let mut world = world(15);
-    let ends_within = |world: &World| {
-        let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
-        let end = list["clusters"][0]["branches"][0]["to_lsn"].as_str().unwrap().to_owned();
-        let end = everpoint_testkit::parse_lsn(&end).unwrap();
-        let stop = list["clusters"][0]["backups"].as_array().unwrap().last().unwrap()["stop_lsn"].clone();
-        let stop = everpoint_testkit::parse_lsn(stop.as_str().unwrap()).unwrap();
-        (end % (16 << 20) != 0 && end > stop + 8).then_some(end)
-    };
-    let mut end = None;
-    for _ in 0..12 {
-        world.backup(&[]);
-        end = ends_within(&world);
-        if end.is_some() {
-            break;
-        }
-    }
-    let end = end.expect("no backup ended amid the padding");
-    insert_in_segments(&world, &[4]);
-    insert(&world, &[5]);
+    let capturing = world.everpoint.spawn(&["capture", CLUSTER]).unwrap();
+    insert(&world, &[4]);
+    world.settle(&world.source, 1);
+    // What has been sent meanwhile is all that it gets.
+    capturing.signal(Signal::STOP).unwrap();
+    let switched = world.source.psql("SELECT pg_switch_wal()").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    world.source.kill9().unwrap();
+    capturing.signal(Signal::CONT).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    capturing.stop().unwrap();
+    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+    let end = list["clusters"][0]["branches"][0]["to_lsn"].as_str().unwrap().to_owned();
+    let (end, switched) =
+        (everpoint_testkit::parse_lsn(&end).unwrap(), everpoint_testkit::parse_lsn(&switched).unwrap());
+    assert!(end > switched + 8 && end % (16 << 20) != 0, "{end:X} {switched:X}");
+
+    world.source.start().unwrap();
+    insert(&world, &[5, 6]);
+    world
+        .source
+        .psql("DO $$ BEGIN PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots; END $$")
+        .unwrap();
     world.source.psql("CHECKPOINT").unwrap();
     world.source.psql("CHECKPOINT").unwrap();
     world.source.stop(StopMode::Fast).unwrap();
-    let name = format!("00000001{:08X}{:08X}", 0, end >> 24);
-    let path = data(&world).join("pg_wal").join(&name);
-    let _ = fs::remove_file(&path);
+    let name = format!("{:08X}{:08X}{:08X}", 1, 0, end >> 24);
+    assert!(!data(&world).join("pg_wal").join(&name).exists(), "{name} was not recycled");
     in_place(&mut world);
-    has(&mut world, "1 2 3 4 5");
+    has(&mut world, "1 2 3 4 5 6");
 }

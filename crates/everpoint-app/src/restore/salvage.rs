@@ -6,8 +6,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use everpoint_core::production::changes;
 use everpoint_core::unsaved::{HeldLog, Unsaved, unsaved};
-use everpoint_core::{BranchId, FailureClass, LogOffset, SeenBy, Span, production};
+use everpoint_core::{BranchId, FailureClass, LogOffset, SeenBy, Span};
 use everpoint_engine::{DirectoryProof, LogSink};
 
 use super::prove::links_are_its_own;
@@ -227,11 +228,7 @@ impl Salvage<'_> {
             position: leaf.local.reached,
         };
         let facts = facts::load(self.context)?;
-        let before = production(&facts.log, self.identity).candidates();
-        let goes_on = facts.log.branch(self.identity, &place.branch()).is_some_and(|branch| {
-            before.iter().any(|old| everpoint_core::production::descends(&facts.log, branch, old))
-        });
-        if !goes_on {
+        if !changes(&facts.log, &place.seen(SeenBy::Push)) {
             return Ok(false);
         }
         let text = format!(
