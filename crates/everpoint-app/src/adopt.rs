@@ -100,7 +100,12 @@ fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppEr
         let message = format!("{} still recovers", directory.display());
         return Err(refused(context, &message).hint("start it, and wait until it accepts writes"));
     }
-    let place = place(&local, running.as_ref(), *identity);
+    let history = local.history.as_deref().ok_or_else(|| {
+        let timeline = local.timeline;
+        let message = format!("pg_wal/{timeline:08X}.history is not in {}", directory.display());
+        refused(context, &message).hint("put that file back from an archive")
+    })?;
+    let place = place(&local, history, running.as_ref(), *identity);
     production::note(context, &place, record.segment_size, SeenBy::Server)?;
     let mark = directory.join(COPY_MARK);
     match std::fs::remove_file(&mark) {
@@ -127,9 +132,13 @@ fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppEr
     })
 }
 
-fn place<'a>(local: &'a LocalPlace, running: Option<&'a ServerIdentity>, identity: u32) -> Place<'a> {
-    let from_files =
-        Place { identity, timeline: local.timeline, history: &local.history, position: local.position };
+fn place<'a>(
+    local: &LocalPlace,
+    history: &'a [u8],
+    running: Option<&'a ServerIdentity>,
+    identity: u32,
+) -> Place<'a> {
+    let from_files = Place { identity, timeline: local.timeline, history, position: local.position };
     running.map_or(from_files, |server| Place::of(server, identity))
 }
 

@@ -125,6 +125,14 @@ impl Before {
     /// # Errors
     /// If it can't be read.
     pub fn carry(&self, engine: &dyn Engine) -> Result<Carry, AppError> {
+        self.carry_and_end(engine).map(|(carry, _)| carry)
+    }
+
+    /// As [`Before::carry`], and the last bytes of it.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn carry_and_end(&self, engine: &dyn Engine) -> Result<(Carry, Vec<u8>), AppError> {
         let mut tail = Vec::new();
         self.log.read_segment(self.start, &mut |bytes| {
             tail.extend_from_slice(bytes);
@@ -135,12 +143,12 @@ impl Before {
         let size = self.log.segment_size();
         let carry = carry_at_end(engine, &tail, self.start, size);
         if knows_something(&carry) || size <= tail.len() as u64 {
-            return Ok(carry);
+            return Ok((carry, tail));
         }
         // One long record covers all of these pages.
         let mut decoder = engine.decoder(size, unknown_carry(self.start));
         self.log.read_segment(self.start, &mut |bytes| decoder.feed(bytes))?;
-        Ok(decoder.carry())
+        Ok((decoder.carry(), tail))
     }
 }
 

@@ -32,6 +32,13 @@ impl<'a> Place<'a> {
     pub fn branch(&self) -> BranchId {
         branch_id(self.timeline, self.history)
     }
+
+    /// The sighting of a server there, now.
+    #[must_use]
+    pub fn seen(&self, by: SeenBy) -> Sighting {
+        let (identity, position) = (self.identity, self.position);
+        Sighting { identity, branch: self.branch(), position, at: text::now(), by }
+    }
 }
 
 /// Notes that production is there. The history is stored first: a branch of which nothing else is stored yet is known then, so
@@ -45,13 +52,10 @@ pub fn note(
     segment_size: u64,
     by: SeenBy,
 ) -> Result<bool, AppError> {
-    let branch = place.branch();
     if !place.history.is_empty() {
-        context.cluster.log(place.identity, branch.clone(), segment_size).put_history(place.history)?;
+        context.cluster.log(place.identity, place.branch(), segment_size).put_history(place.history)?;
     }
-    let at = text::now();
-    let seen = Sighting { identity: place.identity, branch, position: place.position, at, by };
-    Ok(context.cluster.note_production(&seen)?)
+    Ok(context.cluster.note_production(&place.seen(by))?)
 }
 
 /// The server at the configured address was asked: notes its branch, unless it runs in a directory that is marked as a copy.

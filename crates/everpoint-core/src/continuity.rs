@@ -115,6 +115,8 @@ struct Walk<'a> {
     last_start: Option<LogOffset>,
     /// System identifier of the run; 0 if none of its pieces says.
     system: u64,
+    /// End of the last whole record of the run, if that is a switch of segments.
+    switched: Option<LogOffset>,
 }
 
 impl<'a> Walk<'a> {
@@ -143,6 +145,9 @@ impl<'a> Walk<'a> {
             None => self.begin(next),
         }
         self.last_start = next.piece.last_record.map(|it| it.start).or(self.last_start);
+        if next.piece.last_record.is_some() || begins_segment(&next) {
+            self.switched = next.piece.switched.filter(|end| *end <= next.to);
+        }
         if next.piece.system != 0 {
             self.system = next.piece.system;
         }
@@ -153,6 +158,7 @@ impl<'a> Walk<'a> {
         self.run = Some(Run::beginning_with(piece));
         self.last_start = None;
         self.system = 0;
+        self.switched = None;
     }
 
     /// Ends the run at `gap` within its last piece.
@@ -169,7 +175,7 @@ impl<'a> Walk<'a> {
     /// Why `next` does not continue the run.
     fn misfit(&self, run: &Run<'a>, next: &PathPiece<'a>) -> Option<BreakReason> {
         let last = run.last_piece()?;
-        if next.from > run.span.to {
+        if next.from > run.span.to && !self.is_padding(run, next) {
             let hole = Span { from: run.span.to, to: next.from };
             return Some(BreakReason::Hole(known_reason(next.branch, hole)));
         }
@@ -180,6 +186,12 @@ impl<'a> Walk<'a> {
             return Some(BreakReason::Reset);
         }
         foreign(self.system, last, next).or_else(|| self.unlinked(last, next)).map(BreakReason::Foreign)
+    }
+
+    /// Whether nothing but the rest of a segment behind a switch lies between the run and `next`: no server reads that.
+    fn is_padding(&self, run: &Run<'a>, next: &PathPiece<'a>) -> bool {
+        let start = segment_start(next.branch, run.span.to);
+        self.switched.is_some() && start < run.span.to && start.plus(next.branch.segment_size) == next.from
     }
 
     /// Whether the first record of `next` links to a record that is not the one before it.

@@ -21,6 +21,8 @@ pub struct PieceFacts {
     pub last_record: Option<RecordSpan>,
     /// See [`Digest::first_previous`].
     pub first_previous: Option<LogOffset>,
+    /// End of the last whole record, if that is a switch of segments: what follows in the segment holds nothing.
+    pub switched: Option<LogOffset>,
     /// See [`Digest::system`].
     pub system: u64,
     /// See [`Digest::timeline`].
@@ -76,6 +78,7 @@ impl From<&Digest> for PieceFacts {
             first_record,
             last_record: digest.last_record.filter(|record| span.ends_in(*record)),
             first_previous: digest.first_previous.filter(|_| first_record.is_some()),
+            switched: None,
             system: digest.system,
             timeline: digest.timeline,
             head_unknown: digest.head_unknown,
@@ -150,6 +153,9 @@ impl PieceFacts {
             }
             LogEvent::BackupEnd { .. } => {
                 self.counts.backup_ends = self.counts.backup_ends.saturating_add(1);
+            }
+            LogEvent::SegmentSwitch { record } if self.last_record == Some(*record) => {
+                self.switched = Some(record.end);
             }
             LogEvent::SegmentSwitch { .. } => {}
         }

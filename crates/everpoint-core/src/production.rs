@@ -118,6 +118,14 @@ pub fn production(log: &LogFacts, identity: u32) -> Production<'_> {
     youngest(log, candidates)
 }
 
+/// Whether this sighting, now, would change where production is.
+#[must_use]
+pub fn changes(log: &LogFacts, seen: &Sighting) -> bool {
+    let mut then = log.clone();
+    then.sightings.push(seen.clone());
+    production(log, seen.identity) != production(&then, seen.identity)
+}
+
 /// Nothing tells where production is: any branch may be its that has log of its own behind where the others left it.
 fn unseen(log: &LogFacts, identity: u32) -> Production<'_> {
     let all = || log.branches.iter().filter(move |branch| branch.identity == identity);
@@ -219,6 +227,10 @@ mod tests {
         let begun = of(&[seen(&two, server), seen(&one, restore), seen(&copy, push)]);
         assert_eq!(begun, [copy.id.to_string()]);
         assert_eq!(of(&[seen(&two, server), seen(&one, restore), seen(&two, push)]), [two.id.to_string()]);
+        let log =
+            LogFacts { branches: all.clone(), sightings: vec![seen(&three, server), seen(&one, restore)] };
+        assert!(changes(&log, &seen(&copy, push)), "what was restored has gone on");
+        assert!(!changes(&log, &seen(&three, push)) && !changes(&log, &seen(&one, push)));
         // Back to before a failover.
         assert_eq!(of(&[seen(&three, server), seen(&one, server)]), [one.id.to_string()]);
     }

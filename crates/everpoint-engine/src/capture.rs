@@ -63,6 +63,12 @@ pub trait LogSink {
     /// If the sink can't go on there.
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError>;
 
+    /// From where on the sink would like to be sent again what it holds of the open timeline, to compare it: a server that
+    /// was set back, or a copy, goes on at the same position with other log. `None`: nothing is to be compared.
+    fn compares_from(&self) -> Option<LogOffset> {
+        None
+    }
+
     /// Log bytes that begin at `from`.
     ///
     /// # Errors

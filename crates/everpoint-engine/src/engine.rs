@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan};
+use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan, Span};
 
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
@@ -41,15 +41,26 @@ pub enum SlotHolds {
     Unknown,
 }
 
-/// Log in the directory of a stopped server.
+/// A timeline of which the directory of a stopped server may hold log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalLog {
-    /// System identifier that its segments name.
+pub struct LocalTimeline {
+    /// System identifier of the cluster.
     pub system: u64,
-    /// Start of the oldest segment of the unbroken run that ends at `to`.
-    pub from: LogOffset,
-    /// End of the last whole record.
-    pub to: LogOffset,
+    /// The timeline.
+    pub timeline: u32,
+    /// Where it begins.
+    pub begin: LogOffset,
+    /// The server is known to have written it up to here, at least.
+    pub reached: LogOffset,
+}
+
+/// Log of one timeline in the directory of a stopped server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalLog {
+    /// Unbroken runs of it, in order: each from the start of a segment to the end of the last whole record.
+    pub runs: Vec<Span>,
+    /// Files in which the log should lie and can't be read.
+    pub odd: Vec<Span>,
 }
 
 /// Where the cluster of a data directory stands, as its files tell.
@@ -57,12 +68,14 @@ pub struct LocalLog {
 pub struct LocalPlace {
     /// System identifier.
     pub system: u64,
-    /// Timeline of its last checkpoint.
+    /// The timeline on which it goes on when its server is started.
     pub timeline: u32,
-    /// Content of that timeline's history file; empty for a first timeline.
-    pub history: Vec<u8>,
+    /// Content of that timeline's history file, empty for a first timeline; `None` if the file is not there.
+    pub history: Option<Vec<u8>>,
     /// Its last checkpoint.
     pub position: LogOffset,
+    /// The server has written its log on that timeline up to here, at least.
+    pub written: LogOffset,
     /// It still recovers, or will when it is started.
     pub in_recovery: bool,
 }
@@ -250,16 +263,16 @@ pub trait Engine: Send + Sync {
     /// begin there. A carry that knows nothing if no record begins in them.
     fn carry_of(&self, segment: &[u8], start: LogOffset, segment_size: u64) -> Carry;
 
-    /// What log of `timeline` the directory of a stopped server holds in whole records: nothing if it holds none.
+    /// What log of a timeline the directory of a stopped server holds.
     ///
     /// # Errors
     /// If it is there and can't be read.
     fn local_log(
         &self,
         directory: &Path,
-        timeline: u32,
+        of: &LocalTimeline,
         segment_size: u64,
-    ) -> Result<Option<LocalLog>, EngineError>;
+    ) -> Result<LocalLog, EngineError>;
 
     /// The data directory of the server, if the configuration names one that is on this machine.
     fn data_directory(&self) -> Option<PathBuf> {

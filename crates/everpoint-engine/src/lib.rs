@@ -21,7 +21,8 @@ pub use backup::{
 pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, StopFlag};
 pub use check::{CheckLine, CheckState};
 pub use engine::{
-    DirectoryProof, Engine, LocalLog, LocalPlace, LogHead, Neighbour, ServerIdentity, SlotHolds,
+    DirectoryProof, Engine, LocalLog, LocalPlace, LocalTimeline, LogHead, Neighbour, ServerIdentity,
+    SlotHolds,
 };
 pub use error::EngineError;
 pub use owner::{Owner, owner_of};

@@ -6,9 +6,9 @@ mod wal_rig;
 use std::fs;
 
 use everpoint_core::{FailureClass, LogOffset};
-use everpoint_engine::{RecoveryEvent, StopAt};
+use everpoint_engine::{LocalLog, LocalTimeline, RecoveryEvent, StopAt};
 use everpoint_pg::lsn::Lsn;
-use everpoint_pg::recovery::{local_log, prepare_recovery};
+use everpoint_pg::recovery::{local_log, local_place, prepare_recovery};
 use wal_rig::free_port;
 use wal_rig::production::{Production, Recovered, SEGMENT};
 
@@ -104,9 +104,24 @@ fn the_log_left_in_a_directory_is_found_to_its_last_record() {
     production.server.sql("select pg_logical_emit_message(true, 'big', repeat('0123456789', 500000))");
     let end: Lsn = production.server.sql("select pg_current_wal_insert_lsn()").parse().unwrap();
     production.server.crash();
-    let found = local_log(&production.server.data, 1, SEGMENT).unwrap().unwrap();
+    let place = local_place(&production.server.data).unwrap();
+    assert_eq!((place.timeline, place.history.as_deref(), place.in_recovery), (1, Some(&[][..]), false));
+    let of = |timeline| LocalTimeline {
+        system: place.system,
+        timeline,
+        begin: LogOffset(0),
+        reached: place.written,
+    };
+    let log = local_log(&production.server.data, &of(1), SEGMENT).unwrap();
+    assert_eq!((log.runs.len(), log.odd.len()), (1, 0), "{log:?}");
+    let found = log.runs[0];
+    assert!(found.from < place.written && place.written < found.to, "{found:?} {place:?}");
     assert!(found.to >= LogOffset::from(end) || LogOffset::from(end).since(found.to) < 8, "{found:?} {end}");
     assert!(found.from < found.to);
-    assert_eq!(local_log(&production.base, 1, SEGMENT).unwrap(), None);
-    assert_eq!(local_log(&production.server.data, 2, SEGMENT).unwrap(), None);
+    let nothing = LocalLog::default();
+    assert_eq!(local_log(&production.base, &of(1), SEGMENT).unwrap().runs, nothing.runs);
+    assert_eq!(local_log(&production.server.data, &of(2), SEGMENT).unwrap(), nothing);
+    let other = LocalTimeline { system: 1, ..of(1) };
+    let foreign = local_log(&production.server.data, &other, SEGMENT).unwrap();
+    assert!(foreign.runs.is_empty() && !foreign.odd.is_empty(), "{foreign:?}");
 }

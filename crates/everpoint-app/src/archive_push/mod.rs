@@ -4,6 +4,7 @@
 //! stored along with the one asked for; when their turn comes only their checksum is compared.
 
 mod batch;
+mod origin;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use crate::lineage::{Lineage, branch_id};
 use crate::log_file::{LogFile, SegmentName};
+use crate::log_writer::DIVERGED_HINT;
 use crate::restore::salvage::COPY_MARK;
 use crate::{AppError, ClusterContext, Event, Events, production};
 use segment::Pushed;
@@ -68,6 +70,7 @@ pub fn run(
     }
     let (stored, ahead) = match file {
         LogFile::Segment(segment) => {
+            origin::refuse_clone(context, &request.path, &place.directory)?;
             let pushed = batch::run(&place, segment, request.look_ahead, events)?;
             if !copy {
                 place.note(segment)?;
@@ -234,8 +237,6 @@ fn read(path: &Path) -> Result<Vec<u8>, AppError> {
 /// Another content is stored under the name.
 fn differs(name: &str) -> AppError {
     let message = "another content is stored under this name; nothing was changed";
-    AppError::new("archive.differs", FailureClass::Damaged, "store", name, message).hint(
-        "a copy of the cluster pushes under the same name (give the copy a name of its own, or switch its archive_mode off), \
-         or the log was reset with pg_resetwal",
-    )
+    AppError::new("archive.differs", FailureClass::Damaged, "store", name, message)
+        .hint(format!("{DIVERGED_HINT}, or switch its archive_mode off"))
 }

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{Carry, FailureClass, LogOffset, Span, Verdict, followed};
 use everpoint_engine::LogHead;
-use everpoint_repo::{LogStore, Stored, code};
+use everpoint_repo::{LogStore, PieceKind, Stored, code};
 
 use super::{Place, differs};
 use crate::archive_get::{self, Choice};
@@ -17,6 +18,8 @@ use crate::{AppError, Event, Events, text};
 
 /// Bytes read at once: they stay in the cache of the core that hashes, decodes and compresses them.
 const CHUNK: usize = 256 << 10;
+/// So many bytes of what a capture has stored are compared.
+const COMPARED: usize = 64 << 10;
 /// Bytes at the end of the segment before in which its unfinished record is looked for.
 const TAIL: u64 = 1 << 20;
 
@@ -87,6 +90,15 @@ impl Segment {
         Ok(())
     }
 
+    /// A part of it.
+    fn part(&self, span: Span) -> Result<Vec<u8>, AppError> {
+        let mut bytes = vec![0; usize::try_from(span.to.since(span.from)).unwrap_or_default()];
+        self.file
+            .read_exact_at(&mut bytes, span.from.since(self.head.start))
+            .map_err(|error| self.io(error))?;
+        Ok(bytes)
+    }
+
     /// BLAKE3 of all of it.
     pub(super) fn hash(&self) -> Result<[u8; 32], AppError> {
         let mut hasher = blake3::Hasher::new();
@@ -115,6 +127,7 @@ impl Segment {
         events: &dyn Events,
     ) -> Result<Pushed, AppError> {
         let (start, size) = (self.head.start, self.head.segment_size);
+        target.compare_tails(self)?;
         let engine = target.lineage.engine;
         let mut decoder = engine.decoder(size, target.carry(start)?);
         let mut hasher = blake3::Hasher::new();
@@ -241,6 +254,39 @@ impl Target<'_> {
             return Ok(());
         }
         Err(segment.differs(ours, Some(stored)))
+    }
+
+    /// Compares the last of what a capture has stored of a segment with the file that is to take its place.
+    ///
+    /// # Errors
+    /// `archive.differs` if it is another.
+    fn compare_tails(&self, segment: &Segment) -> Result<(), AppError> {
+        let (start, size) = (segment.head.start, segment.head.segment_size);
+        let mut tails = self.log.pieces_between(start, start.plus(size))?;
+        tails.retain(|piece| piece.kind == PieceKind::Tail && piece.span.from >= start);
+        let mut compared = 0;
+        for tail in tails.iter().rev().filter(|tail| tail.span.to <= start.plus(size)) {
+            let bytes = match self.log.read_tail(tail) {
+                Ok((_, bytes)) => bytes,
+                // A capture has put it together with others meanwhile, and compares by itself.
+                Err(error) if error.code == code::REPLACED || error.is_damaged() || error.is_missing() => {
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if segment.part(tail.span)? != bytes {
+                let ours = segment.hash()?;
+                if self.was_given(&self.log, start, ours)? {
+                    return Ok(());
+                }
+                return Err(segment.differs(ours, None));
+            }
+            compared += bytes.len();
+            if compared >= COMPARED {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a file with this hash is the stored segment as a restore handed it out: with records that name places of

@@ -113,7 +113,10 @@ fn await_log(
                 context.name.clone(),
                 format!("the log from {from} to {to} did not arrive, and without it the image can't become consistent"),
             )
-            .hint(format!("run: everpoint check {}", context.name)));
+            .hint(format!(
+                "what keeps it from being captured is said by: everpoint capture {0} --once, and by: everpoint check {0}",
+                context.name
+            )));
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -63,6 +63,10 @@ impl LogSink for Watched<'_> {
         Ok(())
     }
 
+    fn compares_from(&self) -> Option<LogOffset> {
+        self.writer.compares_from()
+    }
+
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
         self.writer.write(from, bytes)
     }
@@ -106,6 +110,10 @@ impl LogSink for Watched<'_> {
         to: LogOffset,
         reason: &str,
     ) -> Result<(), EngineError> {
+        // What a server has written behind a switch of segments holds nothing.
+        if self.writer.missing(timeline, from, to)?.is_empty() {
+            return self.writer.gap(timeline, from, to, reason);
+        }
         if self.refuse_gaps {
             let span = format!("{} to {} of timeline {timeline}", text::lsn(from), text::lsn(to));
             return Err(EngineError::new(GAP_REFUSED, "take the log from", span, reason));

@@ -2,6 +2,7 @@
 
 mod open;
 mod piece;
+mod recent;
 mod segment;
 mod tails;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use everpoint_repo::{ClusterRepo, LogStore, RepoError, Stored};
 use crate::lineage::{Lineage, branch_id};
 use crate::{AppError, ClusterContext, coverage};
 pub(crate) use piece::digest;
+pub(crate) use segment::DIVERGED_HINT;
 use segment::OpenBranch;
 
 /// When a part of an open segment is stored as a tail.
@@ -134,6 +136,31 @@ impl LogWriter {
     /// If the repository can't be read.
     pub fn position(&self, timeline: u32, history: &[u8]) -> Result<Option<LogOffset>, AppError> {
         Ok(coverage::resume_position(&self.lineage().log(branch_id(timeline, history)))?)
+    }
+
+    /// What of the log from `from` to `to` of a timeline is neither stored nor without meaning.
+    ///
+    /// # Errors
+    /// If the repository can't be read.
+    pub fn missing(
+        &mut self,
+        timeline: u32,
+        from: LogOffset,
+        to: LogOffset,
+    ) -> Result<Vec<Span>, EngineError> {
+        self.flush()?;
+        let open = self.open.as_ref().filter(|open| open.log.branch().timeline() == timeline);
+        let log = match open {
+            Some(open) => open.log.clone(),
+            None => self.log_of(timeline)?,
+        };
+        coverage::missing(&log, Span { from, to }).map_err(sink_error)
+    }
+
+    /// The branch of a timeline that the log of its server belongs to, as far as that is known.
+    fn log_of(&self, timeline: u32) -> Result<LogStore, EngineError> {
+        let newest = coverage::newest_of(&self.lineage(), timeline).map_err(from_app)?;
+        Ok(self.lineage().log(newest.unwrap_or_else(|| branch_id(timeline, &[]))))
     }
 
     /// Timeline and position of the next byte of the open branch, and up to where it is durable.
@@ -264,6 +291,10 @@ impl LogSink for LogWriter {
         self.open_at(log, history, from)
     }
 
+    fn compares_from(&self) -> Option<LogOffset> {
+        self.open.as_ref().map(OpenBranch::compares_from)
+    }
+
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
         let step = |open: &mut OpenBranch, written: &mut Written| {
             if from > open.position {
@@ -324,10 +355,7 @@ impl LogSink for LogWriter {
         let closed = self.close()?;
         let log = match closed.filter(|_| was_open) {
             Some(closed) => closed.log,
-            None => match coverage::newest_of(&self.lineage(), timeline).map_err(from_app)? {
-                Some(branch) => self.lineage().log(branch),
-                None => self.lineage().log(branch_id(timeline, &[])),
-            },
+            None => self.log_of(timeline)?,
         };
         for span in coverage::missing(&log, Span { from, to }).map_err(sink_error)? {
             log.put_gap(span, reason).map_err(sink_error)?;

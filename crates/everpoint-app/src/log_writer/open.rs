@@ -6,6 +6,7 @@ use everpoint_core::LogOffset;
 use everpoint_engine::EngineError;
 use everpoint_repo::{LogStore, Piece, PieceKind, RepoError, code};
 
+use super::recent::Recent;
 use super::segment::{OpenBranch, OpenSegment};
 use super::tails::Tails;
 use super::{Written, from_app, sink_error};
@@ -146,10 +147,12 @@ fn begin(
     start: LogOffset,
 ) -> Result<OpenBranch, EngineError> {
     let before = lineage.predecessor(log, history, start).map_err(from_app)?;
-    let carry = match &before {
-        Some(before) => before.carry(lineage.engine).map_err(from_app)?,
-        None => unknown_carry(start),
+    let (carry, end) = match &before {
+        Some(before) => before.carry_and_end(lineage.engine).map_err(from_app)?,
+        None => (unknown_carry(start), Vec::new()),
     };
+    // The server of this branch has the last segment of another one under another name.
+    let own = before.as_ref().is_some_and(|before| before.log.branch() == log.branch());
     let covered_stored = log.covered().map_err(sink_error)?;
     Ok(OpenBranch {
         decoder: lineage.engine.decoder(log.segment_size(), carry),
@@ -160,6 +163,7 @@ fn begin(
         log: log.clone(),
         system: None,
         position: start,
+        recent: Recent::of(if own { &end } else { &[] }),
         durable: start,
         covered_waiting: VecDeque::new(),
         covered_stored,

@@ -8,8 +8,15 @@ use everpoint_engine::{Decoded, EngineError, LogDecoder};
 use everpoint_repo::{LogStore, Piece, RepoError, SegmentWriter, Stored};
 
 use super::piece::{digest, join};
+use super::recent::Recent;
 use super::tails::Tails;
 use super::{TailPolicy, Written, count, sink_error};
+
+/// What to do about a server that goes on beside the stored log. Only a new timeline tells the two apart.
+pub(crate) const DIVERGED_HINT: &str = "the server was set back (a snapshot of its disk or machine), or another copy of the \
+    cluster has stored its log under this name. If this server is production: promote it to a new timeline (stop it, create \
+    standby.signal in its data directory, start it, pg_ctl promote), then take a backup with `everpoint backup`; from there on it \
+    is protected again. If it is a copy, give it a name of its own";
 
 /// How many of the server's statements wait for durability at most.
 const COVERED_WAITING: usize = 16;
@@ -29,6 +36,8 @@ pub(super) struct OpenBranch {
     pub(super) previous_hash: Option<[u8; 32]>,
     /// Where the next byte belongs.
     pub(super) position: LogOffset,
+    /// The last bytes before it.
+    pub(super) recent: Recent,
     /// Everything before is durable.
     pub(super) durable: LogOffset,
     /// Said by the server and not stored yet, oldest first.
@@ -100,6 +109,7 @@ impl OpenBranch {
         segment.writer = Some(writer);
         segment.hasher.update(bytes);
         self.decoder.feed(bytes);
+        self.recent.push(bytes);
         self.position = self.position.plus(bytes.len() as u64);
         Ok(())
     }
@@ -213,15 +223,22 @@ impl OpenBranch {
         !soon_full || age >= policy.interval.saturating_mul(2)
     }
 
+    /// Where what can be compared begins.
+    pub(super) fn compares_from(&self) -> LogOffset {
+        LogOffset(self.position.0.saturating_sub(self.recent.bytes().len() as u64))
+    }
+
     /// Compares bytes that were sent again with those that are still in memory. What a different content means is told
     /// at once instead of at the end of the segment.
     pub(super) fn compare(&self, from: LogOffset, again: &[u8]) -> Result<(), EngineError> {
-        let pending_from = LogOffset(self.position.0.saturating_sub(self.segment.pending.len() as u64));
-        let skip = usize::try_from(pending_from.since(from)).unwrap_or(usize::MAX);
-        let into = usize::try_from(from.since(pending_from)).unwrap_or(usize::MAX);
-        let ours = self.segment.pending.get(into..).unwrap_or_default();
-        let theirs = again.get(skip..).unwrap_or_default();
-        if ours.iter().zip(theirs).all(|(a, b)| a == b) {
+        let same = |ours: &[u8]| {
+            let ours_from = LogOffset(self.position.0.saturating_sub(ours.len() as u64));
+            let skip = usize::try_from(ours_from.since(from)).unwrap_or(usize::MAX);
+            let into = usize::try_from(from.since(ours_from)).unwrap_or(usize::MAX);
+            let theirs = again.get(skip..).unwrap_or_default();
+            ours.get(into..).unwrap_or_default().iter().zip(theirs).all(|(a, b)| a == b)
+        };
+        if same(&self.segment.pending) && same(self.recent.bytes()) {
             return Ok(());
         }
         Err(self.diverged(from, "the server sends other bytes than before for the same position"))
@@ -229,10 +246,9 @@ impl OpenBranch {
 
     fn diverged(&self, at: LogOffset, message: &str) -> EngineError {
         let object = format!("the log of timeline {} at {at}", self.log.branch().timeline());
-        EngineError::new("capture.diverged", "store", object, message).class(FailureClass::Damaged).hint(
-            "a copy of the cluster stores under the same name, or the log was reset: give the copy a name of its own; \
-             nothing was changed",
-        )
+        EngineError::new("capture.diverged", "store", object, message)
+            .class(FailureClass::Damaged)
+            .hint(format!("{DIVERGED_HINT}; nothing of the stored log was changed"))
     }
 
     fn explain(&self, error: RepoError, at: LogOffset) -> EngineError {

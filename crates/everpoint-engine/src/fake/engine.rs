@@ -11,8 +11,8 @@ use super::decoder;
 use super::{FakeDecoder, FakeLog};
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, Engine, EngineError, ImageSink,
-    LocalLog, LogDecoder, LogHead, LogSink, RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity,
-    SlotHolds, StartOptions,
+    LocalLog, LocalTimeline, LogDecoder, LogHead, LogSink, RecoveryEvent, RecoveryReached, RecoverySettings,
+    ServerIdentity, SlotHolds, StartOptions,
 };
 
 /// A timeline of the scripted server.
@@ -271,13 +271,8 @@ impl Engine for FakeEngine {
         decoder.carry()
     }
 
-    fn local_log(
-        &self,
-        _: &Path,
-        _timeline: u32,
-        _segment_size: u64,
-    ) -> Result<Option<LocalLog>, EngineError> {
-        Ok(None)
+    fn local_log(&self, _: &Path, _of: &LocalTimeline, _segment_size: u64) -> Result<LocalLog, EngineError> {
+        Ok(LocalLog::default())
     }
 
     fn prepare_recovery(&self, _settings: &RecoverySettings) -> Result<(), EngineError> {

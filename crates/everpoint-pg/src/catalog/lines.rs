@@ -261,8 +261,8 @@ fn archive(findings: &Findings) -> Option<CheckLine> {
         return Some(error(
             "archive",
             format!("archiving fails: {segment} last, {failed} failures in all"),
-            "the server's log says why; mend archive_command, or if another capture took its place: \
-             ALTER SYSTEM SET archive_command = '/bin/true'; SELECT pg_reload_conf()",
+            "the server's log says why, and what to do; mend archive_command, or, where `everpoint capture` has taken its \
+             place, set archive_mode = off and restart the server",
         ));
     }
     let archived = findings.number("archived").unwrap_or(0);

@@ -15,8 +15,8 @@ use everpoint_core::{
 };
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
-    EngineError, ImageSink, LocalLog, LocalPlace, LogDecoder, LogHead, LogSink, Neighbour, NextSteps,
-    RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogHead, LogSink, Neighbour,
+    NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;
@@ -282,10 +282,10 @@ impl Engine for PgEngine {
     fn local_log(
         &self,
         directory: &Path,
-        timeline: u32,
+        of: &LocalTimeline,
         segment_size: u64,
-    ) -> Result<Option<LocalLog>, EngineError> {
-        recovery::local_log(directory, timeline, segment_size)
+    ) -> Result<LocalLog, EngineError> {
+        recovery::local_log(directory, of, segment_size)
     }
 
     fn data_directory(&self) -> Option<PathBuf> {

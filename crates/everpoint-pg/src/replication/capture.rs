@@ -245,8 +245,9 @@ impl Session {
         error("pg.diverged", format!("{why}: we hold {here}, the server stands at {there}"))
             .class(FailureClass::Damaged)
             .hint(
-                "it was restored, rewound or copied, or an old primary came back. If this server is meant, protect it \
-                 under a new name, or promote it to a new timeline; nothing of the stored log was changed",
+                "it was set back, rewound or copied, or an old primary came back. If this server is production: promote it to \
+                 a new timeline (stop it, create standby.signal in its data directory, start it, pg_ctl promote), then take a \
+                 backup with `everpoint backup`. If it is a copy, give it a name of its own. Nothing of the stored log was changed",
             )
     }
 
@@ -258,17 +259,62 @@ impl Session {
         sink.timeline(start.timeline, &history, start.position)
     }
 
+    /// Receives from a start, beginning a little before it: what the sink has stored last must be what the server has there.
+    /// Where the server no longer has that much, it begins with the segment, or where the sink stands.
     fn receive(
         &mut self,
         start: &Start,
         options: &CaptureOptions,
         sink: &mut dyn LogSink,
     ) -> Result<(Outcome, LogOffset), EngineError> {
-        let covers = !self.server.in_recovery && start.timeline == self.server.timeline;
-        match self.replication.stream(self.slot.as_deref(), start.timeline, start.position) {
-            Ok(stream) => Receiver::new(stream, sink, options, start.position, covers).run(),
-            Err(error) => Ok((Outcome::Failed(error), start.position)),
+        for from in self.compared(start, sink) {
+            let (outcome, reached) = self.receive_from(from, start, options, sink)?;
+            match outcome {
+                Outcome::Failed(error) if is_gone(&error) && from < start.position && reached <= from => {
+                    tracing::info!(%error, from = %Lsn::from(from), "not there any more to compare");
+                    self.renew_slot(options)?;
+                }
+                outcome => return Ok((outcome, reached.max(start.position))),
+            }
         }
+        self.receive_from(start.position, start, options, sink)
+    }
+
+    /// Where to begin, in the order in which it is tried.
+    fn compared(&self, start: &Start, sink: &dyn LogSink) -> Vec<LogOffset> {
+        let (timeline, position) = (start.timeline, start.position);
+        // Of a timeline that ends where the sink stands nothing comes that could be other log.
+        let more = timeline == self.server.timeline
+            || self.history.left_at(timeline).is_some_and(|left| position < left);
+        let begin = sink.compares_from().filter(|begin| more && *begin < position);
+        let segment = segment_start(position, self.server.segment_size);
+        let within = begin.map(|begin| begin.max(segment)).filter(|within| *within < position);
+        let mut from: Vec<LogOffset> = begin.into_iter().chain(within).collect();
+        from.dedup();
+        from
+    }
+
+    fn receive_from(
+        &mut self,
+        from: LogOffset,
+        start: &Start,
+        options: &CaptureOptions,
+        sink: &mut dyn LogSink,
+    ) -> Result<(Outcome, LogOffset), EngineError> {
+        let covers = !self.server.in_recovery && start.timeline == self.server.timeline;
+        match self.replication.stream(self.slot.as_deref(), start.timeline, from) {
+            Ok(stream) => Receiver::new(stream, sink, options, (from, start.position), covers).run(),
+            Err(error) => Ok((Outcome::Failed(error), from)),
+        }
+    }
+
+    /// The server drops a session's temporary slots with any error that it reports to it.
+    fn renew_slot(&mut self, options: &CaptureOptions) -> Result<(), EngineError> {
+        if options.slot.is_none() || options.temporary {
+            self.slot.clone_from(&options.slot);
+            self.prepare_slot(options)?;
+        }
+        Ok(())
     }
 
     /// Asks again who the server is: it may have been promoted.
@@ -294,11 +340,7 @@ impl Session {
         // Whatever of the old log is still in the sink's hands must not wait behind the gap.
         sink.tick()?;
         self.refresh()?;
-        // The server drops a session's temporary slots with any error that it reports to it.
-        if options.slot.is_none() || options.temporary {
-            self.slot.clone_from(&options.slot);
-            self.prepare_slot(options)?;
-        }
+        self.renew_slot(options)?;
         let lasting = options.slot.as_deref().filter(|_| !options.temporary);
         let start = next_available(&mut self.replication, lasting, held, &self.server, &self.history)
             .map_err(|error| error.at("find the log that is left on", object.clone()))?;

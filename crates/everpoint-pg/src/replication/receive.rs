@@ -43,6 +43,8 @@ pub(super) struct Receiver<'a, 's> {
     covered_at: Instant,
     /// Everything before is in the sink.
     pub(super) held: LogOffset,
+    /// The log is compared up to here with what was stored before: until then nothing is acknowledged.
+    compared_to: LogOffset,
     durable: LogOffset,
     ticked_at: Instant,
     status_at: Instant,
@@ -56,7 +58,7 @@ impl<'a, 's> Receiver<'a, 's> {
         stream: WalStream<'s>,
         sink: &'a mut dyn LogSink,
         options: &'a CaptureOptions,
-        held: LogOffset,
+        (held, compared_to): (LogOffset, LogOffset),
         covers: bool,
     ) -> Self {
         let now = Instant::now();
@@ -69,6 +71,7 @@ impl<'a, 's> Receiver<'a, 's> {
             covered: None,
             covered_at: now,
             held,
+            compared_to,
             durable: LogOffset(0),
             ticked_at: now,
             status_at: now,
@@ -100,7 +103,10 @@ impl<'a, 's> Receiver<'a, 's> {
 
     /// Lets the sink store what is due, acknowledges it. True if there is nothing more to do.
     fn tick(&mut self) -> Result<bool, EngineError> {
-        let durable = self.sink.tick()?;
+        let mut durable = self.sink.tick()?;
+        if self.held < self.compared_to {
+            durable = LogOffset(0);
+        }
         self.ticked_at = Instant::now();
         let done = self.options.until.is_some_and(|until| durable >= until) || self.options.stop.is_set();
         let moved = durable != self.durable;

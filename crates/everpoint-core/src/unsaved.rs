@@ -1,0 +1,105 @@
+//! What of the log that a stopped server's directory holds has to be stored before the directory is written over.
+
+use crate::position::{LogOffset, Span};
+
+/// What a directory holds of one timeline on which its server was.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldLog<'a> {
+    /// Unbroken runs of it, in order.
+    pub runs: &'a [Span],
+    /// Where it should lie and can't be read.
+    pub odd: &'a [Span],
+    /// The server has written it up to here, at least.
+    pub reached: LogOffset,
+    /// Where the server has left the timeline; `None`: it is the one that it goes on with.
+    pub left_at: Option<LogOffset>,
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unsaved {
+    /// To be stored, in order.
+    pub spans: Vec<Span>,
+    /// Log that the server has written, and that is neither stored nor there.
+    pub missing: Option<Span>,
+    /// Log behind the place where a server that is started there would stop reading: no server ever replays it.
+    pub stray: Option<Span>,
+}
+
+/// Finds what is not stored of it; `stored` is where the stored log of that branch ends.
+///
+/// # Errors
+/// Log that production has written, is not stored, is there, and can't be read.
+pub fn unsaved(held: &HeldLog<'_>, stored: Option<LogOffset>) -> Result<Unsaved, Span> {
+    let stored = stored.unwrap_or_default();
+    if let Some(odd) = held.odd.iter().find(|odd| odd.to > stored && odd.from < held.reached) {
+        return Err(*odd);
+    }
+    // The run that holds what the server has surely written ends where its log ends.
+    let limit = held.left_at.unwrap_or(held.reached);
+    let (own, behind): (Vec<Span>, Vec<Span>) = held.runs.iter().partition(|run| run.from < limit);
+    let cut = |to: LogOffset| held.left_at.map_or(to, |left| to.min(left));
+    let spans: Vec<Span> = own
+        .into_iter()
+        .map(|run| Span { from: run.from.max(stored), to: cut(run.to) })
+        .filter(|span| span.from < span.to)
+        .collect();
+    let end = spans.last().map_or(stored, |span| span.to.max(stored));
+    let missing = (end < held.reached).then_some(Span { from: end, to: held.reached });
+    let stray = behind.first().copied().filter(|run| held.left_at.is_none() && run.to > stored);
+    Ok(Unsaved { spans, missing, stray })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn span(from: u64, to: u64) -> Span {
+        Span { from: LogOffset(from), to: LogOffset(to) }
+    }
+
+    fn of(runs: &[Span], odd: &[Span], left_at: Option<u64>, stored: Option<u64>) -> Result<Unsaved, Span> {
+        let left_at = left_at.map(LogOffset);
+        let held = HeldLog { runs, odd, reached: LogOffset(250), left_at };
+        unsaved(&held, stored.map(LogOffset))
+    }
+
+    fn just(spans: &[Span]) -> Result<Unsaved, Span> {
+        Ok(Unsaved { spans: spans.to_vec(), ..Unsaved::default() })
+    }
+
+    #[test]
+    fn what_lies_behind_the_stored_log_is_saved() {
+        let runs = [span(100, 320)];
+        assert_eq!(of(&runs, &[], None, Some(270)), just(&[span(270, 320)]));
+        assert_eq!(of(&runs, &[], None, None), just(&[span(100, 320)]));
+        assert_eq!(of(&runs, &[], None, Some(320)), just(&[]));
+        assert_eq!(of(&runs, &[], None, Some(900)), just(&[]), "captured further than the directory goes");
+    }
+
+    #[test]
+    fn a_timeline_that_was_left_is_saved_up_to_there() {
+        let runs = [span(100, 200), span(200, 320)];
+        assert_eq!(of(&runs, &[], Some(280), Some(120)), just(&[span(120, 200), span(200, 280)]));
+        assert_eq!(of(&runs, &[], Some(280), Some(290)), just(&[]));
+    }
+
+    #[test]
+    fn what_no_server_would_replay_is_told_and_what_is_gone_too() {
+        let runs = [span(100, 320), span(400, 450)];
+        let found = of(&runs, &[], None, Some(120)).unwrap();
+        assert_eq!((found.spans, found.stray), (vec![span(120, 320)], Some(span(400, 450))));
+        let gone = of(&[span(100, 200)], &[], None, Some(120)).unwrap();
+        assert_eq!((gone.spans, gone.missing), (vec![span(120, 200)], Some(span(200, 250))));
+        assert_eq!(of(&[], &[], None, Some(120)).unwrap().missing, Some(span(120, 250)));
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_read_refuses_unless_it_is_stored() {
+        let odd = [span(200, 300)];
+        assert_eq!(of(&[span(100, 200)], &odd, None, Some(200)), Err(span(200, 300)));
+        assert_eq!(of(&[span(100, 200)], &odd, None, Some(300)), just(&[]));
+        // Files behind what the server has written are made ready for later use.
+        assert_eq!(of(&[span(100, 260)], &[span(300, 400)], None, Some(260)), just(&[]));
+    }
+}
