@@ -118,7 +118,9 @@ pub fn refuse_places(
     refuse_ours(places, &context.belongings)?;
     refuse_neighbours(std::iter::once(root).chain(places.spaces.iter().map(PathBuf::as_path)), context)
         .map_err(|(place, message)| {
-            refused("restore.directory", &place, message).hint("name a directory elsewhere")
+            refused("restore.directory", &place, message).hint(
+                "name a directory elsewhere; where the entry of that cluster is out of date, correct its data_dir",
+            )
         })?;
     let in_place = servers.iter().any(|server| is_same(root, server));
     let around = servers.iter().find(|server| !in_place && (lies_in(root, server) || lies_in(server, root)));
@@ -135,7 +137,12 @@ pub fn refuse_places(
             return Err(refused("restore.directory", space, message).hint("name another place with --map"));
         }
     }
-    for space in places.mapped {
+    refuse_mapped(places.mapped, servers)
+}
+
+/// A place that was named by hand lies neither in nor around a server's directories.
+fn refuse_mapped(mapped: &[PathBuf], servers: &[PathBuf]) -> Result<(), AppError> {
+    for space in mapped {
         // Exactly the place of one: that is judged by what lies in it.
         let crosses =
             |server: &&PathBuf| !is_same(space, server) && (lies_in(space, server) || lies_in(server, space));

@@ -79,40 +79,70 @@ pub fn run(
     }
     .places(&record.tablespaces, &plan.created_tablespaces, &plan.dropped_tablespaces)?;
     let part = engine.tablespace_directory(record.server_version);
-    let asked = request.delta || proven == Proven::Marked;
-    let empty = proven == Proven::Empty;
-    let mut occupied = !empty;
-    let owner = owner_for(&root)?.map(|(uid, _)| uid.as_raw());
+    let ground = Ground {
+        engine,
+        root: &root,
+        mark: &mark,
+        links: &there,
+        own,
+        empty: proven == Proven::Empty,
+        asked: request.delta || proven == Proven::Marked,
+    };
+    let mut occupied = !ground.empty;
     let outside = spaces.iter().filter_map(|(oid, space)| Some((oid, space, space.place.as_deref()?)));
     for (oid, space, place) in outside.filter(|(_, _, place)| !place.starts_with(&root)) {
         let part = part.as_deref().ok_or_else(|| unknown_version(record))?;
-        // By another number, too: what was dropped and made anew at the same place is still production's.
-        let linked = all_links.values().any(|link| leads_to(link, place));
-        let by_own_link = there.get(oid).is_some_and(|link| leads_to(link, place));
-        let facts = SpaceFacts {
-            linked,
-            mark: mark.in_space(place, part, empty, by_own_link),
-            ..space_facts(place, part)?
-        };
-        let proven = judge_space(&facts, asked).map_err(|why| space_error(*oid, space, place, why))?;
-        live::refuse_space(engine, place, part)?;
-        if space.by == By::Map && proven == Proven::Empty {
-            refuse_owner(*oid, place, owner)?;
-        }
-        occupied |= proven != Proven::Empty;
+        occupied |= ground.judge(*oid, space, place, part)? != Proven::Empty;
     }
-    let kept = |place: &Path| {
-        spaces.values().filter_map(|space| space.place.as_deref()).any(|other| leads_to(other, place))
-    };
-    let ours = |place: &Path| {
-        let proof = part.as_deref().map(|part| mark.in_space(place, part, empty, true));
-        own || proof == Some(MarkProof::Ours)
-    };
-    let left =
-        there.into_values().filter(|place| !kept(place) && !place.starts_with(&root) && place.is_dir());
-    let left = left.filter(|place| ours(place)).collect();
+    let left = ground.left(&spaces, part.as_deref());
     let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own);
     Ok(Proof { tree, root: proven, own, occupied, left })
+}
+
+/// What the proof of the places of tablespaces rests on.
+struct Ground<'a> {
+    engine: &'a dyn Engine,
+    root: &'a Path,
+    mark: &'a Mark,
+    /// Where the links of the data directory lead, whose ever that is.
+    links: &'a BTreeMap<u32, PathBuf>,
+    /// They are production's own.
+    own: bool,
+    /// Nothing is in the data directory.
+    empty: bool,
+    /// What earlier restores put there may change.
+    asked: bool,
+}
+
+impl Ground<'_> {
+    /// Proves the place of a tablespace outside of the data directory.
+    fn judge(&self, oid: u32, space: &Space, place: &Path, part: &str) -> Result<Proven, AppError> {
+        // By another number, too: what was dropped and made anew at the same place is still production's.
+        let linked = self.own && self.links.values().any(|link| leads_to(link, place));
+        let by_own_link = self.links.get(&oid).is_some_and(|link| leads_to(link, place));
+        let facts = SpaceFacts {
+            linked,
+            mark: self.mark.in_space(place, part, self.empty, by_own_link),
+            ..space_facts(place, part)?
+        };
+        let proven = judge_space(&facts, self.asked).map_err(|why| space_error(oid, space, place, why))?;
+        live::refuse_space(self.engine, place, part)?;
+        if space.by == By::Map && proven == Proven::Empty {
+            refuse_owner(oid, place, owner_for(self.root)?.map(|(uid, _)| uid.as_raw()))?;
+        }
+        Ok(proven)
+    }
+
+    /// Places of tablespaces to which a link of the directory leads now, and none will.
+    fn left(&self, spaces: &BTreeMap<u32, Space>, part: Option<&str>) -> Vec<PathBuf> {
+        let wanted: Vec<&Path> = spaces.values().filter_map(|space| space.place.as_deref()).collect();
+        let kept = |place: &Path| wanted.iter().any(|other| leads_to(other, place));
+        let marked = |place: &Path| {
+            part.is_some_and(|part| self.mark.in_space(place, part, self.empty, true) == MarkProof::Ours)
+        };
+        let outside = self.links.values().filter(|place| !place.starts_with(self.root) && place.is_dir());
+        outside.filter(|place| !kept(place) && (self.own || marked(place))).cloned().collect()
+    }
 }
 
 /// The data directory of production as the newest backup has recorded it: it may have moved since the one that is restored.
