@@ -142,6 +142,23 @@ class Disasters:
         self.settle()
         self.machine.run("root", "pg_dropcluster --stop 15 main")
 
+    def printed_commands(self):
+        """Instead of the runbook: what the restore itself prints, pasted by root."""
+        self.new_machine()
+        said = self.machine.run("root", f"everpoint restore order-db {DATA} --replace-production")
+        start = "start it with: "
+        commands = [line.removeprefix(start) for line in said.splitlines() if line.startswith(("  ", start))]
+        if len(commands) < 2:
+            raise Failed(f"no commands were printed:\n{said}")
+        self.machine.run("root", "\n".join(commands))
+
+    def copy_has_three(self):
+        port = self.machine.path("/srv/new/postmaster.pid").read_text().splitlines()[3]
+        got = self.machine.run(
+            "root", f"psql -XAtq -U postgres -h /srv/new -p {port} -d postgres -c 'SELECT count(*) FROM lost_table'")
+        if got.strip() != "3":
+            raise Failed(f"the copy has {got.strip()} rows instead of 3")
+
     def wrong_moment(self):
         self.rows(1)
         self.mark("early")

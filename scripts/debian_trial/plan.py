@@ -70,8 +70,9 @@ SECOND = {"order-db": "inventory-db", "psql -d": "psql -p 5433 -d"}
 
 PLAN = (
     guide("Install", 1, cwd="/srv/download"),
-    guide("Install", 2, passes=("root", "postgres")),
-    guide("Install", 3, passes="own"),
+    guide("Install", 2),
+    guide("Install", 3, passes=("root", "postgres")),
+    guide("Install", 4, passes="own"),
     do("unit_is_right"),
     guide(PROTECT, 1),
     guide(PROTECT, 1, words=SECOND),
@@ -119,10 +120,14 @@ PLAN = (
     runbook("Somebody dropped a table", before="drop_table"),
     do("table_is_back"),
     runbook("The machine is lost", before="machine_is_lost"),
+    do("copy_has_three"),
     runbook("Total loss, from a package", before="stick_with_package"),
+    do("copy_has_three"),
     runbook("Some files are corrupt", before="corrupt"),
     do("three_rows"),
     runbook("Restore production on Debian, on a new machine", before="new_machine"),
+    do("three_rows"),
+    do("printed_commands"),
     do("three_rows"),
     runbook("Wrong moment, an earlier one", before="wrong_moment"),
     do("one_row"),
@@ -138,12 +143,12 @@ PLAN = (
     guide(SERVICE, 1, before="archiver_is_back"),
     guide(WATCH, 1, act="append"),
     do("service_goes_on"),
+    guide("Stop protecting a cluster", 1, act="when_there", command="forget"),
     guide("Stop protecting a cluster", 2),
 )
 
 NOT_RUN = {
     ("GUIDE", SERVICE, 5): "an example of what `systemctl edit` takes; the trial has no systemd that runs",
-    ("GUIDE", "Stop protecting a cluster", 1): "pending: the command `forget` is not there yet",
     ("GUIDE", WATCH, 2): "asks for an address of Slack; sinks are tested against receivers of their own",
     ("GUIDE", DAILY, 2): "examples of other providers: a bucket and a tape are not there",
     ("GUIDE", "After pg_upgrade", 1): "Debian 12 has one major version; crates/everpoint/tests/upgrade.rs upgrades",

@@ -174,6 +174,8 @@ fn production_on_debian_is_restored_as_the_runbook_says() {
     let etc = debian.home("etc");
     let etc = etc.to_str().unwrap();
     let commands = script("Restore production on Debian, on a new machine")
+        // It is not root who types here.
+        .replace("chown postgres: /etc/postgresql/15/main /etc/postgresql/15/main/conf.d\n", "")
         .replace("/etc/postgresql/15/main", debian.etc("").to_str().unwrap())
         .replace("/etc/postgresql", etc)
         .replace("/var/lib/postgresql/15/main", place)

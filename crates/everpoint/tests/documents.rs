@@ -54,3 +54,20 @@ fn every_command_in_the_documents_is_understood() {
     }
     assert!(tried > 15, "only {tried} commands were found");
 }
+
+/// The trial on a Debian needs root and minutes; that it types all that there is needs neither.
+#[test]
+fn every_block_is_typed_by_the_trial_or_listed_with_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let output = Command::new(root.join("scripts/debian-trial")).arg("--check").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    // An unknown block is seen: the check is not green because it sees nothing.
+    let copy = tempfile::tempdir().unwrap();
+    let list = ["-c", "cp -r docs scripts \"$0\" && printf '\\n## New\\n\\n```sh\\nls\\n```\\n' >> \"$0/docs/GUIDE.md\""];
+    let copied = Command::new("sh").args(list).arg(copy.path()).current_dir(&root).status().unwrap();
+    assert!(copied.success());
+    let output = Command::new(copy.path().join("scripts/debian-trial")).arg("--check").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("GUIDE: New 1: neither"), "{said}");
+}

@@ -65,6 +65,8 @@ impl Protecting {
                 "a secret was shown: {text}"
             );
             if text.contains("is protected") {
+                // Told with each new key, whoever keeps it.
+                assert_eq!(text.contains("everpoint key age"), text.contains("(encrypted)"), "{text}");
                 return running;
             }
             assert!(begun.elapsed() < Duration::from_secs(60) && !text.contains("error:"), "{text}");

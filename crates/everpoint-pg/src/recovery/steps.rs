@@ -34,21 +34,24 @@ struct Steps<'a> {
     pg_ctl: String,
     /// Before each command that the server's user must run.
     user: String,
+    /// That user, if we are root, who makes what is to belong to it.
+    owner: Option<String>,
 }
 
 impl<'a> Steps<'a> {
     fn new(settings: &'a RecoverySettings, programs: Option<&Path>) -> Self {
         let directory = settings.directory.as_path();
         let found = major_version(directory).ok().and_then(|major| find_programs(programs, major).ok());
-        let user = owner_of(directory).ok().flatten().map(|owner| shell::as_user(&owner.name));
-        let user = user.unwrap_or_default();
+        let owner = owner_of(directory).ok().flatten().map(|owner| owner.name);
+        let user = owner.as_deref().map(shell::as_user).unwrap_or_default();
+        let owner = owner.filter(|_| !user.is_empty());
         // Another user may have another search path.
         let is_known = |program: &Path| {
             user.is_empty() && shell::find("pg_ctl").is_some_and(|known| is_same(&known, program))
         };
         let program = found.map(|programs| programs.join("pg_ctl")).filter(|program| !is_known(program));
         let pg_ctl = program.map_or_else(|| "pg_ctl".to_owned(), |program| shell::path(&program));
-        Self { settings, pg_ctl, user }
+        Self { settings, pg_ctl, user, owner }
     }
 
     fn directory(&self) -> String {
@@ -166,7 +169,7 @@ impl<'a> Steps<'a> {
         let mut commands = Vec::new();
         for (directory, files) in directories {
             if !directory.is_dir() {
-                commands.push(format!("mkdir -p {}", shell::path(&directory)));
+                commands.extend(made(&directory, self.owner.as_deref()));
             }
             let files: Vec<String> = files.iter().map(|file| shell::path(file)).collect();
             if files.is_empty() {
@@ -175,5 +178,26 @@ impl<'a> Steps<'a> {
             commands.push(format!("cp -a {} {}/", files.join(" "), shell::path(&directory)));
         }
         commands
+    }
+}
+
+/// Commands that make a directory of the server's configuration. Made by root it would stay root's.
+fn made(directory: &Path, owner: Option<&str>) -> Vec<String> {
+    let place = shell::path(directory);
+    let mut commands = vec![format!("mkdir -p {place}")];
+    commands.extend(owner.map(|owner| format!("chown {}: {place}", shell::quote(owner))));
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_root_makes_is_given_to_the_server() {
+        let place = Path::new("/etc/postgresql/15/main/conf.d");
+        assert_eq!(made(place, None), ["mkdir -p /etc/postgresql/15/main/conf.d"]);
+        let by_root = made(place, Some("postgres"));
+        assert_eq!(by_root.last().unwrap(), "chown postgres: /etc/postgresql/15/main/conf.d");
     }
 }

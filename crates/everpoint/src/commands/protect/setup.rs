@@ -16,6 +16,10 @@ use crate::config::{
 use crate::render::note;
 use crate::session::{Session, belongings, by_hand, key};
 
+/// `RESTORE.md` of a package asks for it, and only Everpoint can make it out of the key.
+const AGE_TOO: &str =
+    "Keep with the key what `everpoint key age` prints: it opens packages where there is no Everpoint";
+
 /// What was set up.
 #[derive(Debug)]
 pub(super) struct Setup {
@@ -194,11 +198,13 @@ fn prepare(session: &Session, arguments: &Protect, config: &RepositoryConfig) ->
         let state = if report.encrypted { "encrypted" } else { "NOT ENCRYPTED" };
         session.say(&format!("created the repository {} ({state})", report.repository));
     }
-    let KeySource::File(file) = &config.key else {
-        return Ok(());
-    };
-    if key::place(config, report.encrypted) == everpoint_app::check::KeyPlace::OnlyHere(file.clone()) {
+    if let KeySource::File(file) = &config.key
+        && key::place(config, report.encrypted) == everpoint_app::check::KeyPlace::OnlyHere(file.clone())
+    {
         escrow(session, arguments, file)?;
+    }
+    if report.created && report.encrypted {
+        session.say(AGE_TOO);
     }
     Ok(())
 }
