@@ -7,7 +7,7 @@ help:
 	@echo 'make test     all tests, on real servers too'
 	@echo 'make lint     formatting, lints, shape of the repository'
 	@echo 'make demo     two clusters, a disaster, and both brought back'
-	@echo 'make torture  long trials: exactness, kill -9, packages, trees, life in place, a full disk, a daemon (COUNT=20 KILLS=50 TREES=480 LIVES=20 MINUTES=30)'
+	@echo 'make torture  long trials: exactness, kill -9, packages, trees, life in place, a full disk, a daemon, the guide on a Debian (root) (COUNT=20 KILLS=50 TREES=480 LIVES=20 MINUTES=30)'
 	@echo 'make bench    measurements beside pgBackRest and pg_basebackup (ARGS="--scale 20 --runs 3")'
 
 build:
@@ -54,6 +54,7 @@ torture: build
 	cargo run --release --locked -p everpoint-testkit --bin everpoint-torture -- \
 	  life --seed $(LIFE_SEED) --count $(LIVES) --jobs 2 --results $(CURDIR)/target/life-results.txt \
 	  --binary $(CURDIR)/target/release/everpoint
+	scripts/debian-trial --binary $(CURDIR)/target/release/everpoint
 	EVERPOINT_BUDGET_SCHEDULES=$(SCHEDULES) cargo test --release --locked -p everpoint-app --test offsite_budget
 
 bench: build

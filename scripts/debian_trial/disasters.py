@@ -142,6 +142,16 @@ class Disasters:
         self.settle()
         self.machine.run("root", "pg_dropcluster --stop 15 main")
 
+    def empty_machine(self):
+        self.new_machine()
+        self.service.stop()
+        self.repository_elsewhere()
+        self.machine.run("root", "mv /etc/everpoint /etc/everpoint.aside")
+
+    def configuration_is_back(self):
+        self.machine.run("root", "mv /etc/everpoint.aside /etc/everpoint")
+        self.service.start()
+
     def printed_commands(self):
         """Instead of the runbook: what the restore itself prints, pasted by root."""
         self.new_machine()

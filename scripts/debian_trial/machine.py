@@ -179,7 +179,7 @@ class Service:
         directory.chmod(int(unit["StateDirectoryMode"][-1], 8))
         if directory.stat().st_uid != uid:
             self.machine.call("chown", "-R", f"{uid}:{gid}", directory)
-        writable = [state, *(word for value in unit.get("ReadWritePaths", []) for word in value.split())]
+        writable = [state, *(word.lstrip("-+") for value in unit.get("ReadWritePaths", []) for word in value.split())]
         notify = self.machine.path("/run/everpoint.notify")
         notify.unlink(missing_ok=True)
         ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

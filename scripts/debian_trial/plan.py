@@ -80,6 +80,7 @@ PLAN = (
     guide(PROTECT, 2, passes=("root", "own"), until="is protected"),
     guide(PROTECT, 2, passes="postgres", words=ELSEWHERE, until="is protected"),
     guide(SERVICE, 4, passes="postgres", cwd="/srv/work"),
+    guide(SERVICE, 5, passes="postgres", cwd="/srv/work"),
     guide(SERVICE, 1),
     guide(PROTECT, 3),
     guide("The configuration", 1, act="write", to="everpoint.toml"),
@@ -125,7 +126,8 @@ PLAN = (
     do("copy_has_three"),
     runbook("Some files are corrupt", before="corrupt"),
     do("three_rows"),
-    runbook("Restore production on Debian, on a new machine", before="new_machine"),
+    runbook("Restore production on Debian, on a new machine", 1, before="empty_machine"),
+    runbook("Restore production on Debian, on a new machine", 2, before="configuration_is_back"),
     do("three_rows"),
     do("printed_commands"),
     do("three_rows"),
@@ -148,7 +150,7 @@ PLAN = (
 )
 
 NOT_RUN = {
-    ("GUIDE", SERVICE, 5): "an example of what `systemctl edit` takes; the trial has no systemd that runs",
+    ("GUIDE", SERVICE, 6): "an example of what `systemctl edit` takes; the trial has no systemd that runs",
     ("GUIDE", WATCH, 2): "asks for an address of Slack; sinks are tested against receivers of their own",
     ("GUIDE", DAILY, 2): "examples of other providers: a bucket and a tape are not there",
     ("GUIDE", "After pg_upgrade", 1): "Debian 12 has one major version; crates/everpoint/tests/upgrade.rs upgrades",

@@ -174,6 +174,8 @@ fn production_on_debian_is_restored_as_the_runbook_says() {
     let etc = debian.home("etc");
     let etc = etc.to_str().unwrap();
     let commands = script("Restore production on Debian, on a new machine")
+        .replace("/mnt/backup", debian.home("repository").to_str().unwrap())
+        .replace("/media/usb/everpoint.key", debian.home("key").to_str().unwrap())
         // It is not root who types here.
         .replace("chown postgres: /etc/postgresql/15/main /etc/postgresql/15/main/conf.d\n", "")
         .replace("/etc/postgresql/15/main", debian.etc("").to_str().unwrap())
