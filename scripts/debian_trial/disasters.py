@@ -1,5 +1,6 @@
 """What happens before a block of the documents is needed, and what must be there afterwards."""
 
+import json
 import os
 import shutil
 import signal
@@ -225,9 +226,5 @@ class Disasters:
         return self.machine.run(self.user, f"curl -sS --fail {head} -d '{body}' http://127.0.0.1:8432/{path}")
 
     def done(self, kind):
-        import json
         said = self.machine.run(self.user, f"curl -sS --fail -H \"{self.TOKEN}\" http://127.0.0.1:8432/api/v1/jobs")
-        jobs = json.loads(said)
-        self.facts["jobs"] = said
-        return any(job.get("kind", job.get("name")) == kind and job.get("result", job.get("state")) in ("ok", "done")
-                   for job in jobs.get("jobs", []))
+        return any((job["kind"], job["state"]) == (kind, "ok") for job in json.loads(said)["jobs"])

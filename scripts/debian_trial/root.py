@@ -1,5 +1,6 @@
 """A Debian 12 with a stock PostgreSQL, made by debootstrap and kept in the cache by what it is made of."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -33,8 +34,14 @@ def make(cache):
     """The directory of the finished system; made if it is not in the cache."""
     recipe = "\n".join([RELEASE, *PACKAGES, POLICY])
     place = Path(cache) / "debian" / hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    if (place / "etc/trial-is-complete").exists():
-        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # Two runs at once would make the same: the second waits and finds it.
+    with open(place.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return place if (place / "etc/trial-is-complete").exists() else new(place, recipe)
+
+
+def new(place, recipe):
     if shutil.which("debootstrap") is None:
         print("debian-trial: installing debootstrap", flush=True)
         subprocess.run(["apt-get", "update", "-qq"], check=True)

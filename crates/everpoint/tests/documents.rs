@@ -51,7 +51,8 @@ fn every_command_in_the_documents_is_understood() {
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
-            if TO_COME.iter().any(|new| command.starts_with(new)) && said.contains("unrecognized subcommand") {
+            if TO_COME.iter().any(|new| command.starts_with(new)) && said.contains("unrecognized subcommand")
+            {
                 continue;
             }
             let understood =
@@ -74,7 +75,10 @@ fn every_block_is_typed_by_the_trial_or_listed_with_its_reason() {
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     // An unknown block is seen: the check is not green because it sees nothing.
     let copy = tempfile::tempdir().unwrap();
-    let list = ["-c", "cp -r docs scripts \"$0\" && printf '\\n## New\\n\\n```sh\\nls\\n```\\n' >> \"$0/docs/GUIDE.md\""];
+    let list = [
+        "-c",
+        "cp -r docs scripts \"$0\" && printf '\\n## New\\n\\n```sh\\nls\\n```\\n' >> \"$0/docs/GUIDE.md\"",
+    ];
     let copied = Command::new("sh").args(list).arg(copy.path()).current_dir(&root).status().unwrap();
     assert!(copied.success());
     let output = Command::new(copy.path().join("scripts/debian-trial")).arg("--check").output().unwrap();

@@ -154,7 +154,9 @@ fn a_lost_machine_needs_the_repository_and_the_key_only() {
     fs::remove_dir_all(ground.world.source.data_dir()).unwrap();
     fs::remove_file(ground.home("everpoint.toml")).unwrap();
     let (repository, key) = (ground.home("repository"), ground.home("key"));
-    ground.put("/mnt/backup", repository.to_str().unwrap()).put("/media/usb/everpoint.key", key.to_str().unwrap());
+    ground
+        .put("/mnt/backup", repository.to_str().unwrap())
+        .put("/media/usb/everpoint.key", key.to_str().unwrap());
     let place = ground.place();
     ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
     ground.run();
@@ -184,16 +186,23 @@ fn corrupt_files_are_written_again() {
 #[test]
 fn without_a_key_protection_begins_anew() {
     let Some(mut ground) = Ground::new(TITLES[4]) else { return };
+    ground.world.stop_capture();
     fs::remove_file(ground.home("key")).unwrap();
+    fs::write(ground.home("order-db.password"), "not asked for").unwrap();
     let url = format!("{}?sslmode=disable", ground.world.source.url());
-    let (new, escrow) = (ground.home("new"), ground.home("escrow"));
+    let escrow = ground.home("escrow");
+    let repository = ground.home("repository");
     ground
         .put("postgres://backup@db1/postgres", url)
-        .put("/var/lib/everpoint-new", new.to_str().unwrap())
-        .put("/media/usb/everpoint.key", escrow.to_str().unwrap());
+        .put("systemctl stop everpoint\n", "")
+        .put("-o postgres -g postgres ", "")
+        .put("/var/lib/everpoint", repository.to_str().unwrap())
+        .put("/media/usb/everpoint-new.key", escrow.to_str().unwrap());
+    let home = ground.home("");
+    ground.put("/etc/everpoint", home.to_str().unwrap().trim_end_matches('/'));
     // It runs until it is killed with the shell.
     let script = ground.script.replace("everpoint protect", "exec everpoint protect");
-    ground.script = format!("unset EVERPOINT_CONFIG\nmkdir anew\ncd anew\n{script}");
+    ground.script = format!("unset EVERPOINT_CONFIG\n{script}");
     let servers = ground.world.source.install().bin();
     let protecting = ground.world.everpoint.shell(&ground.script, &servers).unwrap();
     ground.world.wait_for("it is protected again", || protecting.said().contains("is protected"));
