@@ -219,6 +219,12 @@ class Disasters:
             if failed.startswith("0|") or failed.endswith("|t"):
                 raise Failed(f"archive_command: {failed}")
 
+    def nothing_keeps_log(self):
+        """After the end of protection, where the program can end it."""
+        slots = self.machine.sql("SELECT slot_name FROM pg_replication_slots")
+        if self.forgotten and (slots or "/usr/bin/everpoint" in self.machine.sql("SHOW archive_command")):
+            raise Failed(f"the server still keeps log: {slots}")
+
     TOKEN = "Authorization: Bearer $(cat /etc/everpoint/admin.token)"
 
     def post(self, path, body):

@@ -91,9 +91,8 @@ PLAN = (
     guide("Keep archive_mode", 1, passes=("root", "postgres")),
     do("both_are_protected"),
     do("life"),
-    guide("See what there is", 1),
-    guide("Keep what is needed, let the rest go", 1),
-    guide("Keep what is needed, let the rest go", 2),
+    guide("Keep what is needed, remove the rest", 1),
+    guide("Keep what is needed, remove the rest", 2),
     guide("Restore", 1),
     guide("Restore", 2, act="alternatives"),
     guide("Let it run: the daemon", 1, act="instead_of_the_service"),
@@ -105,6 +104,7 @@ PLAN = (
     guide("From a repository alone", 1, before="new_place"),
     guide(PACKAGE, 1),
     do("package_is_there"),
+    guide("See what there is", 1, words={"--package FILE": "--package /mnt/usb/@package"}),
     guide(PACKAGE, 2, before="new_place"),
     guide(PACKAGE, 3, before="new_place"),
     do("vault"),
@@ -145,8 +145,9 @@ PLAN = (
     guide(SERVICE, 1, before="archiver_is_back"),
     guide(WATCH, 1, act="append"),
     do("service_goes_on"),
-    guide("Stop protecting a cluster", 1, act="when_there", command="forget"),
-    guide("Stop protecting a cluster", 2),
+    guide("Stop protecting a cluster", 1),
+    guide("Stop protecting a cluster", 2, act="when_there", command="forget"),
+    do("nothing_keeps_log"),
 )
 
 NOT_RUN = {

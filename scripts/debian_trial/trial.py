@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -29,6 +30,7 @@ esac
 class Trial(Disasters):
     def __init__(self, sources, binary, lower, scratch, typist):
         self.typist_name, self.facts, self.failures, self.typed = typist, {}, [], 0
+        self.forgotten = False
         self.blocks = {block.id: block for block in documents.blocks(sources)}
         self.machine = Machine(lower, scratch)
         self.service = Service(self.machine)
@@ -87,8 +89,7 @@ class Trial(Disasters):
         words = {**own, **plan.PASS_WORDS.get(self.typist_name, {}), **plan.WORDS}
         for example, value in words.items():
             value = value.format(user=self.user) if "{user}" in value else value
-            if value.strip("'").split(":")[-1].startswith("@") and example in text:
-                name = value.strip("'").split(":")[-1][1:]
+            for name in re.findall(r"@(\w+)", value) if example in text else ():
                 if name not in self.facts:
                     raise Failed(f"the trial does not know {name} yet, which stands for {example}")
                 value = value.replace(f"@{name}", self.facts[name])
@@ -139,6 +140,7 @@ class Trial(Disasters):
             self.typed -= 1
             print(f"pending {block.name}: this program has no `{options['command']}`", flush=True)
             return "-"
+        self.forgotten = True
         return self.type(block, text, options)
 
     def write(self, _block, text, options):
