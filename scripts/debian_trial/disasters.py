@@ -152,6 +152,7 @@ class Disasters:
     def configuration_is_back(self):
         self.machine.run("root", "mv /etc/everpoint.aside /etc/everpoint")
         self.service.start()
+        self.archiver_is_back()
 
     def printed_commands(self):
         """Instead of the runbook: what the restore itself prints, pasted by root."""
@@ -192,6 +193,7 @@ class Disasters:
     def archiver_is_back(self):
         """What `archive_command` could not store meanwhile it tries again."""
         if self.user == "postgres":
+            self.wait("the server is promoted", lambda: self.machine.sql("SELECT pg_is_in_recovery()") == "f")
             self.machine.sql("SELECT pg_switch_wal()")
             self.wait("the archiver is back", lambda: self.machine.sql(
                 "SELECT last_archived_time > last_failed_time FROM pg_stat_archiver") != "f", 180)
