@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use everpoint_testkit::{PgCluster, StopMode};
+use everpoint_testkit::{PgCluster, Scratch, StopMode};
 use support_places::{PART, Scene, as_root};
 use support_scenarios::{CLUSTER, World, configure, found, quiet};
 
@@ -87,7 +87,9 @@ fn a_mark_that_was_left_behind_proves_nothing_of_what_came_later() {
 }
 
 fn restore_in_place(scene: &mut Scene, target: &str) -> String {
-    scene.world.source.stop(StopMode::Fast).unwrap();
+    if scene.world.source.pid().is_some() {
+        scene.world.source.stop(StopMode::Fast).unwrap();
+    }
     let main = scene.world.source.data_dir().to_owned();
     let arguments = ["restore", CLUSTER, main.to_str().unwrap(), "--to", target, "--delta"];
     let arguments = [&arguments[..], &["--replace-production", "--timeline", "1"]].concat();
@@ -140,6 +142,30 @@ fn a_place_that_production_left_is_another_servers_once_it_has_taken_it() {
     }
     fs::rename(main.with_extension("old"), &main).unwrap();
     started(&mut scene.world);
+    assert_eq!(scene.world.source.psql("SELECT count(*) FROM aside").unwrap(), "3000");
+}
+
+/// The links of production's stopped directory lead there, and so do those of a clone of it that runs.
+#[test]
+fn a_place_that_a_running_server_uses_is_live_whoever_links_to_it() {
+    if !found(15) {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.world.stop_capture();
+    scene.world.source.stop(StopMode::Fast).unwrap();
+    let main = scene.world.source.data_dir().to_owned();
+    let home = Scratch::new("clone").unwrap();
+    let data = home.path().join("data");
+    assert!(Command::new("cp").arg("-a").args([&main, &data]).status().unwrap().success());
+    let install = scene.world.source.install().clone();
+    let mut clone = PgCluster::on_directory(install, home, data).unwrap();
+    clone.start().unwrap();
+    let said = scene.refused(&main, &["--delta", "--replace-production"]);
+    assert!(said.contains("has it in use") && said.contains("pg_tblspc/"), "{said}");
+    assert_eq!(clone.psql("SELECT count(*) FROM aside").unwrap(), "3000");
+    clone.stop(StopMode::Fast).unwrap();
+    restore_in_place(&mut scene, "latest");
     assert_eq!(scene.world.source.psql("SELECT count(*) FROM aside").unwrap(), "3000");
 }
 
