@@ -5,6 +5,7 @@ pub(crate) mod belongings;
 pub(crate) mod engine;
 mod fetch;
 pub(crate) mod key;
+mod names;
 mod offsite;
 mod package;
 mod remembered;
@@ -18,7 +19,6 @@ use std::sync::Arc;
 
 use everpoint_app::init::store_error;
 use everpoint_app::{AppError, ClusterContext};
-use everpoint_core::words::known;
 use everpoint_core::{FailureClass, Schedule};
 use everpoint_engine::Engine;
 use everpoint_engine::beside::{self, Hands};
@@ -27,13 +27,13 @@ use everpoint_store::Store;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
-use crate::config::mistake::plain_or_name;
 use crate::config::offsite::OffsiteConfig;
 use crate::config::{
     self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
 };
 use crate::render::note;
 use crate::render::progress::{Progress, Style};
+use names::{check_cluster, is_known, named, usage};
 
 pub(crate) use fetch::{fetch_program, leading_arguments};
 pub(crate) use offsite::Ledger;
@@ -352,39 +352,6 @@ impl Session {
 }
 
 /// What can't be a name is not repeated: it may be an address with a password.
-fn check_cluster(name: &str) -> Result<(), AppError> {
-    if config::valid_name(name) {
-        return Ok(());
-    }
-    let message = "it is no name: names have up to 63 of a-z 0-9 . _ - and begin with a letter or digit";
-    let error =
-        AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", "of that name", message);
-    Err(error.hint("everpoint list shows the names"))
-}
-
-fn usage(message: String) -> AppError {
-    AppError::new("config.no_repository", FailureClass::Usage, "choose", "a repository", message)
-}
-
-fn named(config: &Config, name: &str) -> Result<RepositoryConfig, AppError> {
-    config.repositories.get(name).cloned().ok_or_else(|| {
-        let there = known(name, "repositories", config.repositories.keys().map(String::as_str));
-        usage(format!("{} has no [repository.{}]", config.path.display(), plain_or_name(name)))
-            .hint(format!("{there}; for a directory write its path, such as ./name or /backup/name"))
-    })
-}
-
-/// Refuses a name that a repository with other clusters does not have.
-fn is_known(name: &str, repository: &Repository) -> Result<(), AppError> {
-    let there = repository.clusters()?;
-    if there.is_empty() || there.iter().any(|known| known == name) {
-        return Ok(());
-    }
-    let message = "the repository holds no cluster of that name";
-    Err(AppError::new("config.no_cluster", FailureClass::Usage, "find the cluster", name, message)
-        .hint(known(name, "clusters", there.iter().map(String::as_str))))
-}
-
 /// A repository without a table in the configuration.
 pub(crate) fn by_hand(url: &str) -> RepositoryConfig {
     let here = std::env::current_dir().unwrap_or_default();

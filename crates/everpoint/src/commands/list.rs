@@ -160,6 +160,8 @@ mod tests {
             encrypted: true,
             method: None,
             proof: Proof { state: "none", at: None },
+            incomplete: true,
+            warnings: vec!["lacks base/5".to_owned()],
         };
         let branch = |branch: &str, role| BranchLine {
             branch: branch.to_owned(),
