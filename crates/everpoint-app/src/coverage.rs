@@ -188,11 +188,14 @@ fn proven(log: &LogStore, from: LogOffset) -> Result<Vec<Piece>, RepoError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use everpoint_core::{LogEvent, RecordSpan, Verdict};
+    use everpoint_engine::fake::FakeEngine;
     use everpoint_store::MemoryStore;
 
     use super::*;
-    use crate::testing::{SEGMENT, SYSTEM, stored_log};
+    use crate::testing::{SEGMENT, SYSTEM, context, log, stored_log};
 
     /// Stores a tail whose last record ends there, a switch of segments or not.
     fn tail(store: &LogStore, from: u64, to: u64, record_end: Option<u64>, switch: bool) {
@@ -226,6 +229,8 @@ mod tests {
     fn nothing_is_missing_behind_a_switch_of_segments() {
         for switch in [true, false] {
             let memory = MemoryStore::new();
+            let made = context(Arc::new(memory.clone()), &Arc::new(FakeEngine::new(log(0))));
+            made.cluster.identity_for(SYSTEM, 150_000, SEGMENT, false).unwrap();
             let store = stored_log(&memory, 1, &[]);
             let at = |segment: u64, into: u64| segment * SEGMENT + into;
             tail(&store, at(1, 0), at(1, 1000), Some(at(1, 996)), switch);
