@@ -227,8 +227,8 @@ fn tell_other_branches(log: &PathLog<'_>, moment: Moment, stop: LogOffset, notes
             && times.iter().any(|(_, to)| moment.is_before(*to));
         if alive {
             notes.warn(format!(
-                "timeline {} was written to at that moment too, behind {}; to have that, choose it",
-                step.branch.timeline, step.fork
+                "timeline {} was written to at that moment too, behind {}; to have that, say --timeline {}",
+                step.branch.timeline, step.fork, step.branch.timeline
             ));
         }
     }

@@ -248,7 +248,10 @@ fn named<S: LogSource>(
     }
     let Some((time, record)) = points.pop() else {
         let there = words::known(wanted, "restore points", others.iter().map(String::as_str));
-        let reason = format!("no restore point \"{wanted}\" is in the stored log of this timeline; {there}");
+        let reason = format!(
+            "no restore point \"{wanted}\" is in the stored log of this timeline; {there} \
+             (one of another branch, as list shows them, needs --timeline)"
+        );
         return Err(Refusal::shortfall(Place::Nowhere, reason));
     };
     notes.reason(format!("restore point \"{wanted}\" was made at {time}, at {}", record.start));

@@ -136,7 +136,10 @@ impl ProviderError {
             ProviderErrorKind::NoCallLeft => {
                 Some("somebody else made a call, or calls, period and zone differ from the provider's rules")
             }
-            ProviderErrorKind::Denied => Some("check the headers or credentials that it is given"),
+            ProviderErrorKind::Denied => Some(
+                "check the headers or credentials that it is given; of a directory: its owner and mode, and that the service \
+                 may write there (ReadWritePaths of its unit)",
+            ),
             ProviderErrorKind::Full => {
                 Some("set limit to what it takes, so that packages shrink to fit, or free space there")
             }

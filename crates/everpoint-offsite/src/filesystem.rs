@@ -69,8 +69,13 @@ impl FilesystemProvider {
         }
     }
 
-    fn write(&self, name: &str, size: u64, body: &mut dyn Read) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(INCOMING).tempfile_in(&self.dir)?;
+    fn write(
+        &self,
+        mut file: tempfile::NamedTempFile,
+        name: &str,
+        size: u64,
+        body: &mut dyn Read,
+    ) -> io::Result<()> {
         // Where locks are unknown, age alone tells what is left over.
         let _ = file.as_file().try_lock();
         if let Err(error) = self.sweep(file.as_file()) {
@@ -177,7 +182,10 @@ impl Provider for FilesystemProvider {
         if !is_plain(name) {
             return Err(ProviderError::new("upload", name, ProviderErrorKind::Usage).unsent());
         }
-        self.write(name, size, &mut *body).map_err(|error| self.error("upload", name, error))?;
+        // Where nothing can be made nothing has arrived: no call is spent.
+        let file = tempfile::Builder::new().prefix(INCOMING).tempfile_in(&self.dir);
+        let file = file.map_err(|error| self.error("upload", name, error).unsent())?;
+        self.write(file, name, size, &mut *body).map_err(|error| self.error("upload", name, error))?;
         Ok(Receipt { provider_date: None, url: Some(self.dir.join(name).display().to_string()) })
     }
 

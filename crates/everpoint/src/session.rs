@@ -280,7 +280,8 @@ impl Session {
         repository: RepositoryConfig,
     ) -> Result<Opened, AppError> {
         let limits = self.limits();
-        let engine = engine::build(cluster.filter(|_| !self.serverless), &limits)?;
+        let engine =
+            if self.serverless { engine::serverless(cluster) } else { engine::build(cluster, &limits) }?;
         let opened = self.open(&repository)?;
         let workers =
             cluster.and_then(|cluster| cluster.workers).or(limits.workers).unwrap_or_else(default_workers);

@@ -17,7 +17,7 @@ use std::process::Command;
 
 use everpoint_testkit::{Account, PgCluster, PgInstall, Ran, Scratch, StopMode};
 use serde_json::Value;
-use support_scenarios::{CLUSTER, World};
+use support_scenarios::{CLUSTER, World, forget_files};
 
 /// Exit codes.
 const SHORTFALL: i32 = 3;
@@ -95,8 +95,12 @@ fn accepted(ran: &Ran) {
 
 /// The push must be refused as wrong data, with this code.
 fn rejected(ran: &Ran, code: &str) {
+    rejected_as(ran, DAMAGED, code);
+}
+
+fn rejected_as(ran: &Ran, exit: i32, code: &str) {
     assert!(
-        ran.status.code() == Some(DAMAGED) && ran.out.contains(code),
+        ran.status.code() == Some(exit) && ran.out.contains(code),
         "not refused as {code}: {}",
         ran.told(&["archive-push"])
     );
@@ -253,6 +257,9 @@ fn only_the_clusters_own_log_is_stored() {
     let next = end_segment(&clone);
     accepted(&pushed(&world, &world.source, &first));
     accepted(&pushed(&world, &world.source, &ours));
+    // A clone is known by its directory where production's is; else by what it pushes.
+    rejected_as(&pushed(&world, &clone, &theirs), 2, "archive.clone");
+    forget_files(&world);
     let before = repository(&world);
     rejected(&pushed(&world, &clone, &theirs), "archive.differs");
     assert!(repository(&world) == before, "something was changed");
@@ -332,6 +339,7 @@ fn a_reset_of_the_log_is_named() {
     }
     let good = gaps(&world);
     assert_eq!(good, Vec::<Value>::new());
+    forget_files(&world);
     let ran = pushed(&world, &copy, &reset);
     accepted(&ran);
     let named = gaps(&world);

@@ -124,7 +124,8 @@ impl Prepared {
             let (path, mark) = (place.join(part), super::mark::space_name(part));
             // The mark is written when the restore begins; without its tablespace it would speak for another one.
             warnings.push(format!(
-                "{0} holds a tablespace to which this directory no longer leads; it is left there, remove it with: rm -r {0} {1}",
+                "{0} holds a tablespace to which this directory leads no more once it is restored; it is left there. When the \
+                 restore has ended and is right, remove it with: rm -r {0} {1}",
                 path.display(),
                 place.join(mark).display()
             ));

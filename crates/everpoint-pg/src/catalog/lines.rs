@@ -253,7 +253,9 @@ fn archive(findings: &Findings) -> Option<CheckLine> {
         return Some(warning(
             "archive",
             "archive_mode is on, but nothing archives: the log piles up",
-            "ALTER SYSTEM SET archive_command = 'everpoint archive-push <cluster> %p'; SELECT pg_reload_conf()",
+            "ALTER SYSTEM SET archive_command = '/usr/bin/everpoint --config /etc/everpoint/everpoint.toml archive-push CLUSTER \
+             %p' (with the name of the cluster, and the paths of program and configuration); SELECT pg_reload_conf(). Or, \
+             where the log is captured by streaming alone: ALTER SYSTEM SET archive_mode = off, and a restart",
         ));
     }
     if let Some(segment) = findings.value("archive_failing") {

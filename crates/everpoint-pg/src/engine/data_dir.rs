@@ -9,8 +9,9 @@ use super::session::line;
 use crate::catalog::SqlBackup;
 use crate::client::{Config, Purpose, connect};
 
-const UNREADABLE: &str =
-    "run as a user who may read it, with a role that may execute the backup functions; or leave data_dir out";
+const UNREADABLE: &str = "run as a user who may read it, with a role that may execute the backup functions (GRANT EXECUTE ON FUNCTION \
+     pg_catalog.pg_backup_start(text, boolean), pg_catalog.pg_backup_stop(boolean) TO the role; before 15 \
+     pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean)); or leave data_dir out";
 
 impl PgEngine {
     /// The data directory; the error says why its files can't be read here.

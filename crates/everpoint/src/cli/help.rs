@@ -38,9 +38,9 @@ Examples:
   everpoint check order-db --json";
 
 pub(super) const FORGET: &str = "\
-Its table in the configuration becomes a comment, a daemon stops capturing it within a few seconds, and its replication
-slot is dropped, so that the server keeps no WAL for it. Backups and log stay in the repository. Where the server does
-not answer, the slot that stays is named with the command that drops it. Refused while archive_command of the server
+Its table in the configuration becomes a comment, a daemon stops capturing it within a few seconds, and its replication \
+slot is dropped, so that the server keeps no WAL for it. Backups and log stay in the repository. Where the server does \
+not answer, the slot that stays is named with the command that drops it. Refused while archive_command of the server \
 still calls archive-push for it.
 
 Examples:
@@ -164,8 +164,8 @@ Examples:
   everpoint key rotate";
 
 pub(super) const KEY_ROTATE: &str = "\
-The new key goes into the key file, the old one beside it with the ending .old. Unless --keep-old is \
-given the old key no longer opens the repository. Data keys stay as they are: no stored object is \
+The new key goes into the key file, the old one beside it with the ending .old (or .old-2 and so on: \
+packages from before open with it alone). Unless --keep-old is given the old key no longer opens the repository. Data keys stay as they are: no stored object is \
 rewritten.
 
 Examples:

@@ -51,7 +51,11 @@ fn reach(place: &OffsitePlace) -> Result<String, String> {
         OffsitePlace::Filesystem { path, below, .. } => {
             let there = path.is_dir() || below.as_ref().is_some_and(|below| below.is_dir());
             let shown = path.display();
-            if there {
+            let writes =
+                || rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+            if there && path.is_dir() && writes().is_err() {
+                Err(format!("the directory {shown} can't be written to by the user who runs this"))
+            } else if there {
                 Ok(format!("{shown} is there"))
             } else {
                 Err(format!("the directory {shown} is not there; is it mounted?"))

@@ -1,6 +1,6 @@
 //! `forget`: a cluster is not protected any more. Its slot goes, what is stored of it stays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ struct Report {
     forgotten: bool,
     configuration: PathBuf,
     slot: Option<SlotReport>,
-    /// `off`, `elsewhere`, `calls_us`, `unknown`.
+    /// `off`, `empty`, `elsewhere`, `calls_us`, `unknown`.
     archive_command: &'static str,
     /// Where what is stored of it stays.
     repository: Option<String>,
@@ -138,6 +138,7 @@ fn archives(keeping: Option<&LogKeeping>, cluster: &str) -> &'static str {
         None => "unknown",
         Some(archiver) if archiver.calls(cluster) => "calls_us",
         Some(archiver) if archiver.calls_something() => "elsewhere",
+        Some(archiver) if archiver.on => "empty",
         Some(_) => "off",
     }
 }
@@ -147,7 +148,7 @@ fn still_called(name: &str) -> AppError {
                    server would keep all of its WAL until its disk is full";
     AppError::new("forget.archive_command", FailureClass::Usage, "forget", name, message).hint(
         "first: ALTER SYSTEM SET archive_command = '/bin/true'; SELECT pg_reload_conf() (or what shall archive from now \
-         on); or say --archive-command-stays",
+         on; an empty one keeps all WAL as long as archive_mode is on); or say --archive-command-stays",
     )
 }
 
@@ -232,11 +233,18 @@ fn next(config: &Config, cluster: &ClusterConfig, slot: &SlotReport, archives: &
             "archive_command calls something: look whether it leads to everpoint, which would refuse the log now"
                 .to_owned(),
         ),
+        "empty" => next.push(
+            "archive_mode is on without an archive_command: unless archive_library does it, the server keeps all of its WAL \
+             until its disk is full; on the server: ALTER SYSTEM SET archive_mode = off, and a restart; until then: ALTER \
+             SYSTEM SET archive_command = '/bin/true'; SELECT pg_reload_conf()"
+                .to_owned(),
+        ),
         "unknown" => next.push("look whether archive_command of the server calls everpoint".to_owned()),
         _ => {}
     }
     if let Source::Postgres(postgres) = &cluster.source
         && let Some(PasswordSource::File(path)) = &postgres.password
+        && !config.clusters.values().any(|other| other.name != cluster.name && uses(other, path))
     {
         next.push(format!("its password in {} is not needed any more", path.display()));
     }
@@ -248,6 +256,12 @@ fn next(config: &Config, cluster: &ClusterConfig, slot: &SlotReport, archives: &
         ));
     }
     next
+}
+
+/// Whether a cluster has its password in this file.
+fn uses(cluster: &ClusterConfig, path: &Path) -> bool {
+    let Source::Postgres(postgres) = &cluster.source else { return false };
+    matches!(&postgres.password, Some(PasswordSource::File(file)) if file == path)
 }
 
 fn told(report: &Report) -> String {

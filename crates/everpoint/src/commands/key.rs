@@ -74,15 +74,18 @@ fn rotation(session: &Session, arguments: &KeyRotate) -> Result<Done, AppError> 
     let waiting = beside(&destination, "new");
     key::write_new(&waiting, &new.reveal(), key::service(&config))?;
     keep_owner(&waiting, &destination)?;
-    let done =
-        rotate(&repository, &old, &new, arguments.keep_old, &mut || put_in_place(&waiting, &destination));
+    let mut kept = None;
+    let done = rotate(&repository, &old, &new, arguments.keep_old, &mut || {
+        kept = put_in_place(&waiting, &destination)?;
+        Ok(())
+    });
     let report = done.map_err(|error| match error.hint {
         None if waiting.exists() => {
             error.hint(format!("the old key still works; remove {} before you try again", waiting.display()))
         }
         _ => error,
     })?;
-    Ok(Done::new(&report, text(&report, &destination, arguments)))
+    Ok(Done::new(&report, text(&report, &destination, kept.as_deref(), arguments)))
 }
 
 fn not_encrypted(operation: &str, config: &RepositoryConfig) -> AppError {
@@ -114,25 +117,39 @@ fn keep_owner(waiting: &Path, destination: &Path) -> Result<(), AppError> {
     })
 }
 
-/// The key that was there before is kept with the ending `.old`.
-fn put_in_place(waiting: &Path, destination: &Path) -> Result<(), AppError> {
-    if destination.exists() {
-        let old = beside(destination, "old");
-        std::fs::rename(destination, &old)
-            .map_err(|error| AppError::io("keep the old key as", &old, error))?;
+/// The key that was there before is kept beside it, see [`place_of_old`]; returns where.
+fn put_in_place(waiting: &Path, destination: &Path) -> Result<Option<PathBuf>, AppError> {
+    let old = destination.exists().then(|| place_of_old(destination));
+    if let Some(old) = &old {
+        std::fs::rename(destination, old).map_err(|error| AppError::io("keep the old key as", old, error))?;
     }
     std::fs::rename(waiting, destination)
         .map_err(|error| AppError::io("put the new key into", destination, error))?;
-    key::sync_parent(destination)
+    key::sync_parent(destination)?;
+    Ok(old)
 }
 
-fn text(report: &RotateReport, destination: &Path, arguments: &KeyRotate) -> String {
+/// With the ending `.old`, or `.old-2` and so on: packages from before open with the old keys alone, so none is written over.
+fn place_of_old(destination: &Path) -> PathBuf {
+    let free = |path: &PathBuf| std::fs::symlink_metadata(path).is_err();
+    let later = (2_u32..).map(|number| beside(destination, &format!("old-{number}")));
+    let first = beside(destination, "old");
+    std::iter::once(first.clone()).chain(later).find(free).unwrap_or(first)
+}
+
+fn text(report: &RotateReport, destination: &Path, old: Option<&Path>, arguments: &KeyRotate) -> String {
     let place = destination.display();
     let mut out = format!("the new key of {} is in {place}\n", report.repository);
     if arguments.keep_old {
         out.push_str("the old key still opens it\n");
     } else {
         out.push_str("the old key no longer opens it\n");
+    }
+    if let Some(old) = old {
+        out.push_str(&format!(
+            "the old key is in {}: packages from before open with it alone, keep it and its copies as long as those\n",
+            old.display()
+        ));
     }
     if arguments.new_key_file.is_some() {
         out.push_str(&format!("write into the configuration: key_file = \"{place}\"\n"));

@@ -109,7 +109,10 @@ fn branch_text(cluster: &str, branch: &BranchLine) -> String {
         "candidate" => {
             format!("production may be on it; it is told from the others by: everpoint check {cluster}")
         }
-        _ => format!("not production's; to remove it: everpoint expire {cluster} --branch {}", branch.branch),
+        _ => format!(
+            "not production's; restored with --timeline; if nobody needs it: everpoint expire {cluster} --branch {} --dry-run",
+            branch.branch
+        ),
     };
     format!("  branch {} (timeline {}{fork}): {what}\n", branch.branch, branch.timeline)
 }

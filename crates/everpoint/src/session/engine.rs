@@ -29,6 +29,17 @@ pub(super) fn build(cluster: Option<&ClusterConfig>, limits: &Limits) -> Result<
     Ok(Arc::new(PgEngine::new(options)?))
 }
 
+/// The engine for a command that asks no server: it knows no more than where the files are.
+pub(super) fn serverless(cluster: Option<&ClusterConfig>) -> Result<Arc<dyn Engine>, AppError> {
+    let options = match cluster.map(|cluster| &cluster.source) {
+        Some(Source::Postgres(postgres)) => {
+            PgOptions { data_dir: postgres.data_dir.clone(), ..PgOptions::default() }
+        }
+        _ => PgOptions::default(),
+    };
+    Ok(Arc::new(PgEngine::new(options)?))
+}
+
 /// The password of a cluster, as a source that is asked once, when a server wants it: a command may ask a person or a vault.
 fn asked_when_needed(source: PasswordSource) -> client::PasswordSource {
     let known: OnceLock<client::Secret> = OnceLock::new();
