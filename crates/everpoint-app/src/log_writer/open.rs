@@ -153,6 +153,12 @@ fn begin(
     };
     // The server of this branch has the last segment of another one under another name.
     let own = before.as_ref().is_some_and(|before| before.log.branch() == log.branch());
+    let mut recent = Recent::of(if own { &end } else { &[] });
+    if let Some(before) = before.as_ref().filter(|_| own && recent.is_empty()) {
+        // The switch of segments that ends it lies further ahead.
+        recent = Recent::default();
+        before.log.read_segment(before.start, &mut |bytes| recent.push(bytes)).map_err(sink_error)?;
+    }
     let covered_stored = log.covered().map_err(sink_error)?;
     Ok(OpenBranch {
         decoder: lineage.engine.decoder(log.segment_size(), carry),
@@ -163,7 +169,7 @@ fn begin(
         log: log.clone(),
         system: None,
         position: start,
-        recent: Recent::of(if own { &end } else { &[] }),
+        recent,
         durable: start,
         covered_waiting: VecDeque::new(),
         covered_stored,

@@ -225,7 +225,7 @@ impl OpenBranch {
 
     /// Where what can be compared begins.
     pub(super) fn compares_from(&self) -> LogOffset {
-        LogOffset(self.position.0.saturating_sub(self.recent.bytes().len() as u64))
+        LogOffset(self.position.0.saturating_sub(self.recent.known()))
     }
 
     /// Compares bytes that were sent again with those that are still in memory. What a different content means is told
@@ -238,7 +238,7 @@ impl OpenBranch {
             let theirs = again.get(skip..).unwrap_or_default();
             ours.get(into..).unwrap_or_default().iter().zip(theirs).all(|(a, b)| a == b)
         };
-        if same(&self.segment.pending) && same(self.recent.bytes()) {
+        if same(&self.segment.pending) && self.recent.is_same(self.position, from, again) {
             return Ok(());
         }
         Err(self.diverged(from, "the server sends other bytes than before for the same position"))

@@ -56,6 +56,10 @@ impl Guard {
         // A group of its own: Ctrl-C at our terminal is for us, we stop the server ourselves.
         command.current_dir(directory).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // A server takes defaults from variables that are meant for clients; PGPORT without a value keeps it from starting.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+            command.env_remove(name);
+        }
         if let Some(owner) = owner {
             command.uid(owner.uid).gid(owner.gid);
         }

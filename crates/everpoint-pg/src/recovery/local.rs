@@ -112,12 +112,17 @@ impl Walk<'_> {
     fn end(mut self) -> LocalLog {
         let reached = self.of.reached;
         if let Some(segment) = self.ends_in
-            && !self.found.runs.iter().any(|run| run.from < reached && run.to >= reached)
+            && !self.found.runs.iter().any(|run| run.from < reached && aligned(run.to) >= reached)
         {
             self.found.odd.push(segment);
         }
         self.found
     }
+}
+
+/// What `pg_control` calls the end of a record is where the next one begins.
+const fn aligned(end: LogOffset) -> LogOffset {
+    LogOffset(end.0.next_multiple_of(8))
 }
 
 /// Whether a switch of segments is the last record of its segment.
