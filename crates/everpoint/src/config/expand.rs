@@ -3,7 +3,9 @@
 /// A variable is named only if its name looks like one: `${` may stand in a password.
 fn unset(name: &str) -> String {
     let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    if name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(upper) {
+    let begins = name.starts_with(|c: char| c.is_ascii_uppercase());
+    // Passwords of capitals and digits are not rare, with an underscore they are.
+    if begins && name.contains('_') && name.chars().all(upper) {
         return format!("the environment variable {name} is not set");
     }
     "it names an environment variable that is not set; a plain `${` is written `$${`".to_owned()

@@ -108,7 +108,11 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), AppError> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-            std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
+            let given = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
+            // Its owner may not be in its group: then it has the owner's.
+            if made.uid() != before.uid() {
+                given?;
+            }
         }
         file.set_permissions(before.permissions())?;
         file.write_all(text.as_bytes())?;

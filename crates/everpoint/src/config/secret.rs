@@ -76,7 +76,8 @@ impl SecretSource {
                     let operation = format!("read {what} from");
                     // The secret itself may stand where its variable should be named.
                     let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-                    let object = if name.chars().all(upper) { name } else { "its variable" };
+                    let named = name.contains('_') && name.chars().all(upper);
+                    let object = if named { name } else { "its variable" };
                     AppError::new("config.secret", FailureClass::Usage, &operation, object, message)
                 };
                 if value.is_empty() { Err(unset()) } else { Ok(Secret::new(value)) }
@@ -107,7 +108,13 @@ pub(crate) fn from_file(what: &str, path: &Path, warn: &mut dyn FnMut(String)) -
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     if mode & 0o077 != 0 {
         let path = path.display();
-        warn(format!("others on this machine can read {what} in {path}; mend it with: chmod 600 {path}"));
+        warn(if mode & 0o007 != 0 {
+            format!("others on this machine can read {what} in {path}; mend it with: chmod o-rwx {path}")
+        } else {
+            format!(
+                "the group of {path} can read {what}; if the service does not read it so: chmod 600 {path}"
+            )
+        });
     }
     first_line(what, &path.display().to_string(), &text)
 }

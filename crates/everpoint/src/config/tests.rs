@@ -67,7 +67,7 @@ const BAD: &[(&str, &[&str])] = &[
         &["line 2, column 12", "not the address of a PostgreSQL server"],
     ),
     ("[cluster.a]\n", &["line 1", "has no address"]),
-    ("[cluster.a]\npostgres = \"postgres://${NOPE}/x\"\n", &["line 2", "NOPE is not set"]),
+    ("[cluster.a]\npostgres = \"postgres://${NO_PE}/x\"\n", &["line 2", "NO_PE is not set"]),
     ("[cluster.a]\npostgres = \"postgres://h/x\"\nslot = \"A-b\"\n", &["line 3, column 8", "name of a slot"]),
     (
         "[cluster.a]\npostgres = \"postgres://h/x\"\ncheckpoint = \"fats\"\n",

@@ -1,7 +1,7 @@
 //! What is served now: a configuration, and who captures its clusters. It is replaced as a whole.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use everpoint_app::AppError;
@@ -9,7 +9,7 @@ use everpoint_engine::StopFlag;
 
 use super::history::History;
 use super::package::Destination;
-use super::watch::{Keeper, Watched};
+use super::watch::{InForce, Keeper, Watched};
 use crate::cli::Global;
 use crate::config::{Config, print_of};
 use crate::session::Session;
@@ -56,6 +56,7 @@ pub(super) struct Captures {
 struct Running {
     /// What its configuration is, so that only those are begun anew of which it changes.
     print: String,
+    config: InForce,
     watched: Arc<Watched>,
     stop: StopFlag,
     thread: JoinHandle<()>,
@@ -93,6 +94,7 @@ impl Captures {
             let mut before = None;
             if let Some(running) = self.running.remove(name) {
                 if running.print == *print && !running.thread.is_finished() {
+                    *running.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(config);
                     self.running.insert(name.clone(), running);
                     continue;
                 }
@@ -117,19 +119,31 @@ impl Captures {
         Ok((watched.map(|running| Arc::clone(&running.watched)).collect(), followed))
     }
 
+    /// The clusters of which the capture of one knows.
+    #[cfg(test)]
+    pub(super) fn known_to(&self, name: &str) -> Vec<String> {
+        let config =
+            self.running.get(name).map(|it| it.config.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        config.map(|config| config.clusters.keys().cloned().collect()).unwrap_or_default()
+    }
+
     /// Only one thread captures a cluster: it waits for the one before.
     fn begin(&mut self, config: &Arc<Config>, name: &str, print: &str, before: Option<JoinHandle<()>>) {
         let (stop, watched) = (StopFlag::default(), Arc::new(Watched::new(name)));
+        let in_force = InForce::new(Mutex::new(Arc::clone(config)));
         let keeper = Keeper {
             global: self.global.clone(),
-            config: Arc::clone(config),
+            config: Arc::clone(&in_force),
             watched: Arc::clone(&watched),
             history: Arc::clone(&self.history),
             max_retained: config.serve.max_retained,
             stop: stop.clone(),
         };
         let thread = keeper.start(before);
-        self.running.insert(name.to_owned(), Running { print: print.to_owned(), watched, stop, thread });
+        self.running.insert(
+            name.to_owned(),
+            Running { print: print.to_owned(), config: in_force, watched, stop, thread },
+        );
     }
 
     /// Tells all to stop; returns their threads.

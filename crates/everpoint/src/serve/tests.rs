@@ -117,6 +117,22 @@ fn after_a_failed_backup_the_schedule_goes_on() {
     assert_eq!(runs, BTreeMap::from([(150, 0), (220, 1), (290, 2), (360, 3)]));
 }
 
+/// A server that another cluster had is free when that is gone.
+#[test]
+fn what_goes_on_knows_which_others_there_are_now() {
+    let home = tempfile::tempdir().unwrap();
+    let global = write(home.path(), &["a", "b"], "");
+    let history = Arc::new(History::open(&home.path().join("state.db")).unwrap());
+    let mut captures = Captures::new(global.clone(), history);
+    for names in [&["a", "b"][..], &["b", "c"]] {
+        write(home.path(), names, "");
+        let (config, all) = read(&global).unwrap();
+        captures.follow(&config, &all).unwrap();
+        assert_eq!(captures.known_to("b"), names);
+    }
+    captures.stop();
+}
+
 #[test]
 fn what_is_captured_follows_the_configuration() {
     let home = tempfile::tempdir().unwrap();

@@ -191,10 +191,14 @@ impl Events for Watched {
     }
 }
 
+/// A configuration that is replaced while others use it.
+pub(crate) type InForce = Arc<Mutex<Arc<Config>>>;
+
 /// What the threads of a capture need.
 pub(crate) struct Keeper {
     pub(crate) global: Global,
-    pub(crate) config: Arc<Config>,
+    /// The configuration in force: which other clusters there are may change while this one goes on.
+    pub(crate) config: InForce,
     pub(crate) watched: Arc<Watched>,
     pub(crate) history: Arc<History>,
     /// A slot that holds back more is given up.
@@ -248,7 +252,8 @@ impl Keeper {
 
     /// One capture, until it ends by itself, is stopped, or its slot has to be given up.
     fn attempt(&self) -> Result<(), AppError> {
-        let session = Session::of_daemon(self.global.clone(), &self.config);
+        let config = Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner));
+        let session = Session::of_daemon(self.global.clone(), &config);
         // The slot is watched even if the repository can't be opened.
         self.watched.lock().server = Some(session.server(&self.watched.cluster)?);
         let opened = session.cluster(&self.watched.cluster)?;

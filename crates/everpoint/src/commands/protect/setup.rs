@@ -69,6 +69,13 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
         data_dir: arguments.data_dir.as_deref().map(absolute).transpose()?,
         repository: several.then_some(repository.config.name),
     };
+    if cluster.password_file.is_none() && std::env::var_os("PGPASSWORD").is_some_and(|it| !it.is_empty()) {
+        session.warn(&format!(
+            "the password of PGPASSWORD is not kept: for a service write it into a file of its own (mode 600), and \
+             password_file = \"FILE\" into [cluster.{name}] of {}",
+            path.display()
+        ));
+    }
     tables.push(cluster.table());
     append(&path, &tables)?;
     session.say(&format!("wrote {}: the cluster is called {name}", path.display()));
@@ -110,7 +117,11 @@ fn again(
                 replace_password(session, file, password)?;
                 return Ok(Setup { config: config.path.clone(), cluster: known.to_owned() });
             }
-            (Some(_), _) => ignored("the password of the address"),
+            (Some(_), Some(_)) => ignored("the password of the address"),
+            (Some(_), None) => session.warn(&format!(
+                "the password of the address is not kept: {place} has none for {known}; add password_file = \"FILE\" to \
+                 [cluster.{known}]"
+            )),
             (None, _) => {}
         }
     }
