@@ -208,23 +208,44 @@ fn salvage_refuses_what_it_cannot_read_and_touches_nothing() {
     has(&mut world, "1 2 3 4 5 6");
 }
 
-/// A machine that was set back to a snapshot.
+/// A machine is set back to a snapshot, after these rows were captured.
+fn set_back(world: &mut World, rows: &[u32]) {
+    let (place, snapshot) = (data(world), world.everpoint.home().path().join("snapshot"));
+    world.source.stop(StopMode::Fast).unwrap();
+    copy_all(&place, &snapshot);
+    world.source.start().unwrap();
+    insert(world, rows);
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    world.source.stop(StopMode::Fast).unwrap();
+    fs::remove_dir_all(&place).unwrap();
+    copy_all(&snapshot, &place);
+    world.source.start().unwrap();
+}
+
+#[test]
+fn salvage_refuses_a_server_that_was_set_back_and_wrote_less_than_is_stored() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back(&mut world, &[11, 12, 13, 14, 15, 16, 17, 18, 19]);
+    insert(&world, &[21, 22, 23, 24]);
+    world.source.stop(StopMode::Fast).unwrap();
+    let refused = restore_in_place(&world, &["--server-is-stopped"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", refused.err);
+    assert!(refused.err.contains(".aside") && refused.err.contains("promote"), "{}", refused.err);
+    world.source.start().unwrap();
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 21 22 23 24");
+}
+
 #[test]
 fn salvage_capture_and_push_refuse_a_server_that_was_set_back() {
     if !found(15) {
         return;
     }
     let mut world = world(15);
-    let (place, snapshot) = (data(&world), world.everpoint.home().path().join("snapshot"));
-    world.source.stop(StopMode::Fast).unwrap();
-    copy_all(&place, &snapshot);
-    world.source.start().unwrap();
-    insert(&world, &[11, 12, 13]);
-    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
-    world.source.stop(StopMode::Fast).unwrap();
-    fs::remove_dir_all(&place).unwrap();
-    copy_all(&snapshot, &place);
-    world.source.start().unwrap();
+    let place = data(&world);
+    set_back(&mut world, &[11, 12, 13]);
     insert(&world, &[21, 22, 23, 24, 25, 26, 27, 28]);
     let said = |ran: &everpoint_testkit::Ran| {
         assert_eq!(ran.status.code(), Some(4), "{}", ran.err);
@@ -330,4 +351,30 @@ fn salvage_behind_a_segment_of_which_only_padding_is_missing() {
     assert!(!data(&world).join("pg_wal").join(&name).exists(), "{name} was not recycled");
     in_place(&mut world);
     has(&mut world, "1 2 3 4 5 6");
+}
+
+#[test]
+fn salvage_goes_on_behind_what_is_stored_although_older_segments_are_gone() {
+    if !found(15) {
+        return;
+    }
+    for gone in [true, false] {
+        let mut world = world(15);
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+        world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+        let first = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn() + 1)").unwrap();
+        world.source.psql("INSERT INTO t SELECT generate_series(1001, 200000)").unwrap();
+        world.source.stop(StopMode::Immediate).unwrap();
+        for entry in fs::read_dir(data(&world).join("pg_wal")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if name.len() == 24 && name < first && gone {
+                fs::remove_file(path).unwrap();
+            } else if name.len() == 24 && name < first {
+                fs::File::options().write(true).open(path).unwrap().set_len(100_000).unwrap();
+            }
+        }
+        in_place(&mut world);
+        assert_eq!(world.source.psql("SELECT count(*) FROM t").unwrap(), "199003");
+    }
 }
