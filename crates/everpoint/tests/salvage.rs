@@ -365,16 +365,35 @@ fn salvage_goes_on_behind_what_is_stored_although_older_segments_are_gone() {
         let first = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn() + 1)").unwrap();
         world.source.psql("INSERT INTO t SELECT generate_series(1001, 200000)").unwrap();
         world.source.stop(StopMode::Immediate).unwrap();
-        for entry in fs::read_dir(data(&world).join("pg_wal")).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            if name.len() == 24 && name < first && gone {
-                fs::remove_file(path).unwrap();
-            } else if name.len() == 24 && name < first {
-                fs::File::options().write(true).open(path).unwrap().set_len(100_000).unwrap();
+        let log = fs::read_dir(data(&world).join("pg_wal")).unwrap().map(|entry| entry.unwrap());
+        for old in log.filter(|it| it.file_name().len() == 24 && it.file_name() < *first) {
+            match gone {
+                true => fs::remove_file(old.path()).unwrap(),
+                false => fs::File::options().write(true).open(old.path()).unwrap().set_len(100_000).unwrap(),
             }
         }
         in_place(&mut world);
         assert_eq!(world.source.psql("SELECT count(*) FROM t").unwrap(), "199003");
+    }
+}
+
+/// Until its next restart point `pg_control` of a standby names the timeline before.
+#[test]
+fn salvage_of_a_standby_that_followed_a_promotion_and_crashed() {
+    for major in [13, 18].into_iter().filter(|major| found(*major)) {
+        let mut world = world(major);
+        let mut promoted = world.source.standby().unwrap();
+        let mut follower = promoted.standby().unwrap();
+        world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+        world.source.stop(StopMode::Immediate).unwrap();
+        promoted.promote().unwrap();
+        promoted.psql("INSERT INTO t VALUES (4), (5)").unwrap();
+        world.wait_for("it has followed", || follower.psql(ROWS).is_ok_and(|rows| rows == "1 2 3 4 5"));
+        assert_eq!(follower.psql("SELECT timeline_id FROM pg_control_checkpoint()").unwrap(), "1");
+        promoted.stop(StopMode::Immediate).unwrap();
+        follower.stop(StopMode::Immediate).unwrap();
+        world.source = take_over(&world, follower);
+        in_place(&mut world);
+        has(&mut world, "1 2 3 4 5");
     }
 }
