@@ -24,6 +24,8 @@ pub struct Unsaved {
     pub missing: Option<Span>,
     /// Log behind the place where a server that is started there would stop reading: no server ever replays it.
     pub stray: Option<Span>,
+    /// Log that ends where more is stored already: if that is not the same, the two went apart before.
+    pub known: Option<Span>,
 }
 
 /// Finds what is not stored of it; `stored` is where the stored log of that branch ends.
@@ -37,7 +39,13 @@ pub fn unsaved(held: &HeldLog<'_>, stored: Option<LogOffset>) -> Result<Unsaved,
     }
     // The run that holds what the server has surely written ends where its log ends.
     let limit = held.left_at.unwrap_or(held.reached);
-    let (own, behind): (Vec<Span>, Vec<Span>) = held.runs.iter().partition(|run| run.from < limit);
+    let is_last = held.left_at.is_none();
+    // What lies between may be gone, as long as it is stored.
+    let joins = |run: &Span| is_last && run.from <= stored && run.to > stored;
+    let known = held.runs.iter().rfind(|run| run.from < limit).copied();
+    let known = known.filter(|run| is_last && run.to <= stored);
+    let (own, behind): (Vec<Span>, Vec<Span>) =
+        held.runs.iter().partition(|run| run.from < limit || joins(run));
     let cut = |to: LogOffset| held.left_at.map_or(to, |left| to.min(left));
     let spans: Vec<Span> = own
         .into_iter()
@@ -46,8 +54,8 @@ pub fn unsaved(held: &HeldLog<'_>, stored: Option<LogOffset>) -> Result<Unsaved,
         .collect();
     let end = spans.last().map_or(stored, |span| span.to.max(stored));
     let missing = (end < held.reached).then_some(Span { from: end, to: held.reached });
-    let stray = behind.first().copied().filter(|run| held.left_at.is_none() && run.to > stored);
-    Ok(Unsaved { spans, missing, stray })
+    let stray = behind.first().copied().filter(|run| is_last && run.to > stored);
+    Ok(Unsaved { spans, missing, stray, known })
 }
 
 #[cfg(test)]
@@ -73,8 +81,24 @@ mod tests {
         let runs = [span(100, 320)];
         assert_eq!(of(&runs, &[], None, Some(270)), just(&[span(270, 320)]));
         assert_eq!(of(&runs, &[], None, None), just(&[span(100, 320)]));
-        assert_eq!(of(&runs, &[], None, Some(320)), just(&[]));
-        assert_eq!(of(&runs, &[], None, Some(900)), just(&[]), "captured further than the directory goes");
+    }
+
+    #[test]
+    fn what_ends_within_the_stored_log_has_to_be_the_same() {
+        let runs = [span(100, 320)];
+        let known = Ok(Unsaved { known: Some(runs[0]), ..Unsaved::default() });
+        assert_eq!(of(&runs, &[], None, Some(320)), known);
+        assert_eq!(of(&runs, &[], None, Some(900)), known, "captured further than the directory goes");
+        assert_eq!(of(&runs, &[], None, Some(319)).unwrap().known, None, "compared when it is stored");
+    }
+
+    #[test]
+    fn what_joins_the_stored_log_is_saved_although_what_lies_before_is_gone() {
+        assert_eq!(of(&[span(300, 450)], &[], None, Some(300)), just(&[span(300, 450)]));
+        let cut = of(&[span(100, 200), span(300, 450)], &[], None, Some(310)).unwrap();
+        assert_eq!((cut.spans, cut.known), (vec![span(310, 450)], Some(span(100, 200))));
+        let hole = of(&[span(300, 450)], &[], None, Some(299)).unwrap();
+        assert_eq!((hole.spans, hole.stray), (vec![], Some(span(300, 450))));
     }
 
     #[test]
@@ -98,8 +122,8 @@ mod tests {
     fn what_is_there_and_cannot_be_read_refuses_unless_it_is_stored() {
         let odd = [span(200, 300)];
         assert_eq!(of(&[span(100, 200)], &odd, None, Some(200)), Err(span(200, 300)));
-        assert_eq!(of(&[span(100, 200)], &odd, None, Some(300)), just(&[]));
+        assert_eq!(of(&[span(100, 200)], &odd, None, Some(300)).unwrap().spans, []);
         // Files behind what the server has written are made ready for later use.
-        assert_eq!(of(&[span(100, 260)], &[span(300, 400)], None, Some(260)), just(&[]));
+        assert_eq!(of(&[span(100, 260)], &[span(300, 400)], None, Some(260)).unwrap().spans, []);
     }
 }

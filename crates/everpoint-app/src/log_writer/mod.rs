@@ -18,8 +18,8 @@ use everpoint_repo::{ClusterRepo, LogStore, RepoError, Stored};
 use crate::lineage::{Lineage, branch_id};
 use crate::{AppError, ClusterContext, coverage};
 pub(crate) use piece::digest;
-pub(crate) use segment::DIVERGED_HINT;
 use segment::OpenBranch;
+pub(crate) use segment::{DIVERGED_HINT, diverged};
 
 /// When a part of an open segment is stored as a tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,14 @@ pub(crate) const DIVERGED_HINT: &str = "the server was set back (a snapshot of i
     standby.signal in its data directory, start it, pg_ctl promote), then take a backup with `everpoint backup`; from there on it \
     is protected again. If it is a copy, give it a name of its own";
 
+/// A server went on beside the stored log.
+pub(crate) fn diverged(operation: &'static str, timeline: u32, at: LogOffset, message: &str) -> EngineError {
+    let object = format!("the log of timeline {timeline} at {at}");
+    EngineError::new("capture.diverged", operation, object, message)
+        .class(FailureClass::Damaged)
+        .hint(format!("{DIVERGED_HINT}; nothing of the stored log was changed"))
+}
+
 /// How many of the server's statements wait for durability at most.
 const COVERED_WAITING: usize = 16;
 
@@ -245,10 +253,7 @@ impl OpenBranch {
     }
 
     fn diverged(&self, at: LogOffset, message: &str) -> EngineError {
-        let object = format!("the log of timeline {} at {at}", self.log.branch().timeline());
-        EngineError::new("capture.diverged", "store", object, message)
-            .class(FailureClass::Damaged)
-            .hint(format!("{DIVERGED_HINT}; nothing of the stored log was changed"))
+        diverged("store", self.log.branch().timeline(), at, message)
     }
 
     fn explain(&self, error: RepoError, at: LogOffset) -> EngineError {

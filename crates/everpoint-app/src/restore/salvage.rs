@@ -1,5 +1,6 @@
 //! Before a directory is written over in place: the log that only it may still hold goes into the repository.
 
+mod compare;
 mod way;
 
 use std::fs::File;
@@ -133,6 +134,9 @@ impl Salvage<'_> {
         let found = unsaved(&facts, stored).map_err(|odd| self.unreadable(step, odd))?;
         if stored.is_some() || step.left_at.is_none() {
             self.tell(step, &found);
+        }
+        if let Some(known) = found.known {
+            self.compare(step, history, known)?;
         }
         if found.spans.is_empty() {
             return Ok(false);

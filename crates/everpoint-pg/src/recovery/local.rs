@@ -30,6 +30,24 @@ pub fn local_log(directory: &Path, of: &LocalTimeline, segment_size: u64) -> Res
     Ok(walk.end())
 }
 
+/// Up to where a directory holds log of a timeline in the segment in which it begins; `None` if that is not there, or holds
+/// nothing of it yet.
+pub(super) fn begun(
+    directory: &Path,
+    of: &LocalTimeline,
+    segment_size: u64,
+) -> Result<Option<LogOffset>, EngineError> {
+    let start = segment_start(of.begin, segment_size);
+    let path =
+        directory.join("pg_wal").join(SegmentName::containing(of.timeline, start, segment_size).to_string());
+    let mut walk = Walk { of, segment_size, found: LocalLog::default(), run: None, ends_in: None };
+    match walk.segment(start, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| failed("read", &path, error))?,
+    }
+    Ok(walk.found.runs.last().map(|run| run.to).filter(|to| *to > of.begin))
+}
+
 /// What was found so far.
 struct Walk<'a> {
     of: &'a LocalTimeline,

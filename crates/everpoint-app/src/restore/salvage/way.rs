@@ -48,7 +48,7 @@ impl Salvage<'_> {
         Ok(steps)
     }
 
-    fn lineage(&self) -> Lineage<'_> {
+    pub(super) fn lineage(&self) -> Lineage<'_> {
         Lineage {
             cluster: &self.context.cluster,
             engine: self.context.engine.as_ref(),

@@ -1,0 +1,144 @@
+//! Log of a server that was set back, or of a clone, is never mixed with what is stored.
+
+// Helpers of tests fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[allow(dead_code, reason = "shared with other scenarios")]
+mod support_salvage;
+#[allow(dead_code, reason = "shared with other scenarios")]
+mod support_scenarios;
+
+use std::fs;
+use std::path::Path;
+
+use everpoint_testkit::StopMode;
+use serde_json::Value;
+use support_salvage::{ROWS, copy_all, data, goes_on, insert, promote_in_place, restore_in_place, world};
+use support_scenarios::{CLUSTER, World, found};
+
+/// Production is set back to a snapshot of its machine, after these rows were captured; `switches`: and its segment switched.
+fn set_back(world: &mut World, rows: &[u32], switches: bool) {
+    let (place, snapshot) = (data(world), world.everpoint.home().path().join("snapshot"));
+    world.source.stop(StopMode::Fast).unwrap();
+    copy_all(&place, &snapshot);
+    world.source.start().unwrap();
+    insert(world, rows);
+    if switches {
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+    }
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    world.source.stop(StopMode::Fast).unwrap();
+    fs::remove_dir_all(&place).unwrap();
+    copy_all(&snapshot, &place);
+    world.source.start().unwrap();
+}
+
+/// What lies behind a switch of segments is empty, and says nothing: what lies before it is compared.
+#[test]
+fn salvage_and_capture_refuse_a_server_that_was_set_back_before_a_switch() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back(&mut world, &[11, 12, 13], true);
+    insert(&world, &[21, 22, 23]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    insert(&world, &[24, 25, 26, 27, 28]);
+    let captured = world.everpoint.try_run(&["capture", CLUSTER, "--once"]).unwrap();
+    assert_eq!(captured.status.code(), Some(4), "{}", captured.err);
+    world.source.stop(StopMode::Fast).unwrap();
+    let refused = restore_in_place(&world, &[]);
+    assert_eq!(refused.status.code(), Some(4), "{}", refused.err);
+}
+
+#[test]
+fn salvage_refuses_a_server_that_was_set_back_and_wrote_less_than_is_stored() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back(&mut world, &[11, 12, 13, 14, 15, 16, 17, 18, 19], false);
+    insert(&world, &[21, 22, 23, 24]);
+    world.source.stop(StopMode::Fast).unwrap();
+    let refused = restore_in_place(&world, &["--server-is-stopped"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", refused.err);
+    assert!(refused.err.contains(".aside") && refused.err.contains("promote"), "{}", refused.err);
+    world.source.start().unwrap();
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 21 22 23 24");
+}
+
+/// A machine that was set back to a snapshot.
+#[test]
+fn salvage_capture_and_push_refuse_a_server_that_was_set_back() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    let place = data(&world);
+    set_back(&mut world, &[11, 12, 13], false);
+    insert(&world, &[21, 22, 23, 24, 25, 26, 27, 28]);
+    let said = |ran: &everpoint_testkit::Ran| {
+        assert_eq!(ran.status.code(), Some(4), "{}", ran.err);
+        ran.err.clone()
+    };
+    let before = latest(&world);
+    let captured = said(&world.everpoint.try_run(&["capture", CLUSTER, "--once"]).unwrap());
+    assert!(captured.contains("promote") && captured.contains("everpoint backup"), "{captured}");
+    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    let path = place.join("pg_wal").join(&name);
+    let pushed = said(&world.everpoint.try_run(&["archive-push", CLUSTER, path.to_str().unwrap()]).unwrap());
+    assert!(pushed.contains("promote") && !pushed.contains("/bin/true"), "{pushed}");
+    world.source.stop(StopMode::Fast).unwrap();
+    let refused = said(&restore_in_place(&world, &[]));
+    assert!(refused.contains(".aside"), "{refused}");
+    assert_eq!(latest(&world), before);
+
+    // As the hint says.
+    world.source.start().unwrap();
+    promote_in_place(&mut world);
+    insert(&world, &[29]);
+    world.backup(&[]);
+    goes_on(&mut world, "1 2 3 21 22 23 24 25 26 27 28 29");
+}
+
+/// The stop of a restore to the newest state.
+fn latest(world: &World) -> Value {
+    let place = world.place();
+    let plan = world.everpoint.json(&["restore", CLUSTER, place.to_str().unwrap(), "--dry-run"]).unwrap();
+    assert_eq!(plan["shortfall"], Value::Null, "{plan}");
+    plan["target"].clone()
+}
+
+/// `cp -a` of production, with its archive_command.
+#[test]
+fn salvage_keeps_the_log_of_a_clone_out() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    world.source.stop(StopMode::Fast).unwrap();
+    let clone = world.everpoint.home().path().join("clone");
+    copy_all(&data(&world), &clone);
+    world.source.start().unwrap();
+    let name = "pg_wal/000000010000000000000003";
+    let push = |directory: &Path| {
+        let path = directory.join(name);
+        world.everpoint.try_run(&["archive-push", CLUSTER, path.to_str().unwrap()]).unwrap()
+    };
+    let refused = push(&clone);
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.err);
+    assert!(
+        refused.err.contains("data_dir") && refused.err.contains("archive_mode = off"),
+        "{}",
+        refused.err
+    );
+    // A standby of it may archive what it follows, and production its own.
+    fs::write(clone.join("standby.signal"), "").unwrap();
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    let own = push(&data(&world));
+    assert!(own.status.success(), "{}", own.err);
+    copy_all(&data(&world).join(name), &clone.join("pg_wal"));
+    let followed = push(&clone);
+    assert!(followed.status.success(), "{}", followed.err);
+}
