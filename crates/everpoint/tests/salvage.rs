@@ -241,3 +241,21 @@ fn salvage_takes_what_a_restore_has_handed_out_for_what_is_stored() {
     in_place(&mut world);
     has(&mut world, "1 2 3 4");
 }
+
+/// The end of the recovery is all that the new timeline has.
+#[test]
+fn salvage_of_a_server_that_crashed_right_after_a_restore_in_place() {
+    for major in [15, 18] {
+        if !found(major) {
+            continue;
+        }
+        let mut world = world(major);
+        world.source.stop(StopMode::Fast).unwrap();
+        for _ in 0..2 {
+            in_place(&mut world);
+            world.source.kill9().unwrap();
+        }
+        in_place(&mut world);
+        has(&mut world, "1 2 3");
+    }
+}
