@@ -37,6 +37,7 @@ class Disasters:
         self.machine.run("root", "rm -rf /mnt/backup; cp -a /var/lib/everpoint /mnt/backup")
 
     def machine_is_lost(self):
+        self.settle()
         self.repository_elsewhere()
         self.place_of_server()
 
