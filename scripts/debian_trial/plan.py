@@ -77,12 +77,11 @@ PLAN = (
     guide(PROTECT, 1),
     guide(PROTECT, 1, words=SECOND),
     # The postgres of the trial begins in another directory, and brings everything to its place afterwards.
-    guide(PROTECT, 2, passes=("root", "own"), until="is protected"),
-    guide(PROTECT, 2, passes="postgres", words=ELSEWHERE, until="is protected"),
+    guide(PROTECT, 2, passes=("root", "own"), until="is protected", beside=3),
+    guide(PROTECT, 2, passes="postgres", words=ELSEWHERE, until="is protected", beside=3),
     guide(SERVICE, 4, passes="postgres", cwd="/srv/work"),
     guide(SERVICE, 5, passes="postgres", cwd="/srv/work"),
     guide(SERVICE, 1),
-    guide(PROTECT, 3),
     guide("The configuration", 1, act="write", to="everpoint.toml"),
     guide("The configuration", 2),
     guide("Configuration outside of the data directory, as on Debian", 1),
@@ -161,10 +160,16 @@ NOT_RUN = {
 }
 
 
+def all_typed():
+    """Blocks of steps, and those that are typed in a second terminal while a step's block runs."""
+    beside = {(*step.block[:2], step.options["beside"]) for step in PLAN if "beside" in step.options}
+    return {step.block for step in PLAN if step.block} | beside
+
+
 def problems(root):
     """What is wrong with the plan, or with the documents, in words."""
     found = documents.blocks(root)
-    there, planned = {block.id for block in found}, {step.block for step in PLAN if step.block}
+    there, planned = {block.id for block in found}, all_typed()
     wrong = [f"{block.name}: neither in the plan nor in the list of what is not run"
              for block in found if block.id not in planned | NOT_RUN.keys()]
     wrong += [f"{': '.join(map(str, gone))}: the plan names it, the documents do not have it"
@@ -181,6 +186,6 @@ def problems(root):
 
 def summary(root):
     found = documents.blocks(root)
-    typed = {step.block for step in PLAN if step.block}
+    typed = all_typed()
     lines = [f"not run: {': '.join(map(str, block))}: {reason}" for block, reason in NOT_RUN.items()]
     return "\n".join([*lines, f"{len(found)} blocks: {len(typed)} are typed, {len(NOT_RUN)} are not"])

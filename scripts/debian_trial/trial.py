@@ -83,7 +83,8 @@ class Trial(Disasters):
             return "-"
         block = self.blocks[step.block]
         self.typed += 1
-        return getattr(self, step.act)(block, self.put_words(block.text, step.words), step.options) or self.typist
+        options = {**step.options, "words": step.words}
+        return getattr(self, step.act)(block, self.put_words(block.text, step.words), options) or self.typist
 
     def put_words(self, text, own):
         words = {**own, **plan.PASS_WORDS.get(self.typist_name, {}), **plan.WORDS}
@@ -107,7 +108,10 @@ class Trial(Disasters):
         if until := options.get("until"):
             run = self.machine.start(user, text, cwd)
             run.until(until)
-            run.interrupt()
+            try:
+                self.in_a_second_terminal(block, user, cwd, options)
+            finally:
+                run.interrupt()
         else:
             self.machine.run(user, text, cwd, answer=options.get("answer"))
         if "systemctl stop everpoint" in text:
@@ -115,6 +119,12 @@ class Trial(Disasters):
         if "enable --now everpoint" in text or "systemctl restart everpoint" in text:
             self.service.restart()
         return user
+
+    def in_a_second_terminal(self, block, user, cwd, options):
+        if number := options.get("beside"):
+            self.typed += 1
+            beside = self.blocks[(*block.id[:2], number)]
+            self.machine.run(user, self.put_words(beside.text, options["words"]), cwd)
 
     def alternatives(self, block, text, _options):
         """Each line by itself, into an empty directory."""
