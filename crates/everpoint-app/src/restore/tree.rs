@@ -218,13 +218,14 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes a directory and those above it.
+    /// Makes a directory and those above it. One of the tree that is there already gets the tree's owner, too: a restore
+    /// that was killed may have made it, and no more.
     ///
     /// # Errors
-    /// If it can't be made.
+    /// If it can't be made, or not given away.
     pub fn directory(&self, path: &Path, mode: u32) -> Result<(), AppError> {
         if path.is_dir() {
-            return Ok(());
+            return if self.is_strangers(path) { self.own(path) } else { Ok(()) };
         }
         if let Some(parent) = path.parent() {
             self.directory(parent, 0o700)?;
@@ -234,6 +235,16 @@ impl Tree {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(AppError::io("make the directory", path, error)),
         }
+    }
+
+    /// Whether a directory below the root, or of the server's part of a tablespace, belongs to somebody else than the tree.
+    fn is_strangers(&self, path: &Path) -> bool {
+        let parts = self.outside().filter_map(|(_, place, _)| Some(place.join(self.part()?)));
+        let mut tops = parts.map(|part| path.starts_with(part)).chain([path.starts_with(&self.root)]);
+        let Some((uid, _)) = self.owner.filter(|_| path != self.root && tops.any(|below| below)) else {
+            return false;
+        };
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() != uid.as_raw())
     }
 
     /// Opens (and makes) a file for writing.

@@ -59,7 +59,8 @@ impl Directories {
             Err(errno) => return Err(errno),
         };
         let handle = Arc::new(open_directory(&*parent, name)?);
-        if made {
+        // Another root may have been killed before it gave one away.
+        if made || rustix::fs::fstat(&*handle)?.st_uid == 0 {
             self.give_directory(&*handle)?;
         }
         self.synced(&*parent)?;

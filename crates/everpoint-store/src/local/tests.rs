@@ -279,3 +279,20 @@ fn what_root_makes_belongs_to_the_repository() {
         assert_eq!(std::fs::metadata(scratch.path().join(path)).unwrap().uid(), 70000, "{path}");
     }
 }
+
+#[test]
+fn a_directory_that_a_killed_root_has_left_to_itself_is_given_away_by_the_next() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (scratch, store) = store();
+    store.put_new("config", b"x").unwrap();
+    chown(scratch.path().join("config"), Some(70000), Some(70001)).unwrap();
+    std::fs::create_dir(scratch.path().join("a")).unwrap();
+    store.put_new("a/x", b"x").unwrap();
+    for path in ["a", "a/x"] {
+        assert_eq!(std::fs::metadata(scratch.path().join(path)).unwrap().uid(), 70000, "{path}");
+    }
+}

@@ -50,3 +50,30 @@ fn marks_of_another_directory_are_not_restored() {
     }
     assert!(tree.takes("base/1/1259").unwrap());
 }
+
+/// A restore by root that is killed between making a directory and giving it away left one that the server could not enter.
+#[test]
+fn a_directory_that_a_killed_restore_has_made_gets_the_trees_owner() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, place) = (scratch.path().join("data"), scratch.path().join("place"));
+    for made in ["data/pg_tblspc/7/PG_15_1", "place/PG_15_1/5", "place/other"] {
+        std::fs::create_dir_all(scratch.path().join(made)).unwrap();
+    }
+    std::os::unix::fs::symlink(scratch.path(), root.join("link")).unwrap();
+    let space = Space { origin: String::new(), place: Some(place.clone()), by: By::Map, created: false };
+    let mark = Mark::new("r", "c", &root, "b");
+    let mut tree = Tree::new(&root, [(8, space)].into(), Some("PG_15_1".to_owned()), mark).unwrap();
+    // Without being root, somebody else is whoever the tree is not of.
+    let other = u32::from(std::fs::metadata(&root).unwrap().uid() == 4711) + 4711;
+    tree.owner = Some((Uid::from_raw(other), Gid::from_raw(other)));
+    for path in ["data/pg_tblspc/7", "data/pg_tblspc", "place/PG_15_1", "place/PG_15_1/5"] {
+        assert!(tree.is_strangers(&scratch.path().join(path)), "{path}");
+    }
+    for path in ["place", "place/other", "data/link", "."] {
+        assert!(!tree.is_strangers(&scratch.path().join(path)), "{path}");
+    }
+    if rustix::process::geteuid().is_root() {
+        tree.directory(&root.join("pg_tblspc/7"), 0o700).unwrap();
+        assert_eq!(std::fs::metadata(root.join("pg_tblspc/7")).unwrap().uid(), other);
+    }
+}
