@@ -49,9 +49,11 @@ pub fn store_error(operation: &str, object: &str, error: everpoint_store::StoreE
     use everpoint_core::FailureClass;
     use everpoint_store::StoreErrorKind;
     let (code, class, hint) = match error.kind {
-        StoreErrorKind::NotFound => {
-            ("store.not_found", FailureClass::Usage, "create it with: everpoint init")
-        }
+        StoreErrorKind::NotFound => (
+            "store.not_found",
+            FailureClass::Usage,
+            "if it was there before, see that its disk is mounted; a new one is made with: everpoint init",
+        ),
         StoreErrorKind::Denied => (
             "store.denied",
             FailureClass::Failed,

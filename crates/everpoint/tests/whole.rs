@@ -210,6 +210,13 @@ fn a_database_that_can_t_be_taken_ends_check_and_backup_by_name() {
     // Over the network the server passes over links, with a warning and no more.
     forget_files(&world);
     fails(&world);
+    // Where the server is told to keep its warnings to itself, too.
+    world.source.psql("ALTER SYSTEM SET client_min_messages = error").unwrap();
+    world.source.psql("SELECT pg_reload_conf()").unwrap();
+    world.wait_for("the setting holds", || {
+        world.source.psql("SHOW client_min_messages").is_ok_and(|level| level == "error")
+    });
+    fails(&world);
 }
 
 /// Bytes that are no UTF-8 in the names of a database, a tablespace's place, a configuration file and a restore point.

@@ -20,6 +20,8 @@ const PASSED_OVER: &str =
     "it is a link or no regular file, and the server passes over it when it sends its files";
 /// So many paths are named in an error.
 const NAMED: usize = 10;
+/// Where the links to tablespaces are, and those that lie in the data directory.
+const IN_PLACE: &str = "pg_tblspc/";
 /// Marks around a name, in the languages of the server.
 const QUOTES: [char; 12] = ['"', '\'', '«', '»', '„', '“', '”', '‘', '’', '‹', '›', '`'];
 
@@ -47,9 +49,12 @@ impl Sent<'_> {
         let (mut facts, mut needed) = (Vec::new(), Vec::new());
         for warning in warnings {
             let routine = warning.origin.as_ref().map_or("", |(_, routine)| routine);
-            if routine == LISTS
-                && let Some(path) = self.named(&warning.message)
-            {
+            if routine == LISTS {
+                // Of what can't be told what it is nothing is known, and the server may need it.
+                let Some(path) = self.named(&warning.message) else {
+                    needed.push(warning.message.clone());
+                    continue;
+                };
                 if self.is_skipped(&path) {
                     continue;
                 }
@@ -83,18 +88,22 @@ impl Sent<'_> {
         )
     }
 
-    /// The path that a message names, as the image has it.
+    /// The path that a message names, as the image has it. Marks may be part of it, so that its beginning and its end are
+    /// looked for: the one is a known place, the other the last mark of the message.
     fn named(&self, message: &str) -> Option<String> {
-        let path = message.split(QUOTES).map(str::trim).find(|part| part.contains('/'))?;
+        let places = self.links.iter().filter_map(|link| link.path.as_deref());
+        let begin = places.chain(["./", IN_PLACE]).filter_map(|place| message.find(place)).min()?;
+        let end = message.rfind(QUOTES).filter(|end| *end > begin)?;
+        let path = message.get(begin..end)?.trim_end();
         if let Some(inside) = path.strip_prefix("./") {
             return Some(inside.to_owned());
         }
+        let below = to_path(path);
         let space = self.links.iter().find_map(|link| {
             let place = to_path(link.path.as_deref()?);
-            let below = to_path(path);
-            Some(format!("pg_tblspc/{}/{}", link.oid, of_path(Path::new(below.strip_prefix(place).ok()?))))
+            Some(format!("{IN_PLACE}{}/{}", link.oid, of_path(Path::new(below.strip_prefix(place).ok()?))))
         });
-        Some(space.unwrap_or_else(|| path.to_owned()))
+        space.or_else(|| path.starts_with(IN_PLACE).then(|| path.to_owned()))
     }
 }
 
@@ -111,8 +120,12 @@ mod tests {
     type Judged = (Vec<(String, String)>, Vec<String>);
 
     fn judge(warnings: &[ServerError]) -> Result<Judged, EngineError> {
-        let links = [TablespaceLink { oid: 16400, path: Some("/srv/ts".to_owned()) }];
-        let live = Live { databases: BTreeSet::from([5]), tablespaces: BTreeSet::from([16400]) };
+        let links = [
+            TablespaceLink { oid: 16400, path: Some("/srv/ts".to_owned()) },
+            TablespaceLink { oid: 16401, path: Some("/srv/it\"s « a »/ts".to_owned()) },
+        ];
+        let live =
+            Live { databases: BTreeSet::from([5]), tablespaces: BTreeSet::from([16400, 16401, 16402]) };
         let came = BTreeSet::from(["pg_hba.conf".to_owned()]);
         let sent = Sent { object: "db", links: &links, came: &came, live: Some(&live), checks: true };
         let notes = Notes::default();
@@ -127,6 +140,9 @@ mod tests {
             warning("überspringe besondere Datei »./a b/fifo«", "sendDir"),
             warning("ignore le fichier spécial « ./c »", "sendDir"),
             warning("skipping special file \"/srv/ts/notes\"", "sendDir"),
+            warning("skipping special file \"./it\"s ’ours\"", "sendDir"),
+            warning("skipping special file \"/srv/it\"s « a »/ts/x\"", "sendDir"),
+            warning("\"./日\"のスペシャルファイルをスキップしています", "sendDir"),
             warning("skipping special file \"./.s.PGSQL.5432\"", "sendDir"),
             warning("skipping special file \"./pg_hba.conf\"", "sendDir"),
             warning("skipping special file \"./base/99999\"", "sendDir"),
@@ -134,13 +150,34 @@ mod tests {
             warning("something else", "other"),
         ])
         .unwrap();
-        assert_eq!(lacking, ["a b/fifo", "base/99999", "c", "log", "pg_tblspc/16400/notes"]);
+        assert_eq!(
+            lacking,
+            [
+                "a b/fifo",
+                "base/99999",
+                "c",
+                "it\"s ’ours",
+                "log",
+                "pg_tblspc/16400/notes",
+                "pg_tblspc/16401/x",
+                "日"
+            ]
+        );
         assert_eq!(facts, [("server warning 1".to_owned(), "something else".to_owned())]);
     }
 
     #[test]
     fn what_the_server_needs_is_never_passed_over() {
-        for path in ["./base/5", "./pg_xact", "./base/5/1259", "/srv/ts/PG_15_1/5"] {
+        for path in [
+            "./base/5",
+            "./pg_xact",
+            "./base/5/1259",
+            "/srv/ts/PG_15_1/5",
+            "/srv/it\"s « a »/ts/PG_15_1/5",
+            "pg_tblspc/16402/PG_15_1/5",
+            // A place that we don't know.
+            "/srv/other/PG_15_1/5",
+        ] {
             let error =
                 judge(&[warning(&format!("skipping special file \"{path}\""), "sendDir")]).unwrap_err();
             assert_eq!(error.code, "pg.files", "{path}");

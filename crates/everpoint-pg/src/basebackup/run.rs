@@ -152,6 +152,13 @@ impl Facts {
                 format!("version {} is too old, {OLDEST} is the oldest supported", identity.version_text);
             return Err(EngineError::new("pg.version", "back up", object, message).class(FailureClass::Usage));
         }
+        if !replication.connection().tells_warnings().map_err(fail)? {
+            let message = "the session is not sent warnings (client_min_messages): what the server passes over when it \
+                           sends its files would be lost in silence";
+            return Err(EngineError::new("pg.files", "back up", object, message).hint(
+                "take client_min_messages out of the server's configuration, or connect to the server itself",
+            ));
+        }
         let checksums = replication.connection().show("data_checksums").map_err(fail)? == "on";
         let text = replication.connection().show("block_size").map_err(fail)?;
         let page_size = parse_size(&text).and_then(|size| u32::try_from(size).ok());

@@ -1,4 +1,5 @@
-//! Time limits that a server, a database or a role sets for its sessions: ours may be silent, or wait, for longer.
+//! Time limits that a server, a database or a role sets for its sessions: ours may be silent, or wait, for longer. And
+//! whether it keeps its warnings to itself: what a server passes over when it sends its files it tells in no other way.
 
 use super::{Connection, PgError};
 
@@ -35,15 +36,33 @@ fn lifting(major: u32) -> String {
     of(major).map(|name| format!("SET {name} = 0")).collect::<Vec<_>>().join("; ")
 }
 
-/// Those that are set for a session of replication. It can't lift them itself: they are part of its beginning.
-pub(super) fn that_apply(connection: &mut Connection) -> Result<Vec<&'static str>, PgError> {
+/// The setting that says which messages a session is sent.
+const MESSAGES: &str = "client_min_messages";
+
+/// What has to be set for a session of replication, because it is set otherwise. It can't do so itself: that is part of its
+/// beginning.
+pub(super) fn to_set(connection: &mut Connection) -> Result<Vec<(&'static str, &'static str)>, PgError> {
     let mut set = Vec::new();
     for name in of(connection.major()) {
         if connection.show(name)? != "0" {
-            set.push(name);
+            set.push((name, "0"));
         }
     }
+    if !connection.tells_warnings()? {
+        set.push((MESSAGES, "warning"));
+    }
     Ok(set)
+}
+
+impl Connection {
+    /// Whether the server sends its warnings to this session.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub fn tells_warnings(&mut self) -> Result<bool, PgError> {
+        // The levels above are refused, or were names of it before 12.
+        Ok(!matches!(self.show(MESSAGES)?.as_str(), "error" | "fatal" | "panic"))
+    }
 }
 
 #[cfg(test)]

@@ -134,12 +134,12 @@ fn start(host: &Host, address: &Address, config: &Config, purpose: Purpose) -> R
     match purpose {
         Purpose::Sql => limits::lift(&mut connection)?,
         Purpose::Replication => {
-            let set = limits::that_apply(&mut connection)?;
+            let set = limits::to_set(&mut connection)?;
             if !set.is_empty() {
                 match begin(host, address, config, purpose, &set) {
                     Ok(again) => connection = again,
                     // Something between takes no such parameters; what it leads to can be used all the same.
-                    Err(error) => tracing::debug!(%error, "the session keeps its time limits"),
+                    Err(error) => tracing::debug!(%error, "the session keeps its settings"),
                 }
             }
         }
@@ -148,13 +148,13 @@ fn start(host: &Host, address: &Address, config: &Config, purpose: Purpose) -> R
     Ok(connection)
 }
 
-/// One session. `lifted` are time limits that are not to hold in it.
+/// One session, with these settings.
 fn begin(
     host: &Host,
     address: &Address,
     config: &Config,
     purpose: Purpose,
-    lifted: &[&str],
+    settings: &[(&str, &str)],
 ) -> Result<Connection, PgError> {
     let timeout = config.connect_timeout.unwrap_or(START_TIMEOUT);
     let plain = Plain::connect(address, config)?;
@@ -181,7 +181,7 @@ fn begin(
     if let Some(options) = &config.options {
         parameters.push(("options", options.as_str()));
     }
-    parameters.extend(lifted.iter().map(|name| (*name, "0")));
+    parameters.extend(settings);
     connection.queue(|out| frontend::startup_message(parameters, out))?;
     connection.flush()?;
     authentication::authenticate(&mut connection, purpose, timeout)?;

@@ -3,7 +3,8 @@
 //! An object is written to a file in `unfinished~/` (a name that no object can have), synced, moved to its name with a
 //! rename that never replaces, and its directory is synced. What a crash leaves in `unfinished~/` is harmless and removed
 //! when a day old. All paths are resolved from one open handle of the root, so that a filesystem that is unmounted
-//! meanwhile is an error and never an empty repository.
+//! meanwhile is an error and never an empty repository. As what is written through a handle may go to a directory that has
+//! been moved away, or mounted over, and that nobody will look into, the path must still lead to it whenever an object is made.
 
 mod calls;
 mod dirs;
@@ -17,7 +18,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -36,6 +37,7 @@ const LOST_FOUND: &str = "lost+found";
 
 struct Shared {
     root: String,
+    place: PathBuf,
     directories: Directories,
     swept: Once,
     /// Told once that names are given under a lock.
@@ -69,7 +71,9 @@ impl LocalStore {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(root, flags, Mode::empty()).map_err(fail)?;
         let directories = Directories::new(handle, calls);
-        let shared = Shared { root: shown, directories, swept: Once::new(), weak: Once::new() };
+        // Wherever this process goes later.
+        let place = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let shared = Shared { root: shown, place, directories, swept: Once::new(), weak: Once::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -92,6 +96,20 @@ impl LocalStore {
 
     fn root(&self) -> BorrowedFd<'_> {
         self.shared.directories.root()
+    }
+
+    /// That the path leads to what is open.
+    fn in_place(&self, name: &str) -> Result<(), StoreError> {
+        let open = rustix::fs::fstat(self.root()).map_err(|errno| self.fail("create", name, errno))?;
+        let cause = match rustix::fs::stat(&self.shared.place) {
+            Ok(there) if (there.st_dev, there.st_ino) == (open.st_dev, open.st_ino) => return Ok(()),
+            Ok(_) => {
+                "another directory is there now than when it was opened: it was moved away, or something is mounted over it"
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => "the directory was moved away, or removed",
+            Err(errno) => return Err(self.fail("create", name, errno)),
+        };
+        Err(StoreError::new("create", self.object(name), StoreErrorKind::Unavailable).cause(cause))
     }
 
     fn check(&self, operation: &'static str, name: &str) -> Result<(), StoreError> {
@@ -124,6 +142,7 @@ impl Store for LocalStore {
 
     fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>, StoreError> {
         self.check("create", name)?;
+        self.in_place(name)?;
         self.shared.swept.call_once(|| sweep::sweep(self));
         if self.head(name)?.is_some() {
             return Err(writer::taken(self, name));

@@ -296,3 +296,26 @@ fn a_directory_that_a_killed_root_has_left_to_itself_is_given_away_by_the_next()
         assert_eq!(std::fs::metadata(scratch.path().join(path)).unwrap().uid(), 70000, "{path}");
     }
 }
+
+/// What was written on would be seen by nobody, and the log of it be let go by the server.
+#[test]
+fn nothing_is_written_to_a_directory_that_is_no_more_where_it_was() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (place, aside) = (scratch.path().join("repository"), scratch.path().join("aside"));
+    let store = LocalStore::create(&place).unwrap();
+    store.put_new("a", b"x").unwrap();
+    std::fs::rename(&place, &aside).unwrap();
+    let refused = |what: &str| {
+        let error = store.put_new("b", b"x").unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(what), "{cause}");
+    };
+    refused("moved away, or removed");
+    std::fs::create_dir(&place).unwrap();
+    refused("another directory");
+    std::fs::remove_dir(&place).unwrap();
+    // A link that leads there is as good.
+    std::os::unix::fs::symlink(&aside, &place).unwrap();
+    store.put_new("b", b"x").unwrap();
+}
