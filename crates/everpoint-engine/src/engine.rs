@@ -172,6 +172,12 @@ pub trait Engine: Send + Sync {
         sink: &mut dyn LogSink,
     ) -> Result<(), EngineError>;
 
+    /// The log from `span.from` to `span.to` of a timeline, as the server has it; `None`: it can't be had.
+    fn read_log(&self, timeline: u32, span: Span) -> Option<Vec<u8>> {
+        let _ = (timeline, span);
+        None
+    }
+
     /// Gives up the slot of this name, if it exists.
     ///
     /// # Errors

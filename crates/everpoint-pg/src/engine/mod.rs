@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use everpoint_core::{
-    Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan,
+    Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan, Span,
 };
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
@@ -181,6 +181,11 @@ impl Engine for PgEngine {
     ) -> Result<(), EngineError> {
         let source = CaptureSource { config: self.config()?, system: self.known_system() };
         replication::capture(source, from, options, sink)
+    }
+
+    fn read_log(&self, timeline: u32, span: Span) -> Option<Vec<u8>> {
+        let read = replication::read_log(self.config.as_ref()?, timeline, span);
+        read.inspect_err(|error| tracing::debug!(%error, timeline, "the log can't be compared")).ok()
     }
 
     fn log_keeping(&self) -> Option<LogKeeping> {
