@@ -77,6 +77,7 @@ pub fn run(
         delta: proof.occupied,
     };
     let mut warnings: Vec<String> = word.into_iter().collect();
+    warnings.extend(proof.told.iter().cloned());
     warnings.extend(becomes_a_copy(context, request, &root));
     warnings.extend(machine.places(record)?);
     warnings.extend(machine.room(plan)?);
