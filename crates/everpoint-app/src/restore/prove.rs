@@ -14,7 +14,7 @@ use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
 use super::links::{aside, directories, leads_to, links, part_aside};
-use super::mark::{Mark, NEW_MARK, is_space_name, same_place};
+use super::mark::{Mark, NEW_MARK, is_space_name, same_place, space_name};
 use super::mounts::Mounts;
 use super::spaces::{By, Space, Wishes};
 use super::tree::{Tree, owner_for};
@@ -139,24 +139,41 @@ impl Ground<'_> {
         };
         let proven = judge_space(&facts, self.asked).map_err(|why| {
             let error = space_error(oid, space, place, why);
-            // What a data directory had there that was moved aside.
-            let stays = space.by == By::Origin && self.empty && !facts.part_empty && !facts.strangers;
-            match (stays && self.engine.tablespace_in_use(place, part).is_none(), &error.hint) {
-                (true, Some(hint)) => {
-                    let hint = format!(
-                        "if the data directory that was here was moved aside, what it had there goes aside, too: {}; else {hint}",
-                        part_aside(place, part)
-                    );
-                    error.hint(hint)
-                }
-                _ => error,
-            }
+            self.with_left(error, (space, place, part), &facts, why)
         })?;
         live::refuse_space(self.engine, place, part)?;
         if space.by == By::Map && proven == Proven::Empty {
             refuse_owner(oid, place, owner_for(self.root)?.map(|(uid, _)| uid.as_raw()))?;
         }
         Ok(proven)
+    }
+
+    /// What a data directory has left there that was moved aside, or is gone, can be moved or removed, unless somebody uses it.
+    fn with_left(
+        &self,
+        error: AppError,
+        (space, place, part): (&Space, &Path, &str),
+        facts: &SpaceFacts,
+        why: Unproven,
+    ) -> AppError {
+        let left =
+            !facts.part_empty && !facts.strangers && self.engine.tablespace_in_use(place, part).is_none();
+        let Some(mut hint) = error.hint.clone().filter(|_| left) else { return error };
+        if space.by == By::Origin && self.empty {
+            let command = part_aside(place, part);
+            hint = format!(
+                "if the data directory that was here was moved aside, what it had there goes aside, too: {command}; else {hint}"
+            );
+        }
+        if why == Unproven::StaleMark {
+            let (part, mark) = (place.join(part), place.join(space_name(part)));
+            hint.push_str(&format!(
+                "; if the data directory of which it was is gone, and nobody needs it: rm -r {} {}",
+                part.display(),
+                mark.display()
+            ));
+        }
+        error.hint(hint)
     }
 
     /// A place that holds nothing may be the bare mount point of the file system that does. Returns what to tell, where it may
@@ -376,3 +393,6 @@ pub(super) fn only(path: &Path, known: &dyn Fn(&str, bool) -> bool) -> Result<bo
 fn usage(operation: &str, path: &Path, message: &str) -> AppError {
     AppError::new("restore.directory", FailureClass::Usage, operation, path.display().to_string(), message)
 }
+
+#[cfg(test)]
+mod tests;
