@@ -364,7 +364,9 @@ impl Job<'_> {
         let settings = self.settings(tree, prepared.libraries.clone());
         // A replay that stops short must not leave a directory that looks done.
         let start = self.request.start.as_ref();
-        let reached = start.map(|start| self.start(tree, &settings, start)).transpose()?;
+        let reached = start
+            .map(|start| self.start(tree, &settings, (start, prepared.programs.as_deref())))
+            .transpose()?;
         tree.finish()?;
         let next = self.context.engine.next_steps(&settings, reached.as_ref().map(|it| it.port));
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref(), next))

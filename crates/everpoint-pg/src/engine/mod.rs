@@ -329,8 +329,15 @@ impl Engine for PgEngine {
         recovery::prepare_recovery(settings)
     }
 
-    fn check_start(&self, programs: Option<&Path>, version: u32) -> Result<(), EngineError> {
-        recovery::find_programs(programs.or(self.programs.as_deref()), version / 10_000).map(|_| ())
+    fn programs(
+        &self,
+        named: Option<&Path>,
+        directory: &Path,
+        version: u32,
+    ) -> Result<Option<PathBuf>, EngineError> {
+        let named = named.or(self.programs.as_deref()).map(Path::to_owned);
+        let wanted = named.or_else(|| recovery::noted_programs(directory));
+        recovery::find_programs(wanted.as_deref(), version / 10_000).map(Some)
     }
 
     fn differences(&self, facts: &[(String, String)]) -> Vec<String> {
