@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use everpoint_core::FailureClass;
 use everpoint_engine::{CheckLine, CheckState};
 
+use crate::restore::mark::MARKER;
 use crate::{AppError, ClusterContext};
 
 /// One of them: a file or a directory.
@@ -297,7 +298,7 @@ fn unescaped(text: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// The nearest directory at or above a path that is a data directory or a tablespace of whatever server.
+/// The nearest directory at or above a path that is a data directory, or is to become one, or a tablespace of whatever server.
 #[must_use]
 pub fn server_above(path: &Path) -> Option<PathBuf> {
     let real = real(path);
@@ -305,7 +306,9 @@ pub fn server_above(path: &Path) -> Option<PathBuf> {
 }
 
 fn is_data_directory(directory: &Path) -> bool {
-    directory.join("PG_VERSION").is_file() && directory.join("global/pg_control").is_file()
+    // Of an unfinished restore nothing will be left that its image lacks, when it goes on.
+    directory.join(MARKER).is_file()
+        || directory.join("PG_VERSION").is_file() && directory.join("global/pg_control").is_file()
 }
 
 /// A tablespace holds a directory like `PG_15_202209061`.

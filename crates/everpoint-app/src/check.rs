@@ -78,13 +78,7 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
             lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));
             lines.extend(health::space(context, &facts.listings));
             lines.push(last_backup(context, &facts));
-            lines.extend(watch::capture(
-                context,
-                &facts.log,
-                before,
-                server.as_ref(),
-                keeping.map(|it| it.archiver),
-            ));
+            lines.extend(watch::capture(context, &facts.log, before, server.as_ref(), keeping));
             lines.extend(gaps(context, &facts));
             lines.extend(advice::promise(context, &facts, &request.promise));
         }

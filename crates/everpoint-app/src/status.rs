@@ -1,11 +1,12 @@
 //! `status`: health now. Works when the server is dead: then it says what the repository knows.
 
-use everpoint_core::Micros;
+use everpoint_core::{Micros, StoredBy};
 use everpoint_engine::{CheckState, EngineError};
 use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
+use crate::log_writer::same;
 use crate::{AppError, ClusterContext, facts, production, text, timelines, writable};
 
 /// A backup older than this is a problem.
@@ -68,7 +69,7 @@ pub struct StatusReport {
 /// # Errors
 /// If the repository can't be read.
 pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
-    let mut report = of(context, &facts::load(context)?);
+    let mut report = look(context, &facts::load(context)?, true);
     if let Some(wrong) = writable::wrong(context) {
         report.problem(Health::Error, wrong.to_string());
     }
@@ -78,6 +79,11 @@ pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
 /// Asks the server, and judges with it what is known of the repository.
 #[must_use]
 pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
+    look(context, facts, false)
+}
+
+/// `compares`: what is stored last is compared with what the server has there, unless a stream has done so.
+fn look(context: &ClusterContext, facts: &facts::Facts, compares: bool) -> StatusReport {
     let answer = context.engine.identify();
     let listing = list::listing(context, facts, &[]);
     let now = text::now();
@@ -86,7 +92,7 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
     let captured = Captured::of(&facts.log, answer.as_ref().ok());
     let keeping = answer.is_ok().then(|| context.engine.log_keeping()).flatten();
     let capture = captured.as_ref().map(|captured| {
-        let archiver = keeping.map(|keeping| keeping.archiver);
+        let archiver = keeping.as_ref().map(|keeping| keeping.archiver.clone());
         let running = captured::is_running(context);
         CaptureState::new(captured, answer.as_ref().ok(), now, running, archiver)
     });
@@ -94,6 +100,11 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         let running = capture.as_ref().is_some_and(|capture| capture.wrong(&context.name).is_none());
         timelines::wrong(&facts.log, server, captured, running)
     });
+    let shorter = captured.as_ref().zip(answer.as_ref().ok());
+    let shorter = shorter.and_then(|(captured, server)| same::ends_before(captured, server));
+    let streams = capture.as_ref().is_some_and(|it| it.running && it.stored_by == StoredBy::Stream);
+    let beside = || same::beside(context, &facts.log, keeping.as_ref());
+    let beside = shorter.or_else(|| if compares && !streams { beside() } else { None });
     let last_backup = listing.backups.iter().rev().find(|backup| backup.status == "ok").cloned();
     let age = last_backup.as_ref().and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
     let mut report = StatusReport {
@@ -114,7 +125,7 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         gaps: listing.gaps,
         problems: Vec::new(),
     };
-    report.judge();
+    report.judge(beside.as_ref());
     if let Some((state, told)) = timeline {
         let health = if state == CheckState::Error { Health::Error } else { Health::Warning };
         report.problem(health, told);
@@ -165,17 +176,22 @@ impl StatusReport {
         ))
     }
 
-    fn judge(&mut self) {
+    /// `beside`: the server goes on beside the stored log.
+    fn judge(&mut self, beside: Option<&EngineError>) {
         let name = self.name.clone();
         if let Some(error) = self.server_error.clone() {
             self.problem(Health::Error, format!("the server does not answer: {error}"));
         }
-        match &self.capture {
-            None => self.problem(
+        match (&self.capture, beside) {
+            (_, Some(beside)) => {
+                let way_out = beside.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+                self.problem(Health::Error, format!("{beside}{way_out}"));
+            }
+            (None, None) => self.problem(
                 Health::Error,
                 format!("no log is stored; keep this running: everpoint capture {name}, or everpoint serve"),
             ),
-            Some(capture) => {
+            (Some(capture), None) => {
                 if let Some(wrong) = capture.wrong(&name) {
                     self.problem(Health::Error, wrong);
                 }

@@ -22,6 +22,7 @@ pub mod history;
 mod known;
 mod leaf;
 mod moment;
+pub mod mount;
 pub mod name;
 mod nearest;
 pub mod package;

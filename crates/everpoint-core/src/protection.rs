@@ -30,6 +30,21 @@ pub struct LogKeeping {
     pub archiver: Archiver,
     /// Its slots.
     pub slots: Vec<ServerSlot>,
+    /// Where the log of its current timeline begins that it still has; `None`: it does not tell.
+    pub oldest: Option<LogOffset>,
+}
+
+impl LogKeeping {
+    /// Whether a server that has written its log to `end` still has it from `from` on for certain: to ask for what is gone
+    /// leaves an error in its own log.
+    #[must_use]
+    pub fn has(&self, from: LogOffset, end: LogOffset, segment_size: u64) -> bool {
+        let segment = |position: LogOffset| position.0.checked_div(segment_size);
+        let mut held = self.slots.iter().filter_map(|slot| slot.held);
+        segment(from) == segment(end)
+            || held.any(|held| from.0 >= end.0.saturating_sub(held))
+            || self.oldest.is_some_and(|oldest| oldest <= from)
+    }
 }
 
 impl Archiver {
@@ -172,6 +187,26 @@ mod tests {
         let archived = archived.map(|(timeline, end)| (timeline, LogOffset(end)));
         let archiver = Archiver { on: true, command: String::new(), archived };
         stored_by(&Storing { archiver: Some(archiver), ..facts(false, Some(lag_bytes), lag_seconds) })
+    }
+
+    #[test]
+    fn a_server_has_the_log_of_its_segment_and_what_slots_hold_or_its_directory_lists() {
+        let size = 16 << 20;
+        let (end, at) = (LogOffset(5 * size + 900), |segment: u64, into| LogOffset(segment * size + into));
+        let slot = |held| ServerSlot {
+            name: "any".to_owned(),
+            active: false,
+            temporary: false,
+            physical: true,
+            held,
+        };
+        let keeping = |held, oldest| LogKeeping { slots: vec![slot(held)], oldest, ..LogKeeping::default() };
+        assert!(keeping(None, None).has(at(5, 0), end, size));
+        assert!(!keeping(None, None).has(at(4, size - 1), end, size), "recycled, for all we know");
+        assert!(keeping(Some(1000), None).has(at(4, size - 100), end, size));
+        assert!(!keeping(Some(1000), None).has(at(4, size - 101), end, size));
+        assert!(keeping(None, Some(at(4, 0))).has(at(4, 0), end, size));
+        assert!(!keeping(None, Some(at(4, 0))).has(at(3, size - 1), end, size));
     }
 
     #[test]

@@ -172,6 +172,12 @@ pub trait Engine: Send + Sync {
         sink: &mut dyn LogSink,
     ) -> Result<(), EngineError>;
 
+    /// The log from `span.from` to `span.to` of a timeline, as the server has it; `None`: it can't be had.
+    fn read_log(&self, timeline: u32, span: Span) -> Option<Vec<u8>> {
+        let _ = (timeline, span);
+        None
+    }
+
     /// Gives up the slot of this name, if it exists.
     ///
     /// # Errors
@@ -331,13 +337,13 @@ pub trait Engine: Send + Sync {
     /// If files can't be written.
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError>;
 
-    /// Whether a server of this version could be started here, so that this is known before an image is written.
+    /// With what programs a server of this version is to be started, so that they are known before an image is written: those
+    /// with which the server of the directory ran, unless others are named.
     ///
     /// # Errors
-    /// If its programs are missing.
-    fn check_start(&self, programs: Option<&Path>, version: u32) -> Result<(), EngineError> {
-        let _ = (programs, version);
-        Ok(())
+    /// If there are none.
+    fn programs(&self, _: Option<&Path>, _: &Path, _: u32) -> Result<Option<PathBuf>, EngineError> {
+        Ok(None)
     }
 
     /// What of this machine may make the restored data behave otherwise than where it was backed up, in words (PostgreSQL:

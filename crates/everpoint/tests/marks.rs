@@ -192,6 +192,62 @@ fn of_two_restores_at_once_one_has_the_place() {
     }
 }
 
+/// The second one would put a tablespace into the directory that the first one makes.
+#[test]
+fn of_two_restores_one_puts_nothing_into_the_others_directory() {
+    if !found(15) {
+        return;
+    }
+    let scene = Scene::new();
+    let places = scene.directory("places");
+    let arguments = |copy: &Path, map: &str| {
+        ["restore", CLUSTER, copy.to_str().unwrap(), "--map", map].map(str::to_owned).to_vec()
+    };
+    for round in 0..3 {
+        let [first, second] = ["first", "second"].map(|name| places.join(format!("new-{round}/{name}")));
+        let maps = [map(&scene, &places.join(format!("out-{round}"))), map(&scene, &first.join("side"))];
+        let running = [(&first, &maps[0]), (&second, &maps[1])].map(|(copy, map)| {
+            let arguments = arguments(copy, map);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            scene.world.everpoint.spawn(&arguments).unwrap()
+        });
+        let ran = running.map(|running| running.wait(Duration::from_secs(120)).unwrap());
+        let good = ran.iter().filter(|ran| ran.status.success()).count();
+        assert!(good <= 1, "{}{}", ran[0].err, ran[1].err);
+        for (ran, copy) in ran.iter().zip([&first, &second]) {
+            assert!(ran.status.success() || !copy.join("PG_VERSION").exists(), "{}", ran.err);
+        }
+    }
+    // One that was cut off: when it goes on, all goes that its image lacks. Refused means untouched.
+    let first = places.join("cut");
+    scene.restored(&first, &[]);
+    let mark = first.join(support_places::MARKER);
+    fs::remove_file(first.join("global/pg_control")).unwrap();
+    fs::write(mark, "").unwrap();
+    scene.refused(&places.join("deep/second"), &["--map", &map(&scene, &first.join("side"))]);
+    assert!(!places.join("deep").exists());
+}
+
+/// Another restore has the place of the tablespace: what was made for this one goes again, with the directories above.
+#[test]
+fn a_restore_that_is_refused_leaves_no_new_directories() {
+    if !found(15) {
+        return;
+    }
+    let scene = Scene::new();
+    let (places, taken) = (scene.directory("places"), scene.directory("taken"));
+    let lock = fs::File::open(&taken).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let copy = places.join("not/there/yet");
+    let map = map(&scene, &taken);
+    let arguments = ["restore", CLUSTER, copy.to_str().unwrap(), "--map", &map];
+    let ran = scene.world.everpoint.try_run(&arguments).unwrap();
+    assert!(!ran.status.success() && ran.err.contains("another restore"), "{}", ran.told(&arguments));
+    assert!(!places.join("not").exists(), "{}", ran.err);
+    drop(lock);
+    scene.restored(&copy, &["--map", &map]);
+}
+
 #[test]
 fn as_root_nobodys_directory_is_taken_over() {
     if !found(15) {

@@ -82,6 +82,7 @@ fn salvage_capture_and_push_refuse_a_server_that_was_set_back() {
         ran.err.clone()
     };
     let before = latest(&world);
+    tells(&world, "promote");
     let captured = said(&world.everpoint.try_run(&["capture", CLUSTER, "--once"]).unwrap());
     assert!(captured.contains("promote") && captured.contains("everpoint backup"), "{captured}");
     let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
@@ -100,6 +101,49 @@ fn salvage_capture_and_push_refuse_a_server_that_was_set_back() {
     insert(&world, &[29]);
     world.backup(&[]);
     goes_on(&mut world, "1 2 3 21 22 23 24 25 26 27 28 29");
+    let check = world.everpoint.report(&["check", CLUSTER]).unwrap();
+    assert!(!check.to_string().contains("beside"), "{check}");
+}
+
+/// `check` and `status` name a server that goes on beside what is stored, with the way out.
+fn tells(world: &World, way_out: &str) {
+    for command in ["check", "status"] {
+        let said = world.everpoint.try_run(&[command, CLUSTER]).unwrap();
+        let text = format!("{}{}", said.out, said.err);
+        assert_eq!(said.status.code(), Some(1), "{command}: {text}");
+        assert!(text.contains(way_out) && text.contains("was set back"), "{command}: {text}");
+        assert!(!text.contains("keep this running"), "{command}: {text}");
+    }
+    let log = world.source.log();
+    // What a capture asks for names its slot.
+    assert!(!log.contains("START_REPLICATION PHYSICAL"), "asked for what is gone: {log}");
+}
+
+/// The server that was set back has not yet written as much as is stored.
+#[test]
+fn check_tells_of_a_server_that_ends_before_what_is_stored() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back(&mut world, &[11, 12, 13, 14, 15, 16, 17, 18, 19], false);
+    tells(&world, "promote");
+}
+
+/// All that is stored was archived, nothing is captured and no slot holds the log; then the segment was switched.
+#[test]
+fn check_tells_of_a_server_that_was_set_back_before_a_switch_and_lets_others_be() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    let well = world.everpoint.report(&["check", CLUSTER]).unwrap();
+    assert!(!well.to_string().contains("was set back"), "{well}");
+    set_back(&mut world, &[11, 12, 13], true);
+    insert(&world, &[21, 22, 23]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    insert(&world, &[24, 25, 26, 27, 28]);
+    tells(&world, "promote");
 }
 
 /// The stop of a restore to the newest state.

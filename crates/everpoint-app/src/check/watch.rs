@@ -1,11 +1,12 @@
 //! Lines of `check` about who captures the cluster: somebody, only once, on the right timeline, without slots that nobody needs.
 
-use everpoint_core::{Archiver, LogFacts, ServerSlot, Sighting, orphans};
+use everpoint_core::{LogFacts, LogKeeping, ServerSlot, Sighting, orphans};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 use everpoint_repo::ClusterRepo;
 
 use super::line;
 use crate::captured::{self, CaptureState, Captured};
+use crate::log_writer::same;
 use crate::{ClusterContext, text, timelines, twin};
 
 /// Slots of ours that nobody uses.
@@ -44,17 +45,24 @@ pub(super) fn capture(
     log: &LogFacts,
     before: Vec<Sighting>,
     server: Option<&ServerIdentity>,
-    archiver: Option<Archiver>,
+    keeping: Option<LogKeeping>,
 ) -> Vec<CheckLine> {
     let start = Some(format!("keep this running: everpoint capture {}, or everpoint serve", context.name));
     let Some(captured) = Captured::of(log, server) else {
         return vec![line("capture", CheckState::Error, "no log is stored yet: nobody captures it", start)];
     };
     let running = captured::is_running(context);
+    let beside = server.and_then(|_| same::beside(context, log, keeping.as_ref()));
+    let archiver = keeping.map(|keeping| keeping.archiver);
     let state = CaptureState::new(&captured, server, text::now(), running, archiver);
     let stored = format!("stored to {} on timeline {}", state.lsn, state.timeline);
     let wrong = state.wrong(&context.name);
     let timeline = server.map(|server| timelines::line(log, before, server, &captured, wrong.is_none()));
+    if let Some(beside) = beside {
+        let message = format!("{stored}, and the server goes on beside it: {}", beside.message);
+        let said = line("capture", CheckState::Error, message, beside.hint);
+        return std::iter::once(said).chain(timeline).collect();
+    }
     let said = match (&wrong, state.lag_bytes) {
         (Some(wrong), _) => line("capture", CheckState::Error, format!("{stored}; {wrong}"), start),
         (None, None) => {

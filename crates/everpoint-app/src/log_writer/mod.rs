@@ -3,6 +3,7 @@
 mod open;
 mod piece;
 mod recent;
+pub(crate) mod same;
 mod segment;
 mod tails;
 #[cfg(test)]

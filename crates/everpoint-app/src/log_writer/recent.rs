@@ -52,6 +52,11 @@ impl Recent {
         self.bytes.len() as u64 + self.zeros
     }
 
+    /// How many of them come before the zeros.
+    pub(super) const fn real(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Nothing but zeros is known.
     pub(super) const fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -7,7 +7,10 @@ use everpoint_core::FailureClass;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::mark::MARKER;
 use super::preflight::Prepared;
+use super::prove::only;
+use super::spaces::real;
 use super::tree::Tree;
 use super::{Job, prove};
 use crate::AppError;
@@ -36,66 +39,91 @@ pub fn locked(path: &Path) -> AppError {
         .hint("wait until that one has ended, or stop it, then run this again")
 }
 
-impl Job<'_> {
-    /// Makes the directory and holds it; another restore may have had the same wish.
-    pub(super) fn hold_new(&self, tree: &Tree) -> Result<Option<File>, AppError> {
-        tree.directory(tree.root(), 0o700)?;
-        let held = directory(tree.root())?;
-        let mut found =
-            std::fs::read_dir(tree.root()).map_err(|error| AppError::io("list", tree.root(), error))?;
-        if found.next().is_some() && self.skipped == 0 {
-            return Err(locked(tree.root()));
+/// What a restore holds, and the directories that it has made for that.
+#[derive(Debug, Default)]
+pub struct Taken {
+    locks: Vec<File>,
+    made: Vec<PathBuf>,
+}
+
+impl Taken {
+    /// Makes a directory, unless it is there, and holds it.
+    fn take(&mut self, tree: &Tree, path: &Path) -> Result<(), AppError> {
+        tree.make(path, 0o700, &mut self.made)?;
+        match directory(path) {
+            Ok(lock) => self.locks.extend(lock),
+            Err(error) => {
+                // We may have made it, but it is the other one's now.
+                self.made.pop_if(|made| made.as_path() == path);
+                return Err(error);
+            }
         }
-        Ok(held)
+        Ok(())
     }
 
-    /// Makes the places of tablespaces and holds them until the end. Then they are proven again: between the proof and the
-    /// lock somebody may have filled one. `held`: the data directory was there before.
+    /// Removes the directories that were made, as far as nothing is in them.
+    pub fn undo(&self) {
+        self.made.iter().rev().for_each(|path| drop(std::fs::remove_dir(path)));
+    }
+}
+
+impl Job<'_> {
+    /// Makes the directory and the places of tablespaces, and holds them until the end. Then the places are proven again:
+    /// between the proof and the lock somebody may have filled one. `held`: the data directory was there, and is held.
     ///
     /// # Errors
-    /// If another restore has one, or it is not proven any more: what was made is removed again, nothing else was touched.
-    pub(super) fn hold_places(&self, prepared: &mut Prepared, held: bool) -> Result<Vec<File>, AppError> {
-        let root = prepared.proof.tree.root().to_owned();
-        let outside = prepared.proof.tree.outside().map(|(_, place, _)| place.to_owned());
-        let places: Vec<PathBuf> = outside.filter(|place| !place.starts_with(&root)).collect();
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut made = if held { Vec::new() } else { vec![root.clone()] };
-        let proven = self.held_places(&prepared.proof.tree, &places, &mut made).and_then(|locks| {
-            let again = prove::run(self.context, self.request, self.plan, self.record)?;
-            let filled = again.occupied && !prepared.proof.occupied;
-            if filled { Err(locked(&root)) } else { Ok((locks, again)) }
-        });
-        match proven {
-            Ok((locks, again)) => {
-                prepared.proof = again;
-                Ok(locks)
-            }
-            Err(error) => {
-                // Only what is still empty goes.
-                made.iter().for_each(|path| drop(std::fs::remove_dir(path)));
-                Err(error)
-            }
-        }
-    }
-
-    fn held_places(
+    /// If another restore has one or works in a directory around it, or it is not proven any more.
+    pub(super) fn hold(
         &self,
-        tree: &Tree,
-        places: &[PathBuf],
-        made: &mut Vec<PathBuf>,
-    ) -> Result<Vec<File>, AppError> {
-        let mut locks = Vec::new();
-        for place in places {
-            if !place.exists() {
-                tree.directory(place, 0o700)?;
-                made.push(place.clone());
+        prepared: &mut Prepared,
+        held: bool,
+        taken: &mut Taken,
+    ) -> Result<(), AppError> {
+        let tree = &prepared.proof.tree;
+        let root = tree.root().to_owned();
+        if !held {
+            taken.take(tree, &root)?;
+            let mut found = std::fs::read_dir(&root).map_err(|error| AppError::io("list", &root, error))?;
+            // Another restore may have had the same wish.
+            if found.next().is_some() && self.skipped == 0 {
+                return Err(locked(&root));
             }
-            locks.extend(directory(place)?);
         }
-        Ok(locks)
+        let outside = tree.outside().map(|(_, place, _)| place.to_owned());
+        let places: Vec<PathBuf> = outside.filter(|place| !place.starts_with(&root)).collect();
+        places.iter().try_for_each(|place| taken.take(tree, place))?;
+        let ours: Vec<PathBuf> = std::iter::once(&root).chain(&places).map(|path| real(path)).collect();
+        ours.iter().try_for_each(|path| refuse_around(path, &ours))?;
+        if !places.is_empty() {
+            let again = prove::run(self.context, self.request, self.plan, self.record)?;
+            if again.occupied && !prepared.proof.occupied {
+                return Err(locked(&root));
+            }
+            prepared.proof = again;
+        }
+        Ok(())
     }
+}
+
+/// Refuses a place in a directory that another restore fills, or is about to: it removes from there what its image lacks.
+/// `ours`: what we hold ourselves.
+fn refuse_around(place: &Path, ours: &[PathBuf]) -> Result<(), AppError> {
+    let mut way = place;
+    for above in place.ancestors().skip(1) {
+        let towards = way.file_name();
+        way = above;
+        if ours.iter().any(|held| held == above) {
+            continue;
+        }
+        // Others lock directories, too: only in one of a restore there is its mark, or nothing yet.
+        let bare = || only(above, &|name, _| towards.is_some_and(|next| next == name)).unwrap_or(false);
+        let Ok(opened) = File::open(above) else { continue };
+        let taken = flock(&opened, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+        if taken && (above.join(MARKER).exists() || bare()) {
+            return Err(locked(above));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -110,5 +138,34 @@ mod tests {
         drop(held);
         directory(place.path()).unwrap().unwrap();
         assert!(directory(&place.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn nothing_is_put_into_a_directory_that_another_restore_has() {
+        let home = tempfile::tempdir().unwrap();
+        let other = home.path().join("other");
+        let place = other.join("a/place");
+        std::fs::create_dir_all(&place).unwrap();
+        refuse_around(&place, &[]).unwrap();
+        let held = directory(&other).unwrap();
+        assert_eq!(refuse_around(&place, &[]).unwrap_err().class, FailureClass::Locked);
+        refuse_around(&place, std::slice::from_ref(&other)).unwrap();
+        // Somebody else's lock, on a directory that is in use; and one that is being restored.
+        std::fs::write(other.join("notes"), "").unwrap();
+        refuse_around(&place, &[]).unwrap();
+        std::fs::write(other.join(MARKER), "").unwrap();
+        assert_eq!(refuse_around(&place, &[]).unwrap_err().class, FailureClass::Locked);
+        drop(held);
+        refuse_around(&place, &[]).unwrap();
+    }
+
+    #[test]
+    fn of_what_was_made_only_what_is_empty_goes_again() {
+        let home = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a", "a/b", "c"].map(|name| home.path().join(name));
+        std::fs::create_dir_all(&b).unwrap();
+        std::fs::create_dir_all(c.join("file")).unwrap();
+        Taken { locks: Vec::new(), made: vec![a.clone(), b, c.clone()] }.undo();
+        assert!(!a.exists() && c.exists());
     }
 }

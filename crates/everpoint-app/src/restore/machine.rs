@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, RestorePlan};
-use everpoint_format::manifest::{BackupRecord, FileKind};
+use everpoint_format::manifest::FileKind;
 use rustix::fs::{Access, AtFlags};
 
 use super::RestoreRequest;
@@ -69,19 +69,16 @@ pub(super) fn port(wanted: u16) -> Result<(), AppError> {
 }
 
 impl Machine<'_> {
-    /// What refuses whatever the plan is: our own files, rights, programs. Returns what to warn of.
+    /// What refuses whatever the plan is: our own files and rights. Returns what to warn of.
     ///
     /// # Errors
-    /// Class `Usage` for the place; `pg.programs`. Nothing was touched.
-    pub(super) fn places(&self, record: &BackupRecord) -> Result<Vec<String>, AppError> {
+    /// Class `Usage` for the place. Nothing was touched.
+    pub(super) fn places(&self) -> Result<Vec<String>, AppError> {
         let servers = self.context.engine.directories();
         let places = Places { root: self.root, spaces: self.spaces, mapped: self.mapped };
         belongings::refuse_places(&places, self.context, &servers)?;
         for place in std::iter::once(self.root).chain(self.spaces.iter().map(PathBuf::as_path)) {
             rights(place)?;
-        }
-        if let Some(start) = &self.request.start {
-            self.context.engine.check_start(start.programs.as_deref(), record.server_version)?;
         }
         let misplaced = belongings::misplaced(&self.context.belongings, &servers);
         Ok(misplaced.iter().map(belongings::Misplaced::told).collect())

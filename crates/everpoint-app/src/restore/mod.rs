@@ -4,10 +4,12 @@ pub mod hold;
 pub mod image;
 pub mod known;
 mod libraries;
+mod links;
 pub mod live;
 pub mod log_check;
 mod machine;
 pub mod mark;
+mod mounts;
 pub mod output;
 pub mod preflight;
 pub mod progress;
@@ -291,14 +293,19 @@ impl Job<'_> {
             let message = "the name of a directory is missing";
             return Err(AppError::new("restore.directory", FailureClass::Usage, "restore into", "", message));
         };
-        let _held = if held { None } else { self.hold_new(&prepared.proof.tree)? };
-        let _places = self.hold_places(&mut prepared, held)?;
+        let mut taken = hold::Taken::default();
+        let done = self.hold(&mut prepared, held, &mut taken).and_then(|()| self.begin(&prepared, begun));
+        // Refused means untouched; what was begun is not empty.
+        done.inspect_err(|_| taken.undo())
+    }
+
+    fn begin(&self, prepared: &Prepared, begun: Instant) -> Result<RestoreReport, AppError> {
         let mut warnings = prepared.warnings();
         warnings.iter().for_each(|warning| self.events.emit(Event::Warning(warning.clone())));
         for place in prepared.writes().iter().skip(1) {
             self.events.emit(Event::Info(format!("a tablespace goes to {place}")));
         }
-        let filled = self.fill(&prepared, begun);
+        let filled = self.fill(prepared, begun);
         let mut report =
             filled.map_err(|error| preflight::with_state(error, self.request, &prepared.proof.tree))?;
         report.warnings.append(&mut warnings);
@@ -357,7 +364,9 @@ impl Job<'_> {
         let settings = self.settings(tree, prepared.libraries.clone());
         // A replay that stops short must not leave a directory that looks done.
         let start = self.request.start.as_ref();
-        let reached = start.map(|start| self.start(tree, &settings, start)).transpose()?;
+        let reached = start
+            .map(|start| self.start(tree, &settings, (start, prepared.programs.as_deref())))
+            .transpose()?;
         tree.finish()?;
         let next = self.context.engine.next_steps(&settings, reached.as_ref().map(|it| it.port));
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref(), next))

@@ -27,6 +27,8 @@ pub struct Prepared {
     pub survey: Survey,
     /// Libraries without which the log can't be replayed.
     pub libraries: Vec<String>,
+    /// The programs with which the server is started: what the directory says of them goes with the first byte.
+    pub programs: Option<PathBuf>,
     /// What else the operator should know.
     told: Vec<String>,
 }
@@ -77,8 +79,14 @@ pub fn run(
         delta: proof.occupied,
     };
     let mut warnings: Vec<String> = word.into_iter().collect();
+    warnings.extend(proof.told.iter().cloned());
     warnings.extend(becomes_a_copy(context, request, &root));
-    warnings.extend(machine.places(record)?);
+    warnings.extend(machine.places()?);
+    let start = request.start.as_ref();
+    let programs = start.map(|start| {
+        context.engine.programs(start.programs.as_deref(), proof.tree.root(), record.server_version)
+    });
+    let programs = programs.transpose()?.flatten();
     warnings.extend(machine.room(plan)?);
     let libraries = request.libraries(context, plan, record)?;
     if !proof.occupied {
@@ -87,13 +95,14 @@ pub fn run(
             known: Known::default(),
             survey: Survey::default(),
             libraries,
+            programs,
             told: warnings,
         });
     }
     let known = Known::read(&context.cluster, &plan.backup, &proof.tree, &request.stop)?;
     let is_log_name = |name: &str| context.engine.is_log_name(name);
     let survey = Walker::new(&proof.tree, &known, &is_log_name, &request.stop).look()?;
-    Ok(Prepared { proof, known, survey, libraries, told: warnings })
+    Ok(Prepared { proof, known, survey, libraries, programs, told: warnings })
 }
 
 /// In production's own directory a copy takes production's place, which looks like it and is not.

@@ -13,8 +13,10 @@ use everpoint_core::{FailureClass, RestorePlan};
 use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
-use super::mark::{Mark, NEW_MARK, is_space_name, same_place};
-use super::spaces::{By, Space, Wishes, real};
+use super::links::{aside, directories, leads_to, links, part_aside};
+use super::mark::{Mark, NEW_MARK, is_space_name, same_place, space_name};
+use super::mounts::Mounts;
+use super::spaces::{By, Space, Wishes};
 use super::tree::{Tree, owner_for};
 use super::{RestoreRequest, live};
 use crate::{AppError, ClusterContext};
@@ -32,6 +34,8 @@ pub struct Proof {
     pub occupied: bool,
     /// Places of this directory's own tablespaces to which no link will lead any more.
     pub left: Vec<PathBuf>,
+    /// What is odd about the places, in words.
+    pub told: Vec<String>,
 }
 
 impl Proof {
@@ -56,7 +60,8 @@ pub fn run(
         .map_err(|error| AppError::io("find", &request.directory, error))?;
     let repository = request.repository.clone().unwrap_or_else(|| context.repository.id().to_string());
     let mark = Mark::new(&repository, &context.name, &root, &plan.backup);
-    let proven = prove_root(context, &root, &mark, plan.identity, request.delta)?;
+    let part = context.engine.tablespace_directory(record.server_version);
+    let proven = prove_root(context, &root, &mark, (plan.identity, part.as_deref()), request.delta)?;
     let fact =
         |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let engine = context.engine.as_ref();
@@ -78,7 +83,6 @@ pub fn run(
         directories: engine.takes_tablespaces_inside(record.server_version),
     }
     .places(&record.tablespaces, &plan.created_tablespaces, &plan.dropped_tablespaces)?;
-    let part = engine.tablespace_directory(record.server_version);
     let ground = Ground {
         engine,
         root: &root,
@@ -87,16 +91,21 @@ pub fn run(
         own,
         empty: proven == Proven::Empty,
         asked: request.delta || proven == Proven::Marked,
+        whole: proven == Proven::Own,
+        mounts: Mounts::read(),
     };
     let mut occupied = !ground.empty;
+    let mut told: Vec<String> =
+        ground.mounts.bare(&root).filter(|_| ground.empty).map(not_mounted).into_iter().collect();
     let outside = spaces.iter().filter_map(|(oid, space)| Some((oid, space, space.place.as_deref()?)));
     for (oid, space, place) in outside.filter(|(_, _, place)| !place.starts_with(&root)) {
         let part = part.as_deref().ok_or_else(|| unknown_version(record))?;
         occupied |= ground.judge(*oid, space, place, part)? != Proven::Empty;
+        told.extend(ground.missing(*oid, space, place, part)?);
     }
     let left = ground.left(&spaces, part.as_deref());
     let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own);
-    Ok(Proof { tree, root: proven, own, occupied, left })
+    Ok(Proof { tree, root: proven, own, occupied, left, told })
 }
 
 /// What the proof of the places of tablespaces rests on.
@@ -112,6 +121,9 @@ struct Ground<'a> {
     empty: bool,
     /// What earlier restores put there may change.
     asked: bool,
+    /// It is a data directory that no restore has left unfinished.
+    whole: bool,
+    mounts: Mounts,
 }
 
 impl Ground<'_> {
@@ -125,12 +137,74 @@ impl Ground<'_> {
             mark: self.mark.in_space(place, part, self.empty, by_own_link),
             ..space_facts(place, part)?
         };
-        let proven = judge_space(&facts, self.asked).map_err(|why| space_error(oid, space, place, why))?;
+        let proven = judge_space(&facts, self.asked).map_err(|why| {
+            let error = space_error(oid, space, place, why);
+            self.with_left(error, (space, place, part), &facts, why)
+        })?;
         live::refuse_space(self.engine, place, part)?;
         if space.by == By::Map && proven == Proven::Empty {
             refuse_owner(oid, place, owner_for(self.root)?.map(|(uid, _)| uid.as_raw()))?;
         }
         Ok(proven)
+    }
+
+    /// What a data directory has left there that was moved aside, or is gone, can be moved or removed, unless somebody uses it.
+    fn with_left(
+        &self,
+        error: AppError,
+        (space, place, part): (&Space, &Path, &str),
+        facts: &SpaceFacts,
+        why: Unproven,
+    ) -> AppError {
+        let left =
+            !facts.part_empty && !facts.strangers && self.engine.tablespace_in_use(place, part).is_none();
+        let Some(mut hint) = error.hint.clone().filter(|_| left) else { return error };
+        if space.by == By::Origin && self.empty {
+            let command = part_aside(place, part);
+            hint = format!(
+                "if the data directory that was here was moved aside, what it had there goes aside, too: {command}; else {hint}"
+            );
+        }
+        if why == Unproven::StaleMark {
+            let (part, mark) = (place.join(part), place.join(space_name(part)));
+            hint.push_str(&format!(
+                "; if the data directory of which it was is gone, and nobody needs it: rm -r {} {}",
+                part.display(),
+                mark.display()
+            ));
+        }
+        error.hint(hint)
+    }
+
+    /// A place that holds nothing may be the bare mount point of the file system that does. Returns what to tell, where it may
+    /// be so: a link of production's leads there; a disk that was replaced is empty, too.
+    ///
+    /// # Errors
+    /// If the machine says that something else is to be mounted there, and nobody has named the place by hand.
+    fn missing(&self, oid: u32, space: &Space, place: &Path, part: &str) -> Result<Option<String>, AppError> {
+        if !space_facts(place, part)?.part_empty {
+            return Ok(None);
+        }
+        match self.mounts.bare(place) {
+            Some(point) if space.by == By::Map => Ok(Some(not_mounted(point))),
+            Some(point) => Err(usage("put a tablespace into", place, &not_mounted(point)).hint(format!(
+                "mount it (mount {0}), then run the same command again; if the tablespace is to lie there as it is now, say so: \
+                 --map {oid}={1}",
+                point.display(),
+                place.display()
+            ))),
+            None => {
+                let linked = self.own && self.links.get(&oid).is_some_and(|link| leads_to(link, place));
+                Ok((self.whole && linked && !space.created).then(|| {
+                    format!(
+                        "{0} holds nothing of the tablespace to which the link pg_tblspc/{oid} of {1} leads; it is written there \
+                         anew. If its file system is not mounted, stop this, and mount it first",
+                        place.display(),
+                        self.root.display()
+                    )
+                }))
+            }
+        }
     }
 
     /// Places of tablespaces to which a link of the directory leads now, and none will.
@@ -171,33 +245,12 @@ pub(super) fn links_are_its_own(
     }
 }
 
-/// Tablespaces that are directories, as in a copy that became production.
-fn directories(root: &Path) -> BTreeSet<u32> {
-    let entries = fs::read_dir(root.join("pg_tblspc")).into_iter().flatten().flatten();
-    let found = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    found.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// Links to tablespaces and where they lead, those into the directory itself by its own name.
-fn links(root: &Path) -> BTreeMap<u32, PathBuf> {
-    let links = root.join("pg_tblspc");
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(&links).into_iter().flatten().flatten() {
-        let oid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let (Some(oid), Ok(target)) = (oid, fs::read_link(entry.path())) else { continue };
-        let target = links.join(target);
-        let inside = real(&target).strip_prefix(real(root)).map(|inside| root.join(inside));
-        found.insert(oid, inside.unwrap_or(target));
-    }
-    found
-}
-
 /// A directory of another identity of the cluster, as pg_upgrade leaves one, is another server's.
 fn prove_root(
     context: &ClusterContext,
     root: &Path,
     mark: &Mark,
-    identity: u32,
+    (identity, part): (u32, Option<&str>),
     asked: bool,
 ) -> Result<Proven, AppError> {
     let there = there(root)?;
@@ -221,10 +274,7 @@ fn prove_root(
                     .to_owned()
             }
             Unproven::Unreadable => {
-                format!(
-                    "name an empty or new directory; or move this one aside: mv {0} {0}.old",
-                    root.display()
-                )
+                format!("name an empty or new directory; or move this one aside: {}", aside(root, part))
             }
             Unproven::ForeignMark | Unproven::StaleMark => {
                 "name an empty or new directory; one that a restore left unfinished can be removed".to_owned()
@@ -246,10 +296,6 @@ fn below(engine: &dyn Engine, root: &Path, known: &dyn Fn(u64) -> bool) -> Strin
             format!("name an empty or new directory; this cluster's data directory is {}", found.display())
         },
     )
-}
-
-fn leads_to(link: &Path, place: &Path) -> bool {
-    link == place || same_place(link, place)
 }
 
 /// As root we could give a directory away that somebody else's programs need: only an empty one of root's own is taken, or one
@@ -308,6 +354,10 @@ fn space_error(oid: u32, space: &Space, place: &Path, why: Unproven) -> AppError
     usage(&operation, place, &why.to_string()).hint(hint)
 }
 
+fn not_mounted(point: &Path) -> String {
+    format!("{} is a mount point by /etc/fstab, and nothing is mounted on it", point.display())
+}
+
 fn unknown_version(record: &BackupRecord) -> AppError {
     let message =
         "a tablespace can't lie outside of the data directory: its version of PostgreSQL is not known here";
@@ -328,7 +378,7 @@ fn there(path: &Path) -> Result<There, AppError> {
 }
 
 /// Whether a directory holds only what is known by name, and by whether it is a directory.
-fn only(path: &Path, known: &dyn Fn(&str, bool) -> bool) -> Result<bool, AppError> {
+pub(super) fn only(path: &Path, known: &dyn Fn(&str, bool) -> bool) -> Result<bool, AppError> {
     let list = |error| AppError::io("list", path, error);
     for entry in fs::read_dir(path).map_err(list)? {
         let entry = entry.map_err(list)?;
@@ -343,3 +393,6 @@ fn only(path: &Path, known: &dyn Fn(&str, bool) -> bool) -> Result<bool, AppErro
 fn usage(operation: &str, path: &Path, message: &str) -> AppError {
     AppError::new("restore.directory", FailureClass::Usage, operation, path.display().to_string(), message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use everpoint_engine::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};
 
@@ -65,13 +65,13 @@ impl Job<'_> {
         &self,
         tree: &Tree,
         settings: &RecoverySettings,
-        start: &StartRequest,
+        (start, programs): (&StartRequest, Option<&Path>),
     ) -> Result<RecoveryReached, AppError> {
         self.events.emit(Event::Step("starting the server and replaying the log".to_owned()));
         let options = StartOptions {
             directory: tree.root().to_owned(),
             port: start.port,
-            programs: start.programs.clone(),
+            programs: programs.map(Path::to_owned).or_else(|| start.programs.clone()),
             stop: Some(self.stop_at()),
             settings: self.context.engine.start_settings(settings)?,
             stop_flag: self.request.stop.clone(),

@@ -12,6 +12,7 @@ use everpoint_core::unsaved::{HeldLog, Unsaved, unsaved};
 use everpoint_core::{BranchId, FailureClass, LogOffset, SeenBy, Span};
 use everpoint_engine::{DirectoryProof, LogSink};
 
+use super::links::aside;
 use super::prove::links_are_its_own;
 use super::{RestoreRequest, live};
 use crate::facts::{self, Facts};
@@ -83,15 +84,17 @@ pub fn run(
     let (identity, segment_size) = (*identity, known.segment_size);
     let job = Salvage { context, directory, identity, segment_size, events };
     let saved = job.all(&place);
-    saved.map_err(|error| with_way_out(error, directory))
+    let part = context.engine.tablespace_directory(known.server_version);
+    saved.map_err(|error| with_way_out(error, directory, part.as_deref()))
 }
 
 /// What to do about log that can't be saved.
-fn with_way_out(mut error: AppError, directory: &Path) -> AppError {
+fn with_way_out(mut error: AppError, directory: &Path, part: Option<&str>) -> AppError {
     let way = format!(
-        "nothing in {0} was changed; to restore without the log that only it holds, keep it aside: mv {0} {0}.aside, then \
-         run the same command again",
-        directory.display()
+        "nothing in {} was changed; to restore without the log that only it holds, keep it aside, all of it: {}, then run the \
+         same command again",
+        directory.display(),
+        aside(directory, part)
     );
     error.message.push_str("; without that, log that only the directory holds would be destroyed");
     error.hint = Some(match error.hint {

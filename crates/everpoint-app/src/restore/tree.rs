@@ -224,13 +224,25 @@ impl Tree {
     /// # Errors
     /// If it can't be made, or not given away.
     pub fn directory(&self, path: &Path, mode: u32) -> Result<(), AppError> {
+        self.make(path, mode, &mut Vec::new())
+    }
+
+    /// As [`Tree::directory`], and notes what it has made.
+    ///
+    /// # Errors
+    /// If one of them can't be made.
+    pub fn make(&self, path: &Path, mode: u32, made: &mut Vec<PathBuf>) -> Result<(), AppError> {
         if path.is_dir() {
             return if self.is_strangers(path) { self.own(path) } else { Ok(()) };
         }
         if let Some(parent) = path.parent() {
-            self.directory(parent, 0o700)?;
+            self.make(parent, 0o700, made)?;
         }
-        match DirBuilder::new().mode(mode & 0o7777).create(path) {
+        let new = DirBuilder::new().mode(mode & 0o7777).create(path);
+        if new.is_ok() {
+            made.push(path.to_owned());
+        }
+        match new {
             Ok(()) => set_mode(path, mode).and_then(|()| self.own(path)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(AppError::io("make the directory", path, error)),

@@ -14,6 +14,12 @@ const SLOTS: &str = "SELECT slot_name, active, temporary, slot_type = 'physical'
      CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn() \
      ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::bigint FROM pg_catalog.pg_replication_slots ORDER BY 1";
 
+/// Only members of pg_monitor may list it; of others the server would note an error.
+const MAY_LIST: &str = "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_ls_waldir()', 'EXECUTE') \
+     AND NOT pg_catalog.pg_is_in_recovery()";
+const OLDEST: &str = "SELECT pg_catalog.min(name) FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' \
+     AND pg_catalog.left(name, 8) = pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8)";
+
 /// Asks; `None` if no ordinary connection is possible.
 pub(crate) fn log_keeping(config: &Config) -> Option<LogKeeping> {
     let mut sql = connect(config, Purpose::Sql).ok()?;
@@ -27,7 +33,13 @@ pub(crate) fn log_keeping(config: &Config) -> Option<LogKeeping> {
     let archiver = Archiver { on, command: field(1).to_owned(), archived };
     let slots =
         sql.query(SLOTS).map_or_else(|_| Vec::new(), |rows| rows.0.iter().map(|row| slot(row)).collect());
-    Some(LogKeeping { archiver, slots })
+    let mut asked = |query| sql.query(query).ok().and_then(|rows| rows.get(0, 0).map(str::to_owned));
+    let listed = asked(MAY_LIST).filter(|may| may == "t").and_then(|_| asked(OLDEST));
+    let oldest = listed.and_then(|name| match WalFile::parse(&name)? {
+        WalFile::Segment(segment) => segment.start(size),
+        WalFile::Partial(_) | WalFile::Backup(..) | WalFile::History(_) => None,
+    });
+    Some(LogKeeping { archiver, slots, oldest })
 }
 
 /// Timeline and end of a segment by its name; other files say nothing of positions.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use everpoint_core::{
-    Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan,
+    Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan, Span,
 };
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
@@ -183,6 +183,11 @@ impl Engine for PgEngine {
         replication::capture(source, from, options, sink)
     }
 
+    fn read_log(&self, timeline: u32, span: Span) -> Option<Vec<u8>> {
+        let read = replication::read_log(self.config.as_ref()?, timeline, span);
+        read.inspect_err(|error| tracing::debug!(%error, timeline, "the log can't be compared")).ok()
+    }
+
     fn log_keeping(&self) -> Option<LogKeeping> {
         catalog::log_keeping(self.config.as_ref()?)
     }
@@ -324,8 +329,15 @@ impl Engine for PgEngine {
         recovery::prepare_recovery(settings)
     }
 
-    fn check_start(&self, programs: Option<&Path>, version: u32) -> Result<(), EngineError> {
-        recovery::find_programs(programs.or(self.programs.as_deref()), version / 10_000).map(|_| ())
+    fn programs(
+        &self,
+        named: Option<&Path>,
+        directory: &Path,
+        version: u32,
+    ) -> Result<Option<PathBuf>, EngineError> {
+        let named = named.or(self.programs.as_deref()).map(Path::to_owned);
+        let wanted = named.or_else(|| recovery::noted_programs(directory));
+        recovery::find_programs(wanted.as_deref(), version / 10_000).map(Some)
     }
 
     fn differences(&self, facts: &[(String, String)]) -> Vec<String> {

@@ -35,6 +35,31 @@ pub fn find_programs(configured: Option<&Path>, major: u32) -> Result<PathBuf, E
     })
 }
 
+/// The directory of the programs with which the server of a data directory was started last, as it noted itself. As root they
+/// are asked who they are: only what nobody but root can change.
+pub(crate) fn noted_programs(directory: &Path) -> Option<PathBuf> {
+    let noted = std::fs::read_to_string(directory.join("postmaster.opts")).ok()?;
+    let program = std::fs::canonicalize(program_of(&noted)?).ok()?;
+    let trusted = !rustix::process::geteuid().is_root() || program.ancestors().all(is_roots);
+    program.parent().filter(|_| trusted).map(Path::to_owned)
+}
+
+/// The program comes first and bare, its arguments are quoted.
+fn program_of(noted: &str) -> Option<&Path> {
+    let line = noted.lines().next()?;
+    let program = Path::new(line.split_once(" \"").map_or(line, |(program, _)| program));
+    (program.is_absolute() && program.file_name().is_some_and(|name| name == "postgres")).then_some(program)
+}
+
+/// Only root can put another in the place of what is there.
+fn is_roots(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let (sticky, others) = (0o1000, 0o022);
+    std::fs::symlink_metadata(path).is_ok_and(|found| {
+        found.uid() == 0 && (found.mode() & others == 0 || (found.is_dir() && found.mode() & sticky != 0))
+    })
+}
+
 /// Major version of the `postgres` in a directory.
 fn version_of(directory: &Path) -> Option<u32> {
     let program = directory.join("postgres");
@@ -46,4 +71,52 @@ fn version_of(directory: &Path) -> Option<u32> {
     let version = text.split_once("(PostgreSQL) ")?.1;
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn the_program_is_what_comes_before_the_first_quoted_argument() {
+        let found = |noted| program_of(noted).map(|path| path.display().to_string());
+        assert_eq!(
+            found("/opt/pg 15/bin/postgres \"-D\" \"/d\"\n").as_deref(),
+            Some("/opt/pg 15/bin/postgres")
+        );
+        assert_eq!(found("/opt/bin/postgres\n").as_deref(), Some("/opt/bin/postgres"));
+        for odd in ["", "postgres \"-D\"", "/bin/sh \"-c\" \"x\"", "-D /d"] {
+            assert_eq!(found(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_programs_that_a_server_noted_come_before_those_that_are_searched() {
+        let home = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(home.path()).unwrap();
+        let (data, bin) = (home.join("data"), home.join("bin"));
+        fs::create_dir(&data).unwrap();
+        fs::create_dir(&bin).unwrap();
+        let program = bin.join("postgres");
+        fs::write(&program, "#!/bin/sh\necho 'postgres (PostgreSQL) 15.3'\n").unwrap();
+        mode(&bin, 0o755);
+        mode(&program, 0o755);
+        assert_eq!(noted_programs(&data), None);
+        fs::write(data.join("postmaster.opts"), format!("{} \"-D\" \"/d\"\n", program.display())).unwrap();
+        assert_eq!(noted_programs(&data), Some(bin.clone()));
+        assert_eq!(find_programs(noted_programs(&data).as_deref(), 15).unwrap(), bin);
+        // Of another version they count no more.
+        assert_ne!(find_programs(noted_programs(&data).as_deref(), 14).ok(), Some(bin.clone()));
+        if rustix::process::geteuid().is_root() {
+            mode(&bin, 0o777);
+            assert_eq!(noted_programs(&data), None, "anybody could have put it there");
+        }
+    }
 }

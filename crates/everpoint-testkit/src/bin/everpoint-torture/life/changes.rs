@@ -106,10 +106,14 @@ impl Life {
         std::mem::replace(&mut self.production.data, data)
     }
 
-    /// The machine of an old production is gone, with the places of its tablespaces.
+    /// The machine of an old production is gone, with the places of all tablespaces that it ever had: also those to which none
+    /// of its links led any more, as a restore to before they were made leaves them.
     fn lose(&self, old: &Path) -> Result<()> {
-        for entry in fs::read_dir(old.join("pg_tblspc")).context("cannot list pg_tblspc")? {
-            if let Ok(place) = fs::read_link(entry?.path()) {
+        let links = fs::read_dir(self.production.data.join("pg_tblspc")).context("cannot list pg_tblspc")?;
+        let kept: Vec<PathBuf> = links.flatten().filter_map(|link| fs::read_link(link.path()).ok()).collect();
+        for entry in fs::read_dir(self.home().join("ts")).context("cannot list places")? {
+            let place = entry?.path();
+            if !kept.contains(&place) {
                 self.remove(&place)?;
             }
         }
