@@ -78,5 +78,5 @@ pub use schedule::{Due, Schedule, due};
 pub use slots::{ServerSlot, orphans};
 pub use source::LogSource;
 pub use target::{BranchChoice, RestoreRequest, Stop, Target};
-pub use twins::{Named, twin};
+pub use twins::{Named, holder, twin};
 pub use window::{Window, windows};
