@@ -1,12 +1,13 @@
 //! `status`: health now. Works when the server is dead: then it says what the repository knows.
 
-use everpoint_core::Micros;
+use everpoint_core::{Micros, ServerSlot, orphan_told, orphans};
 use everpoint_engine::{CheckState, EngineError};
+use everpoint_repo::code;
 use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
-use crate::{AppError, ClusterContext, facts, production, text, timelines, writable};
+use crate::{AppError, ClusterContext, facts, other_system, production, text, timelines, writable};
 
 /// A backup older than this is a problem.
 const OLD_BACKUP_SECONDS: f64 = 26.0 * 3600.0;
@@ -61,36 +62,49 @@ pub struct StatusReport {
     pub gaps: Vec<GapLine>,
     /// What needs attention, in words.
     pub problems: Vec<String>,
+    /// Slots of ours that nobody uses, in words; they are among the problems, too.
+    #[serde(skip)]
+    pub orphans: Vec<String>,
 }
 
-/// Asks server and repository.
+/// Asks server and repository. `slot`: the name of the slot that capture uses.
 ///
 /// # Errors
 /// If the repository can't be read.
-pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
-    let mut report = of(context, &facts::load(context)?);
+pub fn run(context: &ClusterContext, slot: &str) -> Result<StatusReport, AppError> {
+    let mut report = of(context, &facts::load(context)?, slot);
     if let Some(wrong) = writable::wrong(context) {
-        report.problem(Health::Error, wrong.to_string());
+        if wrong.code == code::FULL {
+            // That capture does not move has its cause in that.
+            let follows = report.capture.as_ref().and_then(|capture| capture.wrong(&context.name));
+            report.problems.retain(|problem| Some(problem) != follows.as_ref());
+        }
+        let hint = wrong.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        report.problem(Health::Error, format!("{wrong}{hint}"));
     }
     Ok(report)
 }
 
 /// Asks the server, and judges with it what is known of the repository.
 #[must_use]
-pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
+pub fn of(context: &ClusterContext, facts: &facts::Facts, slot: &str) -> StatusReport {
     let answer = context.engine.identify();
     let listing = list::listing(context, facts, &[]);
     let now = text::now();
     let place = answer.as_ref().ok().map(|server| production::Place::of(server, 0));
     let copy = place.map_or(Ok(false), |place| production::is_copy(context, Some(&place)));
-    let captured = Captured::of(&facts.log, answer.as_ref().ok());
+    let other = answer.as_ref().ok().and_then(|server| other_system::told(context, facts, server));
+    // Positions of another system are not compared.
+    let server = answer.as_ref().ok().filter(|_| other.is_none());
+    let captured = Captured::of(&facts.log, server);
     let keeping = answer.is_ok().then(|| context.engine.log_keeping()).flatten();
+    let orphans = keeping.as_ref().map(|keeping| orphaned(&keeping.slots, slot)).unwrap_or_default();
     let capture = captured.as_ref().map(|captured| {
-        let archiver = keeping.map(|keeping| keeping.archiver);
+        let archiver = keeping.filter(|_| other.is_none()).map(|keeping| keeping.archiver);
         let running = captured::is_running(context);
-        CaptureState::new(captured, answer.as_ref().ok(), now, running, archiver)
+        CaptureState::new(captured, server, now, running, archiver)
     });
-    let timeline = answer.as_ref().ok().zip(captured.as_ref()).and_then(|(server, captured)| {
+    let timeline = server.zip(captured.as_ref()).and_then(|(server, captured)| {
         let running = capture.as_ref().is_some_and(|capture| capture.wrong(&context.name).is_none());
         timelines::wrong(&facts.log, server, captured, running)
     });
@@ -113,8 +127,9 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         windows: listing.windows,
         gaps: listing.gaps,
         problems: Vec::new(),
+        orphans,
     };
-    report.judge();
+    report.judge(other);
     if let Some((state, told)) = timeline {
         let health = if state == CheckState::Error { Health::Error } else { Health::Warning };
         report.problem(health, told);
@@ -128,6 +143,14 @@ pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
         }
     }
     report
+}
+
+fn orphaned(slots: &[ServerSlot], own: &str) -> Vec<String> {
+    let told = |slot| {
+        let (message, hint) = orphan_told(slot);
+        format!("{message}; {hint}")
+    };
+    orphans(slots, own).into_iter().map(told).collect()
 }
 
 fn with_cause(error: &EngineError) -> String {
@@ -165,17 +188,19 @@ impl StatusReport {
         ))
     }
 
-    fn judge(&mut self) {
+    /// `other`: the server is another system than the stored one, in words.
+    fn judge(&mut self, other: Option<(String, String)>) {
         let name = self.name.clone();
         if let Some(error) = self.server_error.clone() {
             self.problem(Health::Error, format!("the server does not answer: {error}"));
         }
-        match &self.capture {
-            None => self.problem(
+        match (other, &self.capture) {
+            (Some((message, hint)), _) => self.problem(Health::Error, format!("{message}; {hint}")),
+            (None, None) => self.problem(
                 Health::Error,
                 format!("no log is stored; keep this running: everpoint capture {name}, or everpoint serve"),
             ),
-            Some(capture) => {
+            (None, Some(capture)) => {
                 if let Some(wrong) = capture.wrong(&name) {
                     self.problem(Health::Error, wrong);
                 }
@@ -195,6 +220,9 @@ impl StatusReport {
             }
             Some(_) => {}
         }
+        for orphan in self.orphans.clone() {
+            self.problem(Health::Warning, orphan);
+        }
         if let Some(text) = self.lacks() {
             self.problem(Health::Warning, text);
         }
@@ -211,3 +239,6 @@ impl StatusReport {
 fn count(number: usize, word: &str) -> String {
     if number == 1 { format!("one {word}") } else { format!("{number} {word}s") }
 }
+
+#[cfg(test)]
+mod tests;

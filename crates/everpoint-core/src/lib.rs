@@ -75,7 +75,7 @@ pub use retention::{
 };
 pub use retry::{Again, LastTry, Retry, RetryPolicy, RunEnd, again, begins, retry};
 pub use schedule::{Due, Schedule, due};
-pub use slots::{ServerSlot, orphans};
+pub use slots::{ServerSlot, orphan_told, orphans};
 pub use source::LogSource;
 pub use target::{BranchChoice, RestoreRequest, Stop, Target};
 pub use twins::{Named, holder, twin};
