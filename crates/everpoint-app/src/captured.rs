@@ -1,5 +1,6 @@
 //! How far the log of a cluster is stored, and how far that is behind its server.
 
+use everpoint_core::words::size;
 use everpoint_core::{
     Archiver, BranchFacts, BranchId, LogFacts, LogOffset, Micros, StoredBy, Storing, current_identity, path,
     production, stored_by,
@@ -133,7 +134,7 @@ impl CaptureState {
         let behind = self.lag_bytes.unwrap_or_default();
         match self.stored_by {
             StoredBy::Stream | StoredBy::ArchiveCommand => None,
-            StoredBy::Late => Some(format!("capture is {behind} bytes behind and not moving; {keep}")),
+            StoredBy::Late => Some(format!("capture is {} behind and not moving; {keep}", size(behind))),
             StoredBy::Nobody => Some(format!(
                 "nobody captures {cluster}: neither a stream nor archive_command, so the next commit would be lost with the \
                  server; {keep}"

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use everpoint_core::{BackupStatus, Micros};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
-use everpoint_repo::ClusterRepo;
+use everpoint_repo::{ClusterRepo, code};
 use serde::Serialize;
 
 use crate::advice::{self, Promise};
 use crate::facts::{self, Facts};
 use crate::restore::salvage::COPY_MARK;
-use crate::{ClusterContext, health, text, writable};
+use crate::{AppError, ClusterContext, health, other_system, text, writable};
 
 /// A backup older than this is pointed out: a day and some slack.
 const OLD_BACKUP: Micros = Micros(26 * 3600 * 1_000_000);
@@ -69,16 +69,23 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
         lines.extend(production(context, server.as_ref()));
     }
     lines.extend(same);
-    lines.push(repository(context));
+    let wrong = writable::wrong(context);
+    let is_full = wrong.as_ref().is_some_and(|wrong| wrong.code == code::FULL);
+    lines.push(repository(context, wrong));
     lines.push(key(&request.key));
     lines.extend(crate::belongings::line(context));
     lines.extend(advice::disk(context));
     match facts::load(context) {
         Ok(facts) => {
-            lines.extend(server.as_ref().and_then(|server| identity(context, &facts, server)));
+            let other = server.as_ref().and_then(|server| other_system::told(context, &facts, server));
+            lines.extend(identity(&facts, server.as_ref(), other.as_ref()));
             lines.extend(health::space(context, &facts.listings));
             lines.push(last_backup(context, &facts));
-            lines.extend(watch::capture(context, &facts.log, before, server.as_ref(), keeping));
+            let own = server.as_ref().filter(|_| other.is_none());
+            match other {
+                None => lines.extend(watch::capture(context, &facts.log, before, own, keeping)),
+                Some((_, hint)) => lines.push(watch::another(&facts.log, hint)),
+            }
             lines.extend(gaps(context, &facts));
             lines.extend(advice::promise(context, &facts, &request.promise));
         }
@@ -88,6 +95,9 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
         }
     }
     lines.extend(request.more.iter().cloned());
+    if is_full {
+        full(&mut lines);
+    }
     let ok = lines.iter().all(|line| line.state != CheckState::Error);
     CheckReport { name: context.name.clone(), ok, lines }
 }
@@ -114,9 +124,9 @@ fn production(context: &ClusterContext, server: Option<&ServerIdentity>) -> Opti
     })
 }
 
-fn repository(context: &ClusterContext) -> CheckLine {
+fn repository(context: &ClusterContext, wrong: Option<AppError>) -> CheckLine {
     let place = context.repository.store().describe();
-    if let Some(wrong) = writable::wrong(context) {
+    if let Some(wrong) = wrong {
         return line("repository", CheckState::Error, wrong.to_string(), wrong.hint);
     }
     if context.repository.is_encrypted() {
@@ -144,24 +154,25 @@ fn key(place: &KeyPlace) -> CheckLine {
     }
 }
 
-fn identity(context: &ClusterContext, facts: &Facts, server: &ServerIdentity) -> Option<CheckLine> {
-    let (_, known) = facts.identity.as_ref()?;
-    let all = context.cluster.identities().unwrap_or_default();
-    let system = server.system.to_string();
-    // After pg_upgrade and back the server has an older identity again.
-    if known.system_identifier == system || all.iter().any(|(_, it)| it.system_identifier == system) {
-        return Some(line("identity", CheckState::Ok, format!("system identifier {system}"), None));
+fn identity(
+    facts: &Facts,
+    server: Option<&ServerIdentity>,
+    other: Option<&(String, String)>,
+) -> Option<CheckLine> {
+    facts.identity.as_ref()?;
+    Some(match other {
+        Some((message, hint)) => line("identity", CheckState::Error, message, Some(hint.clone())),
+        None => line("identity", CheckState::Ok, format!("system identifier {}", server?.system), None),
+    })
+}
+
+/// What nothing can be written to stores nothing that happens now, whatever was stored a moment ago.
+fn full(lines: &mut [CheckLine]) {
+    for line in lines.iter_mut().filter(|line| line.name == "capture" && line.state != CheckState::Error) {
+        line.state = CheckState::Error;
+        line.message.push_str("; the repository is full: what comes next can't be stored");
+        line.hint = Some("make room in the repository first".to_owned());
     }
-    let message = format!(
-        "the repository holds another cluster under the name {}: system identifier {}, this server has {}",
-        context.name, known.system_identifier, server.system
-    );
-    let hint = format!(
-        "after pg_upgrade, or if this server is to take the place of the old: everpoint adopt {}; \
-         another cluster needs a name of its own in the configuration",
-        context.name
-    );
-    Some(line("identity", CheckState::Error, message, Some(hint)))
 }
 
 fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {

@@ -1,10 +1,11 @@
 //! What must be right before a backup begins: what the backup itself would only notice late, or never.
 
 use everpoint_core::FailureClass;
-use everpoint_core::health::{LEAST_FREE_PERCENT, RoomHealth, expected_size, room};
+use everpoint_core::health::{LEAST_FREE_PERCENT, LEAST_LOG, RoomHealth, expected_size, is_full, room};
 use everpoint_core::words::size;
 use everpoint_engine::{CheckLine, CheckState};
 use everpoint_repo::BackupListing;
+use everpoint_store::Space;
 
 use crate::{AppError, ClusterContext};
 
@@ -51,6 +52,33 @@ pub fn told(lines: &[CheckLine]) -> Vec<String> {
         format!("{}{hint}", line.message)
     };
     lines.iter().filter(|line| TOLD.contains(&line.name.as_str())).map(text).collect()
+}
+
+/// What is said of a repository that takes nothing more: what there is, what is needed, and what to do.
+pub(crate) fn full_told(context: &ClusterContext, space: Option<Space>) -> (String, String) {
+    let listings = context.cluster.backups().unwrap_or_default();
+    let largest = listings.iter().filter_map(|listing| listing.record.as_ref()).map(|r| r.stored_bytes).max();
+    let backup = expected_size(largest, largest.is_none().then(|| context.engine.size()).flatten());
+    let needed = backup.saturating_mul(2).saturating_add(LEAST_LOG);
+    let there = match space {
+        Some(space) if is_full(space.free, space.total) => {
+            format!("{} free of {}", size(space.free), size(space.total))
+        }
+        // A quota, or no file can be made any more.
+        Some(space) => {
+            format!("it takes nothing more, although {} of {} are free", size(space.free), size(space.total))
+        }
+        None => "it takes nothing more".to_owned(),
+    };
+    let message = format!(
+        "the repository is full: {there}; needed: {}, for the log and two backups. What happens now is not stored",
+        size(needed)
+    );
+    let hint = format!(
+        "make room there or move the repository to a larger disk; everpoint expire {} --dry-run shows what the policy lets go",
+        context.name
+    );
+    (message, hint)
 }
 
 /// The line of `check` about the room in the repository; `None` where the store can't tell.

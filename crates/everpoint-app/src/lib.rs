@@ -31,6 +31,7 @@ pub mod list;
 pub mod log_file;
 pub mod log_writer;
 pub mod offsite;
+mod other_system;
 pub mod package;
 pub mod prefetch;
 pub mod production;

@@ -9,6 +9,7 @@ use crate::{AppError, ClusterContext, facts, text};
 use everpoint_core::production::{descends, production};
 use everpoint_core::retention::Held;
 use everpoint_core::{BackupStatus, BranchFacts, LogFacts, LogOffset, Micros};
+use everpoint_format::identity::Identity;
 
 /// One cluster, in the shape of `list --json`.
 #[derive(Debug, Clone, Serialize)]
@@ -40,6 +41,10 @@ pub struct BranchLine {
     pub branch: String,
     /// Its timeline.
     pub timeline: u32,
+    /// Number of the identity that it is of: after pg_upgrade another one, whose branches may have the same names.
+    pub identity: u32,
+    /// System identifier of that.
+    pub system_identifier: Option<String>,
     /// The branch that it forked from.
     pub forked_from: Option<String>,
     /// Where.
@@ -176,13 +181,13 @@ pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -
                 reason: gap.reason.to_string(),
             })
             .collect(),
-        branches: branches(&facts.log),
+        branches: branches(&facts.log, &context.cluster.identities().unwrap_or_default()),
         restore_points: Vec::new(),
         restore_points_unread: None,
     }
 }
 
-fn branches(log: &LogFacts) -> Vec<BranchLine> {
+fn branches(log: &LogFacts, identities: &[(u32, Identity)]) -> Vec<BranchLine> {
     let mut sorted: Vec<&BranchFacts> = log.branches.iter().collect();
     sorted.sort_by_key(|branch| (branch.identity, branch.timeline, branch.id.clone()));
     let line = |branch: &&BranchFacts| {
@@ -198,6 +203,11 @@ fn branches(log: &LogFacts) -> Vec<BranchLine> {
         BranchLine {
             branch: branch.id.to_string(),
             timeline: branch.timeline,
+            identity: branch.identity,
+            system_identifier: identities
+                .iter()
+                .find(|(number, _)| *number == branch.identity)
+                .map(|(_, known)| known.system_identifier.clone()),
             forked_from: branch.parent.as_ref().map(|(parent, _)| parent.to_string()),
             forked_at: branch.parent.as_ref().map(|(_, at)| text::lsn(*at)),
             to_lsn: branch.pieces.last().map(|piece| text::lsn(piece.span.to)),

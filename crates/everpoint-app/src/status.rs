@@ -1,13 +1,14 @@
 //! `status`: health now. Works when the server is dead: then it says what the repository knows.
 
-use everpoint_core::{Micros, StoredBy};
+use everpoint_core::{Micros, ServerSlot, StoredBy, orphan_told, orphans};
 use everpoint_engine::{CheckState, EngineError};
+use everpoint_repo::code;
 use serde::Serialize;
 
 use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
 use crate::log_writer::same;
-use crate::{AppError, ClusterContext, facts, production, text, timelines, writable};
+use crate::{AppError, ClusterContext, facts, other_system, production, text, timelines, writable};
 
 /// A backup older than this is a problem.
 const OLD_BACKUP_SECONDS: f64 = 26.0 * 3600.0;
@@ -62,49 +63,63 @@ pub struct StatusReport {
     pub gaps: Vec<GapLine>,
     /// What needs attention, in words.
     pub problems: Vec<String>,
+    /// Slots of ours that nobody uses, in words; they are among the problems, too.
+    #[serde(skip)]
+    pub orphans: Vec<String>,
 }
 
-/// Asks server and repository.
+/// Asks server and repository. `slot`: the name of the slot that capture uses.
 ///
 /// # Errors
 /// If the repository can't be read.
-pub fn run(context: &ClusterContext) -> Result<StatusReport, AppError> {
-    let mut report = look(context, &facts::load(context)?, true);
+pub fn run(context: &ClusterContext, slot: &str) -> Result<StatusReport, AppError> {
+    let mut report = look(context, &facts::load(context)?, slot, true);
     if let Some(wrong) = writable::wrong(context) {
-        report.problem(Health::Error, wrong.to_string());
+        if wrong.code == code::FULL {
+            // That capture does not move has its cause in that.
+            let follows = report.capture.as_ref().and_then(|capture| capture.wrong(&context.name));
+            report.problems.retain(|problem| Some(problem) != follows.as_ref());
+        }
+        let hint = wrong.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        report.problem(Health::Error, format!("{wrong}{hint}"));
     }
     Ok(report)
 }
 
 /// Asks the server, and judges with it what is known of the repository.
 #[must_use]
-pub fn of(context: &ClusterContext, facts: &facts::Facts) -> StatusReport {
-    look(context, facts, false)
+pub fn of(context: &ClusterContext, facts: &facts::Facts, slot: &str) -> StatusReport {
+    look(context, facts, slot, false)
 }
 
 /// `compares`: what is stored last is compared with what the server has there, unless a stream has done so.
-fn look(context: &ClusterContext, facts: &facts::Facts, compares: bool) -> StatusReport {
+fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bool) -> StatusReport {
     let answer = context.engine.identify();
     let listing = list::listing(context, facts, &[]);
     let now = text::now();
     let place = answer.as_ref().ok().map(|server| production::Place::of(server, 0));
     let copy = place.map_or(Ok(false), |place| production::is_copy(context, Some(&place)));
-    let captured = Captured::of(&facts.log, answer.as_ref().ok());
+    let other = answer.as_ref().ok().and_then(|server| other_system::told(context, facts, server));
+    // Positions of another system are not compared.
+    let server = answer.as_ref().ok().filter(|_| other.is_none());
+    let captured = Captured::of(&facts.log, server);
     let keeping = answer.is_ok().then(|| context.engine.log_keeping()).flatten();
+    let orphans = keeping.as_ref().map(|keeping| orphaned(&keeping.slots, slot)).unwrap_or_default();
     let capture = captured.as_ref().map(|captured| {
-        let archiver = keeping.as_ref().map(|keeping| keeping.archiver.clone());
+        let archiver = keeping.as_ref().filter(|_| other.is_none()).map(|keeping| keeping.archiver.clone());
         let running = captured::is_running(context);
-        CaptureState::new(captured, answer.as_ref().ok(), now, running, archiver)
+        CaptureState::new(captured, server, now, running, archiver)
     });
-    let timeline = answer.as_ref().ok().zip(captured.as_ref()).and_then(|(server, captured)| {
+    let timeline = server.zip(captured.as_ref()).and_then(|(server, captured)| {
         let running = capture.as_ref().is_some_and(|capture| capture.wrong(&context.name).is_none());
         timelines::wrong(&facts.log, server, captured, running)
     });
-    let shorter = captured.as_ref().zip(answer.as_ref().ok());
+    let shorter = captured.as_ref().zip(server);
     let shorter = shorter.and_then(|(captured, server)| same::ends_before(captured, server));
     let streams = capture.as_ref().is_some_and(|it| it.running && it.stored_by == StoredBy::Stream);
     let beside = || same::beside(context, &facts.log, keeping.as_ref());
-    let beside = shorter.or_else(|| if compares && !streams { beside() } else { None });
+    let compares = compares && !streams && other.is_none();
+    let beside = shorter.or_else(|| if compares { beside() } else { None });
     let last_backup = listing.backups.iter().rev().find(|backup| backup.status == "ok").cloned();
     let age = last_backup.as_ref().and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
     let mut report = StatusReport {
@@ -124,8 +139,9 @@ fn look(context: &ClusterContext, facts: &facts::Facts, compares: bool) -> Statu
         windows: listing.windows,
         gaps: listing.gaps,
         problems: Vec::new(),
+        orphans,
     };
-    report.judge(beside.as_ref());
+    report.judge(other, beside.as_ref());
     if let Some((state, told)) = timeline {
         let health = if state == CheckState::Error { Health::Error } else { Health::Warning };
         report.problem(health, told);
@@ -139,6 +155,14 @@ fn look(context: &ClusterContext, facts: &facts::Facts, compares: bool) -> Statu
         }
     }
     report
+}
+
+fn orphaned(slots: &[ServerSlot], own: &str) -> Vec<String> {
+    let told = |slot| {
+        let (message, hint) = orphan_told(slot);
+        format!("{message}; {hint}")
+    };
+    orphans(slots, own).into_iter().map(told).collect()
 }
 
 fn with_cause(error: &EngineError) -> String {
@@ -176,22 +200,23 @@ impl StatusReport {
         ))
     }
 
-    /// `beside`: the server goes on beside the stored log.
-    fn judge(&mut self, beside: Option<&EngineError>) {
+    /// `other`: the server is another system than the stored one, in words. `beside`: it goes on beside the stored log.
+    fn judge(&mut self, other: Option<(String, String)>, beside: Option<&EngineError>) {
         let name = self.name.clone();
         if let Some(error) = self.server_error.clone() {
             self.problem(Health::Error, format!("the server does not answer: {error}"));
         }
-        match (&self.capture, beside) {
-            (_, Some(beside)) => {
+        match (other, beside, &self.capture) {
+            (Some((message, hint)), _, _) => self.problem(Health::Error, format!("{message}; {hint}")),
+            (None, Some(beside), _) => {
                 let way_out = beside.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
                 self.problem(Health::Error, format!("{beside}{way_out}"));
             }
-            (None, None) => self.problem(
+            (None, None, None) => self.problem(
                 Health::Error,
                 format!("no log is stored; keep this running: everpoint capture {name}, or everpoint serve"),
             ),
-            (Some(capture), None) => {
+            (None, None, Some(capture)) => {
                 if let Some(wrong) = capture.wrong(&name) {
                     self.problem(Health::Error, wrong);
                 }
@@ -211,6 +236,9 @@ impl StatusReport {
             }
             Some(_) => {}
         }
+        for orphan in self.orphans.clone() {
+            self.problem(Health::Warning, orphan);
+        }
         if let Some(text) = self.lacks() {
             self.problem(Health::Warning, text);
         }
@@ -227,3 +255,6 @@ impl StatusReport {
 fn count(number: usize, word: &str) -> String {
     if number == 1 { format!("one {word}") } else { format!("{number} {word}s") }
 }
+
+#[cfg(test)]
+mod tests;

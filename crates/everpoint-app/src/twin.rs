@@ -1,6 +1,6 @@
 //! One server under two names is captured under one of them only.
 
-use everpoint_core::{FailureClass, Named, SeenBy, twin};
+use everpoint_core::{FailureClass, Named, SeenBy, holder, twin};
 use everpoint_engine::ServerIdentity;
 use everpoint_repo::ClusterRepo;
 
@@ -40,28 +40,61 @@ pub fn claim(context: &ClusterContext, others: &[ClusterRepo]) -> Result<(), App
     production::seen(context, &server, identity).map(drop)
 }
 
+/// Refuses a server that is to be protected under a new name and has one already; `others`: what is stored of those, `asked`:
+/// what their servers say where nothing is stored.
+///
+/// # Errors
+/// [`CODE`] if it has.
+pub fn refuse_new(
+    name: &str,
+    server: &ServerIdentity,
+    others: &[ClusterRepo],
+    asked: &[(String, ServerIdentity)],
+) -> Result<(), AppError> {
+    let stored = others.iter().filter_map(|other| named(other).ok()).filter(|other| other.system.is_some());
+    let all: Vec<Named> = stored.chain(asked.iter().map(|(name, server)| of_server(name, server))).collect();
+    match holder(&of_server(name, server), &all) {
+        None => Ok(()),
+        Some(other) => {
+            let hint = format!(
+                "nothing was written; one server has one name: everpoint status {0}, or everpoint forget {0} before it gets another",
+                other.name
+            );
+            Err(AppError::new(CODE, FailureClass::Usage, "protect", name, message(other, server)).hint(hint))
+        }
+    }
+}
+
+fn of_server(name: &str, server: &ServerIdentity) -> Named {
+    Named {
+        name: name.to_owned(),
+        system: Some(server.system.to_string()),
+        branch: Some(branch_id(server.timeline, &server.history)),
+        since: None,
+    }
+}
+
+fn message(other: &Named, server: &ServerIdentity) -> String {
+    format!(
+        "its server is that of {} already: system identifier {}, timeline {}",
+        other.name, server.system, server.timeline
+    )
+}
+
 pub(crate) fn found(
     context: &ClusterContext,
     server: &ServerIdentity,
     others: &[ClusterRepo],
 ) -> Result<Option<AppError>, AppError> {
-    let ours = Named {
-        system: Some(server.system.to_string()),
-        branch: Some(branch_id(server.timeline, &server.history)),
-        ..named(&context.cluster)?
-    };
+    let ours = Named { since: named(&context.cluster)?.since, ..of_server(&context.name, server) };
     // What of another name can't be read says nothing.
     let others: Vec<Named> = others.iter().filter_map(|other| named(other).ok()).collect();
     Ok(twin(&ours, &others).map(|other| {
-        let message = format!(
-            "its server is that of {} already: system identifier {}, timeline {}",
-            other.name, server.system, server.timeline
-        );
         let hint = format!(
             "one server has one name: take [cluster.{}] or [cluster.{}] out of the configuration",
             context.name, other.name
         );
-        AppError::new(CODE, FailureClass::Usage, "protect", &context.name, message).hint(hint)
+        AppError::new(CODE, FailureClass::Usage, "protect", &context.name, message(other, server)).hint(hint)
     }))
 }
 

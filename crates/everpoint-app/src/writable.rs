@@ -4,24 +4,36 @@
 use std::time::Duration;
 
 use everpoint_core::FailureClass;
+use everpoint_core::health::is_full;
 use everpoint_repo::code;
 
-use crate::{AppError, ClusterContext};
+use crate::{AppError, ClusterContext, health};
 
 /// Whoever tries holds it for a moment.
 const PROBE: &str = "probe";
 const TTL: Duration = Duration::from_secs(10);
 
-/// Tries to write something small; returns why that fails. A store that is full is told by its own line.
+/// Tries to write something small; returns why that fails, or that nothing larger would have room ([`code::FULL`]).
 pub(crate) fn wrong(context: &ClusterContext) -> Option<AppError> {
     let holder = format!("a look by process {}", std::process::id());
     match context.repository.lease(PROBE, &holder, TTL) {
-        Ok(lease) => lease.release().err().map(AppError::from),
+        Ok(lease) => lease.release().err().map(AppError::from).or_else(|| full(context, false)),
         // Somebody else looks: it could write.
-        Err(error) if error.class == FailureClass::Locked => None,
-        Err(error) if error.code == code::FULL => None,
+        Err(error) if error.class == FailureClass::Locked => full(context, false),
+        Err(error) if error.code == code::FULL => full(context, true),
         Err(error) => Some(told(context, error.into())),
     }
+}
+
+/// `said`: the store itself says that it is full.
+fn full(context: &ClusterContext, said: bool) -> Option<AppError> {
+    let store = context.repository.store();
+    let space = store.space().ok().flatten();
+    if !said && !space.is_some_and(|space| is_full(space.free, space.total)) {
+        return None;
+    }
+    let (message, hint) = health::full_told(context, space);
+    Some(AppError::new(code::FULL, FailureClass::Failed, "write to", store.describe(), message).hint(hint))
 }
 
 fn told(context: &ClusterContext, error: AppError) -> AppError {

@@ -84,6 +84,15 @@ pub fn room(free: u64, total: u64, expected: u64) -> RoomHealth {
     }
 }
 
+/// What the next segments of the log need, before any backup.
+pub const LEAST_LOG: u64 = 32 << 20;
+
+/// Whether a repository is as good as full: not even the log that comes next has room.
+#[must_use]
+pub fn is_full(free: u64, total: u64) -> bool {
+    free < LEAST_LOG && u128::from(free) * 100 < u128::from(total) * u128::from(LEAST_FREE_PERCENT)
+}
+
 /// Bytes that a backup is expected to take: as many as the largest of the past, or, of a first one, half of what it reads.
 #[must_use]
 pub fn expected_size(largest_stored: Option<u64>, cluster: Option<u64>) -> u64 {
@@ -132,6 +141,11 @@ mod tests {
         assert_eq!(room(150, 1000, 76), RoomHealth::TooLittle { needed: 152 });
         assert_eq!(room(u64::MAX, u64::MAX, u64::MAX), RoomHealth::Enough);
         assert_eq!(room(0, 0, 0), RoomHealth::Enough, "a store that knows no whole");
+        assert!(is_full(LEAST_LOG - 1, 1 << 40) && is_full(0, 1) && !is_full(LEAST_LOG, 1 << 40));
+        assert!(
+            !is_full(20 << 20, 64 << 20) && !is_full(0, 0),
+            "a small disk that is half empty; one that knows no whole"
+        );
         assert_eq!(expected_size(Some(7), Some(100)), 7);
         assert_eq!(expected_size(None, Some(100)), 50);
         assert_eq!(expected_size(None, None), 0);

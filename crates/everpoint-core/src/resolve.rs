@@ -178,7 +178,8 @@ fn transaction<S: LogSource>(
 ) -> Result<Found, Refusal<S::Error>> {
     let xid = asked & u64::from(u32::MAX);
     if xid != asked {
-        notes.reason(format!("transaction {asked} is {xid} in the log, which does not bear the epoch"));
+        notes.reason(format!("transaction {asked} is {xid} in the log, which does not bear the epoch: the last {xid} that is stored is taken, \
+             of whatever epoch it is"));
     }
     let mut prepared = None;
     for piece in log.pieces.iter().rev().filter(|piece| piece.may_name(xid)) {

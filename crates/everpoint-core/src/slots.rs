@@ -1,5 +1,7 @@
 //! Replication slots that nobody needs: each keeps its server from removing log, until its disk is full.
 
+use crate::words::size;
+
 /// How the names of slots begin that are made for a cluster which names none.
 const OURS: &str = "everpoint_";
 
@@ -26,6 +28,19 @@ pub fn orphans<'a>(slots: &'a [ServerSlot], own: &str) -> Vec<&'a ServerSlot> {
         slot.physical && !slot.temporary && !slot.active && slot.name != own && slot.name.starts_with(OURS)
     };
     slots.iter().filter(is_orphan).collect()
+}
+
+/// What is said of such a slot, and what drops it.
+#[must_use]
+pub fn orphan_told(slot: &ServerSlot) -> (String, String) {
+    let held = slot.held.map_or_else(String::new, |bytes| format!(" and holds back {} of WAL", size(bytes)));
+    let message = format!(
+        "the slot {} is used by nobody{held}: it was made for a cluster that is not configured any more, had another name, or \
+         was captured from another machine",
+        slot.name
+    );
+    let hint = format!("if no other Everpoint needs it: SELECT pg_drop_replication_slot('{}')", slot.name);
+    (message, hint)
 }
 
 #[cfg(test)]

@@ -20,20 +20,27 @@ pub struct Named {
 /// goes on by itself shares the system, but has a branch of its own. Of two that were never seen the first by name stays.
 #[must_use]
 pub fn twin<'a>(ours: &Named, others: &'a [Named]) -> Option<&'a Named> {
-    let same = |other: &&Named| {
-        let same_branch = match (&ours.branch, &other.branch) {
-            (Some(our), Some(their)) => our == their,
-            _ => true,
-        };
-        other.name != ours.name && other.system.is_some() && other.system == ours.system && same_branch
-    };
     let earlier = |other: &&Named| match (other.since, ours.since) {
         (Some(their), Some(our)) if their != our => their < our,
         (Some(_), None) => true,
         (None, Some(_)) => false,
         _ => other.name < ours.name,
     };
-    others.iter().filter(same).find(earlier)
+    others.iter().filter(|other| same(ours, other)).find(earlier)
+}
+
+/// The name that has the server of one that is to be added, whenever it was seen.
+#[must_use]
+pub fn holder<'a>(new: &Named, others: &'a [Named]) -> Option<&'a Named> {
+    others.iter().find(|other| same(new, other))
+}
+
+fn same(ours: &Named, other: &Named) -> bool {
+    let same_branch = match (&ours.branch, &other.branch) {
+        (Some(our), Some(their)) => our == their,
+        _ => true,
+    };
+    other.name != ours.name && other.system.is_some() && other.system == ours.system && same_branch
 }
 
 #[cfg(test)]
@@ -62,6 +69,14 @@ mod tests {
             assert_eq!(found(&first, &second), None);
             assert_eq!(found(&second, &first).as_deref(), Some("a"));
         }
+        let never_seen = named("b", Some("7"), 1, None);
+        assert_eq!(found(&new, &never_seen), None);
+        assert_eq!(
+            holder(&new, std::slice::from_ref(&never_seen)),
+            Some(&never_seen),
+            "to be added it is too late"
+        );
+        assert_eq!(holder(&new, &[named("b", Some("7"), 2, None), named("c", None, 1, None)]), None);
         assert_eq!(found(&new, &named("b", Some("8"), 1, Some(5))), None, "another server");
         assert_eq!(found(&new, &named("b", None, 1, Some(5))), None, "nothing is known");
         assert_eq!(found(&new, &named("b", Some("7"), 2, Some(5))), None, "a clone with a life of its own");

@@ -2,10 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use everpoint_core::hide_own;
 
 use crate::mask::{Secrets, clean};
 use crate::{Counts, Entry, Provider, ProviderError, ProviderErrorKind, Receipt, template};
@@ -70,8 +73,8 @@ impl CommandProvider {
         let (program, arguments) =
             argv.split_first().map_or(("", argv), |(first, rest)| (first.as_str(), rest));
         let failed = |cause: String| {
-            ProviderError::new(operation, format!("{name} with {program}"), ProviderErrorKind::Failed)
-                .cause(cause)
+            let object = format!("{name} with {}", named(program));
+            ProviderError::new(operation, object.trim_start(), ProviderErrorKind::Failed).cause(cause)
         };
         let mut command = Command::new(program);
         command.args(arguments.iter().map(|argument| template::plain(argument, name)));
@@ -87,7 +90,8 @@ impl CommandProvider {
         let ended = converse(&mut child, input.map(|(body, _)| body), output, self.options.timeout);
         let (status, said, fed) = ended.map_err(|error| failed(error.to_string()))?;
         if !status.success() {
-            let said = environment().hide(&said);
+            let own: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let said = environment().hide(&hide_own(&said, &own));
             return Err(failed(format!("{status}: {said}").trim_end_matches([':', ' ']).to_owned()));
         }
         fed.map_err(|error| failed(format!("it ended with success without reading everything: {error}")))
@@ -180,6 +184,18 @@ fn environment() -> Secrets {
     secrets
 }
 
+/// Stands for a program that is not there.
+const UNNAMED: &str = "its program";
+
+/// A program by its name; a word that is none may be a secret at the wrong place.
+fn named(program: &str) -> &str {
+    let there = |directory: PathBuf| directory.join(program).is_file();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let known =
+        if program.contains('/') { there(PathBuf::new()) } else { std::env::split_paths(&path).any(there) };
+    if known { program } else { UNNAMED }
+}
+
 fn last_words(mut stderr: impl Read) -> String {
     let (mut last, mut piece) = (Vec::new(), [0; 4096]);
     while let Ok(read) = stderr.read(&mut piece) {
@@ -195,7 +211,10 @@ fn last_words(mut stderr: impl Read) -> String {
 impl Provider for CommandProvider {
     fn describe(&self) -> String {
         // Arguments may hold secrets.
-        format!("the command {}", self.options.upload.first().map_or("", String::as_str))
+        match self.options.upload.first().map_or(UNNAMED, |program| named(program)) {
+            UNNAMED => "a command".to_owned(),
+            program => format!("the command {program}"),
+        }
     }
 
     fn counts(&self) -> Counts {
@@ -301,12 +320,13 @@ mod tests {
 
     #[test]
     fn a_program_that_fails_has_spent_the_call_and_its_last_words_are_kept() {
-        let error = provider("cat >/dev/null; echo no room >&2; exit 3", |_| ())
+        let error = provider("cat >/dev/null; echo bad hunter2 | rev | rev >&2; cat /; exit 3", |_| ())
             .upload("a", 1_000_000, large())
             .unwrap_err();
         assert!(error.sent);
         let cause = error.cause.unwrap().to_string();
-        assert!(cause.contains("no room") && cause.contains('3'), "{cause}");
+        assert!(cause.contains("Is a directory") && cause.contains('3'), "{cause}");
+        assert!(!cause.contains("unter"), "it was given that word: {cause}");
     }
 
     #[test]
@@ -319,7 +339,8 @@ mod tests {
     fn a_program_that_is_not_there_spends_nothing() {
         let provider = provider("", |options| options.upload = vec!["/nowhere/program".to_owned()]);
         let error = provider.upload("a", 1, Box::new(io::empty())).unwrap_err();
-        assert!(!error.sent && error.retryable());
+        assert!(!error.sent && error.retryable() && !error.object.contains("nowhere"));
+        assert_eq!(provider.describe(), "a command");
         assert!(CommandProvider::new(CommandOptions { upload: vec![], ..provider.options }).is_err());
     }
 

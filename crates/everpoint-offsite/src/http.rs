@@ -151,7 +151,8 @@ impl HttpProvider {
         }
         let url = template::in_url(template, name);
         let deadline = Instant::now() + self.options.timeout;
-        save(&shown(&url), one_request("download", &shown(&url), self.client.get(&url))?, into, deadline)
+        let object = format!("{name} from {}", shown(&url));
+        save(&object, one_request("download", &object, self.client.get(&url))?, into, deadline)
     }
 
     fn files(&self, url: &str) -> Result<Vec<Entry>, ProviderError> {
@@ -185,8 +186,8 @@ pub(crate) fn client(idle: Duration) -> ClientBuilder {
         .user_agent(USER_AGENT)
 }
 
-/// An address without what may be secret: user, password, query, fragment. Where a password holds what ends a host, nothing
-/// but the scheme is sure to be no part of it.
+/// An address without what may be secret: user, password, path (that of a webhook is one), query, fragment. Where a password
+/// holds what ends a host, nothing but the scheme is sure to be no part of it.
 pub(crate) fn shown(url: &str) -> String {
     let Some((scheme, rest)) =
         url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
@@ -195,14 +196,14 @@ pub(crate) fn shown(url: &str) -> String {
     };
     let hidden = || format!("{scheme}://***");
     let plain = rest.split(['?', '#']).next().unwrap_or_default();
-    let (host, path) = plain.split_once('/').map_or((plain, None), |(host, path)| (host, Some(path)));
+    let host = plain.split('/').next().unwrap_or_default();
     let (user, host) = host.rsplit_once('@').map_or(("", host), |(user, host)| (user, host));
     let behind = rest.rsplit_once('@').is_some_and(|(before, _)| before.len() > user.len());
     let ends = user.contains(['@', '?', '#', ' ']);
     if behind || ends || reqwest::Url::parse(&format!("{scheme}://{host}/")).is_err() {
         return hidden();
     }
-    path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
+    format!("{scheme}://{host}")
 }
 
 /// Sends a request and tells what its failure means.

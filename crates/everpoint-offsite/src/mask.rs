@@ -6,6 +6,8 @@ use crate::ProviderError;
 const MASK: &str = "***";
 /// Shorter texts are no secrets, and would mask half of what is said.
 const SHORTEST: usize = 4;
+/// Longer parts of a path are no words.
+const PLAIN: usize = 12;
 
 /// The secrets that a provider was given, and may say again when it fails.
 #[derive(Clone, Default)]
@@ -19,7 +21,8 @@ impl Secrets {
         value.split([';', ',']).filter_map(|pair| pair.split_once('=')).for_each(|(_, word)| self.add(word));
     }
 
-    /// What of an address may be secret: user and password, and the values of its query.
+    /// What of an address may be secret: user and password, parts of its path that are no plain words, and the values of its
+    /// query.
     pub(crate) fn address(&mut self, url: &str) {
         let (_, query) = url.split_once('?').unwrap_or((url, ""));
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -28,6 +31,9 @@ impl Secrets {
             user.split([':', '@', '/', '?', '#']).skip(1).for_each(|password| self.add(password));
             user.split_once(':').into_iter().for_each(|(_, password)| self.add(password));
         }
+        let path = rest.split(['?', '#']).next().unwrap_or_default();
+        let plain = |part: &&str| part.len() <= PLAIN && part.bytes().all(|byte| byte.is_ascii_lowercase());
+        path.split('/').skip(1).filter(|part| !plain(part)).for_each(|part| self.add(part));
         query
             .split(['&', '#'])
             .filter_map(|pair| pair.split_once('='))
@@ -109,14 +115,17 @@ mod tests {
         let mut secrets = Secrets::default();
         secrets.header("Bearer SECRETTOKEN");
         secrets.header("session=COOKIEVALUE; theme=dark");
-        secrets.address("https://user:passw0rd@host/{name}?sig=SIGNATURE&n={name}");
+        secrets.address("https://user:passw0rd@host/upload/T0BAC/{name}?sig=SIGNATURE&n={name}");
         let said = secrets.hide(
-            "bad Bearer SECRETTOKEN, Bearer thing not: SECRETTOKEN, COOKIEVALUE, passw0rd@, SIGNATURE, {name}",
+            "no upload/T0BAC/x: bad Bearer SECRETTOKEN, Bearer thing not: SECRETTOKEN, COOKIEVALUE, passw0rd@, SIGNATURE, {name}",
         );
-        for secret in ["SECRET", "COOKIE", "passw0rd", "SIGNATURE"] {
+        for secret in ["SECRET", "COOKIE", "passw0rd", "SIGNATURE", "T0BAC"] {
             assert!(!said.contains(secret), "{said}");
         }
-        assert!(said.contains("bad ***, Bearer *** not: ***") && said.contains("{name}"), "{said}");
+        assert!(
+            said.contains("no upload/***/x: bad ***, Bearer *** not: ***") && said.contains("{name}"),
+            "{said}"
+        );
     }
 
     #[test]

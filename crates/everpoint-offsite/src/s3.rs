@@ -97,6 +97,11 @@ impl S3Provider {
         format!("{}{name}", self.options.prefix)
     }
 
+    /// A file there, in words.
+    fn object(&self, name: &str) -> String {
+        format!("{}{name}", self.describe())
+    }
+
     /// One page of the list, and where the next begins.
     fn page(&self, after: Option<&str>, found: &mut Vec<Entry>) -> Result<Option<String>, ProviderError> {
         let mut action = self.bucket.list_objects_v2(Some(&self.credentials));
@@ -105,7 +110,7 @@ impl S3Provider {
             action.with_continuation_token(after.to_owned());
         }
         let url = action.sign(SIGNED);
-        let object = shown(url.as_str());
+        let object = self.describe();
         let failed =
             |cause: String| ProviderError::new("list", &object, ProviderErrorKind::Failed).cause(cause);
         let response = one_request("list", &object, self.client.get(url).timeout(ASK))?;
@@ -133,7 +138,7 @@ impl Provider for S3Provider {
     fn upload(&self, name: &str, size: u64, body: Box<dyn Read + Send>) -> Result<Receipt, ProviderError> {
         let key = self.key(name);
         let url = self.bucket.put_object(Some(&self.credentials), &key).sign(SIGNED);
-        let object = shown(url.as_str());
+        let object = self.object(name);
         if size > LARGEST {
             let cause = "S3 takes at most 5 GiB in one request: set limit = \"5GiB\"";
             return Err(ProviderError::new("upload", object, ProviderErrorKind::Full).unsent().cause(cause));
@@ -147,7 +152,7 @@ impl Provider for S3Provider {
     fn download(&self, name: &str, into: &mut dyn Write) -> Result<u64, ProviderError> {
         let key = self.key(name);
         let url = self.bucket.get_object(Some(&self.credentials), &key).sign(SIGNED);
-        let object = shown(url.as_str());
+        let object = self.object(name);
         let deadline = Instant::now() + self.options.timeout;
         one_request("download", &object, self.client.get(url))
             .and_then(|response| save(&object, response, into, deadline))
@@ -169,7 +174,7 @@ impl Provider for S3Provider {
 
     fn health(&self) -> Result<(), ProviderError> {
         let url = self.bucket.head_bucket(Some(&self.credentials)).sign(SIGNED);
-        let object = shown(url.as_str());
+        let object = self.describe();
         one_request("ask", &object, self.client.head(url).timeout(ASK))
             .map(drop)
             .map_err(|error| self.secrets.hide_in(error))

@@ -38,6 +38,7 @@ use names::{check_cluster, is_known, named, usage};
 pub(crate) use fetch::{fetch_program, leading_arguments};
 pub(crate) use offsite::Ledger;
 pub(crate) use package::Temporary;
+pub(crate) use twins::others_of_new;
 
 /// One call of the program.
 pub(crate) struct Session {

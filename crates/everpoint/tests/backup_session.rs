@@ -5,10 +5,12 @@
 #[allow(dead_code, reason = "shared with other scenarios")]
 mod support_scenarios;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
-use everpoint_testkit::{PgCluster, field};
+use everpoint_testkit::{Account, PgCluster, field};
 use serde_json::Value;
 use support_scenarios::{CLUSTER, World, configure, forget_files, found, quiet};
 
@@ -181,4 +183,54 @@ fn a_backup_whose_session_was_ended_has_failed_and_does_not_run() {
     let line = listed(&world).pop().unwrap();
     assert_eq!(line["status"], "failed", "{line}");
     assert!(line["reason"].as_str().unwrap().contains("session"), "{line}");
+}
+
+/// Names that no encoding takes, of a database, a tablespace's place, a role, and the encodings that check them.
+#[test]
+fn check_of_odd_names_is_no_error_in_the_servers_log() {
+    for major in [13, 18] {
+        if !found(major) {
+            continue;
+        }
+        let source = quiet(major).start().unwrap();
+        let home = source.home().path().to_owned();
+        let inside = source.data_dir().join(OsStr::from_bytes(b"in\xe9"));
+        let outside = home.join(OsStr::from_bytes(b"sp\xe9ce"));
+        for directory in [&inside, &outside] {
+            fs::create_dir(directory).unwrap();
+        }
+        Account::of_servers().unwrap().own(&home).unwrap();
+        let template = "TEMPLATE template0 LOCALE 'C' ENCODING";
+        for encoding in ["SQL_ASCII", "LATIN1", "EUC_JP", "UTF8"] {
+            source.psql(&format!("CREATE DATABASE \"d-{encoding}\" {template} '{encoding}'")).unwrap();
+        }
+        source.psql("CREATE DATABASE x").unwrap();
+        let mut raw = source.session_to("d-SQL_ASCII").unwrap();
+        for (name, at) in [("in\\xe9", source.data_dir()), ("sp\\xe9ce", home.as_path())] {
+            let place = at.display();
+            raw.query(&format!("CREATE TABLESPACE \"t{}\" LOCATION E'{place}/{name}'", &name[..2])).unwrap();
+        }
+        raw.query("UPDATE pg_tablespace SET spcname = E'sp\\xe9ce' WHERE spcname = 'tin'").unwrap();
+        raw.query("UPDATE pg_database SET datname = E'caf\\xe9' WHERE datname = 'x'").unwrap();
+        for (role, words) in [("o'd", "LOGIN SUPERUSER"), ("r\u{e9}p", "LOGIN REPLICATION")] {
+            source.psql(&format!("CREATE ROLE \"{role}\" {words}")).unwrap();
+            source.psql(&format!("ALTER ROLE \"{role}\" SET client_encoding = 'UTF8'")).unwrap();
+        }
+        let world = World::new(source);
+        let before = world.source.log().len();
+        let mut last = format!("//postgres@127.0.0.1:{}/postgres", world.source.port());
+        for role in ["postgres", "o%27d", "r%C3%A9p"] {
+            for database in ["postgres", "d-SQL_ASCII", "d-LATIN1", "d-EUC_JP", "d-UTF8"] {
+                let next = format!("//{role}@127.0.0.1:{}/{database}", world.source.port());
+                configure(&world, |text| text.replace(&last, &next));
+                last = next;
+                let ran = world.everpoint.try_run(&["check", CLUSTER]).unwrap();
+                let log = world.source.log();
+                assert_eq!(errors(&log[before..]), [""; 0], "{major}, {role} {database}");
+                // Whoever may not see where the data directory is can't know.
+                let told = ran.out.contains("tablespaces lie inside") || role.starts_with('r');
+                assert!(told, "{}{}", ran.out, ran.err);
+            }
+        }
+    }
 }

@@ -179,6 +179,30 @@ fn a_repository_of_others_asks_for_its_key_and_a_second_copy_of_a_new_one_is_mad
 }
 
 #[test]
+fn a_server_that_is_protected_gets_no_second_name_and_nothing_is_written() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    world.protected(&["protect", &url, "--repo", "./repo", "--name", "shop"]);
+    let config = world.home.join("everpoint.toml");
+    let (before, there) = (fs::read_to_string(&config).unwrap(), world.there());
+    let elsewhere = url.replace("127.0.0.1", "localhost").replace("/postgres", "/template1");
+    for arguments in [
+        &["protect", &url, "--name", "again"][..],
+        &["protect", &elsewhere],
+        // Captured by nobody now, and never before: asked by its address.
+        &["protect", &elsewhere, "--name", "aa"],
+    ] {
+        if arguments.contains(&"aa") {
+            fs::remove_dir_all(world.home.join("repo/clusters")).unwrap();
+        }
+        let said = world.refused(arguments);
+        assert!(said.contains("is that of shop already") && said.contains("nothing was written"), "{said}");
+        no_piece(&said);
+        assert_eq!((fs::read_to_string(&config).unwrap(), world.there()), (before.clone(), there.clone()));
+    }
+}
+
+#[test]
 fn a_configuration_that_is_added_to_keeps_its_owner_and_its_one_repository() {
     let Some(world) = World::new() else { return };
     let url = world.url(PASSWORD, world.cluster.port());

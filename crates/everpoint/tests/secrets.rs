@@ -155,6 +155,16 @@ fn written(secret: &str, round: usize) -> Vec<Call> {
             "[repository.local]\nurl = \"repo\"\nkey_command = {}\n{CLUSTER}",
             toml(&format!("printf %s '{shell}'"))
         ),
+        // The secret in place of the command that prints it.
+        format!("[repository.local]\nurl = \"repo\"\nkey_command = {}\n{CLUSTER}", toml(secret)),
+        format!(
+            "[repository.local]\nurl = \"repo\"\nkey_command = {}\n{CLUSTER}",
+            toml(&format!("cat '/nowhere/{shell}' '{shell}'"))
+        ),
+        format!(
+            "{REPOSITORY}{CLUSTER}[api]\nlisten = \"127.0.0.1:0\"\ntokens = [{{ name = \"a\", scope = \"read\", command = {} }}]\n",
+            toml(secret)
+        ),
         format!("{REPOSITORY}{CLUSTER}password_file = \"key\"\n"),
         format!(
             "{REPOSITORY}{CLUSTER}[api]\nlisten = \"127.0.0.1:0\"\ntokens = [{{ name = \"a\", scope = \"read\", file = \"key\" }}, {{ name = \"b\", scope = \"read\", file = \"key\" }}]\n"
@@ -191,6 +201,13 @@ fn written(secret: &str, round: usize) -> Vec<Call> {
         ),
         format!("type = \"http\"\nurl = \"http://127.0.0.1:1/{{name}}\"\nrecipients = [{}]\n", toml(secret)),
         format!("type = \"command\"\nupload = [\"false\", {0}]\nlist = [\"false\", {0}]\n", toml(secret)),
+        format!("type = \"command\"\nupload = [\"true\"]\nlist = [\"cat\", {0}]\n", toml(secret)),
+        format!("type = \"command\"\nupload = [{0}]\nlist = [{0}]\n", toml(secret)),
+        // As in the address of a webhook: who knows the path can write there.
+        format!(
+            "type = \"http\"\nurl = {0}\nlist_url = {0}\nhealth_url = {0}\n",
+            toml(&format!("http://127.0.0.1:1/T000/{secret}/{{name}}"))
+        ),
     ] {
         let text = format!("{REPOSITORY}{CLUSTER}[offsite.x]\n{offsite}");
         let command =

@@ -1,6 +1,6 @@
 //! Lines of `check` about who captures the cluster: somebody, only once, on the right timeline, without slots that nobody needs.
 
-use everpoint_core::{LogFacts, LogKeeping, ServerSlot, Sighting, orphans};
+use everpoint_core::{LogFacts, LogKeeping, ServerSlot, Sighting, orphan_told, orphans};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 use everpoint_repo::ClusterRepo;
 
@@ -12,15 +12,7 @@ use crate::{ClusterContext, text, timelines, twin};
 /// Slots of ours that nobody uses.
 pub(super) fn slots(slots: &[ServerSlot], own: &str) -> Vec<CheckLine> {
     let told = |slot: &ServerSlot| {
-        let held =
-            slot.held.map_or_else(String::new, |bytes| format!(" and holds back {} MiB of WAL", bytes >> 20));
-        let message = format!(
-            "the slot {0} is used by nobody{held}: it was made for a cluster that is not configured any more, had another \
-             name, or was captured from another machine",
-            slot.name
-        );
-        let hint =
-            format!("if no other Everpoint needs it: SELECT pg_drop_replication_slot('{}')", slot.name);
+        let (message, hint) = orphan_told(slot);
         line("orphaned_slot", CheckState::Warning, message, Some(hint))
     };
     orphans(slots, own).into_iter().map(told).collect()
@@ -37,6 +29,16 @@ pub(super) fn same_server(
         Ok(Some(error)) => Some(line("same_server", CheckState::Error, error.message.clone(), error.hint)),
         Err(error) => Some(line("same_server", CheckState::Warning, error.to_string(), error.hint)),
     }
+}
+
+/// The log of another system is stored: the server's positions say nothing about it.
+pub(super) fn another(log: &LogFacts, hint: String) -> CheckLine {
+    let stored = Captured::of(log, None).map_or_else(String::new, |captured| {
+        let (lsn, timeline) = (text::lsn(captured.position), captured.timeline);
+        format!(" that system's log is stored to {lsn} on timeline {timeline}")
+    });
+    let message = format!("this server is another system, of which nothing is stored;{stored}");
+    line("capture", CheckState::Error, message.trim_end_matches(';'), Some(hint))
 }
 
 /// Whether what happens now is stored, and on which timeline.
@@ -96,7 +98,7 @@ mod tests {
         let lines = slots(&[slot], "everpoint_shop");
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].state, CheckState::Warning);
-        assert!(lines[0].message.contains("everpoint_old") && lines[0].message.contains("5 MiB"));
+        assert!(lines[0].message.contains("everpoint_old") && lines[0].message.contains("5.0 MiB"));
         assert!(
             lines[0].hint.as_ref().unwrap().ends_with("SELECT pg_drop_replication_slot('everpoint_old')")
         );

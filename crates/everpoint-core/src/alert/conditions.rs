@@ -65,6 +65,8 @@ pub struct ClusterHealth {
     pub gap: Option<String>,
     /// The slot was given up and no backup was taken since, in words.
     pub slot_given_up: Option<String>,
+    /// A slot of ours that nobody uses, in words.
+    pub orphaned_slot: Option<String>,
     /// What the image of the newest good backup lacks, in words.
     pub incomplete: Option<String>,
     /// Everpoint's own files inside of the server's directories, in words.
@@ -121,6 +123,7 @@ pub fn cluster(name: &str, health: &ClusterHealth, thresholds: &Thresholds) -> V
         judge(AlertKind::BackupFailing, name, failing),
         judge(AlertKind::Gap, name, health.gap.clone()),
         judge(AlertKind::SlotGivenUp, name, health.slot_given_up.clone()),
+        judge(AlertKind::SlotOrphaned, name, health.orphaned_slot.clone()),
         judge(AlertKind::BackupIncomplete, name, health.incomplete.clone()),
         judge(AlertKind::Misplaced, name, health.misplaced.clone()),
     ];
@@ -260,6 +263,8 @@ mod tests {
         assert_eq!(wrong(&incomplete), [AlertKind::BackupIncomplete]);
         let slot = ClusterHealth { slot_given_up: Some("it kept 8 GiB".to_owned()), ..healthy() };
         assert_eq!(wrong(&slot), [AlertKind::SlotGivenUp]);
+        let orphan = ClusterHealth { orphaned_slot: Some("everpoint_old".to_owned()), ..healthy() };
+        assert_eq!(wrong(&orphan), [AlertKind::SlotOrphaned]);
     }
 
     #[test]

@@ -73,6 +73,8 @@ kinds! {
     Gap = "gap", Critical, "gap in the log";
     /// The replication slot was given up to keep the server alive.
     SlotGivenUp = "slot_given_up", Critical, "slot given up";
+    /// A slot of a cluster that is not configured any more keeps its server from removing log.
+    SlotOrphaned = "slot_orphaned", Warning, "slot that nobody uses";
     /// Little space is left in a repository.
     SpaceLow = "space_low", Warning, "little space left";
     /// A repository can't be reached or read.
@@ -108,7 +110,7 @@ impl AlertKind {
     /// told when it is seen twice in a row.
     #[must_use]
     pub const fn may_pass(self) -> bool {
-        matches!(self, Self::RepositoryFailed | Self::ServerDown | Self::ArchivingFailed)
+        matches!(self, Self::RepositoryFailed | Self::ServerDown | Self::ArchivingFailed | Self::SlotOrphaned)
     }
 
     /// It tells a success: told only where that is wanted.

@@ -6,7 +6,7 @@ use everpoint_core::Micros;
 use everpoint_core::health::StandbyFacts;
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 
-use super::{leftovers, lines, standby};
+use super::{leftovers, lines, spaces, standby};
 use crate::client::{Config, Connection, POOLER_HINT, PgError, Purpose, connect, quote_literal};
 use crate::replication::Replication;
 
@@ -28,7 +28,7 @@ const SETTINGS: [&str; 13] = [
 ];
 
 /// Queries whose single value is kept under a name of ours; what a role may not see is null, never an error in the server's log.
-const VALUES: [(&str, &str); 9] = [
+const VALUES: [(&str, &str); 8] = [
     ("wal_senders_used", "SELECT count(*) FROM pg_catalog.pg_stat_replication"),
     ("slots_used", "SELECT count(*) FROM pg_catalog.pg_replication_slots"),
     ("archived", "SELECT archived_count FROM pg_catalog.pg_stat_archiver"),
@@ -46,12 +46,6 @@ const VALUES: [(&str, &str); 9] = [
     (
         "replication_role",
         "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user",
-    ),
-    (
-        "tablespaces_inside",
-        "SELECT string_agg(spcname || ' (' || pg_catalog.pg_tablespace_location(oid) || ')', ', ') \
-         FROM pg_catalog.pg_tablespace WHERE starts_with(pg_catalog.pg_tablespace_location(oid), \
-         (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory') || '/')",
     ),
     ("superuser", "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"),
 ];
@@ -221,6 +215,9 @@ fn look_by_sql(sql: &mut Connection, slot: Option<&str>, findings: &mut Findings
     };
     findings.may_start_backup =
         sql.query(&format!("SELECT {functions}")).is_ok_and(|rows| rows.single() == Some("t"));
+    if let Some(inside) = spaces::inside(sql) {
+        findings.values.insert("tablespaces_inside".to_owned(), inside);
+    }
     if let Some(name) = slot {
         look_at_slot(sql, name, findings);
     }

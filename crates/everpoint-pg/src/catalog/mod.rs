@@ -6,6 +6,7 @@ mod keeping;
 mod leftovers;
 mod lines;
 mod session;
+mod spaces;
 mod standby;
 
 pub use check::check;

@@ -138,6 +138,7 @@ fn ask(sql: &mut Connection, path: &Path) -> Result<OutsideFile, Missing> {
     let Some(name) = path.to_str() else {
         return Err(Missing::Refused("its name is not UTF-8, and SQL can't name it".to_owned()));
     };
+    can_name(sql, name)?;
     may(sql, "pg_read_binary_file(text,bigint,bigint,boolean)")?;
     let query = format!(
         "SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file({}, 0, {}, true), 'hex')",
@@ -154,10 +155,26 @@ fn ask(sql: &mut Connection, path: &Path) -> Result<OutsideFile, Missing> {
 
 fn list(sql: Option<&mut Connection>, path: &Path) -> Result<Vec<String>, Missing> {
     let (Some(sql), Some(name)) = (sql, path.to_str()) else { return Err(Missing::NotThere) };
+    can_name(sql, name)?;
     may(sql, "pg_ls_dir(text,boolean,boolean)")?;
     let query = format!("SELECT f FROM pg_catalog.pg_ls_dir({}, true, false) AS f", quote_literal(name));
     let rows = sql.query(&query).map_err(refused)?;
     Ok(rows.0.into_iter().flatten().flatten().collect())
+}
+
+/// Whether a database can take this name in a question. One that can't would have an error in its log.
+fn can_name(sql: &Connection, name: &str) -> Result<(), Missing> {
+    let encoding = sql.parameter("server_encoding").unwrap_or_default();
+    if takes(encoding, name) {
+        return Ok(());
+    }
+    Err(Missing::Refused(format!("a database in {encoding} can't name it: connect to one in UTF8")))
+}
+
+/// In UTF8 such a name is what it is, and an encoding of single bytes takes any.
+fn takes(encoding: &str, name: &str) -> bool {
+    let single = ["SQL_ASCII", "LATIN", "ISO_8859", "WIN", "KOI8"];
+    name.is_ascii() || encoding == "UTF8" || single.iter().any(|kind| encoding.starts_with(kind))
 }
 
 /// Whether the role may call a function that reads the server's files. Looked up first: a refused call would be an error in the
@@ -198,6 +215,14 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_is_asked_only_for_names_that_it_can_take() {
+        for encoding in ["UTF8", "SQL_ASCII", "LATIN1", "WIN1252"] {
+            assert!(takes(encoding, "/etc/caf\u{e9}.conf"), "{encoding}");
+        }
+        assert!(!takes("EUC_JP", "/etc/\u{20ac}.conf") && takes("EUC_JP", "/etc/a.conf"));
+    }
 
     #[test]
     fn hexadecimal_digits_are_bytes() {

@@ -70,7 +70,11 @@ fn text(listing: &ClusterListing) -> String {
     if let Some(why) = &listing.restore_points_unread {
         out.push_str(&format!("  restore points can't be read: {why}\n"));
     }
-    listing.branches.iter().for_each(|branch| out.push_str(&branch_text(&listing.name, branch)));
+    let several = listing
+        .branches
+        .iter()
+        .any(|branch| Some(branch.identity) != listing.branches.first().map(|it| it.identity));
+    listing.branches.iter().for_each(|branch| out.push_str(&branch_text(&listing.name, branch, several)));
     for gap in &listing.gaps {
         out.push_str(&format!(
             "  GAP on timeline {}: {} to {}: {}\n",
@@ -101,7 +105,10 @@ fn more(backup: &BackupLine) -> String {
 }
 
 /// A branch, and where it is not, or not certainly, production's, what to do.
-fn branch_text(cluster: &str, branch: &BranchLine) -> String {
+fn branch_text(cluster: &str, branch: &BranchLine, several: bool) -> String {
+    // The first branches of two systems have one name.
+    let system = branch.system_identifier.as_deref().filter(|_| several);
+    let of = system.map(|it| format!("system {it}, identity {}, ", branch.identity)).unwrap_or_default();
     let fork = branch.forked_at.as_deref().map(|at| format!(", forked at {at}")).unwrap_or_default();
     let what = match branch.role {
         "production" => "production is on it".to_owned(),
@@ -114,7 +121,7 @@ fn branch_text(cluster: &str, branch: &BranchLine) -> String {
             branch.branch
         ),
     };
-    format!("  branch {} (timeline {}{fork}): {what}\n", branch.branch, branch.timeline)
+    format!("  branch {} ({of}timeline {}{fork}): {what}\n", branch.branch, branch.timeline)
 }
 
 fn row(backup: &BackupLine) -> Vec<String> {
@@ -169,6 +176,8 @@ mod tests {
         let branch = |branch: &str, role| BranchLine {
             branch: branch.to_owned(),
             timeline: 1,
+            identity: if role == "other" { 1 } else { 2 },
+            system_identifier: Some(if role == "other" { "7" } else { "8" }.to_owned()),
             forked_from: None,
             forked_at: None,
             to_lsn: None,
@@ -204,7 +213,7 @@ mod tests {
         for part in [
             "20260129-143000F: labels ticket=4711",
             "restore point before-upgrade: 2026-01-29",
-            "branch 00000001-0000000000000000 (timeline 1): production is on it",
+            "branch 00000001-0000000000000000 (system 8, identity 2, timeline 1): production is on it",
             "everpoint expire order-db --branch 00000002-4f2a91c04f2a91c0",
             // What is pasted behind --to must lie in the window.
             ":00.000001 ",

@@ -31,7 +31,7 @@ struct Unread {
 }
 
 pub(crate) fn run(session: &Session, arguments: &MaybeCluster) -> Result<Done, AppError> {
-    let each = super::each(session, arguments, |opened| status::run(&opened.context))?;
+    let each = super::each(session, arguments, |opened| status::run(&opened.context, &opened.slot))?;
     let (mut clusters, mut failed, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for (name, report) in each {
         match report {

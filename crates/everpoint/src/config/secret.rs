@@ -1,14 +1,18 @@
 //! Secrets from a file, a command or the environment. They are never written to a log or a message.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use everpoint_app::AppError;
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, hide_own};
 
 use super::mistake::Mistake;
 use super::section::Section;
+use crate::render::note;
 
 /// A text that must not be shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -123,6 +127,10 @@ const COMMAND: &str = "its command";
 /// Holds the command for the shell, which does not hand it on.
 const RUN_VARIABLE: &str = "EVERPOINT_SECRET_COMMAND";
 const RUN: &str = "command=$EVERPOINT_SECRET_COMMAND; unset EVERPOINT_SECRET_COMMAND; eval \"$command\"";
+/// What the shell calls itself: what it says by itself holds words of the command, changed by its quotes and variables.
+const SHELL: &str = "everpoint-secret-command";
+/// So long the rest of what a command said is waited for: what it left running may hold its standard error open.
+const REST: Duration = Duration::from_secs(1);
 
 /// The first line of what a shell command prints.
 ///
@@ -134,19 +142,52 @@ pub(crate) fn from_command(what: &str, command: &str) -> Result<Secret, AppError
         let operation = format!("get {what} from");
         AppError::new("config.secret", FailureClass::Usage, &operation, COMMAND, message)
     };
-    let output = Command::new("/bin/sh")
-        .args(["-c", RUN])
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", RUN, SHELL])
         .env(RUN_VARIABLE, command)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|error| failed(error.to_string()))?;
+    let said = child.stderr.take().map(|stderr| tell(stderr, command.to_owned()));
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if let Some(said) = said {
+        // Nothing is sent: it ends with the command.
+        let _ = said.recv_timeout(REST);
+    }
     if !output.status.success() {
-        return Err(failed(format!("it ended with {}", output.status)).hint("run it by hand to see why"));
+        let hint = match output.status.code() {
+            Some(126 | 127) => {
+                "there is no such program: the setting names a shell command that prints the secret; the secret itself \
+                 belongs into a file that another setting names"
+            }
+            _ => "run it by hand to see why: what of its words it repeats is not shown",
+        };
+        return Err(failed(format!("it ended with {}", output.status)).hint(hint));
     }
     let text = String::from_utf8(output.stdout)
         .map_err(|_| failed("it printed something that is not UTF-8".into()))?;
     first_line(what, COMMAND, &text)
+}
+
+/// Passes on what a command says on standard error, without its own words. Ends when it says no more.
+fn tell(stderr: ChildStderr, command: String) -> mpsc::Receiver<()> {
+    let (done, ended) = mpsc::sync_channel::<()>(0);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+            if let Some(line) = shown(&String::from_utf8_lossy(&line), &command) {
+                note(&line);
+            }
+        }
+        drop(done);
+    });
+    ended
+}
+
+/// A line of a command as it may be shown; `None`: it is the shell's own.
+fn shown(line: &str, command: &str) -> Option<String> {
+    (!line.starts_with(SHELL)).then(|| hide_own(line, &[command]))
 }
 
 fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -196,6 +237,11 @@ mod tests {
         assert!(from_command("the key", "true").is_err());
         let error = from_command("the key", "false # s3cret").unwrap_err();
         assert!(!format!("{error:?} {error}").contains("s3cret"));
+        let error = from_command("the key", "hunter2").unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("hunter2"));
+        assert!(error.hint.unwrap().contains("a shell command that prints the secret"));
+        assert_eq!(shown("everpoint-secret-command: 1: eval: hun/er2: not found", "hun$x2"), None);
+        assert_eq!(shown("pass: hunter2 is not there", "pass hunter2").unwrap(), "*** *** is not there");
         let seen = from_command("the key", "tr '\\0' ' ' < /proc/$$/cmdline").unwrap();
         assert!(!seen.expose().contains("tr "), "{}", seen.expose());
         assert_eq!(

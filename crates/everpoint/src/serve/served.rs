@@ -86,7 +86,7 @@ impl Served {
         };
         served.follow(&config, &names)?;
         served.tell_configuration(None);
-        served.notify.ready(&format!("serving {}", names.join(", ")));
+        served.notify.ready(&serving(&names));
         Ok(served)
     }
 
@@ -167,8 +167,8 @@ impl Served {
                 tracing::warn!("{what} is taken up only by a restart of the daemon");
             }
         }
-        tracing::info!("the configuration was read again: serving {}", names.join(", "));
-        self.notify.ready(&format!("serving {}", names.join(", ")));
+        tracing::info!("the configuration was read again: {}", serving(&names));
+        self.notify.ready(&serving(&names));
         Ok(())
     }
 
@@ -232,10 +232,32 @@ fn tell_followed(followed: &Followed) {
         tracing::info!(cluster = name, "its configuration has changed: capture begins anew");
     }
     for (name, place) in &followed.ended {
-        tracing::warn!(
-            cluster = name,
-            "it is not in the configuration any more and not captured; {place} stays until somebody drops it, and holds back \
-             the server's WAL"
-        );
+        tracing::warn!(cluster = name, "{}", left(place));
+    }
+}
+
+/// `everpoint forget` takes a cluster out of the configuration, and drops its slot once this daemon has let go of it.
+fn left(place: &str) -> String {
+    let place = if place.is_empty() { "its slot" } else { place };
+    format!(
+        "it is not in the configuration any more and not captured; everpoint forget drops {place}; if it was taken out by hand, \
+         drop it there: it holds back the server's WAL"
+    )
+}
+
+/// What is served, in words.
+fn serving(names: &[String]) -> String {
+    if names.is_empty() { "serving no cluster".to_owned() } else { format!("serving {}", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_served_is_said_also_where_that_is_nothing() {
+        assert_eq!(serving(&["a".to_owned(), "b".to_owned()]), "serving a, b");
+        assert_eq!(serving(&[]), "serving no cluster");
+        assert!(left("the slot s of p").contains("everpoint forget drops the slot s of p"));
     }
 }

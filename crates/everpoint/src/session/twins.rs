@@ -5,7 +5,7 @@ use everpoint_app::captured::lease_id;
 use everpoint_repo::{ClusterRepo, LeaseState, Repository};
 
 use super::{Opened, Session, key, open_store};
-use crate::config::RepositoryConfig;
+use crate::config::{Config, RepositoryConfig};
 
 impl Session {
     /// The other clusters of the configuration, if there is one, and where they are kept.
@@ -23,22 +23,44 @@ impl Session {
 impl Opened {
     /// What is stored of the others. One whose repository can't be opened says nothing here: it has its own errors.
     pub(crate) fn others(&self) -> Vec<ClusterRepo> {
-        let own = &self.context.repository;
-        let stored = |(name, place): &(String, RepositoryConfig)| {
-            if place.url == self.repository.url {
-                return own.cluster(name).ok();
-            }
-            let key = key::read(place, &mut |_| {}).ok()?;
-            Repository::open(open_store(&place.url).ok()?, key.as_ref()).ok()?.cluster(name).ok()
-        };
-        let mut others: Vec<ClusterRepo> = self.beside.iter().filter_map(stored).collect();
-        // Another configuration may keep the same server here under its own name.
-        let known =
-            |name: &String| *name != self.context.name && !self.beside.iter().any(|(it, _)| it == name);
-        let captured =
-            |name: &String| matches!(own.lease_state(&lease_id(name)), Ok(LeaseState::Held { .. }));
-        let strangers = own.clusters().unwrap_or_default().into_iter().filter(known).filter(captured);
-        others.extend(strangers.filter_map(|name| own.cluster(&name).ok()));
-        others
+        others(&self.context.name, &self.beside, &self.repository, Some(&self.context.repository))
     }
+}
+
+/// As [`Opened::others`], of a name that is to be added: to this configuration, in this repository, which need not exist yet.
+pub(crate) fn others_of_new(
+    name: &str,
+    config: Option<&Config>,
+    repository: &RepositoryConfig,
+) -> Vec<ClusterRepo> {
+    let configured =
+        config.into_iter().flat_map(|config| config.clusters.values().map(move |it| (config, it)));
+    let beside: Vec<(String, RepositoryConfig)> = configured
+        .filter_map(|(config, it)| Some((it.name.clone(), config.repository_of(it).ok()?.clone())))
+        .collect();
+    others(name, &beside, repository, open(repository).as_ref())
+}
+
+fn open(place: &RepositoryConfig) -> Option<Repository> {
+    let key = key::read(place, &mut |_| {}).ok()?;
+    Repository::open(open_store(&place.url).ok()?, key.as_ref()).ok()
+}
+
+fn others(
+    name: &str,
+    beside: &[(String, RepositoryConfig)],
+    place: &RepositoryConfig,
+    own: Option<&Repository>,
+) -> Vec<ClusterRepo> {
+    let stored = |(name, other): &(String, RepositoryConfig)| {
+        if other.url == place.url { own?.cluster(name).ok() } else { open(other)?.cluster(name).ok() }
+    };
+    let mut others: Vec<ClusterRepo> = beside.iter().filter_map(stored).collect();
+    let Some(own) = own else { return others };
+    // Another configuration may keep the same server here under its own name.
+    let known = |it: &String| it != name && !beside.iter().any(|(beside, _)| beside == it);
+    let captured = |name: &String| matches!(own.lease_state(&lease_id(name)), Ok(LeaseState::Held { .. }));
+    let strangers = own.clusters().unwrap_or_default().into_iter().filter(known).filter(captured);
+    others.extend(strangers.filter_map(|name| own.cluster(&name).ok()));
+    others
 }

@@ -16,7 +16,7 @@ impl Look {
         let context = &opened.context;
         let name = context.name.as_str();
         let facts = facts::load(context)?;
-        let report = status::of(context, &facts);
+        let report = status::of(context, &facts, &opened.slot);
         let good = facts.listings.iter().filter(|listing| facts::status(listing) == BackupStatus::Ok).count();
         let (failures, last_failure) = self.failures(name, &report);
         measure(&self.metrics, &report, good, failures);
@@ -34,6 +34,7 @@ impl Look {
             backup_age_seconds: report.last_backup_age_seconds,
             gap: open_gap(&facts),
             slot_given_up: self.daemon.slot_given_up(name),
+            orphaned_slot: report.orphans.first().cloned(),
             incomplete: report.lacks(),
             misplaced: belongings::of(context).first().map(belongings::Misplaced::told),
         };

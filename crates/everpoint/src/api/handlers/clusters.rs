@@ -38,7 +38,7 @@ fn each<T: serde::Serialize>(
 }
 
 pub(crate) fn status(api: &Api, call: Call) -> Result<Answer, Refusal> {
-    each(api, call, |opened| Ok(health::run(&opened.context)?))
+    each(api, call, |opened| Ok(health::run(&opened.context, &opened.slot)?))
 }
 
 pub(crate) fn list(api: &Api, call: Call) -> Result<Answer, Refusal> {

@@ -264,7 +264,9 @@ pub(crate) fn status_text(status: &OffsiteStatus) -> String {
         out.push_str(&format!("  calls since then that did not arrive: {}\n", status.failed_since));
     }
     for line in &status.covered {
-        out.push_str(&format!("  {}: packages hold the log up to {}\n", line.cluster, line.to_lsn));
+        let several = status.covered.iter().filter(|it| it.cluster == line.cluster).count() > 1;
+        let branch = if several { format!(" of branch {}", line.branch) } else { String::new() };
+        out.push_str(&format!("  {}: packages hold the log{branch} up to {}\n", line.cluster, line.to_lsn));
     }
     out
 }

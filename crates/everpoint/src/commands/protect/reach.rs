@@ -1,23 +1,25 @@
 //! Before `protect` writes anything: the server answers, with this password.
 
-use everpoint_app::AppError;
+use everpoint_app::{AppError, twin};
+use everpoint_engine::{Engine as _, ServerIdentity};
 use everpoint_pg::client::{self, Secret};
 use everpoint_pg::engine::{PgEngine, PgOptions};
 
-use crate::session::Session;
+use crate::config::{Config, RepositoryConfig};
+use crate::session::{Session, others_of_new};
 
 /// Asks the server of an address that is not configured yet who it is.
 ///
 /// # Errors
 /// If it can't be reached or does not let us in: a mistyped address or password must leave nothing behind.
-pub(super) fn new_server(url: &str, password: Option<&str>) -> Result<(), AppError> {
+pub(super) fn new_server(url: &str, password: Option<&str>) -> Result<ServerIdentity, AppError> {
     let password = password.map(Secret::new);
     let engine = PgEngine::new(PgOptions {
         address: Some(url.to_owned()),
         password: password.map(|password| client::PasswordSource::new(move || Ok(password.clone()))),
         ..PgOptions::default()
     })?;
-    everpoint_engine::Engine::identify(&engine).map(drop).map_err(|error| unchanged(error.into()))
+    engine.identify().map_err(|error| unchanged(error.into()))
 }
 
 /// As [`new_server`], of a cluster that is configured, with the password that it has there.
@@ -32,6 +34,35 @@ pub(super) fn known_server(
     let global = crate::cli::Global { config: Some(config.to_owned()), ..session.global.clone() };
     let (engine, _) = Session::new(global).server(cluster)?;
     engine.identify().map(drop).map_err(|error| unchanged(error.into()))
+}
+
+/// Refuses a server that is protected under another name. Where nothing is stored of a configured one, its server is asked.
+///
+/// # Errors
+/// If it is.
+pub(super) fn refuse_twin(
+    session: &Session,
+    existing: Option<&Config>,
+    repository: &RepositoryConfig,
+    name: &str,
+    server: &ServerIdentity,
+) -> Result<(), AppError> {
+    let others = others_of_new(name, existing, repository);
+    let stored = |name: &String| {
+        let known = others.iter().find(|other| other.name() == name);
+        known.is_some_and(|known| known.identities().is_ok_and(|known| !known.is_empty()))
+    };
+    let ask = |config: &Config, name: &String| {
+        let global = crate::cli::Global { config: Some(config.path.clone()), ..session.global.clone() };
+        Session::new(global).server(name).ok()?.0.identify().ok()
+    };
+    let asked: Vec<(String, ServerIdentity)> = existing
+        .into_iter()
+        .flat_map(|config| config.clusters.keys().map(move |name| (config, name)))
+        .filter(|(_, name)| !stored(name))
+        .filter_map(|(config, name)| Some((name.clone(), ask(config, name)?)))
+        .collect();
+    twin::refuse_new(name, server, &others, &asked)
 }
 
 fn unchanged(mut error: AppError) -> AppError {

@@ -51,7 +51,8 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     let name = choose_name(arguments, existing.as_ref(), &address)?;
     let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
     everpoint_app::belongings::refuse(&belongings::of_repository(&repository.config), &data)?;
-    reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
+    let server = reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
+    reach::refuse_twin(session, existing.as_ref(), &repository.config, &name, &server)?;
     if let (None, Some(other)) = (&existing, config::elsewhere(&path)) {
         session.say(&format!(
             "{0} stays as it is: this goes into {1}. To add the cluster there: --config {0}",
