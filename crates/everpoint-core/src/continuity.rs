@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::digest::Verdict;
 use crate::facts::{BranchFacts, LogFacts};
+use crate::join::NOTHING_BEFORE;
 use crate::path::{PathPiece, PathStep, path, path_pieces};
 use crate::position::{BranchId, LogOffset, Span};
 
@@ -266,6 +267,9 @@ fn foreign(system: u64, last: &PathPiece<'_>, next: &PathPiece<'_>) -> Option<St
         if after_fork { piece.timeline != branch.timeline } else { piece.timeline > branch.timeline };
     if piece.timeline != 0 && wrong_timeline {
         return Some(format!("it names timeline {}, not {}", piece.timeline, branch.timeline));
+    }
+    if begins_segment(next) && piece.previous_hash == Some(NOTHING_BEFORE) {
+        return Some("its server had other log before it than what is stored, or no longer any".to_owned());
     }
     let expected = if is_segment(last) && begins_segment(next) {
         Some(last.piece.content_hash)

@@ -18,7 +18,8 @@ pub struct Digest {
     pub span: Span,
     /// BLAKE3 of the raw bytes of `span`.
     pub content_hash: [u8; 32],
-    /// `content_hash` of the whole segment before this one, if it was known when the digest was made.
+    /// `content_hash` of the whole segment before this one, if it was known when the digest was made;
+    /// [`crate::join::NOTHING_BEFORE`] if what is stored there is none of this log.
     pub previous_hash: Option<[u8; 32]>,
     /// Whether all records were intact, and where the log broke if not.
     pub verdict: Verdict,

@@ -19,6 +19,7 @@ pub mod estimate;
 pub mod facts;
 pub mod health;
 pub mod history;
+pub mod join;
 mod known;
 mod leaf;
 mod moment;

@@ -2,6 +2,9 @@
 
 use crate::position::{LogOffset, Span};
 
+/// A server counts the bytes that it leaves free behind a record as written; a run ends with its last record.
+const PADDING: u64 = 7;
+
 /// What a directory holds of one timeline on which its server was.
 #[derive(Debug, Clone, Copy)]
 pub struct HeldLog<'a> {
@@ -53,7 +56,8 @@ pub fn unsaved(held: &HeldLog<'_>, stored: Option<LogOffset>) -> Result<Unsaved,
         .filter(|span| span.from < span.to)
         .collect();
     let end = spans.last().map_or(stored, |span| span.to.max(stored));
-    let missing = (end < held.reached).then_some(Span { from: end, to: held.reached });
+    let is_missing = end.0.saturating_add(PADDING) < held.reached.0;
+    let missing = is_missing.then_some(Span { from: end, to: held.reached });
     let stray = behind.first().copied().filter(|run| is_last && run.to > stored);
     Ok(Unsaved { spans, missing, stray, known })
 }
@@ -116,6 +120,23 @@ mod tests {
         let gone = of(&[span(100, 200)], &[], None, Some(120)).unwrap();
         assert_eq!((gone.spans, gone.missing), (vec![span(120, 200)], Some(span(200, 250))));
         assert_eq!(of(&[], &[], None, Some(120)).unwrap().missing, Some(span(120, 250)));
+    }
+
+    #[test]
+    fn nothing_is_missing_wherever_the_last_record_ends() {
+        for end in 201..=320 {
+            let reached = u64::next_multiple_of(end, 8);
+            for stored in [None, Some(LogOffset(100)), Some(LogOffset(end)), Some(LogOffset(reached))] {
+                for runs in [&[span(100, end)][..], &[]] {
+                    let held = HeldLog { runs, odd: &[], reached: LogOffset(reached), left_at: None };
+                    let found = unsaved(&held, stored).unwrap();
+                    let has = !runs.is_empty() || stored >= Some(LogOffset(end));
+                    assert_eq!(found.missing.is_none(), has, "{end} {stored:?} {runs:?}");
+                }
+            }
+            let held = HeldLog { runs: &[], odd: &[], reached: LogOffset(end + 8), left_at: None };
+            assert!(unsaved(&held, Some(LogOffset(end))).unwrap().missing.is_some(), "a record is more");
+        }
     }
 
     #[test]

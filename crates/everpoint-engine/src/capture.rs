@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use everpoint_core::{Carry, LogEvent, LogOffset, Micros, RecordSpan, Verdict};
+use everpoint_core::{Carry, LogEvent, LogOffset, Micros, RecordSpan, Span, Verdict};
 
 use crate::EngineError;
 
@@ -48,6 +48,9 @@ pub struct CaptureOptions {
     pub stop: StopFlag,
 }
 
+/// Reads a part of the log of a timeline as the server has it; `None`: it has that no longer.
+pub type ReadLog<'a> = dyn FnMut(u32, Span) -> Result<Option<Vec<u8>>, EngineError> + 'a;
+
 /// Receives the log. Positions only grow within a branch; a part may repeat bytes that the sink has already.
 pub trait LogSink {
     /// Where the sink stands on the timeline with this history (as for [`LogSink::timeline`]); `None`: it holds nothing of it.
@@ -67,6 +70,33 @@ pub trait LogSink {
     /// was set back, or a copy, goes on at the same position with other log. `None`: nothing is to be compared.
     fn compares_from(&self) -> Option<LogOffset> {
         None
+    }
+
+    /// Asked before [`LogSink::timeline`] begins a timeline that forks off another one: whether the log that the server has
+    /// before it is what the sink holds. `read` gives what the server has; `None`: it has that no longer. If it is not, the sink
+    /// keeps the two apart, and returns false.
+    ///
+    /// # Errors
+    /// If that can't be read or looked up.
+    fn forks(
+        &mut self,
+        timeline: u32,
+        history: &[u8],
+        from: LogOffset,
+        read: &mut ReadLog<'_>,
+    ) -> Result<bool, EngineError> {
+        let _ = (timeline, history, from, read);
+        Ok(true)
+    }
+
+    /// What the sink would have liked to compare before the open position is gone from the server, and nothing else proves that
+    /// the server's log goes on from it. Unless what comes proves that by itself, the sink keeps the two apart, and returns
+    /// false.
+    ///
+    /// # Errors
+    /// If the sink does not want the log then.
+    fn not_compared(&mut self) -> Result<bool, EngineError> {
+        Ok(true)
     }
 
     /// Log bytes that begin at `from`.

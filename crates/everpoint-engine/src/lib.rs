@@ -18,7 +18,7 @@ pub use backup::{
     BackupBegin, BackupEnd, BackupOptions, FileKind, FileMeta, ImageSink, ImageWorker, PART_BYTES, Part,
     TablespaceLink,
 };
-pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, StopFlag};
+pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, ReadLog, StopFlag};
 pub use check::{CheckLine, CheckState};
 pub use engine::{
     DirectoryProof, Engine, LocalLog, LocalPlace, LocalTimeline, LogHead, Neighbour, ServerIdentity,

@@ -13,7 +13,9 @@ use std::path::Path;
 
 use everpoint_testkit::StopMode;
 use serde_json::Value;
-use support_salvage::{ROWS, copy_all, data, goes_on, insert, promote_in_place, restore_in_place, world};
+use support_salvage::{
+    ROWS, copy_all, data, goes_on, has, insert, promote_in_place, restore_in_place, world,
+};
 use support_scenarios::{CLUSTER, World, found};
 
 /// Production is set back to a snapshot of its machine, after these rows were captured; `switches`: and its segment switched.
@@ -185,4 +187,141 @@ fn salvage_keeps_the_log_of_a_clone_out() {
     copy_all(&data(&world).join(name), &clone.join("pg_wal"));
     let followed = push(&clone);
     assert!(followed.status.success(), "{}", followed.err);
+}
+
+/// Production is set back to a snapshot of its machine after rows in two segments were captured, and writes others, so that
+/// its segments end where the stored ones end.
+fn set_back_over_a_segment(world: &mut World) {
+    let (place, snapshot) = (data(world), world.everpoint.home().path().join("snapshot"));
+    world.source.stop(StopMode::Fast).unwrap();
+    copy_all(&place, &snapshot);
+    world.source.start().unwrap();
+    insert(world, &[11, 12, 13]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    insert(world, &(31..60).collect::<Vec<u32>>());
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    world.source.stop(StopMode::Fast).unwrap();
+    fs::remove_dir_all(&place).unwrap();
+    copy_all(&snapshot, &place);
+    world.source.start().unwrap();
+    insert(world, &[21, 22, 23]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+}
+
+/// Nothing holds what the server has written; what lies before its current segment goes.
+fn recycle(world: &World) {
+    world.source.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
+    world.source.psql("CHECKPOINT").unwrap();
+    world.source.psql("CHECKPOINT").unwrap();
+}
+
+/// The newest state can't be had from the backups that there are.
+fn needs_a_backup(world: &World) {
+    let place = world.place();
+    let ran = world
+        .everpoint
+        .try_run(&["restore", CLUSTER, place.to_str().unwrap(), "--dry-run", "--json"])
+        .unwrap();
+    let plan: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_ne!(plan["shortfall"], Value::Null, "{plan} {}", ran.err);
+}
+
+/// The segment that would be compared is gone from the server.
+#[test]
+fn log_that_cannot_be_compared_is_not_joined() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back(&mut world, &[11, 12, 13], true);
+    insert(&world, &[21, 22, 23]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    recycle(&world);
+    insert(&world, &[24]);
+    let captured = world.everpoint.try_run(&["capture", CLUSTER, "--once"]).unwrap();
+    assert!(captured.status.success() && captured.err.contains("everpoint backup"), "{}", captured.err);
+    needs_a_backup(&world);
+    world.backup(&[]);
+    goes_on(&mut world, "1 2 3 21 22 23 24");
+}
+
+/// What capture has stored last goes from the server in good order: it has said that it was stored.
+#[test]
+fn log_that_was_acknowledged_needs_no_comparison() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    insert(&world, &[11]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    world.source.psql("CHECKPOINT").unwrap();
+    world.source.psql("CHECKPOINT").unwrap();
+    let captured = world.everpoint.try_run(&["capture", CLUSTER, "--once"]).unwrap();
+    assert!(captured.status.success(), "{}", captured.err);
+    has(&mut world, "1 2 3 11");
+}
+
+#[test]
+fn a_branch_of_a_server_that_was_set_back_is_not_joined_by_capture() {
+    if !found(15) {
+        return;
+    }
+    for recycled in [false, true] {
+        let mut world = world(15);
+        set_back_over_a_segment(&mut world);
+        promote_in_place(&mut world);
+        if recycled {
+            recycle(&world);
+        }
+        insert(&world, &[24]);
+        let captured = world.everpoint.try_run(&["capture", CLUSTER, "--once"]).unwrap();
+        assert!(captured.status.success() && captured.err.contains("everpoint backup"), "{}", captured.err);
+        // Begun anew within the segment: it remembers.
+        insert(&world, &[25]);
+        world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+        needs_a_backup(&world);
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+        world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+        needs_a_backup(&world);
+        world.backup(&[]);
+        goes_on(&mut world, "1 2 3 21 22 23 24 25");
+    }
+}
+
+#[test]
+fn a_branch_of_a_server_that_was_set_back_is_not_joined_by_pushes() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back_over_a_segment(&mut world);
+    promote_in_place(&mut world);
+    insert(&world, &[24]);
+    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    let path = data(&world).join("pg_wal").join(&name);
+    let pushed = world.everpoint.try_run(&["archive-push", CLUSTER, path.to_str().unwrap()]).unwrap();
+    assert!(pushed.status.success() && pushed.err.contains("everpoint backup"), "{}", pushed.err);
+    needs_a_backup(&world);
+    world.backup(&[]);
+    goes_on(&mut world, "1 2 3 21 22 23 24");
+}
+
+#[test]
+fn a_branch_of_a_server_that_was_set_back_is_not_joined_before_a_restore_in_place() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back_over_a_segment(&mut world);
+    promote_in_place(&mut world);
+    insert(&world, &[24]);
+    world.source.stop(StopMode::Fast).unwrap();
+    let refused = restore_in_place(&world, &[]);
+    assert!(!refused.status.success() && refused.err.contains("everpoint backup"), "{}", refused.err);
+    needs_a_backup(&world);
+    world.source.start().unwrap();
+    world.backup(&[]);
+    goes_on(&mut world, "1 2 3 21 22 23 24");
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use everpoint_core::join::NOTHING_BEFORE;
 use everpoint_core::{Carry, FailureClass, LogOffset, Span, Verdict, followed};
 use everpoint_engine::LogHead;
 use everpoint_repo::{LogStore, PieceKind, Stored, code};
@@ -13,7 +14,7 @@ use super::{Place, differs};
 use crate::archive_get::{self, Choice};
 use crate::lineage::{Lineage, carry_at_end, knows_something, unknown_carry};
 use crate::log_file::SegmentName;
-use crate::log_writer::digest;
+use crate::log_writer::{digest, fork};
 use crate::{AppError, Event, Events, text};
 
 /// Bytes read at once: they stay in the cache of the core that hashes, decodes and compresses them.
@@ -129,7 +130,9 @@ impl Segment {
         let (start, size) = (self.head.start, self.head.segment_size);
         target.compare_tails(self)?;
         let engine = target.lineage.engine;
-        let mut decoder = engine.decoder(size, target.carry(start)?);
+        let joined = target.is_joined(start, events)?;
+        let carry = if joined { target.carry(start)? } else { unknown_carry(start) };
+        let mut decoder = engine.decoder(size, carry);
         let mut hasher = blake3::Hasher::new();
         let mut writer = target.log.begin_segment(start)?;
         self.each(&mut |bytes| {
@@ -145,7 +148,8 @@ impl Segment {
             events.emit(Event::Warning(text));
         }
         let span = Span { from: start, to: start.plus(size) };
-        let digest = digest(target.log.branch(), span, hash, previous()?, None, decoded);
+        let previous = if joined { previous()? } else { Some(NOTHING_BEFORE) };
+        let digest = digest(target.log.branch(), span, hash, previous, None, decoded);
         let stored = writer.finish(&digest).map_err(|error| match error.code {
             code::DIFFERS => self.differs(hash, target.log.segment_hash(start).ok().flatten()).cause(error),
             _ => error.into(),
@@ -164,6 +168,30 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Whether the branch goes on from what is stored, if it begins with this segment.
+    fn is_joined(&self, start: LogOffset, events: &dyn Events) -> Result<bool, AppError> {
+        if self.history.is_empty() {
+            return Ok(true);
+        }
+        let (lineage, directory) = (&self.lineage, &self.place.directory);
+        let timeline = self.log.branch().timeline();
+        let joined = fork::is_joined(
+            self.place.context,
+            lineage,
+            &self.log,
+            &self.history,
+            start,
+            &mut |of, span| {
+                let begins = (timeline, start);
+                fork::read_beside(lineage.engine, directory, lineage.segment_size, begins, (of, span))
+            },
+        )?;
+        if !joined {
+            events.emit(Event::Warning(fork::not_joined(&self.place.context.name, timeline, start)));
+        }
+        Ok(joined)
+    }
+
     /// The unfinished record at the end of the segment before: from its file if that is still beside, else from the
     /// repository, else unknown.
     fn carry(&self, start: LogOffset) -> Result<Carry, AppError> {

@@ -307,6 +307,8 @@ impl<'a> Job<'a> {
             events: self.events,
             lease: self.lease.as_ref(),
             refuse_gaps: self.refuse_gaps && at.is_some(),
+            // An archive_command may still bring what lies before a backup, and knows more.
+            refuse_unproven: self.refuse_gaps && !(self.anew && at.is_some()),
             production: Production {
                 context: self.context,
                 identity,

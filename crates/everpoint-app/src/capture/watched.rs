@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use everpoint_core::{FailureClass, LogOffset, Micros, SeenBy};
-use everpoint_engine::{EngineError, LogSink};
+use everpoint_engine::{EngineError, LogSink, ReadLog};
 use everpoint_repo::KeptLease;
 
-use crate::log_writer::{LogWriter, from_app};
+use crate::log_writer::{LogWriter, fork, from_app};
 use crate::{ClusterContext, Event, Events, production, text};
 
 /// How often progress is told at most.
@@ -47,6 +47,8 @@ pub(super) struct Watched<'a> {
     pub(super) events: &'a dyn Events,
     pub(super) lease: Option<&'a KeptLease>,
     pub(super) refuse_gaps: bool,
+    /// Refuse log of which nobody can tell whether it goes on from what is stored.
+    pub(super) refuse_unproven: bool,
     pub(super) production: Production<'a>,
     pub(super) told: Option<(Instant, u32, LogOffset, Option<Micros>)>,
 }
@@ -65,6 +67,38 @@ impl LogSink for Watched<'_> {
 
     fn compares_from(&self) -> Option<LogOffset> {
         self.writer.compares_from()
+    }
+
+    fn forks(
+        &mut self,
+        timeline: u32,
+        history: &[u8],
+        from: LogOffset,
+        read: &mut ReadLog<'_>,
+    ) -> Result<bool, EngineError> {
+        let joined = self.writer.forks(timeline, history, from, read)?;
+        if !joined {
+            let text = fork::not_joined(&self.production.context.name, timeline, from);
+            self.events.emit(Event::Warning(text));
+        }
+        Ok(joined)
+    }
+
+    fn not_compared(&mut self) -> Result<bool, EngineError> {
+        let Some((timeline, at)) = self.writer.place().map(|place| (place.timeline, place.position)) else {
+            return Ok(true);
+        };
+        if self.refuse_unproven {
+            let object = format!("{} of timeline {timeline}", text::lsn(at));
+            let message = "the server has no longer what is stored before it";
+            return Err(EngineError::new(GAP_REFUSED, "take the log from", object, message).retryable());
+        }
+        let joined = self.writer.not_compared()?;
+        if !joined {
+            let text = fork::not_joined(&self.production.context.name, timeline, at);
+            self.events.emit(Event::Warning(text));
+        }
+        Ok(joined)
     }
 
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {

@@ -1,5 +1,7 @@
 //! Writes the log that a server sends into a repository: tails while a segment is open, the whole segment when it is full.
 
+mod errors;
+pub(crate) mod fork;
 mod open;
 mod piece;
 mod recent;
@@ -12,12 +14,13 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use everpoint_core::{FailureClass, LogOffset, Micros, Span};
-use everpoint_engine::{Engine, EngineError, LogSink};
-use everpoint_repo::{ClusterRepo, LogStore, RepoError, Stored};
+use everpoint_core::{BranchId, FailureClass, LogOffset, Micros, Span};
+use everpoint_engine::{EngineError, LogSink, ReadLog};
+use everpoint_repo::{ClusterRepo, LogStore, Stored};
 
 use crate::lineage::{Lineage, branch_id};
 use crate::{AppError, ClusterContext, coverage};
+pub(crate) use errors::{from_app, sink_error};
 pub(crate) use piece::digest;
 use segment::OpenBranch;
 pub(crate) use segment::{DIVERGED_HINT, diverged};
@@ -55,14 +58,15 @@ pub struct Written {
 
 /// See the module. Nothing of its state is needed after a crash: the next one finds its place in the repository.
 pub struct LogWriter {
-    cluster: ClusterRepo,
-    engine: Arc<dyn Engine>,
+    context: ClusterContext,
     identity: u32,
     /// System identifier of the identity, if it is recorded: log of another system is refused.
     system: Option<u64>,
     segment_size: u64,
     policy: TailPolicy,
     open: Option<OpenBranch>,
+    /// The branch that is to begin here is not joined to what is stored before.
+    apart: Option<(BranchId, LogOffset)>,
     written: Written,
 }
 
@@ -85,12 +89,12 @@ impl LogWriter {
         let known = context.cluster.identities()?.into_iter().find(|(number, _)| *number == identity);
         Ok(Self {
             system: known.and_then(|(_, known)| known.system_identifier.parse().ok()),
-            cluster: context.cluster.clone(),
-            engine: Arc::clone(&context.engine),
+            context: context.clone(),
             identity,
             segment_size,
             policy: TailPolicy::default(),
             open: None,
+            apart: None,
             written: Written::default(),
         })
     }
@@ -208,8 +212,8 @@ impl LogWriter {
 
     fn lineage(&self) -> Lineage<'_> {
         Lineage {
-            cluster: &self.cluster,
-            engine: self.engine.as_ref(),
+            cluster: &self.context.cluster,
+            engine: self.context.engine.as_ref(),
             identity: self.identity,
             segment_size: self.segment_size,
         }
@@ -242,7 +246,8 @@ impl LogWriter {
 
     fn open_at(&mut self, log: LogStore, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         let mut written = self.written;
-        let mut opened = open::run(&self.lineage(), &log, history, from, &mut written)?;
+        let apart = self.apart.take().filter(|(branch, _)| branch == log.branch()).map(|(_, at)| at);
+        let mut opened = open::run(&self.lineage(), (&log, apart), history, from, &mut written)?;
         (opened.system, opened.joins) = (self.system, true);
         (self.open, self.written) = (Some(opened), written);
         Ok(())
@@ -294,6 +299,21 @@ impl LogSink for LogWriter {
 
     fn compares_from(&self) -> Option<LogOffset> {
         self.open.as_ref().map(OpenBranch::compares_from)
+    }
+
+    fn forks(
+        &mut self,
+        timeline: u32,
+        history: &[u8],
+        from: LogOffset,
+        read: &mut ReadLog<'_>,
+    ) -> Result<bool, EngineError> {
+        self.forks_off(timeline, history, from, read).map_err(from_app)
+    }
+
+    fn not_compared(&mut self) -> Result<bool, EngineError> {
+        let engine = Arc::clone(&self.context.engine);
+        self.step(|open, _| Ok(open.proves_itself() || !open.begin_apart(engine.as_ref())))
     }
 
     fn write(&mut self, from: LogOffset, bytes: &[u8]) -> Result<(), EngineError> {
@@ -374,24 +394,4 @@ fn count(written: &mut Written, stored: Stored) {
     if stored == Stored::New {
         written.segments = written.segments.saturating_add(1);
     }
-}
-
-/// An error of the repository, for an engine that feeds a sink.
-pub(crate) fn sink_error(error: RepoError) -> EngineError {
-    let mut made =
-        EngineError::new(error.code, error.operation, error.object, error.message).class(error.class);
-    made.hint = error.hint;
-    made.retryable = error.retryable;
-    made.cause = error.source;
-    made
-}
-
-/// An error of a use-case, for an engine that feeds a sink.
-pub(crate) fn from_app(error: AppError) -> EngineError {
-    let mut made =
-        EngineError::new("capture.repository", "look into", error.object.clone(), error.message.clone());
-    made.class = error.class;
-    made.hint.clone_from(&error.hint);
-    made.retryable = error.retryable;
-    made.cause(error)
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use everpoint_core::LogOffset;
+use everpoint_core::join::NOTHING_BEFORE;
 use everpoint_engine::EngineError;
 use everpoint_repo::{LogStore, Piece, PieceKind, RepoError, code};
 
@@ -15,10 +16,10 @@ use crate::lineage::{Lineage, unknown_carry};
 /// How often it looks anew: for each segment that a crash left unfinished, and when another writer replaces tails meanwhile.
 const ATTEMPTS: usize = 20;
 
-/// Opens a branch so that `from` is at or before its position.
+/// Opens a branch so that `from` is at or before its position; `apart`: what is stored before this is none of it.
 pub(super) fn run(
     lineage: &Lineage<'_>,
-    log: &LogStore,
+    (log, apart): (&LogStore, Option<LogOffset>),
     history: &[u8],
     from: LogOffset,
     written: &mut Written,
@@ -28,7 +29,9 @@ pub(super) fn run(
         if found.end < from {
             return Err(unreachable_position(log, from, found.end));
         }
-        let mut open = begin(lineage, log, history, found.open_start)?;
+        let apart = apart.filter(|at| *at == found.open_start);
+        let named = apart.map_or_else(|| found.named(log), |_| Ok(Some(NOTHING_BEFORE)));
+        let mut open = begin(lineage, log, history, (found.open_start, named.map_err(sink_error)?))?;
         match found.rebuild(&mut open, written) {
             // What follows the damage has to be sent again.
             Ok(Rebuilt::Open) if open.position < from => {
@@ -92,6 +95,18 @@ impl Found {
         Ok(found)
     }
 
+    /// What the first tail of the open segment says of the segment before.
+    fn named(&self, log: &LogStore) -> Result<Option<[u8; 32]>, RepoError> {
+        let Some(first) = self.tails.first() else { return Ok(None) };
+        match log.digest(first) {
+            Ok(digest) => Ok(digest.previous_hash),
+            Err(error) if error.is_damaged() || error.is_missing() || error.code == code::REPLACED => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn rebuild(&self, open: &mut OpenBranch, written: &mut Written) -> Result<Rebuilt, EngineError> {
         if self.unproven {
             let mut failure = None;
@@ -144,9 +159,11 @@ fn begin(
     lineage: &Lineage<'_>,
     log: &LogStore,
     history: &[u8],
-    start: LogOffset,
+    (start, named): (LogOffset, Option<[u8; 32]>),
 ) -> Result<OpenBranch, EngineError> {
     let before = lineage.predecessor(log, history, start).map_err(from_app)?;
+    // What begins apart goes on so.
+    let before = before.filter(|_| named != Some(NOTHING_BEFORE));
     let (carry, end) = match &before {
         Some(before) => before.carry_and_end(lineage.engine).map_err(from_app)?,
         None => (unknown_carry(start), Vec::new()),
@@ -160,12 +177,14 @@ fn begin(
         before.log.read_segment(before.start, &mut |bytes| recent.push(bytes)).map_err(sink_error)?;
     }
     let covered_stored = log.covered().map_err(sink_error)?;
+    let unfinished = (!carry.bytes.is_empty()).then_some(carry.record_start);
     Ok(OpenBranch {
+        unfinished,
         decoder: lineage.engine.decoder(log.segment_size(), carry),
         segment: OpenSegment::new(start),
         tails: Tails::default(),
         damaged: Vec::new(),
-        previous_hash: before.map(|before| before.hash),
+        previous_hash: before.map(|before| before.hash).or(named.filter(|named| *named == NOTHING_BEFORE)),
         log: log.clone(),
         system: None,
         position: start,

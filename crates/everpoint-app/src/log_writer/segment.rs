@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use everpoint_core::join::NOTHING_BEFORE;
 use everpoint_core::{FailureClass, LogOffset, Micros, Span, Verdict};
-use everpoint_engine::{Decoded, EngineError, LogDecoder};
+use everpoint_engine::{Decoded, Engine, EngineError, LogDecoder};
 use everpoint_repo::{LogStore, Piece, RepoError, SegmentWriter, Stored};
 
 use super::piece::{digest, join};
 use super::recent::Recent;
 use super::tails::Tails;
 use super::{TailPolicy, Written, count, sink_error};
+use crate::lineage::unknown_carry;
 
 /// What to do about a server that goes on beside the stored log. Only a new timeline tells the two apart.
 pub(crate) const DIVERGED_HINT: &str = "the server was set back (a snapshot of its disk or machine), or another copy of the \
@@ -53,6 +55,8 @@ pub(super) struct OpenBranch {
     /// The newest that is stored.
     pub(super) covered_stored: Option<(LogOffset, Micros)>,
     pub(super) covered_at: Option<Instant>,
+    /// Start of the record that began before the open segment and ends in it.
+    pub(super) unfinished: Option<LogOffset>,
     /// Nothing was stored since the server began to send: what comes first must continue what is stored.
     pub(super) joins: bool,
 }
@@ -156,6 +160,7 @@ impl OpenBranch {
         }
         count(written, stored);
         (self.previous_hash, self.durable, self.joins) = (Some(hash), span.to, false);
+        self.unfinished = None;
         Ok(())
     }
 
@@ -209,7 +214,8 @@ impl OpenBranch {
     /// After a reset it links to none; that is stored, and told as a reset.
     fn check_join(&self, found: &Decoded) -> Result<(), EngineError> {
         let Verdict::Broken { at, .. } = &found.verdict else { return Ok(()) };
-        let is_first = found.first_record == Some(*at) && found.first_previous != Some(LogOffset(0));
+        let is_first = (found.first_record == Some(*at) && found.first_previous != Some(LogOffset(0)))
+            || (self.unfinished == Some(*at) && self.durable == self.segment.start);
         if self.joins && is_first {
             return Err(self.diverged(*at, "its first record does not follow the last one that is stored"));
         }
@@ -234,6 +240,21 @@ impl OpenBranch {
     /// Where what can be compared begins.
     pub(super) fn compares_from(&self) -> LogOffset {
         LogOffset(self.position.0.saturating_sub(self.recent.known()))
+    }
+
+    /// Whether what comes shows by itself that it continues what is stored: a record that began before ends in it.
+    pub(super) fn proves_itself(&self) -> bool {
+        self.position > self.segment.start || self.unfinished.is_some()
+    }
+
+    /// What comes is stored by itself: nothing that is stored goes before. False if there is nothing of it.
+    pub(super) fn begin_apart(&mut self, engine: &dyn Engine) -> bool {
+        if self.previous_hash.is_none() {
+            return false;
+        }
+        self.decoder = engine.decoder(self.log.segment_size(), unknown_carry(self.position));
+        (self.previous_hash, self.recent) = (Some(NOTHING_BEFORE), Recent::default());
+        true
     }
 
     /// Compares bytes that were sent again with those that are still in memory. What a different content means is told

@@ -16,7 +16,7 @@ use super::links::aside;
 use super::prove::links_are_its_own;
 use super::{RestoreRequest, live};
 use crate::facts::{self, Facts};
-use crate::log_writer::LogWriter;
+use crate::log_writer::{LogWriter, fork};
 use crate::production::{self as sightings, Place};
 use crate::{AppError, ClusterContext, Event, Events, text};
 use way::Step;
@@ -164,6 +164,15 @@ impl Salvage<'_> {
         writer: &mut LogWriter,
     ) -> Result<(), AppError> {
         let timeline = step.local.timeline;
+        let (engine, log) = (self.context.engine.as_ref(), self.directory.join("pg_wal"));
+        let begins = (timeline, span.from);
+        let joined = writer.forks(timeline, history, span.from, &mut |of, part| {
+            fork::read_beside(engine, &log, self.segment_size, begins, (of, part))
+        })?;
+        if !joined {
+            let text = fork::not_joined(&self.context.name, timeline, span.from);
+            self.events.emit(Event::Warning(text));
+        }
         writer.timeline(timeline, history, span.from)?;
         let mut at = writer.compares_from().map_or(span.from, |from| from.max(begin).min(span.from));
         // Only the timeline of a branch is in the names of its segments.

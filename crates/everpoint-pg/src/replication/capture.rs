@@ -1,11 +1,13 @@
 //! Capture: from wherever the sink stands, through restarts of timelines and losses, until stopped.
 
+mod compare;
+
 use everpoint_core::{FailureClass, LogOffset};
 use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, LogSink, ServerIdentity, SlotHolds};
 
 use super::branch::Way;
 use super::loss::{is_gone, next_available, record_gap};
-use super::receive::{Outcome, Receiver};
+use super::receive::Outcome;
 use super::start::{Obstacle, Start, plan_start, segment_start};
 use super::{Replication, SlotPosition};
 use crate::client::{Config, PgError};
@@ -39,7 +41,7 @@ pub fn capture(
         if let Some(at) = start.close {
             sink.timeline_end(at)?;
         }
-        session.announce(&start, sink)?;
+        session.announce(&start, options, sink)?;
         let (outcome, reached) = session.receive(&start, options, sink)?;
         match outcome {
             Outcome::Done => return Ok(()),
@@ -251,61 +253,20 @@ impl Session {
             )
     }
 
-    fn announce(&mut self, start: &Start, sink: &mut dyn LogSink) -> Result<(), EngineError> {
+    fn announce(
+        &mut self,
+        start: &Start,
+        options: &CaptureOptions,
+        sink: &mut dyn LogSink,
+    ) -> Result<(), EngineError> {
         let history = self.replication.timeline_history(start.timeline);
         let history = history.map_err(|error| {
             error.at("read the history of timeline", format!("{} of {}", start.timeline, self.object))
         })?;
+        sink.forks(start.timeline, &history, start.position, &mut |timeline, span| {
+            self.read(timeline, span, options)
+        })?;
         sink.timeline(start.timeline, &history, start.position)
-    }
-
-    /// Receives from a start, beginning a little before it: what the sink has stored last must be what the server has there.
-    /// Where the server no longer has that much, it begins with the segment, or where the sink stands.
-    fn receive(
-        &mut self,
-        start: &Start,
-        options: &CaptureOptions,
-        sink: &mut dyn LogSink,
-    ) -> Result<(Outcome, LogOffset), EngineError> {
-        for from in self.compared(start, sink) {
-            let (outcome, reached) = self.receive_from(from, start, options, sink)?;
-            match outcome {
-                Outcome::Failed(error) if is_gone(&error) && from < start.position && reached <= from => {
-                    tracing::info!(%error, from = %Lsn::from(from), "not there any more to compare");
-                    self.renew_slot(options)?;
-                }
-                outcome => return Ok((outcome, reached.max(start.position))),
-            }
-        }
-        self.receive_from(start.position, start, options, sink)
-    }
-
-    /// Where to begin, in the order in which it is tried.
-    fn compared(&self, start: &Start, sink: &dyn LogSink) -> Vec<LogOffset> {
-        let (timeline, position) = (start.timeline, start.position);
-        // Of a timeline that ends where the sink stands nothing comes that could be other log.
-        let more = timeline == self.server.timeline
-            || self.history.left_at(timeline).is_some_and(|left| position < left);
-        let begin = sink.compares_from().filter(|begin| more && *begin < position);
-        let segment = segment_start(position, self.server.segment_size);
-        let within = begin.map(|begin| begin.max(segment)).filter(|within| *within < position);
-        let mut from: Vec<LogOffset> = begin.into_iter().chain(within).collect();
-        from.dedup();
-        from
-    }
-
-    fn receive_from(
-        &mut self,
-        from: LogOffset,
-        start: &Start,
-        options: &CaptureOptions,
-        sink: &mut dyn LogSink,
-    ) -> Result<(Outcome, LogOffset), EngineError> {
-        let covers = !self.server.in_recovery && start.timeline == self.server.timeline;
-        match self.replication.stream(self.slot.as_deref(), start.timeline, from) {
-            Ok(stream) => Receiver::new(stream, sink, options, (from, start.position), covers).run(),
-            Err(error) => Ok((Outcome::Failed(error), from)),
-        }
     }
 
     /// The server drops a session's temporary slots with any error that it reports to it.

@@ -1,0 +1,124 @@
+//! What the sink holds must be what the server has there.
+
+use std::time::{Duration, Instant};
+
+use everpoint_core::{LogOffset, Span};
+use everpoint_engine::{CaptureOptions, EngineError, LogSink};
+
+use super::Session;
+use crate::client::PgError;
+use crate::lsn::Lsn;
+use crate::replication::loss::is_gone;
+use crate::replication::receive::{Outcome, Receiver};
+use crate::replication::start::{Start, segment_start};
+use crate::replication::stream::StreamEvent;
+
+/// So long a server may take to send a few bytes of its log.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Session {
+    /// Receives from a start, beginning a little before it: what the sink has stored last must be what the server has there.
+    /// Where the server no longer has that much, it begins with the segment, or where the sink stands.
+    pub(super) fn receive(
+        &mut self,
+        start: &Start,
+        options: &CaptureOptions,
+        sink: &mut dyn LogSink,
+    ) -> Result<(Outcome, LogOffset), EngineError> {
+        for from in self.compared(start, sink) {
+            let (outcome, reached) = self.receive_from(from, start, options, sink)?;
+            match outcome {
+                Outcome::Failed(error) if is_gone(&error) && from < start.position && reached <= from => {
+                    tracing::info!(%error, from = %Lsn::from(from), "not there any more to compare");
+                    self.renew_slot(options)?;
+                }
+                outcome => return Ok((outcome, reached.max(start.position))),
+            }
+        }
+        // All that could be compared lies in a segment that is gone.
+        let compares =
+            sink.compares_from().is_some_and(|begin| self.has_more(start) && begin < start.position);
+        if compares && !self.has_acknowledged(start.position, options) {
+            sink.not_compared()?;
+        }
+        self.receive_from(start.position, start, options, sink)
+    }
+
+    /// Whether the slot says that this server was told that the sink holds everything before a position: a slot that was made
+    /// since, or set back with its server, stands elsewhere.
+    fn has_acknowledged(&self, position: LogOffset, options: &CaptureOptions) -> bool {
+        let lasting = options.slot.is_some() && !options.temporary;
+        lasting && self.slot_position.and_then(|slot| slot.restart) == Some(position)
+    }
+
+    /// Where to begin, in the order in which it is tried.
+    fn compared(&self, start: &Start, sink: &dyn LogSink) -> Vec<LogOffset> {
+        let position = start.position;
+        let begin = sink.compares_from().filter(|begin| self.has_more(start) && *begin < position);
+        let segment = segment_start(position, self.server.segment_size);
+        let within = begin.map(|begin| begin.max(segment)).filter(|within| *within < position);
+        let mut from: Vec<LogOffset> = begin.into_iter().chain(within).collect();
+        from.dedup();
+        from
+    }
+
+    /// Of a timeline that ends where the sink stands nothing comes that could be other log.
+    fn has_more(&self, start: &Start) -> bool {
+        let left = self.history.left_at(start.timeline);
+        start.timeline == self.server.timeline || left.is_some_and(|left| start.position < left)
+    }
+
+    fn receive_from(
+        &mut self,
+        from: LogOffset,
+        start: &Start,
+        options: &CaptureOptions,
+        sink: &mut dyn LogSink,
+    ) -> Result<(Outcome, LogOffset), EngineError> {
+        let covers = !self.server.in_recovery && start.timeline == self.server.timeline;
+        match self.replication.stream(self.slot.as_deref(), start.timeline, from) {
+            Ok(stream) => Receiver::new(stream, sink, options, (from, start.position), covers).run(),
+            Err(error) => Ok((Outcome::Failed(error), from)),
+        }
+    }
+
+    /// Reads a part of the log; `None` if the server has it no longer.
+    pub(super) fn read(
+        &mut self,
+        timeline: u32,
+        span: Span,
+        options: &CaptureOptions,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.read_part(timeline, span) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if is_gone(&error) => {
+                tracing::info!(%error, from = %Lsn::from(span.from), "not there any more to compare");
+                self.renew_slot(options)?;
+                Ok(None)
+            }
+            Err(error) => {
+                let object = format!("{}, timeline {timeline} at {}", self.object, Lsn::from(span.from));
+                Err(error.at("read the log of", object))
+            }
+        }
+    }
+
+    fn read_part(&mut self, timeline: u32, span: Span) -> Result<Option<Vec<u8>>, PgError> {
+        let mut stream = self.replication.stream(None, timeline, span.from)?;
+        let (mut bytes, begun) = (Vec::new(), Instant::now());
+        let count = usize::try_from(span.to.since(span.from)).unwrap_or(usize::MAX);
+        while bytes.len() < count {
+            if begun.elapsed() > PATIENCE {
+                return Err(PgError::Timeout(PATIENCE));
+            }
+            match stream.next(Some(Duration::from_secs(1)))? {
+                Some(StreamEvent::Data { bytes: more, .. }) => bytes.extend_from_slice(&more),
+                Some(StreamEvent::TimelineEnd { .. }) => break,
+                Some(StreamEvent::Keepalive { .. }) | None => {}
+            }
+        }
+        stream.finish(PATIENCE)?;
+        bytes.truncate(count);
+        Ok((bytes.len() == count).then_some(bytes))
+    }
+}
