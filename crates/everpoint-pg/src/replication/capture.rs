@@ -111,6 +111,7 @@ pub fn slot_holds(config: &Config, name: &str) -> Result<SlotHolds, EngineError>
 
 /// A replication connection with what is known about its server.
 struct Session {
+    config: Config,
     replication: Replication,
     server: ServerIdentity,
     history: History,
@@ -127,8 +128,8 @@ impl Session {
         let server = replication.identify().map_err(fail)?;
         check_system(source.system, server.system, &object)?;
         let history = read_history(&mut replication, server.timeline).map_err(fail)?;
-        let mut session =
-            Self { replication, server, history, slot: options.slot.clone(), slot_position: None, object };
+        let (config, slot) = (source.config.clone(), options.slot.clone());
+        let mut session = Self { config, replication, server, history, slot, slot_position: None, object };
         session.prepare_slot(options)?;
         Ok(session)
     }

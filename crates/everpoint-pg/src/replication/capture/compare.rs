@@ -6,6 +6,7 @@ use everpoint_core::{LogOffset, Span};
 use everpoint_engine::{CaptureOptions, EngineError, LogSink};
 
 use super::Session;
+use crate::catalog::log_keeping;
 use crate::client::PgError;
 use crate::lsn::Lsn;
 use crate::replication::loss::is_gone;
@@ -25,7 +26,10 @@ impl Session {
         options: &CaptureOptions,
         sink: &mut dyn LogSink,
     ) -> Result<(Outcome, LogOffset), EngineError> {
-        for from in self.compared(start, sink) {
+        let compared = self.compared(start, sink);
+        let oldest = compared.first().and_then(|from| self.oldest(*from, start));
+        // To ask for what is gone leaves an error in the server's log.
+        for from in compared.into_iter().filter(|from| oldest.is_none_or(|oldest| *from >= oldest)) {
             let (outcome, reached) = self.receive_from(from, start, options, sink)?;
             match outcome {
                 Outcome::Failed(error) if is_gone(&error) && from < start.position && reached <= from => {
@@ -49,6 +53,17 @@ impl Session {
     fn has_acknowledged(&self, position: LogOffset, options: &CaptureOptions) -> bool {
         let lasting = options.slot.is_some() && !options.temporary;
         lasting && self.slot_position.and_then(|slot| slot.restart) == Some(position)
+    }
+
+    /// Where the log of the timeline begins that the server still has, if that may be `from`, or later, and it tells.
+    fn oldest(&self, from: LogOffset, start: &Start) -> Option<LogOffset> {
+        let kept = self.slot_position.and_then(|slot| slot.restart).is_some_and(|restart| restart <= from);
+        let asks = !kept && !self.server.in_recovery && start.timeline == self.server.timeline;
+        let segment = self.server.segment_size;
+        // In the segment that is being written nothing is gone.
+        (asks && segment_start(from, segment) != segment_start(self.server.position, segment))
+            .then(|| log_keeping(&self.config)?.oldest)
+            .flatten()
     }
 
     /// Where to begin, in the order in which it is tried.
