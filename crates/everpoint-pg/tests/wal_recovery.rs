@@ -118,6 +118,11 @@ fn the_log_left_in_a_directory_is_found_to_its_last_record() {
     assert!(found.from < place.written && place.written < found.to, "{found:?} {place:?}");
     assert!(found.to >= LogOffset::from(end) || LogOffset::from(end).since(found.to) < 8, "{found:?} {end}");
     assert!(found.from < found.to);
+    // As pg_control says it of a recovery that ended with this record: where the next one begins.
+    let next = LogOffset(found.to.0.next_multiple_of(8));
+    assert!(next > found.to, "the last record fills its place: nothing is shown");
+    let ended = LocalTimeline { reached: next, ..of(1) };
+    assert_eq!(local_log(&production.server.data, &ended, SEGMENT).unwrap(), log);
     let nothing = LocalLog::default();
     assert_eq!(local_log(&production.base, &of(1), SEGMENT).unwrap().runs, nothing.runs);
     assert_eq!(local_log(&production.server.data, &of(2), SEGMENT).unwrap(), nothing);
