@@ -38,6 +38,9 @@ pub struct CaptureFrom {
 pub struct CaptureOptions {
     /// Name of the replication slot; `None`: without one (only inside a backup, which holds the log by other means).
     pub slot: Option<String>,
+    /// Name of the lasting slot of the same sink where `slot` is another, or none: where it stands, the server was told that
+    /// everything before is stored.
+    pub lasting: Option<String>,
     /// Make the slot if it is missing.
     pub create_slot: bool,
     /// The slot is made for this call only, reserves the log from its start, and goes with the connection.

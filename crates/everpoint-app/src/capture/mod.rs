@@ -79,6 +79,7 @@ pub fn run(
     job.lease = Some(lease);
     job.options = CaptureOptions {
         slot: Some(request.slot.clone()),
+        lasting: None,
         create_slot: request.create_slot,
         until: request.once.then_some(server.position),
         ..job.options
@@ -112,6 +113,7 @@ pub fn during_backup(
     let mut job = Job::new(context, server, stop.clone(), events)?;
     (job.lease, job.holder) = (Some(lease), BESIDE_BACKUP);
     (job.refuse_gaps, job.begun) = (true, Some(begun));
+    job.options.lasting = Some(slot.to_owned());
     let resume = LogWriter::resume_point(&context.cluster, identity, server.segment_size)?;
     job.from = resume.filter(|(timeline, position)| {
         *timeline == server.timeline
@@ -210,7 +212,14 @@ impl<'a> Job<'a> {
         events: &'a dyn Events,
     ) -> Result<Self, AppError> {
         let identity = identity_of(context, server)?;
-        let options = CaptureOptions { slot: None, create_slot: false, temporary: false, until: None, stop };
+        let options = CaptureOptions {
+            slot: None,
+            lasting: None,
+            create_slot: false,
+            temporary: false,
+            until: None,
+            stop,
+        };
         let writer = LogWriter::open(context, identity, server.segment_size)?;
         Ok(Self {
             context,

@@ -175,6 +175,7 @@ fn the_server_breaks_forgets_and_forks_as_told() {
     let mut sink = MemorySink { store: Arc::clone(&store), current: None, flaw: Flaw::None };
     let options = CaptureOptions {
         slot: None,
+        lasting: None,
         create_slot: false,
         temporary: false,
         until: Some(young.end()),

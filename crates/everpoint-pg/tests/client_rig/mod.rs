@@ -149,6 +149,7 @@ impl LogSink for MemoryLog {
 pub(crate) fn options(slot: &str, until: Option<u64>) -> CaptureOptions {
     CaptureOptions {
         slot: Some(slot.to_owned()),
+        lasting: None,
         create_slot: true,
         temporary: false,
         until: until.map(LogOffset),

@@ -26,10 +26,7 @@ impl Session {
         options: &CaptureOptions,
         sink: &mut dyn LogSink,
     ) -> Result<(Outcome, LogOffset), EngineError> {
-        let compared = self.compared(start, sink);
-        let oldest = compared.first().and_then(|from| self.oldest(*from, start));
-        // To ask for what is gone leaves an error in the server's log.
-        for from in compared.into_iter().filter(|from| oldest.is_none_or(|oldest| *from >= oldest)) {
+        for from in self.asked_for(start, options, sink) {
             let (outcome, reached) = self.receive_from(from, start, options, sink)?;
             match outcome {
                 Outcome::Failed(error) if is_gone(&error) && from < start.position && reached <= from => {
@@ -48,22 +45,36 @@ impl Session {
         self.receive_from(start.position, start, options, sink)
     }
 
-    /// Whether the slot says that this server was told that the sink holds everything before a position: a slot that was made
-    /// since, or set back with its server, stands elsewhere.
-    fn has_acknowledged(&self, position: LogOffset, options: &CaptureOptions) -> bool {
-        let lasting = options.slot.is_some() && !options.temporary;
-        lasting && self.slot_position.and_then(|slot| slot.restart) == Some(position)
+    /// Whether a lasting slot says that this server was told that the sink holds everything before a position: a slot that was
+    /// made since, or set back with its server, stands elsewhere.
+    fn has_acknowledged(&mut self, position: LogOffset, options: &CaptureOptions) -> bool {
+        let stands = match &options.lasting {
+            Some(name) => self.replication.read_slot(name).ok().flatten(),
+            None => self.slot_position.filter(|_| options.slot.is_some() && !options.temporary),
+        };
+        stands.and_then(|slot| slot.restart) == Some(position)
     }
 
-    /// Where the log of the timeline begins that the server still has, if that may be `from`, or later, and it tells.
-    fn oldest(&self, from: LogOffset, start: &Start) -> Option<LogOffset> {
-        let kept = self.slot_position.and_then(|slot| slot.restart).is_some_and(|restart| restart <= from);
-        let asks = !kept && !self.server.in_recovery && start.timeline == self.server.timeline;
+    /// What of [`Self::compared`] the server is asked for: to ask for what is gone leaves an error in its log.
+    fn asked_for(&mut self, start: &Start, options: &CaptureOptions, sink: &dyn LogSink) -> Vec<LogOffset> {
+        let mut compared = self.compared(start, sink);
+        let Some(first) = compared.first().copied().filter(|first| !self.has_surely(*first)) else {
+            return compared;
+        };
+        let tells = !self.server.in_recovery && start.timeline == self.server.timeline;
+        if let Some(oldest) = tells.then(|| log_keeping(&self.config)?.oldest).flatten() {
+            compared.retain(|from| *from >= oldest);
+        } else if self.has_acknowledged(start.position, options) {
+            compared.retain(|from| *from > first && self.has_surely(*from));
+        }
+        compared
+    }
+
+    /// Whether the server has its log from there on: in the segment that is being written nothing is gone, nor behind a slot.
+    fn has_surely(&self, from: LogOffset) -> bool {
         let segment = self.server.segment_size;
-        // In the segment that is being written nothing is gone.
-        (asks && segment_start(from, segment) != segment_start(self.server.position, segment))
-            .then(|| log_keeping(&self.config)?.oldest)
-            .flatten()
+        let kept = self.slot_position.and_then(|slot| slot.restart).is_some_and(|restart| restart <= from);
+        kept || segment_start(from, segment) == segment_start(self.server.position, segment)
     }
 
     /// Where to begin, in the order in which it is tried.
