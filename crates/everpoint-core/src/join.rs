@@ -32,19 +32,16 @@ impl Compared {
 }
 
 /// Whether a timeline that is to be stored from the start of a segment on goes on from the stored log. `before`: what lies
-/// before that segment; `within`: the part of the segment that is still of the timeline from which it forks off; `restored`:
-/// a restore has handed out the stored log up to there.
+/// before that segment; `within`: the part of the segment that is still of the timeline from which it forks off.
 ///
 /// A server that was set back and promoted has another past than the one that is stored. What differs only within the segment
-/// does no harm: that part is taken from the younger timeline.
+/// does no harm where enough before it is the same: that part is taken from the younger timeline. Where nothing tells, as after
+/// a failover at the start of a segment, it goes on: its first record has to follow the last one that is stored all the same.
 #[must_use]
-pub const fn goes_on(before: Compared, within: Compared, restored: bool) -> bool {
+pub const fn goes_on(before: Compared, within: Compared) -> bool {
     match (before, within) {
         (Compared::Same(count), _) if count >= TELLING => true,
-        (Compared::Other, _) => false,
-        (_, Compared::Same(count)) if count >= TELLING => true,
-        (_, Compared::Other) => false,
-        _ => restored,
+        (before, within) => !matches!((before, within), (Compared::Other, _) | (_, Compared::Other)),
     }
 }
 
@@ -56,18 +53,14 @@ mod tests {
     #[test]
     fn a_branch_goes_on_from_what_its_server_had() {
         for within in [Same(5000), Same(20), Other, Nothing] {
-            assert!(goes_on(Same(65_536), within, false), "{within:?}");
-            assert!(!goes_on(Other, within, true), "{within:?}");
+            assert!(goes_on(Same(65_536), within), "{within:?}");
+            assert!(!goes_on(Other, within), "{within:?}");
         }
-        assert!(goes_on(Nothing, Same(5000), false));
-        assert!(!goes_on(Nothing, Other, true));
-    }
-
-    #[test]
-    fn what_nobody_can_tell_is_not_joined_unless_a_restore_made_it() {
-        for (before, within) in [(Nothing, Nothing), (Nothing, Same(40)), (Same(40), Nothing)] {
-            assert!(!goes_on(before, within, false), "{before:?} {within:?}");
-            assert!(goes_on(before, within, true), "{before:?} {within:?}");
+        for before in [Nothing, Same(40)] {
+            assert!(!goes_on(before, Other), "{before:?}");
+            for within in [Nothing, Same(40), Same(5000)] {
+                assert!(goes_on(before, within), "{before:?} {within:?}");
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use everpoint_core::join::{Compared, NOTHING_BEFORE, goes_on};
-use everpoint_core::{BranchId, HistoryEntry, LogOffset, SeenBy, Span, followed};
+use everpoint_core::{HistoryEntry, LogOffset, Span, followed};
 use everpoint_engine::{Engine, EngineError, ReadLog};
 use everpoint_repo::LogStore;
 
@@ -70,7 +70,7 @@ pub(crate) fn is_joined(
     };
     let timeline = log.branch().timeline();
     let fork = Fork { context, lineage, history, timeline, before: &before, start, step, steps };
-    Ok(goes_on(fork.before(read)?, fork.within(read)?, fork.is_of_a_restore(log.branch())?))
+    Ok(goes_on(fork.before(read)?, fork.within(read)?))
 }
 
 /// What the first piece of a segment says of the one before; `None` if nothing of it is stored.
@@ -171,19 +171,6 @@ impl Fork<'_> {
         let history = log.history()?.unwrap_or_default();
         let choice = Choice::of(*self.lineage, log.branch().clone(), history);
         Ok(archive_get::segment(self.context, &choice, log, start, true)?.unwrap_or_default())
-    }
-
-    /// Whether production was last restored from what is stored, to where the branch begins.
-    fn is_of_a_restore(&self, branch: &BranchId) -> Result<bool, AppError> {
-        let seen = self.lineage.cluster.sightings()?;
-        let mut before = seen.iter().rev().filter(|seen| seen.identity == self.lineage.identity);
-        let last = before.find(|seen| seen.branch != *branch);
-        let near = |position: LogOffset| {
-            position <= self.step.until && self.step.until.since(position) <= self.lineage.segment_size
-        };
-        Ok(last.is_some_and(|last| {
-            last.by == SeenBy::Restore && last.branch == *self.before.log.branch() && near(last.position)
-        }))
     }
 }
 

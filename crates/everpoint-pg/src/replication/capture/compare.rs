@@ -36,9 +36,10 @@ impl Session {
                 outcome => return Ok((outcome, reached.max(start.position))),
             }
         }
-        // All that could be compared lies in a segment that is gone.
-        let compares =
-            sink.compares_from().is_some_and(|begin| self.has_more(start) && begin < start.position);
+        // All that could be compared lies in a segment that is gone. After a failover that is so in good order; a server that
+        // went on by itself has told its slot, unless it was set back.
+        let compares = start.timeline == self.server.timeline
+            && sink.compares_from().is_some_and(|begin| begin < start.position);
         if compares && !self.has_acknowledged(start.position, options) {
             sink.not_compared()?;
         }
