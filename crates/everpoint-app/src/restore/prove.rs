@@ -13,7 +13,7 @@ use everpoint_core::{FailureClass, RestorePlan};
 use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
-use super::mark::{Mark, NEW_MARK, is_space_name, same_place};
+use super::mark::{MARKER, Mark, NEW_MARK, is_space_name, same_place};
 use super::spaces::{By, Space, Wishes, real};
 use super::tree::{Tree, owner_for};
 use super::{RestoreRequest, live};
@@ -229,6 +229,11 @@ fn prove_root(
             Unproven::ForeignMark | Unproven::StaleMark => {
                 "name an empty or new directory; one that a restore left unfinished can be removed".to_owned()
             }
+            Unproven::CopiedMark => format!(
+                "name an empty or new directory; if an unfinished restore was copied here, empty this one first; else the \
+                 mark says nothing of what lies here: rm {}",
+                root.join(MARKER).display()
+            ),
             Unproven::Strangers => below(context.engine.as_ref(), root, &known),
             Unproven::OtherCluster(_) | Unproven::NoDirectory => "name an empty or new directory".to_owned(),
         })
