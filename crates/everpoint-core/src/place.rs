@@ -131,6 +131,8 @@ pub enum Unproven {
     ForeignMark,
     /// The mark in it was written for another data directory or tablespace than those that are there now.
     StaleMark,
+    /// The mark in a data directory was written for another one.
+    CopiedMark,
     /// It holds something else.
     Strangers,
 }
@@ -150,6 +152,7 @@ impl fmt::Display for Unproven {
             Self::StaleMark => {
                 "it holds a tablespace, and the mark of a restore beside it is of an earlier one or of another data directory"
             }
+            Self::CopiedMark => "the mark of a restore in it was written for another directory",
             Self::Strangers => "it holds files that are not this cluster's",
         })
     }
@@ -171,8 +174,9 @@ pub const fn judge_root(facts: &RootFacts, asked: bool) -> Result<Proven, Unprov
         (_, MarkProof::Ours) => Ok(Proven::Marked),
         (ClusterProof::Ours, _) if asked => Ok(Proven::Own),
         (ClusterProof::Ours, _) => Err(Unproven::NotAsked),
+        (ClusterProof::Unreadable | ClusterProof::None, MarkProof::Stale) => Err(Unproven::CopiedMark),
         (ClusterProof::Unreadable, _) => Err(Unproven::Unreadable),
-        (ClusterProof::None, MarkProof::Foreign | MarkProof::Stale) => Err(Unproven::ForeignMark),
+        (ClusterProof::None, MarkProof::Foreign) => Err(Unproven::ForeignMark),
         (ClusterProof::None, MarkProof::None) => Err(Unproven::Strangers),
     }
 }

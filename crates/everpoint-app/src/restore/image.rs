@@ -1,6 +1,7 @@
 //! Writes an image into a directory: all of it, or only what differs from what is there.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use everpoint_repo::{ClusterRepo, PagesReader, RepoError};
 use rustix::fs::FallocateFlags;
 
 use super::known::Known;
+use super::mark::MARKER;
 use super::output::{Target, suit_past_cache};
 use super::progress::Meter;
 use super::scatter::{BATCH, Piece, Scatter};
@@ -23,6 +25,8 @@ use crate::backup::prior::{PriorFile, length_of};
 
 /// The file without which no server starts: removed first, written last.
 pub(super) const CONTROL: &str = "global/pg_control";
+/// What a server writes anew whenever it starts, and starts without.
+const REBUILT: [&str; 2] = ["postmaster.opts", "global/pg_internal.init"];
 /// With it a server recovers from an archive.
 const RECOVERS: &str = "recovery.signal";
 /// Where configuration from outside the data directory is put, for the operator to pick from.
@@ -74,13 +78,7 @@ impl ImageRestore<'_> {
     /// `Damaged` if the repository's data fail their checks; what was written then has no control file and is marked as
     /// incomplete, so that no server can start on it.
     pub fn write(&self) -> Result<(), AppError> {
-        if let Err(error) = self.tree.begin(self.left) {
-            // Nothing of it has changed yet, and it goes on being what it was.
-            if self.tree.place(CONTROL)?.exists() {
-                self.tree.unmark();
-            }
-            return Err(error);
-        }
+        self.begin()?;
         if let Some(over) = self.over {
             self.remove_control()?;
             Walker::new(self.tree, over.known, &over.is_log_name, self.stop).remove()?;
@@ -122,6 +120,25 @@ impl ImageRestore<'_> {
         self.tree.small_file(RECOVERS)?;
         self.tree.sync()?;
         self.flush(std::slice::from_ref(&control))
+    }
+
+    /// Marks the places. Where that fails, a directory that was whole goes on being what it was.
+    fn begin(&self) -> Result<(), AppError> {
+        let unfinished = self.tree.root().join(MARKER).exists();
+        let mut begun = self.tree.begin(self.left);
+        if self.over.is_some() && begun.as_ref().is_err_and(is_full) && self.spare() {
+            begun = self.tree.begin(self.left);
+        }
+        if begun.is_err() && !unfinished && self.tree.root().join(CONTROL).exists() {
+            self.tree.unmark();
+        }
+        begun
+    }
+
+    /// Frees some blocks of a full disk at which nothing is lost, so that the mark can be written before all else goes.
+    fn spare(&self) -> bool {
+        let root = self.tree.root();
+        REBUILT.iter().filter(|name| std::fs::remove_file(root.join(name)).is_ok()).count() > 0
     }
 
     /// From here on no server starts on the directory. A `global` that is a link leads to somebody else's.
@@ -291,6 +308,11 @@ impl ImageRestore<'_> {
         }
         Ok(())
     }
+}
+
+fn is_full(error: &AppError) -> bool {
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
 /// `None` for page hashes that are damaged or gone.

@@ -1,6 +1,7 @@
 //! What of this machine can refuse a restore before its first byte is written: a port, a server that runs, our own files,
 //! rights, programs, room.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -84,12 +85,17 @@ impl Machine<'_> {
         Ok(misplaced.iter().map(belongings::Misplaced::told).collect())
     }
 
-    /// Whether it fits, file system by file system. Quotas are not seen. Returns what to warn of.
+    /// Whether it fits, file system by file system, of which `freed` has what is removed before the first byte is written.
+    /// Quotas are not seen. Returns what to warn of.
     ///
     /// # Errors
     /// `restore.no_room`; if the map of the image can't be read.
-    pub(super) fn room(&self, plan: &RestorePlan) -> Result<Vec<String>, AppError> {
-        let mut room = Room::default();
+    pub(super) fn room(
+        &self,
+        plan: &RestorePlan,
+        freed: &BTreeMap<u64, u64>,
+    ) -> Result<Vec<String>, AppError> {
+        let mut room = Room::after(freed);
         let mut manifest = self.context.cluster.open_manifest(&plan.backup)?;
         while let Some(entry) = manifest.next_entry()? {
             super::stopped(&self.request.stop)?;

@@ -37,14 +37,15 @@ pub struct Mark {
     /// Name of the cluster.
     cluster: String,
     /// The data directory.
+    #[serde(with = "as_text")]
     directory: PathBuf,
     /// The backup that is being restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
-    /// In the place of a tablespace: which directory the data directory was.
+    /// Which directory the data directory was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<Identity>,
-    /// And which the server's part of the tablespace, if there was one.
+    /// In the place of a tablespace: which one the server's part of it was, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<Identity>,
 }
@@ -99,8 +100,12 @@ impl Mark {
     /// What the mark in a data directory proves.
     #[must_use]
     pub fn in_root(&self, root: &Path) -> MarkProof {
-        // An unfinished directory may have been moved, or be reached by another name.
-        self.read(&root.join(MARKER)).map_or_else(|proof| proof, |_| MarkProof::Ours)
+        // An unfinished directory may have been moved, or be reached by another name; a mark may have been copied.
+        match self.read(&root.join(MARKER)) {
+            Ok(found) if bond(found.root, Identity::of(root)) == Bond::Different => MarkProof::Stale,
+            Ok(_) => MarkProof::Ours,
+            Err(proof) => proof,
+        }
     }
 
     /// What the mark in the place of a tablespace proves. `root_empty`: nothing is in the data directory, so that no place is
@@ -136,7 +141,7 @@ impl Mark {
     /// If it can't be written.
     pub fn write(&self, root: &Path) -> Result<PathBuf, AppError> {
         let path = root.join(MARKER);
-        self.put(root, &path)?;
+        Self { root: Identity::of(root), ..self.clone() }.put(root, &path)?;
         Ok(path)
     }
 
@@ -172,6 +177,22 @@ impl Mark {
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
         fs::rename(&new, path).map_err(fail)?;
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)
+    }
+}
+
+/// Paths are bytes: see [`everpoint_core::name`].
+mod as_text {
+    use std::path::{Path, PathBuf};
+
+    use everpoint_core::name::{of_path, to_path};
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&of_path(path))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        String::deserialize(from).map(|text| to_path(&text))
     }
 }
 
@@ -218,6 +239,37 @@ mod tests {
             fs::write(place.path().join(MARKER), text).unwrap();
             assert_eq!(ours.in_root(place.path()), MarkProof::Foreign, "{text}");
         }
+    }
+
+    #[test]
+    fn a_mark_that_was_copied_into_another_directory_proves_nothing_there() {
+        let home = tempfile::tempdir().unwrap();
+        let [root, another, moved] = ["copy", "another", "moved"].map(|name| home.path().join(name));
+        fs::create_dir(&root).unwrap();
+        fs::create_dir(&another).unwrap();
+        let ours = Mark::new("r1", "shop", &root, "b");
+        let mark = ours.write(&root).unwrap();
+        fs::copy(&mark, another.join(MARKER)).unwrap();
+        assert_eq!(ours.in_root(&another), MarkProof::Stale);
+        fs::rename(&root, &moved).unwrap();
+        assert_eq!(ours.in_root(&moved), MarkProof::Ours, "it is the same directory");
+        // Older marks say nothing of it.
+        let old = format!(r#"{{"repository": "r1", "cluster": "shop", "directory": "{}"}}"#, root.display());
+        fs::write(another.join(MARKER), old).unwrap();
+        assert_eq!(ours.in_root(&another), MarkProof::Ours);
+    }
+
+    #[test]
+    fn a_directory_of_any_name_is_marked() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join(OsStr::from_bytes(b"b\xff"));
+        fs::create_dir(&root).unwrap();
+        let ours = Mark::new("r1", "shop", &root, "b");
+        let path = ours.write(&root).unwrap();
+        assert_eq!(ours.in_root(&root), MarkProof::Ours);
+        assert_eq!(ours.read(&path).unwrap().directory, root);
     }
 
     #[test]

@@ -32,3 +32,8 @@ impl Mounts {
         bare(&self.wanted, &self.mounted, &real(place))
     }
 }
+
+/// Why nothing is written there.
+pub(super) fn not_mounted(point: &Path) -> String {
+    format!("{} is a mount point by /etc/fstab, and nothing is mounted on it", point.display())
+}

@@ -87,21 +87,17 @@ pub fn run(
         context.engine.programs(start.programs.as_deref(), proof.tree.root(), record.server_version)
     });
     let programs = programs.transpose()?.flatten();
-    warnings.extend(machine.room(plan)?);
+    let (known, survey) = if proof.occupied {
+        let known = Known::read(&context.cluster, &plan.backup, &proof.tree, &request.stop)?;
+        let is_log_name = |name: &str| context.engine.is_log_name(name);
+        let survey = Walker::new(&proof.tree, &known, &is_log_name, &request.stop).look()?;
+        (known, survey)
+    } else {
+        (Known::default(), Survey::default())
+    };
+    // Log that is saved first may lie on the same disk afterwards: then this is asked again before anything is removed.
+    warnings.extend(machine.room(plan, &survey.freed)?);
     let libraries = request.libraries(context, plan, record)?;
-    if !proof.occupied {
-        return Ok(Prepared {
-            proof,
-            known: Known::default(),
-            survey: Survey::default(),
-            libraries,
-            programs,
-            told: warnings,
-        });
-    }
-    let known = Known::read(&context.cluster, &plan.backup, &proof.tree, &request.stop)?;
-    let is_log_name = |name: &str| context.engine.is_log_name(name);
-    let survey = Walker::new(&proof.tree, &known, &is_log_name, &request.stop).look()?;
     Ok(Prepared { proof, known, survey, libraries, programs, told: warnings })
 }
 

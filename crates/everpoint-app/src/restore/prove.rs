@@ -14,8 +14,8 @@ use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
 use super::links::{aside, directories, leads_to, links, part_aside};
-use super::mark::{Mark, NEW_MARK, is_space_name, same_place, space_name};
-use super::mounts::Mounts;
+use super::mark::{MARKER, Mark, NEW_MARK, is_space_name, same_place, space_name};
+use super::mounts::{Mounts, not_mounted};
 use super::spaces::{By, Space, Wishes};
 use super::tree::{Tree, owner_for};
 use super::{RestoreRequest, live};
@@ -279,6 +279,11 @@ fn prove_root(
             Unproven::ForeignMark | Unproven::StaleMark => {
                 "name an empty or new directory; one that a restore left unfinished can be removed".to_owned()
             }
+            Unproven::CopiedMark => format!(
+                "name an empty or new directory; if an unfinished restore was copied here, empty this one first; else the \
+                 mark says nothing of what lies here: rm {}",
+                root.join(MARKER).display()
+            ),
             Unproven::Strangers => below(context.engine.as_ref(), root, &known),
             Unproven::OtherCluster(_) | Unproven::NoDirectory => "name an empty or new directory".to_owned(),
         })
@@ -352,10 +357,6 @@ fn space_error(oid: u32, space: &Space, place: &Path, why: Unproven) -> AppError
         _ => format!("add --map {oid}=/new/place; what lies there may be in use by another server"),
     };
     usage(&operation, place, &why.to_string()).hint(hint)
-}
-
-fn not_mounted(point: &Path) -> String {
-    format!("{} is a mount point by /etc/fstab, and nothing is mounted on it", point.display())
 }
 
 fn unknown_version(record: &BackupRecord) -> AppError {

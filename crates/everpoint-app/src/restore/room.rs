@@ -25,11 +25,18 @@ const COMPRESSING: [u32; 3] = [
 pub struct Room {
     /// Device → bytes, and a place on it.
     devices: BTreeMap<u64, (u64, PathBuf)>,
+    /// Device → bytes that are removed before the first one is written.
+    freed: BTreeMap<u64, u64>,
     /// Directory → device, as far as asked.
     known: HashMap<PathBuf, Option<u64>>,
 }
 
 impl Room {
+    /// Nothing is written yet, and before the first byte so many bytes are removed from each device.
+    pub fn after(freed: &BTreeMap<u64, u64>) -> Self {
+        Self { freed: freed.clone(), ..Self::default() }
+    }
+
     /// Counts a file of the image that goes to `path`, where a delta keeps what is there.
     pub fn file(&mut self, path: &Path, entry: &FileEntry, delta: bool) {
         let stored: u64 = entry
@@ -67,18 +74,23 @@ impl Room {
     /// `restore.no_room`, which names the file system. Nothing was written.
     pub fn check(&self) -> Result<Vec<String>, AppError> {
         let mut warnings = Vec::new();
-        for (bytes, place) in self.devices.values() {
+        for (device, (bytes, place)) in &self.devices {
             let there = place.ancestors().find(|place| place.exists());
             let Some(there) = there else { continue };
             let Ok(found) = rustix::fs::statvfs(there) else { continue };
             // Root may use what is kept back from others.
             let blocks = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
             let free = blocks.saturating_mul(found.f_frsize);
-            if *bytes <= free {
+            let freed = self.freed.get(device).copied().unwrap_or_default();
+            if *bytes <= free.saturating_add(freed) {
                 continue;
             }
+            let removed = match freed {
+                0 => String::new(),
+                freed => format!(" ({} more once it has removed what is not wanted)", size(freed)),
+            };
             let message = format!(
-                "the restore writes {} there, and {} are free on the file system of {}",
+                "the restore writes {} there, and {} are free on the file system of {}{removed}",
                 size(*bytes),
                 size(free),
                 there.display()
@@ -165,5 +177,21 @@ mod tests {
         room.bytes(&there, u64::MAX);
         let error = room.check().unwrap_err();
         assert_eq!(error.code, "restore.no_room");
+    }
+
+    #[test]
+    fn what_is_removed_before_the_first_byte_makes_room_on_its_own_disk_only() {
+        let home = tempfile::tempdir().unwrap();
+        let device = device(home.path()).unwrap();
+        let wanted = 1 << 50;
+        let check = |freed: &[(u64, u64)]| {
+            let mut room = Room::after(&freed.iter().copied().collect());
+            room.bytes(&home.path().join("image"), wanted);
+            room.check()
+        };
+        check(&[(device, wanted)]).unwrap();
+        let error = check(&[(device, wanted / 2)]).unwrap_err();
+        assert!(error.message.contains("512.0 TiB more once it has removed"), "{error}");
+        assert_eq!(check(&[(device.wrapping_add(1), wanted)]).unwrap_err().code, "restore.no_room");
     }
 }

@@ -1,6 +1,7 @@
 //! Looks at what lies in the places of a restore: what would be removed, what is none of ours, what is in the way. The same
 //! walk removes it in the end.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct Survey {
     pub count: u64,
     /// What lies between and is left alone: other file systems, and what is not the server's where its log lies.
     pub left: Vec<PathBuf>,
+    /// Bytes on disk, by device, of the files that would be removed and have no other name.
+    pub freed: BTreeMap<u64, u64>,
 }
 
 /// The walk.
@@ -137,7 +140,7 @@ impl<'a> Walker<'a> {
         if !gone && !inside.writable {
             return Err(in_the_way(path, InTheWay::ClosedParent));
         }
-        let list = |error| AppError::io("list", path, error);
+        let list = |error| closed("list", path, error);
         let mut names = Vec::new();
         for entry in fs::read_dir(path).map_err(list)? {
             names.push(entry.map_err(list)?.file_name());
@@ -232,6 +235,12 @@ impl<'a> Walker<'a> {
                 if self.apply {
                     fs::remove_file(path).map_err(|error| AppError::io("remove", path, error))?;
                 }
+                // Another name keeps the blocks.
+                if facts.kind == Kind::File && stat.stx_nlink == 1 {
+                    let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+                    let freed = self.found.freed.entry(device).or_default();
+                    *freed = freed.saturating_add(stat.stx_blocks.saturating_mul(512));
+                }
                 self.removed(path);
                 Ok(true)
             }
@@ -280,7 +289,7 @@ impl<'a> Walker<'a> {
 /// Facts about a path, links not followed.
 fn look(path: &Path) -> Result<Statx, AppError> {
     rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
-        .map_err(|error| AppError::io("look at", path, error.into()))
+        .map_err(|error| closed("look at", path, error.into()))
 }
 
 fn kind(stat: &Statx) -> Kind {
@@ -326,6 +335,15 @@ fn writable(directory: &Path) -> bool {
     rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
+/// What may not be looked at can't be replaced or removed either.
+fn closed(operation: &str, path: &Path, error: std::io::Error) -> AppError {
+    if error.kind() != std::io::ErrorKind::PermissionDenied {
+        return AppError::io(operation, path, error);
+    }
+    let hint = "run it as root or as the user whom it belongs to, or move it out of the directory".to_owned();
+    refused(path, &format!("it can't be looked into: {error}")).hint(hint).cause(error)
+}
+
 fn in_the_way(path: &Path, why: InTheWay) -> AppError {
     let hint = match why {
         InTheWay::Mount => {
@@ -347,4 +365,17 @@ fn refused(path: &Path, message: &str) -> AppError {
         path.display().to_string(),
         message,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_not_be_looked_into_is_in_the_way() {
+        let refused = closed("list", Path::new("/d/x"), std::io::ErrorKind::PermissionDenied.into());
+        assert_eq!((refused.code.as_str(), refused.class), ("restore.in_the_way", FailureClass::Usage));
+        let failed = closed("list", Path::new("/d/x"), std::io::Error::other("broken"));
+        assert_eq!((failed.code.as_str(), failed.class), ("io", FailureClass::Failed));
+    }
 }
