@@ -69,9 +69,12 @@ impl World {
 
     /// Runs until it says that the cluster is protected; returns what it said.
     fn protected(&self, arguments: &[&str]) -> String {
+        self.protected_by(self.command(arguments))
+    }
+
+    fn protected_by(&self, mut command: Command) -> String {
         let log = self.scratch.path().join("said");
         let file = fs::File::create(&log).unwrap();
-        let mut command = self.command(arguments);
         let mut running = Running(command.stdout(Stdio::null()).stderr(file).spawn().unwrap());
         let since = Instant::now();
         loop {
@@ -201,4 +204,42 @@ fn a_configuration_that_is_added_to_keeps_its_owner_and_its_one_repository() {
     no_piece(&after);
     assert!(link.is_symlink() && !world.home.join("other").exists());
     assert_eq!((fs::metadata(&config).unwrap().uid(), mode(&config)), (owner, 0o640));
+}
+
+/// A repository that only a variable names is none that the file has: it is encrypted, and written into the file.
+#[test]
+fn backup_dir_makes_no_repository_unencrypted_that_nobody_asked_to_be() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let config = world.home.join("everpoint.toml");
+    let directory = world.scratch.subdir("bd").unwrap();
+    let cluster = format!(
+        "[cluster.one]\npostgres = \"postgres://backup@127.0.0.1:{}/postgres\"\npassword_file = \"password\"\n",
+        world.cluster.port()
+    );
+    fs::write(world.home.join("password"), PASSWORD).unwrap();
+    let before = [("# comment\n", true), ("# comment\n", false), (cluster.as_str(), false)];
+    for (number, (before, named)) in before.into_iter().enumerate() {
+        let state = world.scratch.path().join(format!("state-{number}")).display().to_string();
+        fs::write(&config, format!("{before}[serve]\nstate_dir = \"{state}\"\n")).unwrap();
+        let of_variable = directory.join(number.to_string());
+        let mut arguments = vec!["protect", &url, "--name", "one"];
+        if named {
+            arguments.extend(["--repo", "./named"]);
+        }
+        let mut command = world.command(&arguments);
+        command.env("BACKUP_DIR", &of_variable);
+        let said = world.protected_by(command);
+        assert!(!said.contains("NOT ENCRYPTED") && said.contains("(encrypted)"), "{said}");
+        assert_eq!(said.contains("BACKUP_DIR is not used"), named, "{said}");
+        let key = world.home.join("everpoint-local.key");
+        let place = if named { world.home.join("named") } else { of_variable.join("repository") };
+        let written = fs::read_to_string(&config).unwrap();
+        assert!(written.contains(&format!("url = \"{}\"", place.display())), "{written}");
+        assert!(written.contains(&format!("key_file = \"{}\"", key.display())), "{written}");
+        let ran = world.command(&["list", "one"]).output().unwrap();
+        assert!(ran.status.success(), "without the variable: {}", String::from_utf8_lossy(&ran.stderr));
+        world.cluster.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
+        fs::remove_file(&key).unwrap();
+    }
 }
