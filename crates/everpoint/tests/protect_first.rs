@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use everpoint_testkit::{PgCluster, PgInstall, Scratch, clean, signal_child};
+use everpoint_testkit::{Account, PgCluster, PgInstall, Scratch, clean, signal_child};
 use rustix::process::Signal;
 
 /// Everything that has a meaning in an address.
@@ -241,5 +241,44 @@ fn backup_dir_makes_no_repository_unencrypted_that_nobody_asked_to_be() {
         assert!(ran.status.success(), "without the variable: {}", String::from_utf8_lossy(&ran.stderr));
         world.cluster.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
         fs::remove_file(&key).unwrap();
+    }
+}
+
+#[test]
+fn a_refused_protect_leaves_nothing_and_what_root_makes_is_the_services() {
+    let Some(world) = World::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let url = world.url(PASSWORD, world.cluster.port());
+    // Another user may write the repository, but not the directory of the configuration.
+    let account = Account::of_servers().unwrap();
+    let place = world.scratch.subdir("place").unwrap();
+    let program = place.join("everpoint");
+    fs::copy(env!("CARGO_BIN_EXE_everpoint"), &program).unwrap();
+    account.own(&place).unwrap();
+    for directory in [world.scratch.path(), world.home.as_path()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for directory in [world.scratch.path(), world.home.as_path()] {
+        std::os::unix::fs::chown(directory, Some(0), Some(0)).unwrap();
+    }
+    let repository = place.join("repo");
+    let mut command = account.command(&program);
+    clean(&mut command).current_dir(&world.home).env("EVERPOINT_SYSTEM_CONFIG", world.system());
+    command.args(["protect", &url, "--repo", &repository.display().to_string()]).stdin(Stdio::null());
+    let log = world.scratch.path().join("refused");
+    let mut running = Running(command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap());
+    std::thread::sleep(Duration::from_secs(3));
+    let ended = running.0.try_wait().unwrap();
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(ended.is_some_and(|it| !it.success()) && said.contains("nothing was written"), "{said}");
+    assert!(!repository.exists(), "refused means untouched: {said}");
+    // Root in a directory of the service, the repository in one of root.
+    std::os::unix::fs::chown(&world.home, Some(70_000), Some(70_000)).unwrap();
+    let repository = world.scratch.path().join("made/repo");
+    world.protected(&["protect", &url, "--repo", &repository.display().to_string()]);
+    for made in [&repository, &repository.join("config"), &world.home.join("everpoint-local.key")] {
+        assert_eq!(fs::metadata(made).unwrap().uid(), 70_000, "{}", made.display());
     }
 }
