@@ -26,7 +26,7 @@ const FORMS: &str = "one of: latest, 2026-01-29 14:30:00+01, yesterday 14:30, -2
 /// Class `Usage`: it is none of the forms, or a time that the zone has twice or never.
 pub(crate) fn parse(text: &str, clock: &Clock) -> Result<Parsed, AppError> {
     let text = text.trim();
-    if text == "latest" {
+    if text.eq_ignore_ascii_case("latest") {
         let shown = "the latest moment that is stored".to_owned();
         return Ok(Parsed { target: Target::Latest, shown, future: None });
     }
@@ -196,6 +196,7 @@ mod tests {
     fn other_targets() {
         let target = |text| parse(text, &berlin()).unwrap().target;
         assert_eq!(target("latest"), Target::Latest);
+        assert_eq!(target("LATEST"), Target::Latest);
         assert_eq!(target("lsn:1/3000148"), Target::Position(LogOffset(0x1_0300_0148)));
         assert_eq!(target("xid:731"), Target::Xid { xid: 731, before: false });
         assert_eq!(target("before-xid:731"), Target::Xid { xid: 731, before: true });

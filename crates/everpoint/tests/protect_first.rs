@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use everpoint_testkit::{PgCluster, PgInstall, Scratch, clean, signal_child};
+use everpoint_testkit::{Account, PgCluster, PgInstall, Scratch, clean, signal_child};
 use rustix::process::Signal;
 
 /// Everything that has a meaning in an address.
@@ -69,9 +69,12 @@ impl World {
 
     /// Runs until it says that the cluster is protected; returns what it said.
     fn protected(&self, arguments: &[&str]) -> String {
+        self.protected_by(self.command(arguments))
+    }
+
+    fn protected_by(&self, mut command: Command) -> String {
         let log = self.scratch.path().join("said");
         let file = fs::File::create(&log).unwrap();
-        let mut command = self.command(arguments);
         let mut running = Running(command.stdout(Stdio::null()).stderr(file).spawn().unwrap());
         let since = Instant::now();
         loop {
@@ -225,4 +228,81 @@ fn a_configuration_that_is_added_to_keeps_its_owner_and_its_one_repository() {
     no_piece(&after);
     assert!(link.is_symlink() && !world.home.join("other").exists());
     assert_eq!((fs::metadata(&config).unwrap().uid(), mode(&config)), (owner, 0o640));
+}
+
+/// A repository that only a variable names is none that the file has: it is encrypted, and written into the file.
+#[test]
+fn backup_dir_makes_no_repository_unencrypted_that_nobody_asked_to_be() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let config = world.home.join("everpoint.toml");
+    let directory = world.scratch.subdir("bd").unwrap();
+    let cluster = format!(
+        "[cluster.one]\npostgres = \"postgres://backup@127.0.0.1:{}/postgres\"\npassword_file = \"password\"\n",
+        world.cluster.port()
+    );
+    fs::write(world.home.join("password"), PASSWORD).unwrap();
+    let before = [("# comment\n", true), ("# comment\n", false), (cluster.as_str(), false)];
+    for (number, (before, named)) in before.into_iter().enumerate() {
+        let state = world.scratch.path().join(format!("state-{number}")).display().to_string();
+        fs::write(&config, format!("{before}[serve]\nstate_dir = \"{state}\"\n")).unwrap();
+        let of_variable = directory.join(number.to_string());
+        let mut arguments = vec!["protect", &url, "--name", "one"];
+        if named {
+            arguments.extend(["--repo", "./named"]);
+        }
+        let mut command = world.command(&arguments);
+        command.env("BACKUP_DIR", &of_variable);
+        let said = world.protected_by(command);
+        assert!(!said.contains("NOT ENCRYPTED") && said.contains("(encrypted)"), "{said}");
+        assert_eq!(said.contains("BACKUP_DIR is not used"), named, "{said}");
+        let key = world.home.join("everpoint-local.key");
+        let place = if named { world.home.join("named") } else { of_variable.join("repository") };
+        let written = fs::read_to_string(&config).unwrap();
+        assert!(written.contains(&format!("url = \"{}\"", place.display())), "{written}");
+        assert!(written.contains(&format!("key_file = \"{}\"", key.display())), "{written}");
+        let ran = world.command(&["list", "one"]).output().unwrap();
+        assert!(ran.status.success(), "without the variable: {}", String::from_utf8_lossy(&ran.stderr));
+        world.cluster.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
+        fs::remove_file(&key).unwrap();
+    }
+}
+
+#[test]
+fn a_refused_protect_leaves_nothing_and_what_root_makes_is_the_services() {
+    let Some(world) = World::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let url = world.url(PASSWORD, world.cluster.port());
+    // Another user may write the repository, but not the directory of the configuration.
+    let account = Account::of_servers().unwrap();
+    let place = world.scratch.subdir("place").unwrap();
+    let program = place.join("everpoint");
+    fs::copy(env!("CARGO_BIN_EXE_everpoint"), &program).unwrap();
+    account.own(&place).unwrap();
+    for directory in [world.scratch.path(), world.home.as_path()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for directory in [world.scratch.path(), world.home.as_path()] {
+        std::os::unix::fs::chown(directory, Some(0), Some(0)).unwrap();
+    }
+    let repository = place.join("repo");
+    let mut command = account.command(&program);
+    clean(&mut command).current_dir(&world.home).env("EVERPOINT_SYSTEM_CONFIG", world.system());
+    command.args(["protect", &url, "--repo", &repository.display().to_string()]).stdin(Stdio::null());
+    let log = world.scratch.path().join("refused");
+    let mut running = Running(command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap());
+    std::thread::sleep(Duration::from_secs(3));
+    let ended = running.0.try_wait().unwrap();
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(ended.is_some_and(|it| !it.success()) && said.contains("nothing was written"), "{said}");
+    assert!(!repository.exists(), "refused means untouched: {said}");
+    // Root in a directory of the service, the repository in one of root.
+    std::os::unix::fs::chown(&world.home, Some(70_000), Some(70_000)).unwrap();
+    let repository = world.scratch.path().join("made/repo");
+    world.protected(&["protect", &url, "--repo", &repository.display().to_string()]);
+    for made in [&repository, &repository.join("config"), &world.home.join("everpoint-local.key")] {
+        assert_eq!(fs::metadata(made).unwrap().uid(), 70_000, "{}", made.display());
+    }
 }

@@ -8,6 +8,7 @@
 )]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread::sleep;
@@ -260,4 +261,58 @@ fn a_cluster_of_a_dead_server_is_forgotten_and_one_that_archives_to_us_is_not() 
     assert_eq!(done["slot"]["state"], "stays", "{done}");
     assert_eq!(done["slot"]["command"], "SELECT pg_drop_replication_slot('everpoint_order_db')");
     assert_eq!(done["archive_command"], "unknown");
+}
+
+/// The status of an answer.
+fn status_of(address: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_key_that_cannot_be_used_ends_no_capture_that_works() {
+    let Some(world) = World::new("[schedule]\nbackup = \"off\"\n") else { return };
+    let home = world.everpoint.home().path();
+    let path = home.join("everpoint.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("listen = \"off\"", "listen = \"127.0.0.1:0\"")).unwrap();
+    let daemon = world.serve();
+    wait_for("each cluster has its first backup", &daemon, || {
+        world.backups("order-db") == 1 && world.backups("inventory-db") == 1
+    });
+    let said = daemon.all_said();
+    let address = said.split("the API listens on ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let address = address.unwrap().trim_start_matches("http://").trim_matches('"').to_owned();
+    wait_for("it is ready", &daemon, || status_of(&address, "/readyz") == "200");
+    let (key, kept) = (home.join("key"), home.join("kept"));
+    let owned = || Account::of_servers().unwrap().own(&key).unwrap();
+    let told = || daemon.all_said().matches("the configuration can't be used, the one from before").count();
+    let begun = || daemon.all_said().matches("capture begins anew").count();
+    // Gone, and another repository's.
+    for (number, other) in [None, Some("a passphrase of nobody")].into_iter().enumerate() {
+        let before = begun();
+        fs::rename(&key, &kept).unwrap();
+        if let Some(other) = other {
+            fs::write(&key, other).unwrap();
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+            owned();
+        }
+        wait_for("it is told", &daemon, || told() == number + 1);
+        wait_for("it is not ready", &daemon, || status_of(&address, "/readyz") == "503");
+        world.orders.psql("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)").unwrap();
+        sleep(Duration::from_secs(2));
+        assert_eq!(begun(), before, "{}", daemon.said());
+        assert!(!daemon.all_said().contains("capture: cannot"), "{}", daemon.said());
+        fs::rename(&kept, &key).unwrap();
+        wait_for("it is ready again", &daemon, || status_of(&address, "/readyz") == "200");
+        let before = world.cluster("order-db")["windows"][0]["to_lsn"].clone();
+        world.orders.psql("INSERT INTO t VALUES (2)").unwrap();
+        wait_for("the log is stored", &daemon, || {
+            world.cluster("order-db")["windows"][0]["to_lsn"] != before
+        });
+    }
+    daemon.stop().unwrap();
 }

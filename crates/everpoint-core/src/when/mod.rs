@@ -118,7 +118,7 @@ fn local<'a>(reading: &Reading<'a>) -> Result<&'a TimeZone, Unread> {
         Unread::new("this machine's time zone is not known, so a time without a zone could mean any of them")
             .hint(
                 "give the offset from UTC, such as 2026-01-29 14:30:00+01, or Z for UTC; or set TZ, such as \
-             TZ=Europe/Berlin",
+             TZ=Europe/Berlin, or with its rule where it has summer time: TZ=CET-1CEST,M3.5.0,M10.5.0/3",
             )
     })
 }

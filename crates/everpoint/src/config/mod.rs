@@ -47,6 +47,8 @@ pub(crate) struct Config {
     /// Where it was read.
     pub(crate) path: PathBuf,
     pub(crate) repositories: BTreeMap<String, RepositoryConfig>,
+    /// The file names no repository: the only one comes from `BACKUP_DIR`.
+    pub(crate) implied: bool,
     pub(crate) clusters: BTreeMap<String, ClusterConfig>,
     pub(crate) offsite: BTreeMap<String, OffsiteConfig>,
     pub(crate) limits: Limits,
@@ -167,6 +169,7 @@ impl Config {
             }
             mistakes.extend(section.finish());
         }
+        let written = repositories.len();
         if let Err(mistake) = container::complete(variables, &mut repositories, &mut offsite) {
             mistakes.push(mistake);
         }
@@ -196,6 +199,7 @@ impl Config {
         let path = path.to_owned();
         let config = Self {
             path,
+            implied: written == 0 && !repositories.is_empty(),
             repositories,
             clusters,
             offsite,

@@ -171,5 +171,7 @@ pub(super) fn read(global: &Global) -> Result<(Arc<Config>, Vec<String>), AppErr
         return Err(error.hint("if nothing shall be protected any more, stop the daemon"));
     }
     let names = session.cluster_names(None)?;
+    session.try_secrets()?;
+    session.try_keys()?;
     Ok((Arc::new(config.clone()), names))
 }

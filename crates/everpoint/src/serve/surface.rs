@@ -1,11 +1,12 @@
 //! What others see of the daemon: HTTP API, metrics, alerts, traces.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use everpoint_app::{AppError, text};
 use everpoint_core::FailureClass;
-use everpoint_core::alert::Observation;
+use everpoint_core::alert::{Observation, Severity};
 
 use super::history::{Filter, JobRow};
 use super::job::{Kind, Order};
@@ -126,7 +127,11 @@ impl Daemon for View {
             // Nothing is captured yet, whatever is configured.
             return current.config.clusters.keys().cloned().collect();
         }
-        current.watched.iter().filter(|watched| !watched.is_well()).map(|bad| bad.cluster.clone()).collect()
+        let ill = current.watched.iter().filter(|watched| !watched.is_well()).map(|bad| bad.cluster.clone());
+        // What alerts call critical is not ready: they have waited until it is more than noise.
+        let firing = self.outbox.firing().into_iter().map(|(key, ..)| key);
+        let critical = firing.filter(|key| key.kind.severity() == Severity::Critical).map(|key| key.subject);
+        ill.chain(critical).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn alerts(&self) -> Vec<api::FiringAlert> {

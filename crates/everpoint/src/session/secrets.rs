@@ -1,6 +1,7 @@
 //! What a daemon must be able to read before it begins, asked alike by `check`: else the one fails where the other is content.
 
 use everpoint_app::AppError;
+use everpoint_repo::code;
 
 use super::{Session, engine, key};
 use crate::alerts::sink;
@@ -29,6 +30,21 @@ impl Session {
         }
         api::try_secrets(&config.api, &mut silent)?;
         config.alerts.sinks.iter().try_for_each(|one| sink::try_secrets(one, &mut silent))
+    }
+
+    /// Looks whether the keys open their repositories. One that can't be reached now says nothing about its key.
+    ///
+    /// # Errors
+    /// If a key is another repository's, or missing, or there where none is needed.
+    pub(crate) fn try_keys(&self) -> Result<(), AppError> {
+        const OF_KEYS: [&str; 3] = [code::WRONG_KEY, code::KEY_MISSING, code::NOT_ENCRYPTED];
+        for repository in self.repository_configs()? {
+            match self.open(&repository) {
+                Err(error) if OF_KEYS.contains(&error.code.as_str()) => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use everpoint_core::FailureClass;
 use everpoint_engine::beside::{self, Hands};
 
 use super::address::Address;
-use super::reach;
+use super::{place, reach};
 use crate::cli::Protect;
 use crate::commands::init;
 use crate::config::secret::Secret;
@@ -60,9 +60,10 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
             path.display()
         ));
     }
-    prepare(session, arguments, &repository.config)?;
+    prepare(session, arguments, &repository.config, &path)?;
     let mut tables: Vec<String> = repository.new.as_ref().map(NewRepository::table).into_iter().collect();
-    let several = existing.as_ref().map_or(0, |config| config.repositories.len()) + tables.len() > 1;
+    let written = existing.as_ref().filter(|config| !config.implied);
+    let several = written.map_or(0, |config| config.repositories.len()) + tables.len() > 1;
     let cluster = NewCluster {
         password_file: keep_password(session, &path, &name, &address, key::service(&repository.config))?,
         name: name.clone(),
@@ -92,7 +93,12 @@ fn again(
     address: &Address,
 ) -> Result<Setup, AppError> {
     let cluster = config.cluster(known)?;
-    let repository = config.repository_of(cluster)?;
+    let chosen = if config.implied {
+        choose_repository(session, arguments, Some(config), &config.path)?
+    } else {
+        Chosen { config: config.repository_of(cluster)?.clone(), new: None }
+    };
+    let repository = &chosen.config;
     let place = config.path.display();
     let ignored = |what: &str| session.warn(&format!("{what} is ignored: {place} says it for {known}"));
     let asked = session.global.repo.as_deref();
@@ -114,7 +120,7 @@ fn again(
         match (&address.password, &postgres.password) {
             (Some(password), Some(PasswordSource::File(file))) => {
                 reach::new_server(&arguments.url, Some(password.expose()))?;
-                prepare(session, arguments, repository)?;
+                complete(session, arguments, &chosen, &config.path)?;
                 replace_password(session, file, password)?;
                 return Ok(Setup { config: config.path.clone(), cluster: known.to_owned() });
             }
@@ -127,7 +133,7 @@ fn again(
         }
     }
     reach::known_server(session, &config.path, known)?;
-    prepare(session, arguments, repository)?;
+    complete(session, arguments, &chosen, &config.path)?;
     Ok(Setup { config: config.path.clone(), cluster: known.to_owned() })
 }
 
@@ -238,16 +244,32 @@ fn choose_repository(
     path: &Path,
 ) -> Result<Chosen, AppError> {
     let asked = session.global.repo.as_deref();
-    if let Some(config) = existing.filter(|config| !config.repositories.is_empty()) {
+    let implied = existing.filter(|config| config.implied);
+    if let Some(config) = existing.filter(|config| !config.implied && !config.repositories.is_empty()) {
         return configured_repository(session, config, asked);
     }
     let default = default_repository();
-    let url = by_hand(asked.unwrap_or(&default)).url;
+    // Clusters that are in the file stay where they are kept.
+    let used = implied.filter(|config| !config.clusters.is_empty());
+    let url = by_hand(asked.filter(|_| used.is_none()).unwrap_or(&default)).url;
+    if let (Some(config), Some(asked)) = (implied, asked)
+        && by_hand(asked).url != by_hand(&default).url
+    {
+        let place = config.path.display();
+        session.warn(&match used {
+            Some(_) => {
+                format!("--repo is ignored: the clusters of {place} are kept below BACKUP_DIR, in {url}")
+            }
+            None => format!("BACKUP_DIR is not used: --repo says another place, and that goes into {place}"),
+        });
+    }
     let name = "local".to_owned();
     let key_file = match &session.global.key_file {
         _ if arguments.no_encryption => None,
         Some(file) => Some(absolute(file)?),
         None if std::env::var_os(key::VARIABLE).is_some_and(|key| !key.is_empty()) => None,
+        // What is there already, without a key that is in the file, goes on as it is.
+        None if used.is_some() && is_made(&url) => None,
         None => Some(path.with_file_name(format!("everpoint-{name}.key"))),
     };
     let key = key_file.clone().map_or(KeySource::Environment, KeySource::File);
@@ -287,6 +309,11 @@ fn configured_repository(
     }
 }
 
+/// Whether there is a repository already.
+fn is_made(url: &str) -> bool {
+    everpoint_store::open_url(url).is_ok_and(|store| matches!(store.head("config"), Ok(Some(_))))
+}
+
 /// Below `$BACKUP_DIR`, or in a usual place.
 fn default_repository() -> String {
     let usual = if rustix::process::geteuid().is_root() { "/var/lib/everpoint" } else { "./everpoint-repo" };
@@ -294,8 +321,30 @@ fn default_repository() -> String {
     named.map_or_else(|| usual.to_owned(), |directory| container::repository_below(&directory))
 }
 
+/// As [`prepare`]; a repository that the configuration does not name yet is written into it: the service may not have the
+/// variable that named it.
+fn complete(session: &Session, arguments: &Protect, chosen: &Chosen, path: &Path) -> Result<(), AppError> {
+    prepare(session, arguments, &chosen.config, path)?;
+    let Some(new) = &chosen.new else { return Ok(()) };
+    append(path, &[new.table()])?;
+    session.say(&format!("wrote the repository {} into {}", new.url, path.display()));
+    Ok(())
+}
+
 /// Makes the repository if it is missing, and sees to a second copy of a new key.
-fn prepare(session: &Session, arguments: &Protect, config: &RepositoryConfig) -> Result<(), AppError> {
+fn prepare(
+    session: &Session,
+    arguments: &Protect,
+    config: &RepositoryConfig,
+    path: &Path,
+) -> Result<(), AppError> {
+    place::takes_files(path)?;
+    if let KeySource::File(key) = &config.key
+        && !key.exists()
+    {
+        place::takes_files(key)?;
+    }
+    place::own(&config.url, path)?;
     let (_, report) = init::create(session, config)?;
     if report.created {
         let state = if report.encrypted { "encrypted" } else { "NOT ENCRYPTED" };
