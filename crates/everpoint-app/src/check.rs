@@ -193,7 +193,13 @@ fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
             take,
         );
     }
-    line("last_backup", CheckState::Ok, message, None)
+    let lacking = context.engine.image_warnings(&newest.facts);
+    if lacking.is_empty() {
+        return line("last_backup", CheckState::Ok, message, None);
+    }
+    let message = format!("{message} is less than whole: {}", lacking.join("; "));
+    let mend = format!("mend that, then: everpoint backup {}", context.name);
+    line("last_backup", CheckState::Warning, message, Some(mend))
 }
 
 /// Of a backup whose pages were damaged on the server already, all the rest can be restored.

@@ -151,7 +151,10 @@ fn a_warning_is_seen_and_stays_with_the_backup() {
     assert!(shown.contains("warning: the image lacks"), "{shown}");
     // Nobody captures it, which is an error of its own.
     let status = world.everpoint.try_run(&["status", CLUSTER]).unwrap().out;
-    assert!(status.contains("is less than whole: the image lacks"), "{status}");
+    let checked = world.everpoint.try_run(&["check", CLUSTER]).unwrap().out;
+    for said in [status, checked] {
+        assert!(said.contains("is less than whole: the image lacks"), "{said}");
+    }
 }
 
 #[test]

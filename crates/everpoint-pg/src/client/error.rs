@@ -239,6 +239,10 @@ fn advice_for(error: &ServerError) -> Option<String> {
         "55006" => {
             "another receiver holds the slot, or the server has not yet noticed that an old one is gone"
         }
+        "XX000" if error.site().1 == "_tarWriteHeader" => {
+            "over the network the server can't send a file whose path below its directory is longer than 99 bytes: take it out of the server's \
+             directories, or set data_dir, where Everpoint reads the files itself"
+        }
         _ => return None,
     };
     Some(advice.to_owned())
@@ -288,6 +292,16 @@ mod tests {
         assert!(hint("ERROR", "genfile.c").contains("chown"), "the role may, the server can't");
         assert!(hint("ERROR", "aclchk.c").contains("GRANT EXECUTE"));
         assert!(!hint("ERROR", "fd.c").contains("ALTER ROLE"));
+    }
+
+    #[test]
+    fn a_name_that_does_not_go_over_the_network_is_told_apart() {
+        let origin = Some(("basebackup.c".to_owned(), "_tarWriteHeader".to_owned()));
+        let server = ServerError { code: "XX000".into(), origin, ..ServerError::default() };
+        let hint = PgError::Server(server).at("x", "y").hint;
+        assert!(hint.is_some_and(|hint| hint.contains("data_dir")));
+        let other = ServerError { code: "XX000".into(), ..ServerError::default() };
+        assert_eq!(PgError::Server(other).at("x", "y").hint, None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `protect`: from nothing to a database whose every change is kept.
 
 mod address;
+mod escrow;
 mod place;
 mod reach;
 mod setup;

@@ -1,6 +1,6 @@
 //! What `protect` writes before it protects: configuration, repository, key. Called again it finds all of that.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
@@ -8,7 +8,7 @@ use everpoint_core::FailureClass;
 use everpoint_engine::beside::{self, Hands};
 
 use super::address::Address;
-use super::{place, reach};
+use super::{escrow, place, reach};
 use crate::cli::Protect;
 use crate::commands::init;
 use crate::config::secret::Secret;
@@ -17,12 +17,7 @@ use crate::config::{
     self, Config, KeySource, PasswordSource, RepositoryConfig, Retention, Source, container, secret,
     valid_name,
 };
-use crate::render::note;
 use crate::session::{Session, belongings, by_hand, key};
-
-/// `RESTORE.md` of a package asks for it, and only Everpoint can make it out of the key.
-const AGE_TOO: &str =
-    "Keep with the key what `everpoint key age` prints: it opens packages where there is no Everpoint";
 
 /// What was set up.
 #[derive(Debug)]
@@ -353,58 +348,10 @@ fn prepare(
     if let KeySource::File(file) = &config.key
         && key::place(config, report.encrypted) == everpoint_app::check::KeyPlace::OnlyHere(file.clone())
     {
-        escrow(session, arguments, file)?;
+        escrow::ask_for(session, arguments, file)?;
     }
     if report.created && report.encrypted {
-        session.say(AGE_TOO);
+        session.say(escrow::AGE_TOO);
     }
     Ok(())
-}
-
-/// A key that lies only beside its repository dies with it. Nobody is made to wait: where there is nobody to ask,
-/// `check` goes on asking.
-fn escrow(session: &Session, arguments: &Protect, file: &Path) -> Result<(), AppError> {
-    if let Some(copy) = &arguments.escrow {
-        let text = secret::from_file("the key", file, &mut |_| {})?;
-        let there = secret::from_file("the key", copy, &mut |_| {}).ok();
-        if there.as_ref() != Some(&text) {
-            key::write_new(copy, text.expose(), None)?;
-        }
-        session.say(&format!("a second copy of the key is in {}", copy.display()));
-        return key::confirm(file);
-    }
-    if arguments.key_stored_elsewhere {
-        return key::confirm(file);
-    }
-    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && ask(file)? {
-        return key::confirm(file);
-    }
-    session.say(&format!(
-        "the key is in {}: without it nothing can be restored.\n\
-         Store it in a second place, then run: everpoint key confirm",
-        file.display()
-    ));
-    Ok(())
-}
-
-/// Shows the key and asks for its last group; an empty answer means later.
-fn ask(file: &Path) -> Result<bool, AppError> {
-    let text = secret::from_file("the key", file, &mut |_| {})?;
-    let last = text.expose().rsplit('-').next().unwrap_or_default();
-    note(&format!(
-        "\nThis key opens your backups. It is shown only now, and kept in {}:\n\n  {}\n\n\
-         Without it nothing can be restored. Store it in a second place (a password manager, paper).\n\
-         Then type its last group, or press Enter to do it later:",
-        file.display(),
-        text.expose()
-    ));
-    let mut lines = std::io::stdin().lock().lines();
-    while let Some(Ok(line)) = lines.next() {
-        match line.trim() {
-            "" => return Ok(false),
-            typed if typed == last || typed == text.expose() => return Ok(true),
-            _ => note("that is not its last group; try again, or press Enter to do it later:"),
-        }
-    }
-    Ok(false)
 }
