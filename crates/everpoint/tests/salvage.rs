@@ -59,6 +59,26 @@ fn salvage_follows_pg_control_and_not_the_names_in_pg_wal() {
     has(&mut world, "1 2 3 4 5 6");
 }
 
+/// Another directory takes the place of production's, which stays where it is with rows that were never captured.
+#[test]
+fn salvage_of_productions_directory_when_another_one_replaces_it() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    insert_in_segments(&world, &[4, 5]);
+    insert(&world, &[6]);
+    world.source.stop(StopMode::Fast).unwrap();
+    let place = world.place();
+    world.everpoint.run(&["restore", CLUSTER, place.to_str().unwrap(), "--replace-production"]).unwrap();
+    // The directory itself was not touched, and what it has said is known to whoever restores.
+    let copy = world.restore("latest", &[]);
+    assert_eq!(copy.psql(ROWS), "1 2 3 4 5 6");
+    copy.stop_and_check(&world);
+    world.source.start().unwrap();
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 4 5 6");
+}
+
 /// Until the first checkpoint after a promotion is done, `pg_control` names the timeline before.
 #[test]
 fn salvage_of_a_server_that_crashed_right_after_its_promotion() {

@@ -112,6 +112,9 @@ pub fn run(
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
+    if !request.dry_run && salvage::of_another(context, request, &facts, events)? {
+        facts = facts::load(context)?;
+    }
     let mut skip: Vec<String> = Vec::new();
     // The log that only the directory holds is saved before anything is decided: the newest moment may be in it.
     let mut saved = request.dry_run || !request.delta;

@@ -13,6 +13,7 @@ use everpoint_core::{BranchId, FailureClass, LogOffset, SeenBy, Span};
 use everpoint_engine::{DirectoryProof, LogSink};
 
 use super::links::aside;
+use super::mark::same_place;
 use super::prove::links_are_its_own;
 use super::{RestoreRequest, live};
 use crate::facts::{self, Facts};
@@ -43,20 +44,56 @@ pub fn early(
 ) -> Result<bool, AppError> {
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
+    if !is_productions(context, facts, &root, request.replace_production) {
+        return Ok(false);
+    }
+    live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
+    run(context, facts, &root, events)
+}
+
+/// The same for production's own directory where another one is to take its place: nothing in it is touched, but what only it
+/// holds would never be looked for again. Log that can't be saved there is told, and stays.
+///
+/// # Errors
+/// If the repository can't be read.
+pub fn of_another(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    facts: &Facts,
+    events: &dyn Events,
+) -> Result<bool, AppError> {
+    let engine = context.engine.as_ref();
+    let Some(theirs) = engine.data_directory().filter(|_| request.replace_production) else {
+        return Ok(false);
+    };
+    let root = std::path::absolute(&request.directory).unwrap_or_default();
+    if same_place(&root, &theirs) || !is_productions(context, facts, &theirs, false) {
+        return Ok(false);
+    }
+    // What a running server writes is captured, as long as it runs.
+    let saved = live::refuse(engine, &theirs, request.server_is_stopped)
+        .and_then(|_| save_all(context, facts, &theirs, events));
+    Ok(saved.unwrap_or_else(|error| {
+        let text = format!(
+            "log that only {} may hold is not restored ({error}): keep that directory until it is known to be in vain",
+            theirs.display()
+        );
+        events.emit(Event::Warning(text));
+        false
+    }))
+}
+
+/// Whether a directory is production's own, of this cluster, by its files and its place.
+fn is_productions(context: &ClusterContext, facts: &Facts, directory: &Path, replaces: bool) -> bool {
     let known = |system: u64| {
         facts.identity.as_ref().is_some_and(|(_, known)| known.system_identifier == system.to_string())
     };
     let engine = context.engine.as_ref();
-    let ours = matches!(engine.directory_proof(&root), DirectoryProof::Cluster(system) if known(system));
     let newest = facts.listings.iter().rev().find_map(|listing| listing.record.as_ref());
     let recorded = newest.and_then(|record| record.facts.iter().find(|(name, _)| name == "data_directory"));
     let recorded = recorded.map(|(_, value)| value.as_str());
-    let replaces = request.replace_production;
-    if !ours || !links_are_its_own(engine, &root, recorded, replaces) {
-        return Ok(false);
-    }
-    live::refuse(engine, &root, request.server_is_stopped)?;
-    run(context, facts, &root, events)
+    matches!(engine.directory_proof(directory), DirectoryProof::Cluster(system) if known(system))
+        && links_are_its_own(engine, directory, recorded, replaces)
 }
 
 /// Stores the log that `pg_wal` holds beyond what the repository has, of every timeline on the way of the server that was in
@@ -66,6 +103,20 @@ pub fn early(
 /// # Errors
 /// If the log is there and can't be stored: then nothing in the directory may be touched.
 pub fn run(
+    context: &ClusterContext,
+    facts: &Facts,
+    directory: &Path,
+    events: &dyn Events,
+) -> Result<bool, AppError> {
+    let part = facts.identity.as_ref().and_then(|(_, known)| {
+        let version = known.server_version;
+        context.engine.tablespace_directory(version)
+    });
+    save_all(context, facts, directory, events)
+        .map_err(|error| with_way_out(error, directory, part.as_deref()))
+}
+
+fn save_all(
     context: &ClusterContext,
     facts: &Facts,
     directory: &Path,
@@ -82,10 +133,7 @@ pub fn run(
         return Ok(false);
     }
     let (identity, segment_size) = (*identity, known.segment_size);
-    let job = Salvage { context, directory, identity, segment_size, events };
-    let saved = job.all(&place);
-    let part = context.engine.tablespace_directory(known.server_version);
-    saved.map_err(|error| with_way_out(error, directory, part.as_deref()))
+    Salvage { context, directory, identity, segment_size, events }.all(&place)
 }
 
 /// What to do about log that can't be saved.
