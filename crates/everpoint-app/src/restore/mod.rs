@@ -112,7 +112,7 @@ pub fn run(
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
-    if !request.dry_run && salvage::of_another(context, request, &facts, events)? {
+    if !request.dry_run && salvage::of_another(context, request, &facts, events) {
         facts = facts::load(context)?;
     }
     let mut skip: Vec<String> = Vec::new();

@@ -52,35 +52,32 @@ pub fn early(
 }
 
 /// The same for production's own directory where another one is to take its place: nothing in it is touched, but what only it
-/// holds would never be looked for again. Log that can't be saved there is told, and stays.
-///
-/// # Errors
-/// If the repository can't be read.
+/// holds would never be looked for again. Returns whether something was saved; log that can't be is told, and stays.
 pub fn of_another(
     context: &ClusterContext,
     request: &RestoreRequest,
     facts: &Facts,
     events: &dyn Events,
-) -> Result<bool, AppError> {
+) -> bool {
     let engine = context.engine.as_ref();
     let Some(theirs) = engine.data_directory().filter(|_| request.replace_production) else {
-        return Ok(false);
+        return false;
     };
     let root = std::path::absolute(&request.directory).unwrap_or_default();
     if same_place(&root, &theirs) || !is_productions(context, facts, &theirs, false) {
-        return Ok(false);
+        return false;
     }
     // What a running server writes is captured, as long as it runs.
     let saved = live::refuse(engine, &theirs, request.server_is_stopped)
         .and_then(|_| save_all(context, facts, &theirs, events));
-    Ok(saved.unwrap_or_else(|error| {
+    saved.unwrap_or_else(|error| {
         let text = format!(
             "log that only {} may hold is not restored ({error}): keep that directory until it is known to be in vain",
             theirs.display()
         );
         events.emit(Event::Warning(text));
         false
-    }))
+    })
 }
 
 /// Whether a directory is production's own, of this cluster, by its files and its place.
