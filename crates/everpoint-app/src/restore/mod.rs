@@ -112,12 +112,10 @@ pub fn run(
     // Before anything is looked up: see there.
     let _reading = (!request.dry_run).then(|| reading::begin(context, "restore"));
     let mut facts = facts::load(context)?;
-    if !request.dry_run && salvage::of_another(context, request, &facts, events) {
-        facts = facts::load(context)?;
-    }
     let mut skip: Vec<String> = Vec::new();
-    // The log that only the directory holds is saved before anything is decided: the newest moment may be in it.
-    let mut saved = request.dry_run || !request.delta;
+    // The log that only a directory holds is saved before anything is decided, and after all that can refuse: the newest
+    // moment may be in it.
+    let (mut looked, mut saved) = (request.dry_run, request.dry_run);
     loop {
         let mut plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
@@ -131,7 +129,7 @@ pub fn run(
                 return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
             }
             Err(_)
-                if !std::mem::replace(&mut saved, true)
+                if !std::mem::replace(&mut looked, true)
                     && salvage::early(context, request, &facts, events)? =>
             {
                 facts = facts::load(context)?;
@@ -274,8 +272,17 @@ impl Job<'_> {
         Ok(prepared)
     }
 
-    /// Saves the log that only the directory holds, if it is production's; whether there was any.
+    /// Saves the log that only the directory holds, if it is production's, or production's own beside it; whether there was
+    /// any.
     fn save_log(&self, prepared: &Prepared) -> Result<bool, AppError> {
+        let beside = salvage::of_another(self.context, self.request, self.facts, self.events);
+        Ok(self.save_own_log(prepared)? || beside)
+    }
+
+    fn save_own_log(&self, prepared: &Prepared) -> Result<bool, AppError> {
+        if !self.request.delta {
+            return Ok(false);
+        }
         // Also one with the mark of a restore that was killed at its very end: its server may have lived since.
         let root = prepared.proof.tree.root();
         let readable = matches!(self.context.engine.directory_proof(root), DirectoryProof::Cluster(_));

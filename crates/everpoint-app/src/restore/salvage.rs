@@ -44,16 +44,17 @@ pub fn early(
 ) -> Result<bool, AppError> {
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
-    if !is_productions(context, facts, &root, request.replace_production) {
-        return Ok(false);
+    let beside = of_another(context, request, facts, events);
+    if !request.delta || !is_productions(context, facts, &root, request.replace_production) {
+        return Ok(beside);
     }
     live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
-    run(context, facts, &root, events)
+    Ok(run(context, facts, &root, events)? || beside)
 }
 
 /// The same for production's own directory where another one is to take its place: nothing in it is touched, but what only it
 /// holds would never be looked for again. Returns whether something was saved; log that can't be is told, and stays.
-pub fn of_another(
+pub(super) fn of_another(
     context: &ClusterContext,
     request: &RestoreRequest,
     facts: &Facts,
