@@ -337,6 +337,13 @@ pub trait Engine: Send + Sync {
     /// If files can't be written.
     fn prepare_recovery(&self, settings: &RecoverySettings) -> Result<(), EngineError>;
 
+    /// Links in a data directory that lead out of it and are a matter of configuration, by path relative to it: those that a
+    /// restore in place leaves as they are where the backup could not see them.
+    fn links_out(&self, directory: &Path) -> Vec<PathBuf> {
+        let _ = directory;
+        Vec::new()
+    }
+
     /// With what programs a server of this version is to be started, so that they are known before an image is written: those
     /// with which the server of the directory ran, unless others are named.
     ///

@@ -144,8 +144,9 @@ fn over_the_wire_what_is_missing_is_said_until_it_is_granted() {
     debian.sql(grants);
     let checked = debian.everpoint.try_run(&["check", CLUSTER]).unwrap().out;
     assert!(checked.contains("are taken along") && !checked.contains("would lack"), "{checked}");
-    let told = debian.everpoint.try_run(&["backup", CLUSTER]).unwrap();
+    let told = debian.everpoint.try_run(&["backup", CLUSTER, "--json"]).unwrap();
     assert!(told.status.success() && !told.err.contains("lacks"), "{}", told.err);
+    let report: serde_json::Value = serde_json::from_str(&told.out).unwrap();
     let copy = debian.home("copy");
     let said = debian.everpoint.run(&["restore", CLUSTER, copy.to_str().unwrap()]).unwrap();
     assert!(said.contains("pg_ctl -D"), "{said}");
@@ -157,6 +158,41 @@ fn over_the_wire_what_is_missing_is_said_until_it_is_granted() {
     // A base backup passes over the link; the image has the key all the same, closed.
     let key = fs::metadata(copy.join("server.key")).unwrap();
     assert!(key.len() > 0 && key.permissions().mode() & 0o077 == 0);
+
+    // In place the links stay, also those of which the image knows nothing, and what they lead to is not changed.
+    let (data, notes) = (&debian.data, debian.home("notes"));
+    fs::write(&notes, "of the operator").unwrap();
+    let links =
+        [("server.key", fs::read_link(data.join("server.key")).unwrap()), ("sub/notes", notes.clone())];
+    fs::create_dir(data.join("sub")).unwrap();
+    let owner = fs::metadata(data).unwrap();
+    std::os::unix::fs::chown(data.join("sub"), Some(owner.uid()), Some(owner.gid())).unwrap();
+    std::os::unix::fs::symlink(&notes, data.join("sub/notes")).unwrap();
+    debian.sql("DELETE FROM lost_table");
+    debian.ctl("stop");
+    let before = fs::read(&links[0].1).unwrap();
+    let wanted = format!("backup:{}", report["label"].as_str().unwrap());
+    let restore = [
+        "restore",
+        CLUSTER,
+        data.to_str().unwrap(),
+        "--delta",
+        "--replace-production",
+        "--to",
+        &wanted,
+    ];
+    let dry = debian.everpoint.run(&[&restore[..], &["--dry-run"]].concat()).unwrap();
+    let told = debian.everpoint.try_run(&restore).unwrap();
+    assert!(told.status.success(), "{}", told.err);
+    for said in [&dry, &told.err] {
+        assert!(said.contains("server.key -> ") && said.contains("sub/notes -> "), "{said}");
+    }
+    for (name, target) in &links {
+        assert_eq!(&fs::read_link(data.join(name)).unwrap(), target, "{name}");
+    }
+    assert_eq!(fs::read(&links[0].1).unwrap(), before);
+    debian.ctl("start");
+    assert_eq!(debian.sql("SELECT count(*) FROM lost_table"), "3");
 }
 
 #[test]

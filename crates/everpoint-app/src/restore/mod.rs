@@ -2,6 +2,7 @@
 
 pub mod hold;
 pub mod image;
+mod kept;
 pub mod known;
 mod libraries;
 mod links;

@@ -8,12 +8,12 @@ use everpoint_format::manifest::BackupRecord;
 
 use super::image::CONTROL;
 use super::known::Known;
-use super::live;
 use super::machine::Machine;
 use super::mark::MARKER;
 use super::prove::{self, Proof};
 use super::survey::{Survey, Walker};
 use super::{RestoreRequest, tree::Tree};
+use super::{kept, live};
 use crate::belongings::Places;
 use crate::{AppError, ClusterContext, belongings};
 
@@ -80,6 +80,7 @@ pub fn run(
     };
     let mut warnings: Vec<String> = word.into_iter().collect();
     warnings.extend(proof.told.iter().cloned());
+    warnings.extend(kept::told(&proof.tree));
     warnings.extend(becomes_a_copy(context, request, &root));
     warnings.extend(machine.places()?);
     let start = request.start.as_ref();

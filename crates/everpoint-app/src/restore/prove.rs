@@ -18,7 +18,7 @@ use super::mark::{MARKER, Mark, NEW_MARK, is_space_name, same_place, space_name}
 use super::mounts::{Mounts, not_mounted};
 use super::spaces::{By, Space, Wishes};
 use super::tree::{Tree, owner_for};
-use super::{RestoreRequest, live};
+use super::{RestoreRequest, kept, live};
 use crate::{AppError, ClusterContext};
 
 /// The places of a restore, proven.
@@ -104,7 +104,8 @@ pub fn run(
         told.extend(ground.missing(*oid, space, place, part)?);
     }
     let left = ground.left(&spaces, part.as_deref());
-    let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own);
+    let kept = if own && replaces { kept::links(engine, &root, record) } else { Vec::new() };
+    let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own).with_kept(kept);
     Ok(Proof { tree, root: proven, own, occupied, left, told })
 }
 

@@ -159,7 +159,7 @@ impl<'a> Walker<'a> {
         if inside.gone {
             return self.decided(path, name, inside, Wanted::Nothing);
         }
-        if name == LOST || name == MARKER || name == NEW_MARK || self.tree.is_elsewhere(path) {
+        if name == LOST || name == MARKER || name == NEW_MARK || self.tree.stays(path) {
             return Ok(false);
         }
         if name == LOG {

@@ -26,6 +26,8 @@ pub struct Tree {
     part: Option<String>,
     /// A `pg_wal` that is a link is followed.
     follows_log: bool,
+    /// Links that are left as they are, with what they lead to; relative to the data directory.
+    kept: Vec<PathBuf>,
     mark: Mark,
     owner: Option<(Uid, Gid)>,
 }
@@ -43,7 +45,7 @@ impl Tree {
         mark: Mark,
     ) -> Result<Self, AppError> {
         let owner = owner_for(root)?;
-        Ok(Self { root: root.to_owned(), spaces, part, follows_log: false, mark, owner })
+        Ok(Self { root: root.to_owned(), spaces, part, follows_log: false, kept: Vec::new(), mark, owner })
     }
 
     /// A log that lies elsewhere, behind a link, is this directory's.
@@ -51,6 +53,19 @@ impl Tree {
     pub const fn with_log_elsewhere(mut self, follows_log: bool) -> Self {
         self.follows_log = follows_log;
         self
+    }
+
+    /// These links of the data directory, by path relative to it, are left as they are.
+    #[must_use]
+    pub fn with_kept(mut self, kept: Vec<PathBuf>) -> Self {
+        self.kept = kept;
+        self
+    }
+
+    /// The links that are left as they are.
+    #[must_use]
+    pub fn kept(&self) -> &[PathBuf] {
+        &self.kept
     }
 
     /// The data directory.
@@ -82,17 +97,22 @@ impl Tree {
         self.follows_log
     }
 
-    /// Whether a path inside of the data directory is the server's part of a tablespace, which has another name there.
+    /// Whether a path inside of the data directory is none of what is compared there: the server's part of a tablespace, which
+    /// has another name, or a link that is kept.
     #[must_use]
-    pub fn is_elsewhere(&self, path: &Path) -> bool {
+    pub fn stays(&self, path: &Path) -> bool {
+        if path.strip_prefix(&self.root).is_ok_and(|path| self.kept.iter().any(|kept| kept == path)) {
+            return true;
+        }
         let Some(part) = self.part() else { return false };
         path.ends_with(part) && self.outside().any(|(_, place, _)| path.parent() == Some(place))
     }
 
-    /// Whether a path inside of the data directory is the place of a tablespace, or leads there.
+    /// Whether a path inside of the data directory is the place of a tablespace, or leads there, or to a link that is kept.
     #[must_use]
     pub fn leads_to_place(&self, path: &Path) -> bool {
-        self.outside().any(|(_, place, _)| place.starts_with(path))
+        let mut kept = self.kept.iter().map(|kept| self.root.join(kept));
+        kept.any(|kept| kept.starts_with(path)) || self.outside().any(|(_, place, _)| place.starts_with(path))
     }
 
     /// Whether a path of the image is restored. Of a tablespace that is a link only the server's part is; and what an older
@@ -103,6 +123,10 @@ impl Tree {
     pub fn takes(&self, path: &str) -> Result<bool, AppError> {
         // An older backup of a copy holds its mark: what is restored from it says itself what it is.
         if path == MARKER || path == COPY_MARK {
+            return Ok(false);
+        }
+        // Nothing is written through a link.
+        if self.kept.iter().any(|kept| to_path(path).starts_with(kept)) {
             return Ok(false);
         }
         if let Some(rest) = path.strip_prefix("pg_tblspc/") {

@@ -329,6 +329,10 @@ impl Engine for PgEngine {
         recovery::prepare_recovery(settings)
     }
 
+    fn links_out(&self, directory: &Path) -> Vec<PathBuf> {
+        crate::outside::links_out(directory)
+    }
+
     fn programs(
         &self,
         named: Option<&Path>,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_core::name::{escape, of_path, to_path};
 
@@ -26,6 +26,26 @@ pub(super) fn links(data_dir: &Path) -> Vec<(String, String)> {
     gather(data_dir, "", 0, &mut found);
     found.sort();
     found
+}
+
+/// What the server or a restore writes itself, whatever it is: a link of such a name is no configuration.
+const WRITTEN: [&str; 9] = [
+    "PG_VERSION",
+    "backup_label",
+    "backup_manifest",
+    "current_logfiles",
+    "postgresql.auto.conf",
+    "postmaster.opts",
+    "postmaster.pid",
+    "recovery.signal",
+    "standby.signal",
+];
+
+/// The links that are configuration and lead anywhere, by path relative to the data directory.
+pub(crate) fn links_out(data_dir: &Path) -> Vec<PathBuf> {
+    let mut found = links(data_dir);
+    found.retain(|(path, _)| !WRITTEN.contains(&path.as_str()));
+    found.into_iter().map(|(path, _)| to_path(&path)).collect()
 }
 
 fn gather(data_dir: &Path, below: &str, depth: usize, found: &mut Vec<(String, String)>) {

@@ -20,8 +20,8 @@ use everpoint_engine::{FileKind, FileMeta};
 
 use crate::client::{Connection, quote_identifier};
 use gather::{Gather, Kind};
-pub(crate) use links::is_own_place;
 use links::links;
+pub(crate) use links::{is_own_place, links_out};
 use source::{Local, Source};
 
 /// Settings whose value is the path of a file (or directory) that the server reads, beside those of the configuration

@@ -38,8 +38,21 @@ fn of_a_tablespace_elsewhere_only_the_servers_part_is_taken() {
         assert!(!tree.takes(path).unwrap(), "{path}");
     }
     assert!(tree.takes("pg_tblspc/1/PG_14_1/5/1").is_err());
-    assert!(tree.is_elsewhere(Path::new("/r/inside/PG_15_1")) && tree.leads_to_place(Path::new("/r/inside")));
-    assert!(!tree.is_elsewhere(Path::new("/r/inside")) && !tree.leads_to_place(Path::new("/r/base")));
+    assert!(tree.stays(Path::new("/r/inside/PG_15_1")) && tree.leads_to_place(Path::new("/r/inside")));
+    assert!(!tree.stays(Path::new("/r/inside")) && !tree.leads_to_place(Path::new("/r/base")));
+}
+
+#[test]
+fn links_that_are_kept_are_not_written_through() {
+    let tree = tree(&[]).with_kept(["server.key", "conf.d", "sub/x"].map(PathBuf::from).into());
+    for path in ["server.key", "conf.d", "conf.d/a.conf", "sub/x"] {
+        assert!(!tree.takes(path).unwrap(), "{path}");
+    }
+    for path in ["server.key.old", "conf", "sub", "sub/y"] {
+        assert!(tree.takes(path).unwrap(), "{path}");
+    }
+    assert!(tree.stays(Path::new("/r/sub/x")) && tree.leads_to_place(Path::new("/r/sub")));
+    assert!(!tree.stays(Path::new("/r/sub")) && !tree.leads_to_place(Path::new("/r/base")));
 }
 
 #[test]
