@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use everpoint_core::FailureClass;
 use everpoint_core::health::is_full;
-use everpoint_repo::code;
+use everpoint_repo::{RepoError, code};
 
 use crate::{AppError, ClusterContext, health};
 
@@ -22,6 +22,17 @@ pub(crate) fn wrong(context: &ClusterContext) -> Option<AppError> {
         Err(error) if error.class == FailureClass::Locked => full(context, false),
         Err(error) if error.code == code::FULL => full(context, true),
         Err(error) => Some(told(context, error.into())),
+    }
+}
+
+/// As [`wrong`], and leaves nothing: an object is begun and never gets its name.
+pub(crate) fn seems_wrong(context: &ClusterContext) -> Option<AppError> {
+    match context.repository.store().create("leases/look") {
+        Ok(begun) => {
+            drop(begun);
+            full(context, false)
+        }
+        Err(error) => Some(told(context, RepoError::from(error).into())),
     }
 }
 

@@ -172,15 +172,8 @@ fn over_the_wire_what_is_missing_is_said_until_it_is_granted() {
     debian.ctl("stop");
     let before = fs::read(&links[0].1).unwrap();
     let wanted = format!("backup:{}", report["label"].as_str().unwrap());
-    let restore = [
-        "restore",
-        CLUSTER,
-        data.to_str().unwrap(),
-        "--delta",
-        "--replace-production",
-        "--to",
-        &wanted,
-    ];
+    let restore =
+        ["restore", CLUSTER, data.to_str().unwrap(), "--delta", "--replace-production", "--to", &wanted];
     let dry = debian.everpoint.run(&[&restore[..], &["--dry-run"]].concat()).unwrap();
     let told = debian.everpoint.try_run(&restore).unwrap();
     assert!(told.status.success(), "{}", told.err);

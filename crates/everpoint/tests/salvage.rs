@@ -10,6 +10,7 @@ mod support_salvage;
 mod support_scenarios;
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use everpoint_testkit::StopMode;
@@ -151,6 +152,49 @@ fn salvage_refuses_what_it_cannot_read_and_touches_nothing() {
     fs::write(log.join(first), &kept).unwrap();
     in_place(&mut world);
     has(&mut world, "1 2 3 4 5 6");
+}
+
+/// A dry run says what would be saved, and refuses where that would be refused; a repository that can only be read ends a
+/// restore only where something would be lost.
+#[test]
+fn salvage_is_looked_at_by_a_dry_run_and_not_done() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    insert_in_segments(&world, &[4, 5]);
+    world.source.stop(StopMode::Fast).unwrap();
+    let repository = world.everpoint.home().path().join("repository");
+    let chmod = |mode: &str| {
+        assert!(Command::new("chmod").args(["-R", mode]).arg(&repository).status().unwrap().success());
+    };
+    let names = || {
+        let found =
+            Command::new("find").arg(&repository).args(["-not", "-path", "*/leases*"]).output().unwrap();
+        String::from_utf8(found.stdout).unwrap()
+    };
+    let before = names();
+    let dry = restore_in_place(&world, &["--dry-run"]);
+    assert!(dry.status.success() && dry.err.contains("is saved first when this is done"), "{}", dry.err);
+    assert_eq!(names(), before);
+
+    chmod("a-w");
+    for more in [&["--dry-run"][..], &[]] {
+        let ran = restore_in_place(&world, more);
+        assert!(ran.status.code() == Some(1) && ran.err.contains(".aside"), "{more:?} {}", ran.err);
+    }
+    let place = world.place();
+    let told = world
+        .everpoint
+        .try_run(&["restore", CLUSTER, place.to_str().unwrap(), "--replace-production"])
+        .unwrap();
+    assert!(told.status.success(), "{}", told.err);
+    for part in ["is not restored", "could not be told that production goes on"] {
+        assert!(told.err.contains(part), "{part}: {}", told.err);
+    }
+    chmod("u+w");
+    in_place(&mut world);
+    has(&mut world, "1 2 3 4 5");
 }
 
 /// The log is kept to amid the padding behind a switch, as by a backup without a lasting capture, and then the server gives up

@@ -116,7 +116,7 @@ pub fn run(
     let mut skip: Vec<String> = Vec::new();
     // The log that only a directory holds is saved before anything is decided, and after all that can refuse: the newest
     // moment may be in it.
-    let (mut looked, mut saved) = (request.dry_run, request.dry_run);
+    let (mut looked, mut saved) = (false, false);
     loop {
         let mut plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
@@ -126,15 +126,15 @@ pub fn run(
                 plan.reasons.extend(sources);
                 plan
             }
-            Err(shortfall) if request.dry_run => {
-                return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
-            }
             Err(_)
                 if !std::mem::replace(&mut looked, true)
                     && salvage::early(context, request, &facts, events)? =>
             {
                 facts = facts::load(context)?;
                 continue;
+            }
+            Err(shortfall) if request.dry_run => {
+                return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
             }
             Err(shortfall) => return Err(refused(context, &facts, request, &shortfall, &skip)),
         };
@@ -290,7 +290,7 @@ impl Job<'_> {
         if prepared.proof.root == Proven::Empty || !readable || !prepared.proof.own {
             return Ok(false);
         }
-        salvage::run(self.context, self.facts, prepared.proof.tree.root(), self.events)
+        salvage::run(self.context, self.facts, root, (self.request.dry_run, self.events))
     }
 
     /// `held`: the directory was there and is ours.
@@ -370,7 +370,7 @@ impl Job<'_> {
         tree.sync()?;
         // Before the server runs: a capture may see it on its new timeline at once.
         if self.request.replace_production {
-            production::restored(self.context, self.plan)?;
+            self.note_production();
         }
         let settings = self.settings(tree, prepared.libraries.clone());
         // A replay that stops short must not leave a directory that looks done.
@@ -381,6 +381,17 @@ impl Job<'_> {
         tree.finish()?;
         let next = self.context.engine.next_steps(&settings, reached.as_ref().map(|it| it.port));
         Ok(report::done(self.plan, self.request, meter.written(), begun.elapsed(), reached.as_ref(), next))
+    }
+
+    /// Nothing that was restored depends on it, and what is seen of the server says the same: a repository that can only be
+    /// read must not end a restore.
+    fn note_production(&self) {
+        if let Err(error) = production::restored(self.context, self.plan) {
+            self.events.emit(Event::Warning(format!(
+                "the repository could not be told that production goes on from here ({error}): until its server is captured, \
+                 latest means what it meant before"
+            )));
+        }
     }
 
     fn refuse_live(&self, tree: &Tree, stopped: bool) -> Result<(), AppError> {

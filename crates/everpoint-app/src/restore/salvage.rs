@@ -19,7 +19,7 @@ use super::{RestoreRequest, live};
 use crate::facts::{self, Facts};
 use crate::log_writer::{LogWriter, fork};
 use crate::production::{self as sightings, Place};
-use crate::{AppError, ClusterContext, Event, Events, text};
+use crate::{AppError, ClusterContext, Event, Events, text, writable};
 use way::Step;
 
 /// Where archive-get leaves the error that stopped a recovery, beside the WAL.
@@ -49,7 +49,7 @@ pub fn early(
         return Ok(beside);
     }
     live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
-    Ok(run(context, facts, &root, events)? || beside)
+    Ok(run(context, facts, &root, (request.dry_run, events))? || beside)
 }
 
 /// The same for production's own directory where another one is to take its place: nothing in it is touched, but what only it
@@ -70,7 +70,7 @@ pub(super) fn of_another(
     }
     // What a running server writes is captured, as long as it runs.
     let saved = live::refuse(engine, &theirs, request.server_is_stopped)
-        .and_then(|_| save_all(context, facts, &theirs, events));
+        .and_then(|_| save_all(context, facts, &theirs, (request.dry_run, events)));
     saved.unwrap_or_else(|error| {
         let text = format!(
             "log that only {} may hold is not restored ({error}): keep that directory until it is known to be in vain",
@@ -96,7 +96,8 @@ fn is_productions(context: &ClusterContext, facts: &Facts, directory: &Path, rep
 
 /// Stores the log that `pg_wal` holds beyond what the repository has, of every timeline on the way of the server that was in
 /// the directory, and returns whether anything is known now that was not before. A directory of another cluster, or one
-/// without log, has nothing to give; what a copy wrote is none of production's log, and goes with the directory.
+/// without log, has nothing to give; what a copy wrote is none of production's log, and goes with the directory. Where it is
+/// only looked (`look`), nothing is stored: what would be is told, and what would refuse refuses.
 ///
 /// # Errors
 /// If the log is there and can't be stored: then nothing in the directory may be touched.
@@ -104,13 +105,13 @@ pub fn run(
     context: &ClusterContext,
     facts: &Facts,
     directory: &Path,
-    events: &dyn Events,
+    (look, events): (bool, &dyn Events),
 ) -> Result<bool, AppError> {
     let part = facts.identity.as_ref().and_then(|(_, known)| {
         let version = known.server_version;
         context.engine.tablespace_directory(version)
     });
-    save_all(context, facts, directory, events)
+    save_all(context, facts, directory, (look, events))
         .map_err(|error| with_way_out(error, directory, part.as_deref()))
 }
 
@@ -118,7 +119,7 @@ fn save_all(
     context: &ClusterContext,
     facts: &Facts,
     directory: &Path,
-    events: &dyn Events,
+    (look, events): (bool, &dyn Events),
 ) -> Result<bool, AppError> {
     let Some((identity, known)) = &facts.identity else {
         return Ok(false);
@@ -131,7 +132,7 @@ fn save_all(
         return Ok(false);
     }
     let (identity, segment_size) = (*identity, known.segment_size);
-    Salvage { context, directory, identity, segment_size, events }.all(&place)
+    Salvage { context, directory, identity, segment_size, look, events }.all(&place)
 }
 
 /// What to do about log that can't be saved.
@@ -155,6 +156,8 @@ struct Salvage<'a> {
     directory: &'a Path,
     identity: u32,
     segment_size: u64,
+    /// Nothing is stored.
+    look: bool,
     events: &'a dyn Events,
 }
 
@@ -166,7 +169,7 @@ impl Salvage<'_> {
         for step in &way {
             saved |= self.save(step, &mut writer)?;
         }
-        let noted = way.last().map_or(Ok(false), |leaf| self.note(leaf))?;
+        let noted = way.last().filter(|_| !self.look).map_or(Ok(false), |leaf| self.note(leaf))?;
         Ok(saved || noted)
     }
 
@@ -191,6 +194,9 @@ impl Salvage<'_> {
             return Ok(false);
         }
         let log = self.directory.join("pg_wal");
+        if self.look {
+            return self.would_save(&log, &found.spans);
+        }
         self.events.emit(Event::Step(format!("saving the WAL that only {} holds", log.display())));
         for span in found.spans {
             let run = held.runs.iter().find(|run| run.from <= span.from && span.to <= run.to);
@@ -198,6 +204,21 @@ impl Salvage<'_> {
             self.copy(step, history, begin, span, writer)?;
         }
         Ok(true)
+    }
+
+    /// Says what would be stored, if it could be. `false`: nothing was.
+    fn would_save(&self, log: &Path, spans: &[Span]) -> Result<bool, AppError> {
+        if let Some(error) = writable::seems_wrong(self.context) {
+            return Err(error);
+        }
+        if let Some(last) = spans.last() {
+            self.events.emit(Event::Warning(format!(
+                "the WAL up to {} that only {} holds is saved first when this is done: the plan does not know it yet",
+                text::lsn(last.to),
+                log.display()
+            )));
+        }
+        Ok(false)
     }
 
     /// Stores a span, beginning with what is stored before it already (but not before `begin`), to compare that.
