@@ -7,7 +7,7 @@ use std::path::Path;
 use everpoint_core::join::{Compared, NOTHING_BEFORE, goes_on};
 use everpoint_core::{HistoryEntry, LogOffset, Span, followed};
 use everpoint_engine::{Engine, EngineError, ReadLog};
-use everpoint_repo::LogStore;
+use everpoint_repo::{LogStore, Piece, RepoError, code};
 
 use super::LogWriter;
 use super::recent::Recent;
@@ -79,10 +79,15 @@ fn named(log: &LogStore, start: LogOffset) -> Result<Option<[u8; 32]>, AppError>
     let Some(first) = pieces.iter().find(|piece| piece.has_digest && piece.span.from == start) else {
         return Ok(None);
     };
-    match log.digest(first) {
+    Ok(named_by(log, first)?)
+}
+
+/// What a piece says of the one before; `None` if it can't be read, or another has taken its place.
+pub(super) fn named_by(log: &LogStore, piece: &Piece) -> Result<Option<[u8; 32]>, RepoError> {
+    match log.digest(piece) {
         Ok(digest) => Ok(digest.previous_hash),
-        Err(error) if error.is_damaged() || error.is_missing() => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) if error.is_damaged() || error.is_missing() || error.code == code::REPLACED => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

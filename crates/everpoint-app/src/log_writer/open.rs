@@ -7,6 +7,7 @@ use everpoint_core::join::NOTHING_BEFORE;
 use everpoint_engine::EngineError;
 use everpoint_repo::{LogStore, Piece, PieceKind, RepoError, code};
 
+use super::fork::named_by;
 use super::recent::Recent;
 use super::segment::{OpenBranch, OpenSegment};
 use super::tails::Tails;
@@ -97,14 +98,7 @@ impl Found {
 
     /// What the first tail of the open segment says of the segment before.
     fn named(&self, log: &LogStore) -> Result<Option<[u8; 32]>, RepoError> {
-        let Some(first) = self.tails.first() else { return Ok(None) };
-        match log.digest(first) {
-            Ok(digest) => Ok(digest.previous_hash),
-            Err(error) if error.is_damaged() || error.is_missing() || error.code == code::REPLACED => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        self.tails.first().map_or(Ok(None), |first| named_by(log, first))
     }
 
     fn rebuild(&self, open: &mut OpenBranch, written: &mut Written) -> Result<Rebuilt, EngineError> {

@@ -11,14 +11,25 @@ use crate::client::{Config, PgError};
 /// So long it may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The bytes of a span of a timeline, which the server has written to its end already.
+/// The bytes of a span of a timeline, which the server has written to its end already, over a connection of its own.
 ///
 /// # Errors
 /// If the server does not have it any more, or is not reached in time.
 pub(crate) fn read_log(config: &Config, timeline: u32, span: Span) -> Result<Vec<u8>, PgError> {
+    read_span(&mut Replication::open(config)?, timeline, span)
+}
+
+/// The same over a connection that streams nothing. Fewer bytes where the timeline ends before.
+///
+/// # Errors
+/// As [`read_log`].
+pub(super) fn read_span(
+    replication: &mut Replication,
+    timeline: u32,
+    span: Span,
+) -> Result<Vec<u8>, PgError> {
     let (mut bytes, until) = (Vec::new(), Instant::now() + PATIENCE);
     let length = usize::try_from(span.to.since(span.from)).unwrap_or(usize::MAX);
-    let mut replication = Replication::open(config)?;
     let mut stream = replication.stream(None, timeline, span.from)?;
     while bytes.len() < length {
         let left = until.saturating_duration_since(Instant::now());
@@ -29,11 +40,11 @@ pub(crate) fn read_log(config: &Config, timeline: u32, span: Span) -> Result<Vec
                     stream.send_status(LogOffset(0), LogOffset(0), LogOffset(0), false)?;
                 }
             }
-            Some(StreamEvent::TimelineEnd { .. }) => return Ok(bytes),
+            Some(StreamEvent::TimelineEnd { .. }) => break,
             None => return Err(PgError::Timeout(PATIENCE)),
         }
     }
-    stream.finish(Duration::from_secs(2))?;
+    stream.finish(PATIENCE)?;
     bytes.truncate(length);
     Ok(bytes)
 }

@@ -1,21 +1,15 @@
 //! What the sink holds must be what the server has there.
 
-use std::time::{Duration, Instant};
-
 use everpoint_core::{LogOffset, Span};
 use everpoint_engine::{CaptureOptions, EngineError, LogSink};
 
 use super::Session;
 use crate::catalog::log_keeping;
-use crate::client::PgError;
 use crate::lsn::Lsn;
 use crate::replication::loss::is_gone;
+use crate::replication::read::read_span;
 use crate::replication::receive::{Outcome, Receiver};
 use crate::replication::start::{Start, segment_start};
-use crate::replication::stream::StreamEvent;
-
-/// So long a server may take to send a few bytes of its log.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Session {
     /// Receives from a start, beginning a little before it: what the sink has stored last must be what the server has there.
@@ -116,8 +110,9 @@ impl Session {
         span: Span,
         options: &CaptureOptions,
     ) -> Result<Option<Vec<u8>>, EngineError> {
-        match self.read_part(timeline, span) {
-            Ok(bytes) => Ok(bytes),
+        let whole = |bytes: &Vec<u8>| bytes.len() as u64 == span.to.since(span.from);
+        match read_span(&mut self.replication, timeline, span) {
+            Ok(bytes) => Ok(Some(bytes).filter(whole)),
             Err(error) if is_gone(&error) => {
                 tracing::info!(%error, from = %Lsn::from(span.from), "not there any more to compare");
                 self.renew_slot(options)?;
@@ -128,24 +123,5 @@ impl Session {
                 Err(error.at("read the log of", object))
             }
         }
-    }
-
-    fn read_part(&mut self, timeline: u32, span: Span) -> Result<Option<Vec<u8>>, PgError> {
-        let mut stream = self.replication.stream(None, timeline, span.from)?;
-        let (mut bytes, begun) = (Vec::new(), Instant::now());
-        let count = usize::try_from(span.to.since(span.from)).unwrap_or(usize::MAX);
-        while bytes.len() < count {
-            if begun.elapsed() > PATIENCE {
-                return Err(PgError::Timeout(PATIENCE));
-            }
-            match stream.next(Some(Duration::from_secs(1)))? {
-                Some(StreamEvent::Data { bytes: more, .. }) => bytes.extend_from_slice(&more),
-                Some(StreamEvent::TimelineEnd { .. }) => break,
-                Some(StreamEvent::Keepalive { .. }) | None => {}
-            }
-        }
-        stream.finish(PATIENCE)?;
-        bytes.truncate(count);
-        Ok((bytes.len() == count).then_some(bytes))
     }
 }
