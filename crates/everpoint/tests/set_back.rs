@@ -310,6 +310,39 @@ fn a_branch_of_a_server_that_was_set_back_is_not_joined_by_pushes() {
     goes_on(&mut world, "1 2 3 21 22 23 24");
 }
 
+/// The archiver comes to the new timeline only when it is rid of the old one's segments.
+#[test]
+fn an_archiving_server_that_was_set_back_and_promoted_goes_on() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back_over_a_segment(&mut world);
+    let command = world.everpoint.archive_command(CLUSTER);
+    world.source.psql("ALTER SYSTEM SET archive_mode = on").unwrap();
+    world
+        .source
+        .psql(&format!("ALTER SYSTEM SET archive_command = '{}'", command.replace('\'', "''")))
+        .unwrap();
+    world.source.stop(StopMode::Fast).unwrap();
+    world.source.start().unwrap();
+    insert(&world, &[24]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    let archived = |world: &World, sql: &str| world.source.psql(sql).unwrap();
+    let failed = "SELECT failed_count > 0 AND last_failed_wal LIKE '00000001%' FROM pg_stat_archiver";
+    world.wait_for("it is refused", || archived(&world, failed) == "t");
+    promote_in_place(&mut world);
+    insert(&world, &[25]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    let done = "SELECT last_archived_wal LIKE '00000002%' AND last_archived_wal NOT LIKE '%history' FROM pg_stat_archiver";
+    world.wait_for("the new timeline is archived", || archived(&world, done) == "t");
+    let log = world.source.log();
+    assert!(log.contains("is not stored, as another content has its name"), "{log}");
+    needs_a_backup(&world);
+    world.backup(&[]);
+    goes_on(&mut world, "1 2 3 21 22 23 24 25");
+}
+
 #[test]
 fn a_branch_of_a_server_that_was_set_back_is_not_joined_before_a_restore_in_place() {
     if !found(15) {

@@ -4,6 +4,7 @@
 //! stored along with the one asked for; when their turn comes only their checksum is compared.
 
 mod batch;
+mod left;
 mod origin;
 mod segment;
 #[cfg(test)]
@@ -39,11 +40,14 @@ pub struct ArchivePushRequest {
 pub struct ArchivePushReport {
     /// Name of the file.
     pub name: String,
-    /// It was stored now; else the same content was stored before.
+    /// It was stored now; else the same content was stored before, or it was given up.
     pub stored: bool,
     /// Segments that were stored along.
     pub ahead: usize,
 }
+
+/// Code of errors that say that another content is stored.
+const DIFFERS: &str = "archive.differs";
 
 /// The first page of a segment.
 const PAGE: u64 = 8192;
@@ -51,7 +55,8 @@ const PAGE: u64 = 8192;
 /// Stores a file of the log.
 ///
 /// # Errors
-/// `Damaged` if it belongs to another cluster, or another content is stored under its name: nothing was changed.
+/// `Damaged` if it belongs to another cluster, or another content is stored under its name, and its server has not left its
+/// timeline since: nothing was changed.
 pub fn run(
     context: &ClusterContext,
     request: &ArchivePushRequest,
@@ -68,18 +73,27 @@ pub fn run(
     if copy {
         events.emit(Event::Warning(production::marked(context)));
     }
-    let (stored, ahead) = match file {
+    let pushed = match file {
         LogFile::Segment(segment) => {
             origin::refuse_clone(context, &request.path, &place.directory)?;
-            let pushed = batch::run(&place, segment, request.look_ahead, events)?;
-            if !copy {
-                place.note(segment)?;
-            }
-            pushed
+            batch::run(&place, segment, request.look_ahead, events)
+                .and_then(|pushed| if copy { Ok(()) } else { place.note(segment) }.map(|()| pushed))
         }
-        LogFile::History(timeline) => (place.push_history(timeline)?, 0),
-        LogFile::Partial(segment) | LogFile::Backup(segment) => (place.push_other(segment, &name)?, 0),
+        LogFile::History(timeline) => Ok((place.push_history(timeline)?, 0)),
+        LogFile::Partial(segment) | LogFile::Backup(segment) => {
+            place.push_other(segment, &name).map(|stored| (stored, 0))
+        }
     };
+    let (stored, ahead) = pushed.or_else(|error| match file {
+        LogFile::Segment(segment) | LogFile::Partial(segment) | LogFile::Backup(segment)
+            if error.code == DIFFERS && !copy =>
+        {
+            let given_up = place.given_up(segment, &name).ok_or(error)?;
+            events.emit(Event::Warning(given_up));
+            Ok((Stored::AlreadySame, 0))
+        }
+        _ => Err(error),
+    })?;
     Ok(ArchivePushReport { name, stored: stored == Stored::New, ahead })
 }
 
@@ -237,6 +251,6 @@ fn read(path: &Path) -> Result<Vec<u8>, AppError> {
 /// Another content is stored under the name.
 fn differs(name: &str) -> AppError {
     let message = "another content is stored under this name; nothing was changed";
-    AppError::new("archive.differs", FailureClass::Damaged, "store", name, message)
+    AppError::new(DIFFERS, FailureClass::Damaged, "store", name, message)
         .hint(format!("{DIVERGED_HINT}, or switch its archive_mode off"))
 }
