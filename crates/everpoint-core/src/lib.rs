@@ -41,6 +41,7 @@ mod resolve;
 pub mod retention;
 pub mod retry;
 pub mod schedule;
+pub mod shell;
 pub mod slots;
 pub mod source;
 pub mod target;

@@ -113,6 +113,8 @@ fn what_is_moved_aside_takes_its_tablespaces_along() {
     assert!(!refused.status.success(), "{}", refused.err);
     let commands = between(&refused.err, "keep it aside, all of it: ", ", then run").replace('\n', " ");
     type_it(&commands);
+    let aside = Path::new(&format!("{}.aside", main.display())).join("pg_tblspc");
+    assert!(!aside.exists() && aside.with_extension("aside").read_dir().unwrap().count() > 0, "{commands}");
     let restored = replace(&scene, &main);
     assert!(restored.status.success(), "{commands}: {}", restored.err);
     goes_on(&mut scene);

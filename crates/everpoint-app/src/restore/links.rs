@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use everpoint_core::shell;
+
 use super::mark::same_place;
 use super::spaces::real;
 
@@ -32,20 +34,53 @@ pub(super) fn leads_to(link: &Path, place: &Path) -> bool {
     link == place || same_place(link, place)
 }
 
-/// The command that moves a data directory aside, and what its tablespaces hold: left there it would be in the way of the
-/// next one.
+/// The commands that move a data directory aside, and what its tablespaces hold: left there it would be in the way of the
+/// next one. Its links go aside, too: a server that is started on it would reach the tablespaces of the next one.
 pub(super) fn aside(root: &Path, part: Option<&str>) -> String {
-    let mut commands = vec![format!("mv {0} {0}.aside", root.display())];
     let places: BTreeSet<PathBuf> = links(root).into_values().collect();
     let outside = places.iter().filter(|place| !place.starts_with(root));
     let parts = outside.filter_map(|place| part.map(|part| (place, part)));
-    commands.extend(
-        parts.filter(|(place, part)| place.join(part).exists()).map(|(place, part)| part_aside(place, part)),
-    );
+    let mut commands: Vec<String> = parts
+        .filter(|(place, part)| place.join(part).exists())
+        .map(|(place, part)| part_aside(place, part))
+        .collect();
+    if !commands.is_empty() {
+        commands.push(moved_aside(&root.join("pg_tblspc")));
+    }
+    commands.push(moved_aside(root));
     commands.join(" && ")
 }
 
 /// The command that moves a server's part of a tablespace's place aside.
 pub(super) fn part_aside(place: &Path, part: &str) -> String {
-    format!("mv {0} {0}.aside", place.join(part).display())
+    moved_aside(&place.join(part))
+}
+
+fn moved_aside(path: &Path) -> String {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".aside");
+    format!("mv {} {}", shell::path(path), shell::path(Path::new(&aside)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_aside_is_typed_as_it_is_said() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, place) = (scratch.path().join("it's a data"), scratch.path().join("fast disk"));
+        fs::create_dir_all(root.join("pg_tblspc")).unwrap();
+        fs::create_dir_all(place.join("PG_15_1")).unwrap();
+        std::os::unix::fs::symlink(&place, root.join("pg_tblspc/7")).unwrap();
+        let commands = aside(&root, Some("PG_15_1"));
+        assert!(std::process::Command::new("sh").args(["-c", &commands]).status().unwrap().success());
+        let aside = scratch.path().join("it's a data.aside");
+        assert!(
+            !root.exists()
+                && aside.join("pg_tblspc.aside/7").is_symlink()
+                && !aside.join("pg_tblspc").exists()
+        );
+        assert!(place.join("PG_15_1.aside").is_dir() && !place.join("PG_15_1").exists());
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{FailureClass, RestorePlan};
+use everpoint_core::{FailureClass, RestorePlan, shell};
 use everpoint_format::manifest::BackupRecord;
 
 use super::image::CONTROL;
@@ -131,9 +131,10 @@ impl Prepared {
             // The mark is written when the restore begins; without its tablespace it would speak for another one.
             warnings.push(format!(
                 "{0} holds a tablespace to which this directory leads no more once it is restored; it is left there. When the \
-                 restore has ended and is right, remove it with: rm -r {0} {1}",
+                 restore has ended and is right, remove it with: rm -r {1} {2}",
                 path.display(),
-                place.join(mark).display()
+                shell::path(&path),
+                shell::path(&place.join(mark))
             ));
         }
         warnings

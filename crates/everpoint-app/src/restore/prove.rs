@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use everpoint_core::place::{
     ClusterProof, MarkProof, Proven, RootFacts, SpaceFacts, There, Unproven, judge_root, judge_space,
 };
-use everpoint_core::{FailureClass, RestorePlan};
+use everpoint_core::{FailureClass, RestorePlan, shell};
 use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
@@ -170,8 +170,8 @@ impl Ground<'_> {
             let (part, mark) = (place.join(part), place.join(space_name(part)));
             hint.push_str(&format!(
                 "; if the data directory of which it was is gone, and nobody needs it: rm -r {} {}",
-                part.display(),
-                mark.display()
+                shell::path(&part),
+                shell::path(&mark)
             ));
         }
         error.hint(hint)
@@ -283,7 +283,7 @@ fn prove_root(
             Unproven::CopiedMark => format!(
                 "name an empty or new directory; if an unfinished restore was copied here, empty this one first; else the \
                  mark says nothing of what lies here: rm {}",
-                root.join(MARKER).display()
+                shell::path(&root.join(MARKER))
             ),
             Unproven::Strangers => below(context.engine.as_ref(), root, &known),
             Unproven::OtherCluster(_) | Unproven::NoDirectory => "name an empty or new directory".to_owned(),

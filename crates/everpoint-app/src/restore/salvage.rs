@@ -42,6 +42,10 @@ pub fn early(
     facts: &Facts,
     events: &dyn Events,
 ) -> Result<bool, AppError> {
+    // Only a plan is wanted, of no directory.
+    if request.directory.as_os_str().is_empty() {
+        return Ok(false);
+    }
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
     let beside = of_another(context, request, facts, events);

@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::FailureClass;
 use everpoint_core::name::escape;
 use everpoint_core::place::{Act, EntryFacts, InTheWay, Kind, Wanted, decide};
+use everpoint_core::{FailureClass, shell};
 use everpoint_engine::StopFlag;
 use rustix::fs::{Access, AtFlags, CWD, Statx, StatxAttributes, StatxFlags};
 
@@ -201,7 +201,7 @@ impl<'a> Walker<'a> {
                 let Ok(target) = fs::canonicalize(path) else {
                     return Err(refused(path, "the link to the log leads nowhere").hint(format!(
                         "make the directory that it names, or remove the link: rm {}",
-                        path.display()
+                        shell::path(path)
                     )));
                 };
                 let stat = look(&target)?;

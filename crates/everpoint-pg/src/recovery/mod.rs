@@ -6,6 +6,7 @@
 
 mod alive;
 mod collations;
+mod command;
 mod configuration;
 mod ending;
 mod guard;
@@ -20,7 +21,6 @@ mod place;
 mod prepare;
 mod programs;
 mod server_log;
-mod shell;
 mod start;
 mod steps;
 mod tablespaces;

@@ -19,7 +19,7 @@ use super::owner::give;
 use super::programs::find_programs;
 use super::server_log::{ServerLog, Stopped};
 use super::watch::{Look, Watch};
-use super::{failed, major_version, shell};
+use super::{command, failed, major_version};
 use crate::control::{CONTROL_FILE, ClusterState, Control};
 use crate::history::History;
 use crate::lsn::Lsn;
@@ -344,7 +344,7 @@ fn with_groups<'a>(
     owner: Option<&'a Owner>,
 ) -> (PathBuf, Option<&'a Owner>) {
     let named = owner.filter(|owner| !owner.name.is_empty() && !options.settings.is_empty());
-    let (Some(named), Some(setpriv)) = (named, shell::find("setpriv")) else {
+    let (Some(named), Some(setpriv)) = (named, command::find("setpriv")) else {
         return (program.to_owned(), owner);
     };
     let user = [format!("--reuid={}", named.uid), format!("--regid={}", named.gid)];

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use everpoint_core::name::to_path;
+use everpoint_core::shell;
 use everpoint_engine::{NextSteps, RecoverySettings, owner_of};
 
 use super::configuration::socket_directory;
@@ -12,7 +13,7 @@ use super::layout::{
 };
 use super::programs::find_programs;
 use super::watch::{address, login};
-use super::{major_version, shell};
+use super::{command, major_version};
 use crate::files::PUT_ASIDE;
 use crate::outside::{DATA_DIRECTORY, DIRECTORY, LACKS, settings_of};
 
@@ -45,11 +46,11 @@ impl<'a> Steps<'a> {
         let directory = settings.directory.as_path();
         let found = major_version(directory).ok().and_then(|major| find_programs(programs, major).ok());
         let owner = owner_of(directory).ok().flatten().map(|owner| owner.name);
-        let user = owner.as_deref().map(shell::as_user).unwrap_or_default();
+        let user = owner.as_deref().map(command::as_user).unwrap_or_default();
         let owner = owner.filter(|_| !user.is_empty());
         // Another user may have another search path.
         let is_known = |program: &Path| {
-            user.is_empty() && shell::find("pg_ctl").is_some_and(|known| is_same(&known, program))
+            user.is_empty() && command::find("pg_ctl").is_some_and(|known| is_same(&known, program))
         };
         let program = found.map(|programs| programs.join("pg_ctl")).filter(|program| !is_known(program));
         let pg_ctl = program.map_or_else(|| "pg_ctl".to_owned(), |program| shell::path(&program));
@@ -66,7 +67,7 @@ impl<'a> Steps<'a> {
         let elsewhere = named.is_some_and(|named| !is_same(&to_path(&named), &self.settings.directory));
         let here = format!("-c data_directory={}", self.settings.directory.display());
         let more = if elsewhere && more.is_empty() {
-            format!(" -o {}", shell::quote(&here))
+            format!(" -o {}", shell::word(&here))
         } else {
             more.to_owned()
         };
@@ -88,15 +89,15 @@ impl<'a> Steps<'a> {
         let owner = owner.unwrap_or_else(|| std::env::var("USER").unwrap_or_default());
         let role = login(directory, &owner).unwrap_or_else(|| "postgres".to_owned());
         let beside = Path::new(&self.pg_ctl).with_file_name("psql");
-        let psql = match shell::find("psql") {
+        let psql = match command::find("psql") {
             None if beside.is_file() => shell::path(&beside),
             _ => "psql".to_owned(),
         };
         format!(
             "{}{psql} -h {} -p {port} -U {} -d postgres",
             self.user,
-            shell::quote(&place),
-            shell::quote(&role)
+            shell::word(&place),
+            shell::word(&role)
         )
     }
 
@@ -160,7 +161,7 @@ impl<'a> Steps<'a> {
 
     /// The cluster of Debian's tools whose configuration this is, if it is one that runs on this directory.
     fn debian(&self, config: &Path) -> Option<(String, String)> {
-        shell::find("pg_ctlcluster")?;
+        command::find("pg_ctlcluster")?;
         let says = configured(self.settings, config);
         let runs_here = is_same(&to_path(says.get(DATA_DIRECTORY)?), &self.settings.directory);
         debian_cluster(config).filter(|_| runs_here)
@@ -170,11 +171,11 @@ impl<'a> Steps<'a> {
         let words = command_line(self.settings, config);
         let options: Vec<String> = words
             .iter()
-            .map(|(name, value)| format!("-c {}", shell::quote(&format!("{name}={value}"))))
+            .map(|(name, value)| format!("-c {}", shell::word(&format!("{name}={value}"))))
             .collect();
         let options = options.join(" ");
         // pg_ctl gives the options to a shell once more.
-        let quoted = if options.contains('\'') { shell::quote(&options) } else { format!("\"{options}\"") };
+        let quoted = if options.contains('\'') { shell::word(&options) } else { format!("\"{options}\"") };
         self.start(&format!(" -o {quoted}"))
     }
 
@@ -209,7 +210,7 @@ impl<'a> Steps<'a> {
 fn made(directory: &Path, owner: Option<&str>) -> Vec<String> {
     let place = shell::path(directory);
     let mut commands = vec![format!("mkdir -p {place}")];
-    commands.extend(owner.map(|owner| format!("chown {}: {place}", shell::quote(owner))));
+    commands.extend(owner.map(|owner| format!("chown {}: {place}", shell::word(owner))));
     commands
 }
 

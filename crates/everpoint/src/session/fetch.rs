@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use everpoint_app::AppError;
+use everpoint_core::shell;
 
 use super::Session;
 use crate::config::{self, KeySource, RepositoryConfig};
@@ -47,12 +48,7 @@ pub(crate) fn leading_arguments(
 }
 
 fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,=@".contains(c);
-    let doubled = word.replace('%', "%%");
-    if !word.is_empty() && word.chars().all(plain) {
-        return doubled;
-    }
-    format!("'{}'", doubled.replace('\'', r"'\''"))
+    shell::word(&word.replace('%', "%%"))
 }
 
 #[cfg(test)]
@@ -63,7 +59,7 @@ mod tests {
     fn words_survive_a_shell_and_a_setting() {
         assert_eq!(quote("/usr/bin/everpoint"), "/usr/bin/everpoint");
         assert_eq!(quote("/a b/it's"), r"'/a b/it'\''s'");
-        assert_eq!(quote("/100%/x"), "'/100%%/x'");
+        assert_eq!(quote("/100%/x"), "/100%%/x");
         assert_eq!(quote(""), "''");
     }
 }

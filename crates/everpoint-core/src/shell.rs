@@ -1,20 +1,21 @@
 //! Words of commands that a person pastes into a shell.
 
-use std::env;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A word as a shell reads it back.
-pub(super) fn quote(word: &str) -> String {
+#[must_use]
+pub fn word(word: &str) -> String {
     let plain =
         !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c));
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// A path as a shell reads it back.
-pub(super) fn path(path: &Path) -> String {
+#[must_use]
+pub fn path(path: &Path) -> String {
     if let Some(path) = path.to_str() {
-        return quote(path);
+        return word(path);
     }
     // Bytes that are no UTF-8 would not survive a terminal.
     let octal = |byte: &u8| match byte {
@@ -26,29 +27,15 @@ pub(super) fn path(path: &Path) -> String {
     format!("\"$(printf '{octal}')\"")
 }
 
-/// A program of the search path.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
-    let places = env::var_os("PATH")?;
-    env::split_paths(&places).map(|place| place.join(name)).find(|program| program.is_file())
-}
-
-/// What stands before a command so that another user runs it; nothing unless we are root.
-pub(super) fn as_user(name: &str) -> String {
-    if !rustix::process::geteuid().is_root() || name.is_empty() {
-        return String::new();
-    }
-    if find("sudo").is_some() { format!("sudo -u {name} ") } else { format!("runuser -u {name} -- ") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn words_are_quoted_where_they_need_it() {
-        assert_eq!(quote("/srv/a-b_c.d"), "/srv/a-b_c.d");
-        assert_eq!(quote("/srv/it's here"), "'/srv/it'\\''s here'");
-        assert_eq!(quote(""), "''");
+        assert_eq!(word("/srv/a-b_c.d"), "/srv/a-b_c.d");
+        assert_eq!(word("/srv/it's here"), "'/srv/it'\\''s here'");
+        assert_eq!(word(""), "''");
         let odd = Path::new(std::ffi::OsStr::from_bytes(b"/a b/caf\xe9"));
         assert_eq!(path(odd), "\"$(printf '/a\\040b/caf\\351')\"");
     }
