@@ -310,6 +310,66 @@ fn a_branch_of_a_server_that_was_set_back_is_not_joined_by_pushes() {
     goes_on(&mut world, "1 2 3 21 22 23 24");
 }
 
+/// The archiver is unblocked as people do it, and the segments that differ are gone: what comes next, behind a segment that
+/// ends as the stored one ends, must not be taken for its continuation.
+#[test]
+fn an_archiving_server_that_was_set_back_is_remembered() {
+    if !found(15) {
+        return;
+    }
+    for promoted in [false, true] {
+        let mut world = world(15);
+        set_back_over_a_segment(&mut world);
+        world.source.psql("ALTER SYSTEM SET archive_mode = on").unwrap();
+        world.source.stop(StopMode::Fast).unwrap();
+        world.source.start().unwrap();
+        let archive = |world: &World, command: &str| {
+            world
+                .source
+                .psql(&format!("ALTER SYSTEM SET archive_command = '{}'", command.replace('\'', "''")))
+                .unwrap();
+            world.source.psql("SELECT pg_reload_conf()").unwrap();
+        };
+        let is = |world: &World, sql: &str| world.source.psql(sql).unwrap() == "t";
+        archive(&world, &world.everpoint.archive_command(CLUSTER));
+        insert(&world, &[24]);
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+        insert(&world, &[26]);
+        world.wait_for("it is refused", || is(&world, "SELECT failed_count > 0 FROM pg_stat_archiver"));
+        let open = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+        archive(&world, "/bin/true");
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+        let over = format!("SELECT last_archived_wal >= '{open}' FROM pg_stat_archiver");
+        world.wait_for("all is thrown away", || is(&world, &over));
+        if promoted {
+            promote_in_place(&mut world);
+        }
+        recycle(&world);
+        let newest = latest_stored(&world);
+        archive(&world, &world.everpoint.archive_command(CLUSTER));
+        insert(&world, &[25]);
+        let next = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+        if promoted {
+            let over = format!("SELECT last_archived_wal >= '{next}' FROM pg_stat_archiver");
+            world.wait_for("the new timeline is archived", || is(&world, &over));
+            needs_a_backup(&world);
+            world.backup(&[]);
+            goes_on(&mut world, "1 2 3 21 22 23 24 25 26");
+        } else {
+            let refused = format!("SELECT last_failed_wal >= '{next}' FROM pg_stat_archiver");
+            world.wait_for("it is refused again", || is(&world, &refused));
+            assert_eq!(latest_stored(&world), newest);
+        }
+    }
+}
+
+/// The end of what is stored, of all windows.
+fn latest_stored(world: &World) -> Value {
+    let list = world.everpoint.json(&["list", CLUSTER]).unwrap();
+    list["clusters"][0]["windows"].clone()
+}
+
 /// The archiver comes to the new timeline only when it is rid of the old one's segments.
 #[test]
 fn an_archiving_server_that_was_set_back_and_promoted_goes_on() {

@@ -7,7 +7,7 @@ use everpoint_core::LogOffset;
 use everpoint_repo::Stored;
 
 use super::segment::{Segment, Target};
-use super::{Place, Pushed};
+use super::{Place, Pushed, apart};
 use crate::log_file::{LogFile, SegmentName};
 use crate::{AppError, Events};
 
@@ -27,7 +27,11 @@ pub(super) fn run(
     let target = Target { place, lineage, log, history };
     if let Some(stored) = target.log.segment_hash(segment.head.start)? {
         target.compare(&segment, stored)?;
+        place.forget_apart(asked.timeline, segment.head.start)?;
         return Ok((Stored::AlreadySame, 0));
+    }
+    if place.is_apart(asked.timeline, segment.head.start)? {
+        return Err(apart::refused(asked, segment.head.start));
     }
     if !target.history.is_empty() {
         target.log.put_history(&target.history)?;

@@ -3,6 +3,7 @@
 //! PostgreSQL asks for one file at a time. So that a burst drains in parallel, segments that wait in `archive_status` are
 //! stored along with the one asked for; when their turn comes only their checksum is compared.
 
+mod apart;
 mod batch;
 mod left;
 mod origin;
@@ -88,6 +89,11 @@ pub fn run(
         LogFile::Segment(segment) | LogFile::Partial(segment) | LogFile::Backup(segment)
             if error.code == DIFFERS && !copy =>
         {
+            if matches!(file, LogFile::Segment(_))
+                && let Ok(head) = place.head_of(&request.path)
+            {
+                place.note_apart(segment, head.segment_size);
+            }
             let given_up = place.given_up(segment, &name).ok_or(error)?;
             events.emit(Event::Warning(given_up));
             Ok((Stored::AlreadySame, 0))

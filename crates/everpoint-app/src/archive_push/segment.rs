@@ -186,10 +186,20 @@ impl Target<'_> {
                 fork::read_beside(lineage.engine, directory, lineage.segment_size, begins, (of, span))
             },
         )?;
+        let joined = joined && !self.begins_apart(start)?;
         if !joined {
             events.emit(Event::Warning(fork::not_joined(&self.place.context.name, timeline, start)));
         }
         Ok(joined)
+    }
+
+    /// Whether it begins behind log of another timeline of which this server is known to have had other than what is stored.
+    fn begins_apart(&self, start: LogOffset) -> Result<bool, AppError> {
+        let Some(before) = self.lineage.predecessor(&self.log, &self.history, start)? else {
+            return Ok(false);
+        };
+        let timeline = before.log.branch().timeline();
+        Ok(before.log.branch() != self.log.branch() && self.place.is_apart(timeline, before.start)?)
     }
 
     /// The unfinished record at the end of the segment before: from its file if that is still beside, else from the
