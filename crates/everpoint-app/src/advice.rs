@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use everpoint_core::retention::promise::{Kept, keeps_none_between, kept};
-use everpoint_core::{Micros, RetentionPolicy, Schedule, Window, production};
+use everpoint_core::{Micros, RetentionPolicy, Schedule, Window, current_identity, production};
 use everpoint_engine::{CheckLine, CheckState};
 
 use crate::disks::{Machine, Shared, shared};
@@ -85,7 +85,8 @@ fn window(
     policy: &RetentionPolicy,
     now: Micros,
 ) -> Option<CheckLine> {
-    let identity = windows.iter().map(|window| window.identity).max()?;
+    let identity =
+        current_identity(&facts.log).or_else(|| windows.iter().map(|window| window.identity).max())?;
     let found = production::production(&facts.log, identity);
     let candidates = found.candidates();
     let of_production = |window: &&Window| {

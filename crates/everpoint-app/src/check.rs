@@ -4,7 +4,7 @@ mod watch;
 
 use std::path::PathBuf;
 
-use everpoint_core::{BackupStatus, Micros};
+use everpoint_core::{BackupStatus, Micros, Present};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 use everpoint_repo::{ClusterRepo, code};
 use serde::Serialize;
@@ -183,6 +183,10 @@ fn last_backup(context: &ClusterContext, facts: &Facts) -> CheckLine {
     else {
         return no_good_backup(facts, take);
     };
+    if let Present::Lost(why) = facts.present() {
+        let message = format!("{} is the newest, and the present can't be brought back: {why}", newest.label);
+        return line("last_backup", CheckState::Error, message, take);
+    }
     let age = text::now().0.saturating_sub(newest.stopped_at);
     let message = format!("{} of {}", newest.label, text::time(Micros(newest.stopped_at)));
     if age > OLD_BACKUP.0 {

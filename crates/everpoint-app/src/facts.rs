@@ -9,7 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use everpoint_core::{
-    BackupFacts, BackupStatus, BranchId, FailureClass, LogFacts, LogOffset, Micros, RestorePlan,
+    BackupFacts, BackupStatus, BranchId, FailureClass, LogFacts, LogOffset, Micros, Present, RestorePlan,
     RestoreRequest, Shortfall, Span, current_identity,
 };
 use everpoint_format::identity::Identity;
@@ -211,6 +211,12 @@ impl Facts {
     #[must_use]
     pub fn has_usable_backup(&self) -> bool {
         self.backups.iter().any(|backup| backup.status == BackupStatus::Ok)
+    }
+
+    /// What leads to the newest state of production.
+    #[must_use]
+    pub fn present(&self) -> Present<'_> {
+        everpoint_core::present(&self.log, &self.backups)
     }
 
     /// Of each damaged backup that began later than this one (or of all, if there is no such), why it is not used.

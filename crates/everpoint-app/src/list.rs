@@ -8,7 +8,7 @@ use crate::restore_points::{self, RestorePointLine};
 use crate::{AppError, ClusterContext, facts, text};
 use everpoint_core::production::{descends, production};
 use everpoint_core::retention::Held;
-use everpoint_core::{BackupStatus, BranchFacts, LogFacts, LogOffset, Micros};
+use everpoint_core::{BackupStatus, BranchFacts, LogFacts, LogOffset, Micros, current_identity};
 use everpoint_format::identity::Identity;
 
 /// One cluster, in the shape of `list --json`.
@@ -171,7 +171,7 @@ pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -
         engine: context.engine.kind().to_owned(),
         system_identifier: system.unwrap_or_default(),
         backups: facts.listings.iter().map(|listing| backup_line(context, facts, listing, holds)).collect(),
-        windows: everpoint_core::windows(&facts.log, &facts.backups).iter().map(window_line).collect(),
+        windows: windows(facts),
         gaps: everpoint_core::gaps(&facts.log)
             .iter()
             .map(|gap| GapLine {
@@ -187,14 +187,34 @@ pub fn listing(context: &ClusterContext, facts: &facts::Facts, holds: &[Held]) -
     }
 }
 
+/// Every second that can be brought back; what is of the branch that production is on comes last.
+pub(crate) fn windows(facts: &facts::Facts) -> Vec<WindowLine> {
+    let mut windows = everpoint_core::windows(&facts.log, &facts.backups);
+    let identity = current_identity(&facts.log);
+    let leaves = identity.map(|identity| production(&facts.log, identity).candidates()).unwrap_or_default();
+    windows
+        .sort_by_key(|it| (identity == Some(it.identity)) && leaves.iter().any(|leaf| leaf.id == it.branch));
+    windows.iter().map(window_line).collect()
+}
+
 fn branches(log: &LogFacts, identities: &[(u32, Identity)]) -> Vec<BranchLine> {
     let mut sorted: Vec<&BranchFacts> = log.branches.iter().collect();
     sorted.sort_by_key(|branch| (branch.identity, branch.timeline, branch.id.clone()));
+    let current = current_identity(log);
     let line = |branch: &&BranchFacts| {
         let found = production(log, branch.identity);
         let candidates = found.candidates();
-        let role = if candidates.iter().any(|leaf| leaf.id == branch.id) {
-            if found.certain().is_some() { "production" } else { "candidate" }
+        let role = if current.is_some_and(|current| branch.identity > current) {
+            // Of a system that production was for a while, as after an upgrade that was taken back.
+            "other"
+        } else if candidates.iter().any(|leaf| leaf.id == branch.id) {
+            if current.is_some_and(|current| branch.identity < current) {
+                "ancestor"
+            } else if found.certain().is_some() {
+                "production"
+            } else {
+                "candidate"
+            }
         } else if candidates.iter().any(|leaf| descends(log, leaf, branch)) {
             "ancestor"
         } else {

@@ -1,6 +1,6 @@
 //! `status`: health now. Works when the server is dead: then it says what the repository knows.
 
-use everpoint_core::{Micros, ServerSlot, StoredBy, orphan_told, orphans};
+use everpoint_core::{Micros, Present, ServerSlot, StoredBy, orphan_told, orphans};
 use everpoint_engine::{CheckState, EngineError};
 use everpoint_repo::code;
 use serde::Serialize;
@@ -57,7 +57,7 @@ pub struct StatusReport {
     pub last_backup: Option<BackupLine>,
     /// Seconds since it ended.
     pub last_backup_age_seconds: Option<f64>,
-    /// Every second that can be brought back.
+    /// Every second that can be brought back; those of the branch that production is on come last.
     pub windows: Vec<WindowLine>,
     /// Log that is known to be missing.
     pub gaps: Vec<GapLine>,
@@ -136,11 +136,17 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
         capture,
         last_backup,
         last_backup_age_seconds: age,
-        windows: listing.windows,
+        windows: list::windows(facts),
         gaps: listing.gaps,
         problems: Vec::new(),
         orphans,
     };
+    if let (Present::Lost(why), true) = (facts.present(), facts.has_usable_backup()) {
+        let name = &context.name;
+        let text =
+            format!("the present can't be brought back: {why}; take a backup: everpoint backup {name}");
+        report.problem(Health::Error, text);
+    }
     report.judge(other, beside.as_ref());
     if let Some((state, told)) = timeline {
         let health = if state == CheckState::Error { Health::Error } else { Health::Warning };

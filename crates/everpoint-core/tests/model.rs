@@ -7,7 +7,8 @@ mod naive;
 mod world;
 
 use everpoint_core::{
-    BackupFacts, BranchChoice, LogEvent, LogOffset, Micros, RecordSpan, RestoreRequest, Target, windows,
+    BackupFacts, BranchChoice, LogEvent, LogOffset, Micros, Present, RecordSpan, RestoreRequest, Target,
+    present, windows,
 };
 use naive::Naive;
 use proptest::prelude::*;
@@ -286,6 +287,21 @@ fn check_offers(world: &mut World, branch: usize, target: Target) {
     }
 }
 
+/// What is said of the newest state is what a restore to it finds.
+fn check_present(world: &mut World) {
+    let latest = world.plan(&request(Target::Latest));
+    let (facts, backups) = (world.facts(), world.backups.clone());
+    match (present(&facts, &backups), latest) {
+        (Present::From(_), Ok(_)) | (Present::Lost(_) | Present::Unknown, Err(_)) => {}
+        // A record that is not there whole tells of nothing that is lost.
+        (Present::From(_), Err(shortfall)) => {
+            let harmless = ["nothing is stored of timeline", "no whole record", "on either of"];
+            assert!(harmless.iter().any(|it| shortfall.reason.contains(it)), "{shortfall:?}");
+        }
+        (said, Ok(plan)) => panic!("{said:?} {plan:?}"),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -296,6 +312,7 @@ proptest! {
     ) {
         let mut world = history(numbers);
         check_windows(&mut world);
+        check_present(&mut world);
         for branch in 0..world.branches.len() {
             // Equal numbers never occur here; which of several is meant has tables of its own.
             let end = world.end(branch) + 64;

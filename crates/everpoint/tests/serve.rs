@@ -146,6 +146,34 @@ fn a_slot_is_given_up_before_the_disk_of_the_server_fills() {
     world.orders.psql("SELECT 1").unwrap();
 }
 
+/// Nobody was told of the gap but the repository.
+#[test]
+fn a_gap_that_another_process_has_recorded_gets_its_backup() {
+    let Some(world) = World::new("[schedule]\nbackup = \"off\"\n") else { return };
+    let daemon = world.serve();
+    wait_for("each cluster has its first backup", &daemon, || {
+        world.backups("order-db") == 1 && world.backups("inventory-db") == 1
+    });
+    daemon.stop().unwrap();
+    world.orders.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
+    for _ in 0..3 {
+        world.orders.psql("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1); SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+    }
+    let lost = world.everpoint.try_run(&["capture", "order-db", "--once"]).unwrap();
+    assert!(lost.err.contains("lost"), "{}", lost.err);
+    let told = world.everpoint.try_run(&["check", "order-db"]).unwrap();
+    assert!(
+        told.status.code() == Some(1) && told.out.contains("the present can't be brought back"),
+        "{}",
+        told.out
+    );
+    let daemon = world.serve();
+    wait_for("a new backup is taken", &daemon, || world.backups("order-db") == 2);
+    sleep(Duration::from_secs(12));
+    assert_eq!((world.backups("order-db"), world.backups("inventory-db")), (2, 1), "one is enough");
+    daemon.stop().unwrap();
+}
+
 /// What a line of `check` is, and what it says.
 fn line(world: &World, cluster: &str, name: &str) -> (String, String) {
     let report = world.everpoint.report(&["check", cluster]).unwrap();

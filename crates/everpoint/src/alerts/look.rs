@@ -46,6 +46,8 @@ struct Look {
     opened: BTreeMap<String, Opened>,
     /// The newest good backup of each cluster when it was looked at last.
     newest: BTreeMap<String, Option<String>>,
+    /// Clusters of which the present could not be brought back at the last look.
+    lost: BTreeSet<String>,
     jobs: jobs::Seen,
     offsite: offsite::Seen,
     repositories: repository::Seen,
@@ -71,6 +73,7 @@ impl Looker {
             metrics,
             opened: BTreeMap::new(),
             newest: BTreeMap::new(),
+            lost: BTreeSet::new(),
             jobs: jobs::Seen::default(),
             offsite: offsite::Seen::default(),
             repositories: repository::Seen::default(),

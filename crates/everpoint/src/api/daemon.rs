@@ -103,6 +103,11 @@ pub(crate) trait Daemon: Send + Sync {
     /// The slot of a cluster was given up and no backup was taken since, in words.
     fn slot_given_up(&self, cluster: &str) -> Option<String>;
 
+    /// No backup leads to the present: one is taken as soon as it can be.
+    fn needs_backup(&self, cluster: &str, why: &str) {
+        let _ = (cluster, why);
+    }
+
     /// What is wrong now.
     fn alerts(&self) -> Vec<FiringAlert>;
 

@@ -2,6 +2,7 @@
 
 use everpoint_app::AppError;
 use everpoint_core::{Again, Due, LastTry, Micros, RetryPolicy, RunEnd, again, begins, due};
+use everpoint_repo::code;
 
 use super::history::JobRow;
 use super::job::{Kind, NO_ROOM, Order};
@@ -60,10 +61,10 @@ fn makes_room(watched: &Watched, last: Option<&JobRow>, now: Micros) -> bool {
     })
 }
 
-/// When a backup that failed is made up for. One that was not begun for want of room: as soon as there may be some, before
+/// When a backup that failed is made up for. One that had no room: as soon as there may be some, before
 /// the log has taken it.
 fn backup_again(watched: &Watched, last: &JobRow) -> Again {
-    if last.state != "failed" || last.code() != Some(NO_ROOM) {
+    if last.state != "failed" || !matches!(last.code(), Some(NO_ROOM | code::FULL)) {
         return again(RetryPolicy::default(), &last_try(last));
     }
     let ended = last.ended.unwrap_or(last.started);

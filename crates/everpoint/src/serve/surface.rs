@@ -121,6 +121,13 @@ impl Daemon for View {
         })
     }
 
+    fn needs_backup(&self, cluster: &str, why: &str) {
+        // One that runs now may be what was missing.
+        if !self.runner.is_running(Kind::Backup, cluster) {
+            self.runner.want_backup(cluster, why);
+        }
+    }
+
     fn not_ready(&self) -> Vec<String> {
         let current = self.runner.current();
         if current.watched.is_empty() {

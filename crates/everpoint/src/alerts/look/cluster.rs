@@ -4,7 +4,7 @@ use everpoint_app::facts::{self, Facts};
 use everpoint_app::status::{self, StatusReport};
 use everpoint_app::{AppError, belongings, list};
 use everpoint_core::alert::{self, AlertKey, AlertKind, CaptureHealth, ClusterHealth, Observation};
-use everpoint_core::{BackupStatus, StoredBy, gaps};
+use everpoint_core::{BackupStatus, Present, StoredBy};
 
 use super::{Look, seconds_of};
 use crate::metrics::{Measure, Metrics};
@@ -32,7 +32,7 @@ impl Look {
             failures,
             last_failure,
             backup_age_seconds: report.last_backup_age_seconds,
-            gap: open_gap(&facts),
+            gap: self.lost(name, &facts),
             slot_given_up: self.daemon.slot_given_up(name),
             orphaned_slot: report.orphans.first().cloned(),
             incomplete: report.lacks(),
@@ -41,6 +41,19 @@ impl Look {
         self.outbox.tell(alert::cluster(name, &health, &self.outbox.config().thresholds));
         self.tell_new_backup(name, &report);
         Ok(())
+    }
+
+    /// Why no backup leads to the present, if there are any. Seen twice, one is asked for: a backup, or a failover, may just
+    /// be about to be stored.
+    fn lost(&mut self, name: &str, facts: &Facts) -> Option<String> {
+        let Present::Lost(why) = facts.present() else {
+            self.lost.remove(name);
+            return None;
+        };
+        if !self.lost.insert(name.to_owned()) {
+            self.daemon.needs_backup(name, &format!("the present can't be brought back: {why}"));
+        }
+        facts.has_usable_backup().then_some(why)
     }
 
     /// A good backup that was not there at the last look.
@@ -67,18 +80,6 @@ fn told(backup: &list::BackupLine) -> String {
         size(backup.size_bytes),
         size(backup.stored_bytes)
     )
-}
-
-/// Log that is missing, unless a good backup was begun after it: from there on everything is whole again.
-fn open_gap(facts: &Facts) -> Option<String> {
-    let healed = facts
-        .backups
-        .iter()
-        .filter(|backup| backup.status == BackupStatus::Ok)
-        .map(|backup| backup.start)
-        .max();
-    let gap = gaps(&facts.log).into_iter().rfind(|gap| healed.is_none_or(|healed| healed < gap.span.to))?;
-    Some(format!("log is missing on timeline {}: {}", gap.branch.timeline(), gap.reason))
 }
 
 fn measure(metrics: &Metrics, report: &StatusReport, good: usize, failures: u32) {

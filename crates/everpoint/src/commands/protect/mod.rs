@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use everpoint_app::backup::{self, BackupMode, BackupReport};
 use everpoint_app::capture::{self, CaptureReport, CaptureRequest};
-use everpoint_app::{AppError, Event, Events, list};
-use everpoint_core::FailureClass;
+use everpoint_app::{AppError, Event, Events, facts, list};
+use everpoint_core::{FailureClass, Present};
 use everpoint_engine::{CheckState, StopFlag};
 use serde::Serialize;
 
@@ -131,7 +131,8 @@ fn first_backup(
     stop: &StopFlag,
 ) -> Result<Option<BackupReport>, AppError> {
     let listing = list::run(&opened.context)?;
-    if let Some(good) = listing.backups.iter().rev().find(|backup| backup.status == "ok") {
+    let lost = matches!(facts::load(&opened.context)?.present(), Present::Lost(_));
+    if let Some(good) = listing.backups.iter().rev().find(|backup| backup.status == "ok" && !lost) {
         session.say(&format!("there is a good backup already: {}", good.label));
         return Ok(None);
     }
