@@ -118,6 +118,42 @@ fn run(world: &World, script: &str) {
     assert!(ran.status.success(), "{script}\n{}{}", ran.out, ran.err);
 }
 
+/// No backup was taken since the gap: what lies before it comes back from a package all the same.
+#[test]
+fn before_a_gap_a_package_brings_back_what_it_can() {
+    if !found(15) {
+        return;
+    }
+    let mut world = World::new(quiet(15).start().unwrap());
+    world.capture();
+    world.backup(&[]);
+    world.source.psql("CREATE TABLE orders AS SELECT n FROM generate_series(1, 2000) n").unwrap();
+    world.settle(&world.source, 1);
+    world.stop_capture();
+    world.source.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
+    for _ in 0..3 {
+        world.source.psql("INSERT INTO orders VALUES (0); SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+    }
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    let place = world.everpoint.home().path().join("packages");
+    let report = world.everpoint.json(&["offsite", "pack", "--directory", place.to_str().unwrap()]).unwrap();
+    let said = field(&report, "/shortfalls").unwrap().to_string();
+    assert!(said.contains("the newest moment can't be restored") && said.contains("goes in"), "{report}");
+    let package = text(&report, "/file").unwrap().to_owned();
+    world.source.kill9().unwrap();
+    fs::remove_dir_all(world.everpoint.home().path().join("repository")).unwrap();
+    let directory = world.place();
+    let arguments = ["--json", "restore", CLUSTER, directory.to_str().unwrap(), "--package", &package];
+    let refused = world.everpoint.try_run(&arguments).unwrap();
+    let error: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{error}");
+    let hint = error["error"]["hint"].as_str().unwrap();
+    let before = hint.split('\'').nth(1).unwrap_or_else(|| panic!("{hint}"));
+    let copy = world.restore(before, &["--package", &package]);
+    assert_eq!(copy.psql("SELECT count(*) FROM orders"), "2000");
+    copy.stop_and_check(&world);
+}
+
 #[test]
 fn several_packages_restore_to_moments_between_them() {
     if !found(15) {

@@ -9,7 +9,7 @@ use super::build::BuildRequest;
 use super::log::{LogRequest, MadeLog};
 use super::member::{Made, Workshop};
 use crate::facts::{self, Facts};
-use crate::{AppError, ClusterContext};
+use crate::{AppError, ClusterContext, text};
 
 /// A cluster before anything of it is made.
 pub(super) struct Planned<'a> {
@@ -32,17 +32,31 @@ impl<'a> Planned<'a> {
         Ok(planned)
     }
 
-    /// Plans the way to the newest moment without these images.
+    /// Plans the way to the newest moment without these images; where nothing leads there, to the last one that can be
+    /// reached: an image of yesterday is better than log that no image goes with.
     fn plan(&mut self, skip: Vec<String>, shortfalls: &mut Vec<String>) -> Result<(), AppError> {
-        let newest = RestoreRequest { target: Target::Latest, exclusive: false, timeline: None, skip };
-        self.plan = match facts::plan(self.context, &self.facts, &newest)? {
-            Ok(plan) => Some(plan),
-            Err(shortfall) => {
-                let (name, reason) = (&self.context.name, shortfall.reason);
-                shortfalls.push(format!("{name}: no base image goes in: {reason}"));
-                None
+        let to = |target| RestoreRequest { target, exclusive: false, timeline: None, skip: skip.clone() };
+        let name = &self.context.name;
+        let shortfall = match facts::plan(self.context, &self.facts, &to(Target::Latest))? {
+            Ok(plan) => {
+                self.plan = Some(plan);
+                return Ok(());
             }
+            Err(shortfall) => shortfall,
         };
+        let reason = shortfall.reason;
+        let before = shortfall.nearest_before.map(|before| to(Target::Position(before.position)));
+        let before = before.map(|before| facts::plan(self.context, &self.facts, &before)).transpose()?;
+        self.plan = before.and_then(Result::ok);
+        shortfalls.push(match &self.plan {
+            Some(plan) => format!(
+                "{name}: the newest moment can't be restored: {reason}; base image {} goes in, for what lies before {}; take a \
+                 backup: everpoint backup {name}",
+                plan.backup,
+                text::lsn(plan.reached.position)
+            ),
+            None => format!("{name}: no base image goes in: {reason}"),
+        });
         Ok(())
     }
 
