@@ -263,8 +263,9 @@ fn archive(findings: &Findings) -> Option<CheckLine> {
         return Some(error(
             "archive",
             format!("archiving fails: {segment} last, {failed} failures in all"),
-            "the server's log says why, and what to do; mend archive_command, or, where `everpoint capture` has taken its \
-             place, set archive_mode = off and restart the server",
+            "the server's log says why, and what to do; mend archive_command (it is tried again within a minute, at once after \
+             SELECT pg_switch_wal()), or, where `everpoint capture` has taken its place, set archive_mode = off and restart \
+             the server",
         ));
     }
     let archived = findings.number("archived").unwrap_or(0);
