@@ -90,6 +90,18 @@ impl Repository {
         Ok(Self { shared: Arc::new(Shared { store, id, ring, bundles }) })
     }
 
+    /// Whether the repository in a store is encrypted, which needs no key; `None`: there is none.
+    ///
+    /// # Errors
+    /// If that can't be read, or a later version has written it.
+    pub fn encryption(store: &dyn Store) -> Result<Option<bool>, RepoError> {
+        match read_config(store) {
+            Ok(config) => Ok(Some(config.encrypted)),
+            Err(error) if error.code == code::NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The repository's id, drawn when it was made.
     #[must_use]
     pub fn id(&self) -> RepositoryId {

@@ -7,117 +7,16 @@
     reason = "helpers of tests may fail loudly"
 )]
 
+#[allow(dead_code, reason = "shared with other tests of protect")]
+mod support_protect;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use everpoint_testkit::{Account, PgCluster, PgInstall, Scratch, clean, signal_child};
-use rustix::process::Signal;
-
-/// Everything that has a meaning in an address.
-const PASSWORD: &str = "Zq7w@Kx:9v/Jh?5u#Lm%2 $'\"\\n&=ß";
-
-struct World {
-    cluster: PgCluster,
-    scratch: Scratch,
-    home: PathBuf,
-}
-
-impl World {
-    fn new() -> Option<Self> {
-        PgInstall::find_or_skip(15).unwrap()?;
-        let cluster = PgCluster::builder()
-            .major(15)
-            .hba("host all backup 127.0.0.1/32 scram-sha-256")
-            .hba("host replication backup 127.0.0.1/32 scram-sha-256")
-            .start()
-            .unwrap();
-        cluster
-            .psql(&format!(
-                "CREATE ROLE backup LOGIN REPLICATION PASSWORD '{}'",
-                PASSWORD.replace('\'', "''")
-            ))
-            .unwrap();
-        let scratch = Scratch::new("protect-first").unwrap();
-        let home = scratch.subdir("home").unwrap();
-        Some(Self { cluster, scratch, home })
-    }
-
-    fn url(&self, password: &str, port: u16) -> String {
-        let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        format!("postgres://backup:{encoded}@127.0.0.1:{port}/postgres")
-    }
-
-    fn system(&self) -> PathBuf {
-        self.scratch.path().join("system.toml")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_everpoint"));
-        clean(&mut command).current_dir(&self.home).env("EVERPOINT_SYSTEM_CONFIG", self.system());
-        command.args(arguments).stdin(Stdio::null());
-        command
-    }
-
-    fn refused(&self, arguments: &[&str]) -> String {
-        let ran = self.command(arguments).output().unwrap();
-        assert!(!ran.status.success());
-        String::from_utf8(ran.stderr).unwrap()
-    }
-
-    /// Runs until it says that the cluster is protected; returns what it said.
-    fn protected(&self, arguments: &[&str]) -> String {
-        self.protected_by(self.command(arguments))
-    }
-
-    fn protected_by(&self, mut command: Command) -> String {
-        let log = self.scratch.path().join("said");
-        let file = fs::File::create(&log).unwrap();
-        let mut running = Running(command.stdout(Stdio::null()).stderr(file).spawn().unwrap());
-        let since = Instant::now();
-        loop {
-            let said = fs::read_to_string(&log).unwrap();
-            if said.contains("is protected") {
-                signal_child(&running.0, Signal::TERM).unwrap();
-                assert!(running.0.wait().unwrap().success());
-                return said;
-            }
-            assert!(since.elapsed() < Duration::from_secs(60) && !said.contains("error:"), "{said}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn there(&self) -> Vec<String> {
-        let names =
-            fs::read_dir(&self.home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
-    }
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn no_piece(text: &str) {
-    let secret: Vec<char> = PASSWORD.chars().collect();
-    for piece in secret.windows(4) {
-        let piece: String = piece.iter().collect();
-        assert!(!text.contains(&piece), "{piece:?} in {text}");
-    }
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
+use everpoint_testkit::{Account, clean};
+use support_protect::{PASSWORD, Running, World, mode, no_piece};
 
 #[test]
 fn protect_speaks_to_the_server_before_it_writes_anything() {

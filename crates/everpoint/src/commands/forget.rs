@@ -10,8 +10,8 @@ use everpoint_engine::Engine;
 use serde::Serialize;
 
 use crate::cli::Forget;
-use crate::config::remove::{replace, without_cluster};
-use crate::config::{ClusterConfig, Config, PasswordSource, Source};
+use crate::config::remove::without_cluster;
+use crate::config::{ClusterConfig, Config, PasswordSource, Source, rewrite};
 use crate::render::Done;
 use crate::session::Session;
 
@@ -73,7 +73,8 @@ pub(crate) fn run(session: &Session, arguments: &Forget) -> Result<Done, AppErro
     let slot = if arguments.dry_run {
         planned(&server, cluster)
     } else {
-        replace(&config.path, &edited)?;
+        rewrite::write(&config.path, &edited, 0o644)
+            .map_err(|error| AppError::io("write", &config.path, error))?;
         let shared = |other: &ClusterConfig| other.name != name && other.slot == cluster.slot;
         give_up(&server, cluster, config.clusters.values().any(shared))
     };

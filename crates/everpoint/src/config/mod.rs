@@ -12,6 +12,7 @@ mod print;
 pub(crate) mod remove;
 mod repository;
 mod retention;
+pub(crate) mod rewrite;
 mod search;
 pub(crate) mod secret;
 pub(crate) mod section;

@@ -1,9 +1,6 @@
 //! Takes a cluster out of a configuration file: its tables become comments, and nothing else changes by a byte.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use everpoint_app::AppError;
 use everpoint_core::FailureClass;
@@ -91,41 +88,6 @@ fn header(line: &str) -> Option<Vec<String>> {
     None
 }
 
-/// Replaces a file whole, so that it is never half written; owner and mode stay.
-///
-/// # Errors
-/// If it can't be written: then it is as it was.
-pub(crate) fn replace(path: &Path, text: &str) -> Result<(), AppError> {
-    let wrap = |error| AppError::io("write", path, error);
-    // The file, not a link that leads to it.
-    let place = std::fs::canonicalize(path).map_err(wrap)?;
-    let before = std::fs::metadata(&place).map_err(wrap)?;
-    let mut beside = place.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let written = || -> std::io::Result<()> {
-        let mode = before.permissions().mode() & 0o7777;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
-        let made = file.metadata()?;
-        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-            let given = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
-            // Its owner may not be in its group: then it has the owner's.
-            if made.uid() != before.uid() {
-                given?;
-            }
-        }
-        file.set_permissions(before.permissions())?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &place)
-    };
-    written().map_err(|error| {
-        // It may not have been made.
-        let _ = std::fs::remove_file(&beside);
-        wrap(error)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,19 +129,5 @@ mod tests {
         let error = without(needed, "a").unwrap_err();
         assert!(error.message.contains("something else in it needs a"), "{error}");
         assert!(without(needed, "b").is_ok());
-    }
-
-    #[test]
-    fn a_file_keeps_its_mode_and_a_link_stays_a_link() {
-        let home = tempfile::tempdir().unwrap();
-        let (file, link) = (home.path().join("file"), home.path().join("link"));
-        std::fs::write(&file, "one").unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        replace(&link, "two").unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two");
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 2);
     }
 }

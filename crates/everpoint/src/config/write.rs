@@ -1,13 +1,11 @@
 //! Adds tables to a configuration file.
 
 use std::fmt::Write as _;
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
-use everpoint_engine::beside;
+
+use super::rewrite;
 
 /// `[repository.NAME]` to be.
 #[derive(Debug, Clone)]
@@ -35,7 +33,7 @@ impl NewRepository {
         field(&mut out, "url", &self.url);
         match &self.key_file {
             Some(path) => field(&mut out, "key_file", &path.display().to_string()),
-            None => out.push_str("# not encrypted: no key_file\n"),
+            None => out.push_str("# no key_file: not encrypted, unless EVERPOINT_KEY has the key\n"),
         }
         out
     }
@@ -67,8 +65,7 @@ fn key(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
 }
 
-/// Adds tables at the end of the file, or makes the file: it is replaced whole, so that it is never half written.
-/// It holds no secret, so others may read it. Owner and permissions stay as they are, and a link to it stays a link.
+/// Adds tables at the end of the file, or makes the file. It holds no secret, so others may read it.
 ///
 /// # Errors
 /// If it can't be written.
@@ -88,21 +85,12 @@ pub(crate) fn append(path: &Path, tables: &[String]) -> Result<(), AppError> {
         text.push('\n');
         text.push_str(table);
     }
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let directory = beside::directory_of(path);
-    let mut file = tempfile::Builder::new()
-        .prefix(".everpoint-")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(&directory)
-        .map_err(wrap)?;
-    match std::fs::metadata(path) {
-        Ok(before) => beside::keep(file.as_file(), &before).map_err(|error| {
-            wrap(error).hint("run it as the user to whom the file belongs, or as root; it was not changed")
-        })?,
-        Err(_) => beside::give(file.as_file(), &directory).map_err(wrap)?,
-    }
-    file.write_all(text.as_bytes()).map_err(wrap)?;
-    file.as_file().sync_all().map_err(wrap)?;
-    file.persist(path).map_err(|error| wrap(error.error))?;
-    beside::sync_directory(&directory).map_err(wrap)
+    rewrite::write(path, &text, 0o644).map_err(|error| {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let error = wrap(error);
+        if !denied {
+            return error;
+        }
+        error.hint("run it as the user to whom the file belongs, or as root; it was not changed")
+    })
 }

@@ -27,13 +27,16 @@ pub(super) fn ask_for(session: &Session, arguments: &Protect, file: &Path) -> Re
             key::write_new(copy, text.expose(), None)?;
         }
         session.say(&format!("a second copy of the key is in {}", copy.display()));
-        return key::confirm(file);
+        noted(session, file);
+        return Ok(());
     }
     if arguments.key_stored_elsewhere {
-        return key::confirm(file);
+        noted(session, file);
+        return Ok(());
     }
     if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && ask(file)? {
-        return key::confirm(file);
+        noted(session, file);
+        return Ok(());
     }
     session.say(&format!(
         "the key is in {}: without it nothing can be restored.\n\
@@ -41,6 +44,13 @@ pub(super) fn ask_for(session: &Session, arguments: &Protect, file: &Path) -> Re
         file.display()
     ));
     Ok(())
+}
+
+/// That a second copy exists need not be noted: nothing waits for it but a warning of `check`.
+fn noted(session: &Session, file: &Path) {
+    if let Err(error) = key::confirm(file) {
+        session.warn(&format!("that the key is stored in a second place can't be noted: {error}"));
+    }
 }
 
 /// Shows the key and asks for its last group; an empty answer means later.

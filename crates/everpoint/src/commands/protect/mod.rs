@@ -1,8 +1,10 @@
 //! `protect`: from nothing to a database whose every change is kept.
 
 mod address;
+mod chosen;
 mod escrow;
 mod place;
+mod prepare;
 mod reach;
 mod setup;
 
@@ -43,8 +45,12 @@ struct ProtectReport {
 pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppError> {
     let setup = setup::run(session, arguments)?;
     // From here on the file that was written counts, as it will the next time.
-    let global =
-        Global { config: Some(setup.config.clone()), repo: None, key_file: None, ..session.global.clone() };
+    let global = Global {
+        config: Some(setup.config.clone()),
+        repo: None,
+        key_file: setup.key_file,
+        ..session.global.clone()
+    };
     let session = Session::new(global);
     let opened = session.cluster(&setup.cluster)?;
     look(&session, &opened)?;

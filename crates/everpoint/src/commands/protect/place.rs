@@ -5,23 +5,33 @@ use std::path::Path;
 use everpoint_app::AppError;
 use everpoint_engine::beside::{self, Hands};
 
+use crate::config::rewrite;
+
 /// As `everpoint-store` makes it.
 const MODE: u32 = 0o750;
 
-/// Looks whether a file can be made or replaced here, so that nothing is left behind where it can't.
+/// Looks whether a file can be made or written anew here, so that nothing is left behind where it can't.
 ///
 /// # Errors
 /// If it can't be.
 pub(super) fn takes_files(path: &Path) -> Result<(), AppError> {
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let directory = beside::directory_of(path);
-    // One that is missing is made in the first one above it that is there.
-    let there = directory.ancestors().find(|above| above.is_dir()).unwrap_or(&directory);
-    match tempfile::Builder::new().prefix(".everpoint-").tempfile_in(there) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(AppError::io("write", path, error)
-            .hint("run it where you may write, or name the file with --config; nothing was written")),
-    }
+    rewrite::way(path).map(drop).map_err(|error| {
+        AppError::io("write", path, error)
+            .hint("run it where you may write, or name the file with --config; nothing was written")
+    })
+}
+
+/// The same of a key that is to be made.
+///
+/// # Errors
+/// If it can't be.
+pub(super) fn takes_key(path: &Path) -> Result<(), AppError> {
+    rewrite::way(path).map(drop).map_err(|error| {
+        AppError::io("write the new key to", path, error).hint(
+            "name a file where you may write with --key-file (on a disk that lasts, and not the repository's), or give the \
+             key in EVERPOINT_KEY; nothing was written",
+        )
+    })
 }
 
 /// A repository that root makes in a directory of root belongs to whom the configuration belongs: its service writes to it.

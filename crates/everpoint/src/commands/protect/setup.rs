@@ -1,22 +1,19 @@
 //! What `protect` writes before it protects: configuration, repository, key. Called again it finds all of that.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
 use everpoint_core::FailureClass;
-use everpoint_engine::beside::{self, Hands};
+use everpoint_engine::beside::Hands;
 
 use super::address::Address;
-use super::{escrow, place, reach};
+use super::chosen::{Chosen, choose_repository};
+use super::prepare::{complete, prepare};
+use super::{place, reach};
 use crate::cli::Protect;
-use crate::commands::init;
 use crate::config::secret::Secret;
 use crate::config::write::{NewCluster, NewRepository, append};
-use crate::config::{
-    self, Config, KeySource, PasswordSource, RepositoryConfig, Retention, Source, container, secret,
-    valid_name,
-};
+use crate::config::{self, Config, KeySource, PasswordSource, Source, rewrite, secret, valid_name};
 use crate::session::{Session, belongings, by_hand, key};
 
 /// What was set up.
@@ -26,6 +23,8 @@ pub(super) struct Setup {
     pub(super) config: PathBuf,
     /// The cluster's name in it.
     pub(super) cluster: String,
+    /// The key of the repository, where that could not be written into the configuration.
+    pub(super) key_file: Option<PathBuf>,
 }
 
 /// Writes what is missing, after the server has answered.
@@ -55,7 +54,9 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
             path.display()
         ));
     }
-    prepare(session, arguments, &repository.config, &path)?;
+    let kept = address.password.is_some().then(|| password_place(&path, &name));
+    let written: Vec<&Path> = std::iter::once(path.as_path()).chain(kept.as_deref()).collect();
+    prepare(session, arguments, &repository.config, &path, &written)?;
     let mut tables: Vec<String> = repository.new.as_ref().map(NewRepository::table).into_iter().collect();
     let written = existing.as_ref().filter(|config| !config.implied);
     let several = written.map_or(0, |config| config.repositories.len()) + tables.len() > 1;
@@ -76,7 +77,7 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     tables.push(cluster.table());
     append(&path, &tables)?;
     session.say(&format!("wrote {}: the cluster is called {name}", path.display()));
-    Ok(Setup { config: path, cluster: name })
+    Ok(Setup { config: path, cluster: name, key_file: None })
 }
 
 /// The configuration has the cluster already: what it says counts, but for a password that the server has just taken.
@@ -115,9 +116,12 @@ fn again(
         match (&address.password, &postgres.password) {
             (Some(password), Some(PasswordSource::File(file))) => {
                 reach::new_server(&arguments.url, Some(password.expose()))?;
-                complete(session, arguments, &chosen, &config.path)?;
-                replace_password(session, file, password)?;
-                return Ok(Setup { config: config.path.clone(), cluster: known.to_owned() });
+                let comes = takes_password(session, config, known, file, password)?;
+                let key_file = complete(session, arguments, &chosen, &config.path)?;
+                if comes {
+                    replace_password(session, file, password)?;
+                }
+                return Ok(Setup { config: config.path.clone(), cluster: known.to_owned(), key_file });
             }
             (Some(_), Some(_)) => ignored("the password of the address"),
             (Some(_), None) => session.warn(&format!(
@@ -128,8 +132,8 @@ fn again(
         }
     }
     reach::known_server(session, &config.path, known)?;
-    complete(session, arguments, &chosen, &config.path)?;
-    Ok(Setup { config: config.path.clone(), cluster: known.to_owned() })
+    let key_file = complete(session, arguments, &chosen, &config.path)?;
+    Ok(Setup { config: config.path.clone(), cluster: known.to_owned(), key_file })
 }
 
 /// Configuration and passwords lie where no backup takes them and no restore removes them.
@@ -140,7 +144,7 @@ fn refuse_inside(arguments: &Protect, existing: Option<&Config>, path: &Path) ->
     everpoint_app::belongings::refuse(&config, &data)
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, AppError> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, AppError> {
     std::path::absolute(path).map_err(|error| AppError::io("find", path, error))
 }
 
@@ -187,6 +191,10 @@ fn choose_name(
         .ok_or_else(|| wrong(&wish, "too many clusters have it".to_owned()).hint("choose one with --name"))
 }
 
+fn password_place(config: &Path, name: &str) -> PathBuf {
+    config.with_file_name(format!("everpoint-{name}.password"))
+}
+
 /// A password from the address goes into a file of its own that only we can read.
 fn keep_password(
     session: &Session,
@@ -198,7 +206,7 @@ fn keep_password(
     let Some(password) = &address.password else {
         return Ok(None);
     };
-    let path = config.with_file_name(format!("everpoint-{name}.password"));
+    let path = password_place(config, name);
     if path.exists() {
         replace_password(session, &path, password)?;
         return Ok(Some(path));
@@ -208,150 +216,38 @@ fn keep_password(
     Ok(Some(path))
 }
 
-/// The server has taken this password: it comes in place of another one that was kept. Owner and permissions stay.
-fn replace_password(session: &Session, path: &Path, password: &Secret) -> Result<(), AppError> {
-    if secret::from_file("the password", path, &mut |_| {}).is_ok_and(|before| before == *password) {
-        return Ok(());
-    }
-    let fail = |error| AppError::io("replace", path, error);
-    let mut fresh = tempfile::NamedTempFile::new_in(beside::directory_of(path)).map_err(fail)?;
-    match std::fs::metadata(path) {
-        Ok(before) => beside::keep(fresh.as_file(), &before).map_err(fail)?,
-        Err(_) => beside::give(fresh.as_file(), &beside::directory_of(path)).map_err(fail)?,
-    }
-    writeln!(fresh, "{}", password.expose()).map_err(fail)?;
-    fresh.as_file().sync_all().map_err(fail)?;
-    fresh.persist(path).map_err(|error| fail(error.error))?;
-    session.say(&format!("the password in {} was another one, and is replaced", path.display()));
-    key::sync_parent(path)
-}
-
-struct Chosen {
-    config: RepositoryConfig,
-    /// Not in the configuration yet.
-    new: Option<NewRepository>,
-}
-
-fn choose_repository(
-    session: &Session,
-    arguments: &Protect,
-    existing: Option<&Config>,
-    path: &Path,
-) -> Result<Chosen, AppError> {
-    let asked = session.global.repo.as_deref();
-    let implied = existing.filter(|config| config.implied);
-    if let Some(config) = existing.filter(|config| !config.implied && !config.repositories.is_empty()) {
-        return configured_repository(session, config, asked);
-    }
-    let default = default_repository();
-    // Clusters that are in the file stay where they are kept.
-    let used = implied.filter(|config| !config.clusters.is_empty());
-    let url = by_hand(asked.filter(|_| used.is_none()).unwrap_or(&default)).url;
-    if let (Some(config), Some(asked)) = (implied, asked)
-        && by_hand(asked).url != by_hand(&default).url
-    {
-        let place = config.path.display();
-        session.warn(&match used {
-            Some(_) => {
-                format!("--repo is ignored: the clusters of {place} are kept below BACKUP_DIR, in {url}")
-            }
-            None => format!("BACKUP_DIR is not used: --repo says another place, and that goes into {place}"),
-        });
-    }
-    let name = "local".to_owned();
-    let key_file = match &session.global.key_file {
-        _ if arguments.no_encryption => None,
-        Some(file) => Some(absolute(file)?),
-        None if std::env::var_os(key::VARIABLE).is_some_and(|key| !key.is_empty()) => None,
-        // What is there already, without a key that is in the file, goes on as it is.
-        None if used.is_some() && is_made(&url) => None,
-        None => Some(path.with_file_name(format!("everpoint-{name}.key"))),
-    };
-    let key = key_file.clone().map_or(KeySource::Environment, KeySource::File);
-    let config =
-        RepositoryConfig { name: name.clone(), url: url.clone(), key, retention: Retention::default() };
-    Ok(Chosen { config, new: Some(NewRepository { name, url, key_file }) })
-}
-
-/// The repository of a configuration that has some. Another one beside it would have to be named by every command from then
-/// on, so that adding it is left to the administrator.
-fn configured_repository(
+/// Whether the password of the address comes in place of the one that is kept. Where that can't be written it need not, if the
+/// server takes it as well.
+fn takes_password(
     session: &Session,
     config: &Config,
-    asked: Option<&str>,
-) -> Result<Chosen, AppError> {
-    let place = config.path.display();
-    let wanted = |known: &&RepositoryConfig| {
-        asked.is_some_and(|asked| known.name == asked || known.url == by_hand(asked).url)
-    };
-    if let Some(known) = config.repositories.values().find(wanted) {
-        return Ok(Chosen { config: known.clone(), new: None });
+    known: &str,
+    file: &Path,
+    password: &Secret,
+) -> Result<bool, AppError> {
+    if is_kept(file, password) {
+        return Ok(false);
     }
-    let names: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
-    match config.repositories.values().next().filter(|_| names.len() == 1) {
-        Some(only) => {
-            if asked.is_some() {
-                session.warn(&format!("--repo is ignored: {place} has the repository {}", only.name));
-            }
-            Ok(Chosen { config: only.clone(), new: None })
-        }
-        None => {
-            let message = format!("{place} has several: {}", names.join(", "));
-            let error =
-                AppError::new("config.no_repository", FailureClass::Usage, "choose", "a repository", message);
-            Err(error.hint("name one with --repo NAME"))
-        }
-    }
+    let Err(error) = place::takes_files(file) else { return Ok(true) };
+    reach::known_server(session, &config.path, known).map_err(|_| error)?;
+    session.warn(&format!(
+        "the password of the address is ignored: the server takes the one in {} as well, which can't be written",
+        file.display()
+    ));
+    Ok(false)
 }
 
-/// Whether there is a repository already.
-fn is_made(url: &str) -> bool {
-    everpoint_store::open_url(url).is_ok_and(|store| matches!(store.head("config"), Ok(Some(_))))
+fn is_kept(path: &Path, password: &Secret) -> bool {
+    secret::from_file("the password", path, &mut |_| {}).is_ok_and(|before| before == *password)
 }
 
-/// Below `$BACKUP_DIR`, or in a usual place.
-fn default_repository() -> String {
-    let usual = if rustix::process::geteuid().is_root() { "/var/lib/everpoint" } else { "./everpoint-repo" };
-    let named = container::directory(&|name| std::env::var(name).ok());
-    named.map_or_else(|| usual.to_owned(), |directory| container::repository_below(&directory))
-}
-
-/// As [`prepare`]; a repository that the configuration does not name yet is written into it: the service may not have the
-/// variable that named it.
-fn complete(session: &Session, arguments: &Protect, chosen: &Chosen, path: &Path) -> Result<(), AppError> {
-    prepare(session, arguments, &chosen.config, path)?;
-    let Some(new) = &chosen.new else { return Ok(()) };
-    append(path, &[new.table()])?;
-    session.say(&format!("wrote the repository {} into {}", new.url, path.display()));
-    Ok(())
-}
-
-/// Makes the repository if it is missing, and sees to a second copy of a new key.
-fn prepare(
-    session: &Session,
-    arguments: &Protect,
-    config: &RepositoryConfig,
-    path: &Path,
-) -> Result<(), AppError> {
-    place::takes_files(path)?;
-    if let KeySource::File(key) = &config.key
-        && !key.exists()
-    {
-        place::takes_files(key)?;
+/// The server has taken this password: it comes in place of another one that was kept. Owner and permissions stay.
+fn replace_password(session: &Session, path: &Path, password: &Secret) -> Result<(), AppError> {
+    if is_kept(path, password) {
+        return Ok(());
     }
-    place::own(&config.url, path)?;
-    let (_, report) = init::create(session, config)?;
-    if report.created {
-        let state = if report.encrypted { "encrypted" } else { "NOT ENCRYPTED" };
-        session.say(&format!("created the repository {} ({state})", report.repository));
-    }
-    if let KeySource::File(file) = &config.key
-        && key::place(config, report.encrypted) == everpoint_app::check::KeyPlace::OnlyHere(file.clone())
-    {
-        escrow::ask_for(session, arguments, file)?;
-    }
-    if report.created && report.encrypted {
-        session.say(escrow::AGE_TOO);
-    }
+    rewrite::write(path, &format!("{}\n", password.expose()), 0o600)
+        .map_err(|error| AppError::io("replace", path, error))?;
+    session.say(&format!("the password in {} was another one, and is replaced", path.display()));
     Ok(())
 }

@@ -1,0 +1,86 @@
+//! Makes what `protect` needs: the repository, its key, and its table in the configuration. What needs no writing is not tried,
+//! what has to be written and can't be is refused before anything is made.
+
+use std::path::{Path, PathBuf};
+
+use everpoint_app::AppError;
+use everpoint_app::check::KeyPlace;
+
+use super::chosen::{Chosen, is_made};
+use super::{escrow, place};
+use crate::cli::Protect;
+use crate::commands::init;
+use crate::config::write::append;
+use crate::config::{KeySource, RepositoryConfig};
+use crate::session::{Session, key};
+
+/// As [`prepare`], for a cluster that the configuration has; a repository that it does not name yet is written into it, as
+/// the service may not have the variable that named it. Where that can't be, the key is returned, which nothing names then.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) fn complete(
+    session: &Session,
+    arguments: &Protect,
+    chosen: &Chosen,
+    path: &Path,
+) -> Result<Option<PathBuf>, AppError> {
+    prepare(session, arguments, &chosen.config, path, &[])?;
+    let Some(new) = &chosen.new else { return Ok(None) };
+    let written = place::takes_files(path).and_then(|()| append(path, &[new.table()]));
+    let Err(error) = written else {
+        session.say(&format!("wrote the repository {} into {}", new.url, path.display()));
+        return Ok(None);
+    };
+    session.warn(&format!(
+        "the repository {} can't be written into {} ({}): this goes on, but a service or command without BACKUP_DIR does not \
+         find it{}",
+        new.url,
+        path.display(),
+        error.message,
+        match &new.key_file {
+            Some(file) => format!(", and others need --key-file {}", file.display()),
+            None => String::new(),
+        }
+    ));
+    Ok(new.key_file.clone())
+}
+
+/// Makes the repository if it is missing, and sees to a second copy of a new key. `written`: the files that are written
+/// afterwards.
+///
+/// # Errors
+/// If something can't be written: then nothing is.
+pub(super) fn prepare(
+    session: &Session,
+    arguments: &Protect,
+    config: &RepositoryConfig,
+    path: &Path,
+    written: &[&Path],
+) -> Result<(), AppError> {
+    for file in written {
+        place::takes_files(file)?;
+    }
+    if !is_made(&config.url) {
+        if let KeySource::File(key) = &config.key
+            && !key.exists()
+        {
+            place::takes_key(key)?;
+        }
+        place::own(&config.url, path)?;
+    }
+    let (_, report) = init::create(session, config)?;
+    if report.created {
+        let state = if report.encrypted { "encrypted" } else { "NOT ENCRYPTED" };
+        session.say(&format!("created the repository {} ({state})", report.repository));
+    }
+    if let KeySource::File(file) = &config.key
+        && key::place(config, report.encrypted) == KeyPlace::OnlyHere(file.clone())
+    {
+        escrow::ask_for(session, arguments, file)?;
+    }
+    if report.created && report.encrypted {
+        session.say(escrow::AGE_TOO);
+    }
+    Ok(())
+}
