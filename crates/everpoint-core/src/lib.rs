@@ -5,6 +5,7 @@
 
 pub mod alert;
 pub mod alive;
+pub mod anew;
 pub mod budget;
 pub mod bundling;
 pub mod cache;

@@ -8,7 +8,7 @@ use std::process::Command;
 const DOCUMENTS: [&str; 3] = ["README.md", "docs/GUIDE.md", "docs/RUNBOOKS.md"];
 
 /// Commands that ask a server or write something without any configuration.
-const FREE: [&str; 4] = ["protect", "man", "completion", "--version"];
+const FREE: [&str; 5] = ["protect", "init --new", "man", "completion", "--version"];
 
 /// Commands in the `sh` blocks of a document, without comments.
 fn commands(text: &str) -> Vec<String> {

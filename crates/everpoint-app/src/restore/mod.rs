@@ -10,7 +10,7 @@ pub mod live;
 pub mod log_check;
 mod machine;
 pub mod mark;
-mod mounts;
+pub(crate) mod mounts;
 pub mod output;
 pub mod preflight;
 pub mod progress;

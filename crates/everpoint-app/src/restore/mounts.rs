@@ -9,14 +9,14 @@ use super::spaces::real;
 
 /// What should be mounted, and what is.
 #[derive(Debug, Default)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     wanted: Vec<PathBuf>,
     mounted: Vec<PathBuf>,
 }
 
 impl Mounts {
     /// Asks the machine. What can't be read says nothing.
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         match (text("/etc/fstab"), text("/proc/self/mountinfo")) {
             (Ok(fstab), Ok(mountinfo)) => Self {
@@ -28,12 +28,12 @@ impl Mounts {
     }
 
     /// The bare mount point at or above a place.
-    pub(super) fn bare(&self, place: &Path) -> Option<&Path> {
+    pub(crate) fn bare(&self, place: &Path) -> Option<&Path> {
         bare(&self.wanted, &self.mounted, &real(place))
     }
 }
 
 /// Why nothing is written there.
-pub(super) fn not_mounted(point: &Path) -> String {
+pub(crate) fn not_mounted(point: &Path) -> String {
     format!("{} is a mount point by /etc/fstab, and nothing is mounted on it", point.display())
 }

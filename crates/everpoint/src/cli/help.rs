@@ -26,9 +26,13 @@ Examples:
   everpoint protect postgres://backup@db1/postgres --escrow /mnt/usb/everpoint.key";
 
 pub(super) const INIT: &str = "\
+Where a repository was before (the server of a cluster has its slot, the daemon has read it, its disk is not mounted) none is \
+made by itself: a new one in its place would take the log over, and the old one get a gap.
+
 Examples:
   everpoint init
-  everpoint init local";
+  everpoint init local
+  everpoint init --new local    # the old one is lost, or left behind";
 
 pub(super) const CHECK: &str = "\
 Ends with 1 if a line is an error.

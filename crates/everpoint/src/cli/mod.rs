@@ -177,6 +177,9 @@ pub(crate) struct Protect {
 pub(crate) struct Init {
     /// Only this repository of the configuration
     pub(crate) repository: Option<String>,
+    /// Make an empty one even where one was before that is not there now: what it holds goes no further
+    #[arg(long)]
+    pub(crate) new: bool,
 }
 
 /// Arguments of `adopt`.

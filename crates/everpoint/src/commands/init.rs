@@ -6,6 +6,7 @@ use everpoint_core::FailureClass;
 use everpoint_repo::Repository;
 use serde::Serialize;
 
+use super::anew;
 use crate::cli::Init;
 use crate::config::{KeySource, RepositoryConfig};
 use crate::render::Done;
@@ -26,6 +27,7 @@ pub(crate) fn run(session: &Session, arguments: &Init) -> Result<Done, AppError>
     let mut repositories = Vec::new();
     let mut text = String::new();
     for config in &wanted {
+        anew::refuse(&session.global, session.config().ok(), config, None, arguments.new)?;
         let (_, report) = create(session, config)?;
         text.push_str(&line(config, &report));
         repositories.push(report);

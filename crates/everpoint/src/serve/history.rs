@@ -224,6 +224,13 @@ impl History {
         found.map_err(|error| failed("read", &self.place, &error))
     }
 
+    /// The same of a database that a daemon may use now; `None` as well if it can't be read.
+    pub(crate) fn noted_in(path: &Path, cluster: &str, word: &str) -> Option<String> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+        let sql = "SELECT text FROM note WHERE cluster = ?1 AND word = ?2";
+        connection.query_row(sql, [cluster, word], |row| row.get(0)).ok()
+    }
+
     fn execute(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), AppError> {
         let done = self.lock().execute(sql, values);
         done.map(|_| ()).map_err(|error| failed("write", &self.place, &error))
@@ -311,6 +318,8 @@ mod tests {
         assert_eq!(history.known_since(Kind::Backup, "a", Micros(10)).unwrap(), Micros(9));
         history.note("a", "slot", Some("gone"), Micros(1)).unwrap();
         assert_eq!(history.noted("a", "slot").unwrap().as_deref(), Some("gone"));
+        assert_eq!(History::noted_in(&path, "a", "slot").as_deref(), Some("gone"));
+        assert_eq!(History::noted_in(&home.path().join("none"), "a", "slot"), None);
         history.note("a", "slot", None, Micros(1)).unwrap();
         assert_eq!(history.noted("a", "slot").unwrap(), None);
     }

@@ -20,17 +20,22 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use everpoint_app::AppError;
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, Micros};
 use everpoint_engine::StopFlag;
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::render::Done;
-use crate::session::Session;
+use crate::session::{Opened, Session};
 use crate::signal::stop_flag;
+use history::History;
 use runner::Runner;
 use served::Served;
 
 pub(crate) use state::{state_dir, state_place};
+
+/// The file of the history in the state directory.
+const STATE: &str = "state.db";
 
 /// So long after the signal it has ended, whatever still works.
 const STOP_TIME: Duration = Duration::from_secs(9);
@@ -39,6 +44,23 @@ const STOP_TIME: Duration = Duration::from_secs(9);
 pub(crate) struct ServeReport {
     clusters: Vec<String>,
     seconds: f64,
+}
+
+/// Under this word the daemon notes where it has read backups of a cluster.
+const REPOSITORY: &str = "repository";
+
+/// Notes where backups of a cluster are kept: who finds none there is not to begin anew by himself.
+///
+/// # Errors
+/// If it can't be written.
+fn remember(history: &History, opened: &Opened, now: Micros) -> Result<(), AppError> {
+    history.note(&opened.context.name, REPOSITORY, Some(&opened.repository.url), now)
+}
+
+/// Whether the daemon of a configuration has read backups of a cluster in this repository.
+pub(crate) fn has_served(config: &Config, cluster: &str, url: &str) -> bool {
+    let state = state_place(config).join(STATE);
+    History::noted_in(&state, cluster, REPOSITORY).is_some_and(|noted| noted == url)
 }
 
 /// Serves until stopped.

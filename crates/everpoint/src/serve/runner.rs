@@ -101,7 +101,9 @@ impl Runner {
             self.want_backup(cluster, &why);
         }
         let session = self.session();
-        let listing = list::run(&session.cluster(cluster)?.context)?;
+        let opened = session.cluster(cluster)?;
+        let listing = list::run(&opened.context)?;
+        super::remember(&self.history, &opened, now)?;
         let newest = listing.backups.iter().rev().find(|backup| backup.status == "ok");
         match newest.and_then(|backup| backup.started_at.parse::<jiff::Timestamp>().ok()) {
             None => self.want_backup(cluster, "it has no good backup"),

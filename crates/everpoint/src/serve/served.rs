@@ -59,7 +59,7 @@ impl Served {
         let global = Global { config: Some(config.path.clone()), ..session.global.clone() };
         let files = files_of(&config);
         let names = session.cluster_names(None)?;
-        let history = Arc::new(History::open(&state.join("state.db"))?);
+        let history = Arc::new(History::open(&state.join(super::STATE))?);
         let runner = Arc::new(Runner {
             global: global.clone(),
             current: Mutex::new(Arc::new(Current::nothing(&config))),

@@ -95,11 +95,6 @@ fn configured_repository(
     }
 }
 
-/// Whether there is a repository already.
-pub(super) fn is_made(url: &str) -> bool {
-    everpoint_store::open_url(url).is_ok_and(|store| matches!(store.head("config"), Ok(Some(_))))
-}
-
 /// Whether the repository that is there is encrypted; `None`: there is none that can be read.
 fn encryption(url: &str) -> Option<bool> {
     let store = everpoint_store::open_url(url).ok()?;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use everpoint_app::AppError;
 use everpoint_app::check::KeyPlace;
 
-use super::chosen::{Chosen, is_made};
+use super::chosen::Chosen;
 use super::{escrow, place};
 use crate::cli::Protect;
+use crate::commands::anew::{self, Newcomer, is_made};
 use crate::commands::init;
 use crate::config::write::append;
-use crate::config::{KeySource, RepositoryConfig};
+use crate::config::{Config, KeySource, RepositoryConfig};
 use crate::session::{Session, key};
 
 /// As [`prepare`], for a cluster that the configuration has; a repository that it does not name yet is written into it, as
@@ -23,9 +24,12 @@ pub(super) fn complete(
     session: &Session,
     arguments: &Protect,
     chosen: &Chosen,
-    path: &Path,
+    config: &Config,
 ) -> Result<Option<PathBuf>, AppError> {
-    prepare(session, arguments, &chosen.config, path, &[])?;
+    let path = config.path.as_path();
+    let wanted =
+        Wanted { repository: &chosen.config, existing: Some(config), newcomer: None, path, written: &[] };
+    prepare(session, arguments, &wanted)?;
     let Some(new) = &chosen.new else { return Ok(None) };
     let written = place::takes_files(path).and_then(|()| append(path, &[new.table()]));
     let Err(error) = written else {
@@ -46,28 +50,34 @@ pub(super) fn complete(
     Ok(new.key_file.clone())
 }
 
-/// Makes the repository if it is missing, and sees to a second copy of a new key. `written`: the files that are written
-/// afterwards.
+/// What is to be made, and for whom.
+pub(super) struct Wanted<'a> {
+    pub(super) repository: &'a RepositoryConfig,
+    pub(super) existing: Option<&'a Config>,
+    pub(super) newcomer: Option<Newcomer<'a>>,
+    /// The configuration file.
+    pub(super) path: &'a Path,
+    /// The files that are written afterwards.
+    pub(super) written: &'a [&'a Path],
+}
+
+/// Makes the repository if it is missing and was not there before, and sees to a second copy of a new key.
 ///
 /// # Errors
-/// If something can't be written: then nothing is.
-pub(super) fn prepare(
-    session: &Session,
-    arguments: &Protect,
-    config: &RepositoryConfig,
-    path: &Path,
-    written: &[&Path],
-) -> Result<(), AppError> {
-    for file in written {
+/// If something can't be written: then nothing is. `repo.was_there`.
+pub(super) fn prepare(session: &Session, arguments: &Protect, wanted: &Wanted<'_>) -> Result<(), AppError> {
+    let config = wanted.repository;
+    for file in wanted.written {
         place::takes_files(file)?;
     }
     if !is_made(&config.url) {
+        anew::refuse(&session.global, wanted.existing, config, wanted.newcomer, false)?;
         if let KeySource::File(key) = &config.key
             && !key.exists()
         {
             place::takes_key(key)?;
         }
-        place::own(&config.url, path)?;
+        place::own(&config.url, wanted.path)?;
     }
     let (_, report) = init::create(session, config)?;
     if report.created {

@@ -12,14 +12,15 @@ use crate::session::{Session, others_of_new};
 ///
 /// # Errors
 /// If it can't be reached or does not let us in: a mistyped address or password must leave nothing behind.
-pub(super) fn new_server(url: &str, password: Option<&str>) -> Result<ServerIdentity, AppError> {
+pub(super) fn new_server(url: &str, password: Option<&str>) -> Result<(PgEngine, ServerIdentity), AppError> {
     let password = password.map(Secret::new);
     let engine = PgEngine::new(PgOptions {
         address: Some(url.to_owned()),
         password: password.map(|password| client::PasswordSource::new(move || Ok(password.clone()))),
         ..PgOptions::default()
     })?;
-    engine.identify().map_err(|error| unchanged(error.into()))
+    let server = engine.identify().map_err(|error| unchanged(error.into()))?;
+    Ok((engine, server))
 }
 
 /// As [`new_server`], of a cluster that is configured, with the password that it has there.

@@ -8,9 +8,10 @@ use everpoint_engine::beside::Hands;
 
 use super::address::Address;
 use super::chosen::{Chosen, choose_repository};
-use super::prepare::{complete, prepare};
+use super::prepare::{Wanted, complete, prepare};
 use super::{place, reach};
 use crate::cli::Protect;
+use crate::commands::anew::Newcomer;
 use crate::config::secret::Secret;
 use crate::config::write::{NewCluster, NewRepository, append};
 use crate::config::{self, Config, KeySource, PasswordSource, Source, rewrite, secret, valid_name};
@@ -45,7 +46,7 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     let name = choose_name(arguments, existing.as_ref(), &address)?;
     let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
     everpoint_app::belongings::refuse(&belongings::of_repository(&repository.config), &data)?;
-    let server = reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
+    let (engine, server) = reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
     reach::refuse_twin(session, existing.as_ref(), &repository.config, &name, &server)?;
     if let (None, Some(other)) = (&existing, config::elsewhere(&path)) {
         session.say(&format!(
@@ -56,7 +57,15 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     }
     let kept = address.password.is_some().then(|| password_place(&path, &name));
     let written: Vec<&Path> = std::iter::once(path.as_path()).chain(kept.as_deref()).collect();
-    prepare(session, arguments, &repository.config, &path, &written)?;
+    let slot = config::slot_for(&name);
+    let wanted = Wanted {
+        repository: &repository.config,
+        existing: existing.as_ref(),
+        newcomer: Some(Newcomer { name: &name, slot: &slot, engine: &engine }),
+        path: &path,
+        written: &written,
+    };
+    prepare(session, arguments, &wanted)?;
     let mut tables: Vec<String> = repository.new.as_ref().map(NewRepository::table).into_iter().collect();
     let written = existing.as_ref().filter(|config| !config.implied);
     let several = written.map_or(0, |config| config.repositories.len()) + tables.len() > 1;
@@ -117,7 +126,7 @@ fn again(
             (Some(password), Some(PasswordSource::File(file))) => {
                 reach::new_server(&arguments.url, Some(password.expose()))?;
                 let comes = takes_password(session, config, known, file, password)?;
-                let key_file = complete(session, arguments, &chosen, &config.path)?;
+                let key_file = complete(session, arguments, &chosen, config)?;
                 if comes {
                     replace_password(session, file, password)?;
                 }
@@ -132,7 +141,7 @@ fn again(
         }
     }
     reach::known_server(session, &config.path, known)?;
-    let key_file = complete(session, arguments, &chosen, &config.path)?;
+    let key_file = complete(session, arguments, &chosen, config)?;
     Ok(Setup { config: config.path.clone(), cluster: known.to_owned(), key_file })
 }
 

@@ -1,0 +1,118 @@
+//! `protect` and `init` where a repository was before and is not there now: its disk is away.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly"
+)]
+
+#[allow(dead_code, reason = "shared with other tests of protect")]
+mod support_protect;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use support_protect::{PASSWORD, World};
+
+fn ran(mut command: Command) -> (i32, String) {
+    let ran = command.output().unwrap();
+    (ran.status.code().unwrap(), String::from_utf8(ran.stderr).unwrap())
+}
+
+/// Protected once, its state where no other test has it.
+fn protected_once(world: &World, arguments: &[&str]) {
+    let config = format!("[serve]\nstate_dir = \"{}\"\n", world.path("state"));
+    fs::write(world.home.join("everpoint.toml"), config).unwrap();
+    world.protected(arguments);
+}
+
+#[test]
+fn a_repository_that_is_away_is_not_made_anew_but_by_word() {
+    let Some(world) = World::new() else { return };
+    let (url, repo) = (world.url(PASSWORD, world.cluster.port()), world.scratch.path().join("repo"));
+    let away = repo.with_extension("away");
+    let place = repo.display().to_string();
+    let protect = ["protect", url.as_str(), "--repo", &place, "--name", "one"];
+    protected_once(&world, &protect);
+    fs::rename(&repo, &away).unwrap();
+    let there = world.there();
+    let refused = |arguments: &[&str], tells: &str| {
+        let (code, said) = ran(world.command(arguments));
+        assert!(code == 2 && said.contains(tells), "{arguments:?}: {code}: {said}");
+        assert!(said.contains("mount it") && said.contains("init --new"), "{said}");
+        assert!(!repo.exists() || repo.read_dir().unwrap().next().is_none(), "refused means untouched");
+        assert_eq!(world.there(), there);
+        said
+    };
+    // A directory that is missing, then one that is a bare mount point.
+    let served = "the daemon of this configuration has read backups of one there";
+    for _ in 0..2 {
+        refused(&protect, served);
+        refused(&["init"], served);
+        fs::create_dir_all(&repo).unwrap();
+    }
+    // State that is lost: the server knows as well.
+    fs::rename(world.path("state"), world.path("state.away")).unwrap();
+    refused(&protect, "by the slot everpoint_one");
+    refused(&["init", "local"], "by the slot everpoint_one");
+    // The disk is back: it goes on, and there is no gap.
+    fs::remove_dir(&repo).unwrap();
+    fs::rename(&away, &repo).unwrap();
+    world.protected(&protect);
+    // A new directory of configuration, as in a new container.
+    fs::rename(&repo, &away).unwrap();
+    let kept = world.home.with_extension("kept");
+    fs::rename(&world.home, &kept).unwrap();
+    fs::create_dir(&world.home).unwrap();
+    let (code, said) = ran(world.command(&protect));
+    assert!(code == 2 && said.contains("by the slot everpoint_one"), "{code}: {said}");
+    assert_eq!(world.there(), Vec::<String>::new());
+    // Another place with a slot of another name is nobody's.
+    let typed = said.replace('\n', " ").split_once("another reason: everpoint ").unwrap().1.trim().to_owned();
+    let words: Vec<&str> = typed.split_whitespace().collect();
+    let (code, said) = ran(world.command(&words));
+    assert_eq!(code, 0, "{typed}: {said}");
+    let said = world.protected(&protect);
+    assert!(!said.contains("created") && !said.contains("NOT ENCRYPTED"), "{said}");
+}
+
+#[test]
+fn what_is_known_of_a_place_says_nothing_of_another_one() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    protected_once(&world, &["protect", &url, "--repo", &world.path("repo"), "--name", "one"]);
+    world.without_slots();
+    let config = world.home.join("everpoint.toml");
+    let text = fs::read_to_string(&config).unwrap().replace(&world.path("repo"), &world.path("other"));
+    fs::write(&config, text).unwrap();
+    let (code, said) = ran(world.command(&["init"]));
+    assert_eq!(code, 0, "{said}");
+    // One that nothing was ever in.
+    let (code, said) = ran(world.command(&["init", "--repo", &world.path("more")]));
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn a_bare_mount_point_gets_no_repository() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let (disk, fstab) = (world.scratch.subdir("disk").unwrap(), world.path("fstab"));
+    fs::write(&fstab, format!("none {} tmpfs defaults 0 0\n", disk.display())).unwrap();
+    let repo = disk.join("everpoint").display().to_string();
+    let bind = format!("mount --bind {fstab} /etc/fstab");
+    for arguments in [
+        &["protect", &url, "--repo", &repo][..],
+        &["init", "--repo", &repo],
+        &["init", "--new", "--repo", &repo],
+    ] {
+        let Some(command) = world.mounted(&bind, arguments) else { return };
+        let (code, said) = ran(command);
+        assert!(code == 2 && said.contains("/etc/fstab") && said.contains("nothing was written"), "{said}");
+        assert!(!Path::new(&repo).exists() && world.there().is_empty());
+    }
+    let mounted = format!("{bind}; mount -t tmpfs none {}", disk.display());
+    let (code, said) = ran(world.mounted(&mounted, &["init", "--repo", &repo]).unwrap());
+    assert_eq!(code, 0, "{said}");
+}
