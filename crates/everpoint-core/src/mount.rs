@@ -44,6 +44,15 @@ pub fn bare<'a>(wanted: &'a [PathBuf], mounted: &[PathBuf], place: &Path) -> Opt
     (!has).then_some(deepest)
 }
 
+/// Whether a file may go while what is kept in a directory stays: it lies elsewhere, and on no file system of its own but that
+/// of the machine, which is a container's own.
+#[must_use]
+pub fn goes_alone(mounted: &[PathBuf], file: &Path, directory: &Path) -> bool {
+    let above = mounted.iter().filter(|point| file.starts_with(point));
+    let deepest = above.max_by_key(|point| point.components().count());
+    !file.starts_with(directory) && deepest.is_none_or(|point| point.as_path() == Path::new("/"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +85,14 @@ mod tests {
         assert_eq!(found(&more("/mnt/fast/ts"), "/mnt/fast/ts/a"), None, "another one, nearer");
         assert_eq!(found(&more("/mnt/fast/other"), "/mnt/fast/ts").as_deref(), Some("/mnt/fast"));
         assert_eq!(found("", "/srv"), None);
+    }
+    #[test]
+    fn a_file_on_the_containers_own_disk_goes_alone() {
+        let mounted: Vec<PathBuf> = ["/", "/backup", "/keys"].map(PathBuf::from).into();
+        let goes = |file: &str| goes_alone(&mounted, Path::new(file), Path::new("/backup"));
+        assert!(
+            goes("/app/k") && goes("/backups/k") && goes_alone(&[], Path::new("/k"), Path::new("/backup"))
+        );
+        assert!(!goes("/backup/k") && !goes("/keys/k"));
     }
 }

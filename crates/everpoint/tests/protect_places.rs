@@ -157,3 +157,46 @@ fn a_file_that_is_mounted_alone_is_written_where_it_is_and_a_key_that_lies_besid
     assert!(fs::read_to_string(&file).unwrap().contains("# [cluster.one]"));
     assert_eq!(file.metadata().unwrap().ino(), inode);
 }
+
+/// The directory of backups is on a volume, that of the configuration is not.
+#[test]
+fn a_new_container_is_told_where_its_key_was_and_how_to_begin_anew() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let run = |arguments: &[&str], directory: &str| {
+        fs::write(
+            world.home.join("everpoint.toml"),
+            format!("[serve]\nstate_dir = \"{}\"\n", world.path("state")),
+        )
+        .unwrap();
+        let mut command = world.command(&[&["protect", &url, "--name", "one"], arguments].concat());
+        command.env("BACKUP_DIR", directory);
+        command
+    };
+    let directory = world.path("bd");
+    let said = world.protected_by(run(&[], &directory));
+    assert!(said.contains("the key is NOT below BACKUP_DIR"), "{said}");
+    fs::rename(&world.home, world.home.with_extension("old")).unwrap();
+    fs::create_dir(&world.home).unwrap();
+    fs::remove_dir_all(world.path("state")).unwrap();
+    let said = failed(run(&[], &directory));
+    assert!(said.contains("--key-file FILE, or EVERPOINT_KEY") && said.contains("new one"), "{said}");
+    let typed = said
+        .replace('\n', " ")
+        .split_once("begin anew: ")
+        .unwrap()
+        .1
+        .replace(", then everpoint", " && everpoint");
+    let typed = typed.replace("everpoint init", &format!("{} init", env!("CARGO_BIN_EXE_everpoint")));
+    let mut shell = Command::new("sh");
+    everpoint_testkit::clean(&mut shell).args(["-c", &typed]).current_dir(&world.home);
+    let typed_it = shell.output().unwrap();
+    assert!(typed_it.status.success(), "{typed}: {}", String::from_utf8_lossy(&typed_it.stderr));
+    world.protected_by(run(&[], &directory));
+    assert!(Path::new(&format!("{directory}/repository.lost/config")).exists());
+    // A key on the same volume stays with it, and one that is given is nobody's to lose.
+    world.without_slots();
+    let other = world.path("other");
+    let said = world.protected_by(run(&["--key-file", &format!("{other}/key")], &other));
+    assert!(said.contains("(encrypted)") && !said.contains("NOT below"), "{said}");
+}

@@ -74,7 +74,7 @@ fn slot(cluster: &str, slot: &str, engine: &dyn Engine) -> Option<Trace> {
 }
 
 /// The command that makes a new one by word.
-fn word(config: Option<&Config>, repository: &RepositoryConfig) -> String {
+pub(crate) fn word(config: Option<&Config>, repository: &RepositoryConfig) -> String {
     let written = config.filter(|config| {
         !config.implied && config.repositories.values().any(|known| known.url == repository.url)
     });

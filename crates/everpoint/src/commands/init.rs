@@ -1,8 +1,11 @@
 //! `init`: makes the repositories of the configuration.
 
+use std::path::Path;
+
 use everpoint_app::AppError;
 use everpoint_app::init::{self, InitReport, store_error};
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, shell};
+use everpoint_engine::beside;
 use everpoint_repo::Repository;
 use serde::Serialize;
 
@@ -49,7 +52,7 @@ pub(crate) fn create(
         && !path.exists()
     {
         if exists {
-            return Err(key_elsewhere(config, path));
+            return Err(key_elsewhere(config, path, &anew::word(session.config().ok(), config)));
         }
         key::write_new(path, &key::generate()?.reveal(), key::service(config))?;
     }
@@ -57,9 +60,16 @@ pub(crate) fn create(
     init::run(store, key.as_ref())
 }
 
-/// A new key would not open what is there.
-fn key_elsewhere(config: &RepositoryConfig, path: &std::path::Path) -> AppError {
+/// A new key would not open what is there. `word`: what makes another repository.
+fn key_elsewhere(config: &RepositoryConfig, path: &Path, word: &str) -> AppError {
     let message = format!("the repository is there already, but its key is not in {}", path.display());
+    let place = Path::new(&config.url);
+    let aside = if place.is_absolute() {
+        let lost = format!("{}.lost", config.url.trim_end_matches('/'));
+        format!(": mv {} {}, then {word}", shell::path(place), shell::path(Path::new(&lost)))
+    } else {
+        String::new()
+    };
     AppError::new(
         "config.secret",
         FailureClass::Usage,
@@ -67,7 +77,12 @@ fn key_elsewhere(config: &RepositoryConfig, path: &std::path::Path) -> AppError 
         everpoint_store::shown_url(&config.url),
         message,
     )
-    .hint("give the key it was made with: --key-file FILE, or copy it there")
+    .hint(format!(
+        "give the key it was made with: --key-file FILE, or EVERPOINT_KEY, or copy it there. Where the container is a new one, \
+         the key went with the old one's {}, unless there is a second copy. Without it nothing in there can be opened: then keep \
+         it aside in case the key is found, and begin anew{aside}",
+        beside::directory_of(path).display()
+    ))
 }
 
 fn line(config: &RepositoryConfig, report: &InitReport) -> String {

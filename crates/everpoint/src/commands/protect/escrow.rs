@@ -4,6 +4,8 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::path::Path;
 
 use everpoint_app::AppError;
+use everpoint_core::mount;
+use everpoint_engine::beside;
 
 use crate::cli::Protect;
 use crate::config::secret;
@@ -44,6 +46,23 @@ pub(super) fn ask_for(session: &Session, arguments: &Protect, file: &Path) -> Re
         file.display()
     ));
     Ok(())
+}
+
+/// The key of a repository below `BACKUP_DIR` lies beside the configuration: on the volume of neither, in most containers.
+pub(super) fn tell_of_container(session: &Session, file: &Path, directory: &Path) {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mounted = std::fs::read("/proc/self/mountinfo")
+        .map(|listed| mount::mounted(&String::from_utf8_lossy(&listed)))
+        .unwrap_or_default();
+    if mount::goes_alone(&mounted, &real(file), &real(directory)) {
+        session.warn(&format!(
+            "the key is NOT below BACKUP_DIR but in {}: in a container it goes with the container, and a new one can't open what is \
+             in {}. Put {} on a volume of its own, or keep the key elsewhere and give it in EVERPOINT_KEY or with --key-file",
+            file.display(),
+            directory.display(),
+            beside::directory_of(file).display()
+        ));
+    }
 }
 
 /// That a second copy exists need not be noted: nothing waits for it but a warning of `check`.

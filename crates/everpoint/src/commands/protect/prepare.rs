@@ -12,8 +12,8 @@ use crate::cli::Protect;
 use crate::commands::anew::{self, Newcomer, is_made};
 use crate::commands::init;
 use crate::config::write::append;
-use crate::config::{Config, KeySource, RepositoryConfig};
-use crate::session::{Session, key};
+use crate::config::{Config, KeySource, RepositoryConfig, container};
+use crate::session::{Session, by_hand, key};
 
 /// As [`prepare`], for a cluster that the configuration has; a repository that it does not name yet is written into it, as
 /// the service may not have the variable that named it. Where that can't be, the key is returned, which nothing names then.
@@ -88,6 +88,13 @@ pub(super) fn prepare(session: &Session, arguments: &Protect, wanted: &Wanted<'_
         && key::place(config, report.encrypted) == KeyPlace::OnlyHere(file.clone())
     {
         escrow::ask_for(session, arguments, file)?;
+    }
+    if report.created
+        && let KeySource::File(file) = &config.key
+        && let Some(directory) = container::directory(&|name| std::env::var(name).ok())
+        && config.url == by_hand(&container::repository_below(&directory)).url
+    {
+        escrow::tell_of_container(session, file, &directory);
     }
     if report.created && report.encrypted {
         session.say(escrow::AGE_TOO);
