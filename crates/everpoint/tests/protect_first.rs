@@ -205,3 +205,29 @@ fn a_refused_protect_leaves_nothing_and_what_root_makes_is_the_services() {
         assert_eq!(fs::metadata(made).unwrap().uid(), 70_000, "{}", made.display());
     }
 }
+
+/// A replication connection does not mind the database's name.
+#[test]
+fn a_database_that_does_not_exist_is_a_mistake() {
+    let Some(world) = World::new() else { return };
+    let right = world.url(PASSWORD, world.cluster.port());
+    let wrong = right.replace("/postgres", "/postgre");
+    let said = world.refused(&["protect", &wrong, "--repo", "./repo", "--name", "shop"]);
+    assert!(said.contains("\"postgre\" does not exist") && said.contains("nothing was written"), "{said}");
+    assert_eq!(world.there(), Vec::<String>::new());
+    world.protected(&["protect", &right, "--repo", "./repo", "--name", "shop"]);
+    // The address is corrected in one line, and the hint says in which.
+    let said = world.refused(&["protect", &wrong, "--name", "shop"]);
+    let file = world.home.join("everpoint.toml");
+    let line = format!("`postgres =` of [cluster.shop] in {}", file.display());
+    assert!(said.replace('\n', " ").contains(&line), "{said}");
+    // One that is configured so is an error of `check`, and protected all the same.
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("/postgres\"", "/postgre\"")).unwrap();
+    let ran = world.command(&["check", "shop"]).output().unwrap();
+    let shown = String::from_utf8(ran.stdout).unwrap();
+    let line = shown.lines().find(|line| line.contains("database ")).unwrap_or_default();
+    assert!(ran.status.code() == Some(1) && line.contains("ERROR") && line.contains("postgre"), "{shown}");
+    assert!(!shown.contains("not in use"), "nobody tells whether it is in use: {shown}");
+    world.protected(&["protect", &wrong]);
+}

@@ -7,7 +7,7 @@ use everpoint_core::health::StandbyFacts;
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 
 use super::{leftovers, lines, spaces, standby};
-use crate::client::{Config, Connection, POOLER_HINT, PgError, Purpose, connect, quote_literal};
+use crate::client::{Config, Connection, NO_DATABASE, POOLER_HINT, PgError, Purpose, connect, quote_literal};
 use crate::replication::Replication;
 
 /// Settings that the lines are about.
@@ -75,7 +75,8 @@ pub(super) struct Findings {
 pub(super) struct SlotFindings {
     pub(super) name: String,
     pub(super) exists: bool,
-    pub(super) active: bool,
+    /// Somebody receives by it; `None`: nobody tells.
+    pub(super) active: Option<bool>,
     /// `reserved`, `extended`, `unreserved`, `lost`.
     pub(super) wal_status: Option<String>,
     /// Bytes of log that it holds back.
@@ -106,6 +107,7 @@ pub fn check(config: &Config, slot: Option<&str>, standby_lag: Micros) -> Vec<Ch
         Ok(sql) => Some(sql),
         Err(error) => {
             tracing::debug!(%error, "no ordinary connection");
+            lines.extend(no_database(config, &error));
             None
         }
     };
@@ -160,6 +162,16 @@ fn no_connection(config: &Config, error: &PgError) -> CheckLine {
         _ => None,
     });
     CheckLine { name: "connection".to_owned(), state: CheckState::Error, message, hint }
+}
+
+/// A replication connection does not mind a database that does not exist: it is a mistake all the same.
+fn no_database(config: &Config, error: &PgError) -> Option<CheckLine> {
+    (error.sqlstate() == Some(NO_DATABASE)).then(|| CheckLine {
+        name: "database".to_owned(),
+        state: CheckState::Error,
+        message: format!("no ordinary connection to {config}: {error}"),
+        hint: error.advice(),
+    })
 }
 
 fn cause_of(error: &PgError) -> String {
@@ -236,7 +248,7 @@ fn look_at_slot(sql: &mut Connection, name: &str, findings: &mut Findings) {
             findings.slot = Some(SlotFindings {
                 name: name.to_owned(),
                 exists: !rows.0.is_empty(),
-                active: rows.get(0, 0) == Some("t"),
+                active: rows.get(0, 0).map(|active| active == "t"),
                 wal_status: rows.get(0, 1).map(str::to_owned),
                 held_bytes: rows.get(0, 2).and_then(|text| text.parse().ok()),
             });

@@ -219,7 +219,10 @@ fn slot(slot: &SlotFindings) -> CheckLine {
         _ if slot.held_bytes.is_some_and(|bytes| bytes > MUCH_HELD) => {
             warning("slot", format!("{name}{held}"), "start capture, or drop the slot if nobody uses it")
         }
-        _ => ok("slot", format!("{name}, {}{held}", if slot.active { "in use" } else { "not in use" })),
+        _ => {
+            let used = slot.active.map_or("", |active| if active { ", in use" } else { ", not in use" });
+            ok("slot", format!("{name}{used}{held}"))
+        }
     }
 }
 
@@ -374,6 +377,14 @@ mod tests {
         assert_eq!(managed(&found), None);
         found.host = "x.eu-west-1.rds.amazonaws.com".into();
         assert!(managed(&found).is_some());
+    }
+
+    #[test]
+    fn what_nobody_tells_of_a_slot_is_not_said() {
+        let said = |active| {
+            slot(&SlotFindings { name: "s".into(), exists: true, active, ..SlotFindings::default() }).message
+        };
+        assert_eq!([None, Some(true), Some(false)].map(said), ["s", "s, in use", "s, not in use"]);
     }
 
     #[test]

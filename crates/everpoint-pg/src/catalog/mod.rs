@@ -18,7 +18,7 @@ pub use session::SqlBackup;
 use everpoint_core::LogOffset;
 use everpoint_engine::{EngineError, ServerIdentity};
 
-use crate::client::{Config, PgError, Purpose, connect, quote_literal};
+use crate::client::{Config, NO_DATABASE, PgError, Purpose, connect, quote_literal};
 use crate::lsn::Lsn;
 use crate::replication::Replication;
 
@@ -30,6 +30,20 @@ pub fn identify(config: &Config) -> Result<ServerIdentity, EngineError> {
     let mut replication =
         Replication::open(config).map_err(|error| error.at("connect to", config.to_string()))?;
     replication.identify().map_err(|error| error.at("identify", config.to_string()))
+}
+
+/// Refuses an address whose database does not exist: a replication connection does not mind, and it is a mistake. A server
+/// that lets nobody ask says nothing.
+///
+/// # Errors
+/// If it does not exist.
+pub(crate) fn has_database(config: &Config) -> Result<(), EngineError> {
+    match connect(config, Purpose::Sql) {
+        Err(error) if error.sqlstate() == Some(NO_DATABASE) => {
+            Err(error.at("connect to", config.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of all databases, as far as the role may know them.

@@ -12,6 +12,9 @@ use postgres_protocol::message::backend::ErrorFields;
 pub(crate) const POOLER_HINT: &str = "the address leads to a pooler (PgBouncer, Odyssey, …): name host and port of the server itself; \
      backups and capture speak the replication protocol, and need a session of their own";
 
+/// SQLSTATE: the database does not exist.
+pub(crate) const NO_DATABASE: &str = "3D000";
+
 /// What the server said in an ErrorResponse or a NoticeResponse. Its `Display` leaves out the message itself, so that it
 /// can stand as the cause below an error that shows the message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +193,7 @@ impl PgError {
                 code if code.starts_with("57P") => "pg.shutdown",
                 "53300" => "pg.too_many_connections",
                 "42501" => "pg.privilege",
+                NO_DATABASE => "pg.database",
                 "55006" => "pg.slot_in_use",
                 _ => "pg.server",
             },
@@ -202,7 +206,7 @@ impl PgError {
         let mut error = EngineError::new(self.stable_code(), operation, object, self.to_string());
         error.retryable = self.is_retryable();
         error.hint = self.advice();
-        if matches!(self, Self::Parameter { .. }) {
+        if matches!(self, Self::Parameter { .. }) || self.sqlstate() == Some(NO_DATABASE) {
             error.class = FailureClass::Usage;
         }
         match self {
@@ -212,7 +216,8 @@ impl PgError {
         }
     }
 
-    fn advice(&self) -> Option<String> {
+    /// What to do.
+    pub(crate) fn advice(&self) -> Option<String> {
         match self {
             Self::Parameter { hint, .. } | Self::Tls { hint, .. } | Self::Authentication { hint, .. } => {
                 hint.clone()
@@ -235,6 +240,10 @@ fn advice_for(error: &ServerError) -> Option<String> {
              then SELECT pg_reload_conf()"
         }
         "42501" => refused_because(error),
+        NO_DATABASE => {
+            "correct the name of the database in the address, such as /postgres: any one that exists does, the whole server is \
+             protected"
+        }
         "53300" => "raise max_wal_senders or max_connections, or close idle connections",
         "55006" => {
             "another receiver holds the slot, or the server has not yet noticed that an old one is gone"

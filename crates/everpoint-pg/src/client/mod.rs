@@ -24,7 +24,7 @@ mod tls;
 pub use config::{Config, Host, Keepalives, PasswordSource, RootCertificates, SslMode, TargetSession};
 pub use connection::{Canceller, Connection, Frame};
 pub use environment::Environment;
-pub(crate) use error::POOLER_HINT;
+pub(crate) use error::{NO_DATABASE, POOLER_HINT};
 pub use error::{PgError, ServerError};
 pub use open::{Purpose, connect};
 pub use query::{Rows, quote_identifier, quote_literal};

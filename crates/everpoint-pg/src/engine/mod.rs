@@ -83,6 +83,15 @@ impl PgEngine {
         Ok(Self { config, data_dir: options.data_dir, programs: options.programs, standby_lag, system })
     }
 
+    /// Whether the database of the address exists, as far as the server lets one ask: all else goes without it, so that a
+    /// mistyped one would stay unseen.
+    ///
+    /// # Errors
+    /// `pg.database`: it does not.
+    pub fn has_database(&self) -> Result<(), EngineError> {
+        catalog::has_database(self.config()?)
+    }
+
     fn known_system(&self) -> Option<u64> {
         Some(self.system.load(Ordering::Relaxed)).filter(|system| *system != 0)
     }

@@ -30,6 +30,8 @@ use crate::signal::stop_flag;
 
 /// How long the backup waits for capture to begin: it brings its own log in any case.
 const CAPTURE_HEAD_START: Duration = Duration::from_secs(15);
+/// What is shown as an error, and does not keep a cluster that is configured from being protected.
+const GOES_ON: [&str; 2] = ["space", "database"];
 /// What a new cluster can't have yet.
 const NOT_YET: [&str; 3] = ["last_backup", "capture", "slot"];
 
@@ -78,7 +80,8 @@ fn look(session: &Session, opened: &Opened) -> Result<(), AppError> {
         return Ok(());
     }
     session.say(check_command::text(&report).trim_end());
-    let fatal = report.lines.iter().find(|line| line.state == CheckState::Error && line.name != "space");
+    let mut errors = report.lines.iter().filter(|line| line.state == CheckState::Error);
+    let fatal = errors.find(|line| !GOES_ON.contains(&line.name.as_str()));
     fatal.map_or(Ok(()), |line| {
         let error = AppError::new(
             "protect.check",

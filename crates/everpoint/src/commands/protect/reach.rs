@@ -23,6 +23,18 @@ pub(super) fn new_server(url: &str, password: Option<&str>) -> Result<(PgEngine,
     Ok((engine, server))
 }
 
+/// Refuses an address that is not configured yet and whose database does not exist.
+///
+/// # Errors
+/// If it does not.
+pub(super) fn has_database(engine: &PgEngine) -> Result<(), AppError> {
+    engine.has_database().map_err(|error| {
+        let mut error = AppError::from(error);
+        let hint = error.hint.take().unwrap_or_default();
+        error.hint(format!("{hint}; nothing was written"))
+    })
+}
+
 /// As [`new_server`], of a cluster that is configured, with the password that it has there.
 ///
 /// # Errors

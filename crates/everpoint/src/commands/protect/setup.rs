@@ -43,10 +43,11 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
         return again(session, arguments, config, known, &address);
     }
     let repository = choose_repository(session, arguments, existing.as_ref(), &path)?;
-    let name = choose_name(arguments, existing.as_ref(), &address)?;
+    let name = choose_name(arguments, existing.as_ref(), &path, &address)?;
     let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
     everpoint_app::belongings::refuse(&belongings::of_repository(&repository.config), &data)?;
     let (engine, server) = reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
+    reach::has_database(&engine)?;
     reach::refuse_twin(session, existing.as_ref(), &repository.config, &name, &server)?;
     if let (None, Some(other)) = (&existing, config::elsewhere(&path)) {
         session.say(&format!(
@@ -173,6 +174,7 @@ fn known_cluster(config: &Config, address: &Address, arguments: &Protect) -> Opt
 fn choose_name(
     arguments: &Protect,
     existing: Option<&Config>,
+    path: &Path,
     address: &Address,
 ) -> Result<String, AppError> {
     let taken = |name: &str| existing.is_some_and(|config| config.clusters.contains_key(name));
@@ -185,10 +187,13 @@ fn choose_name(
             return Err(wrong(name, message.to_owned()));
         }
         if taken(name) {
-            return Err(wrong(
-                name,
-                "the configuration has a cluster of this name with another address".to_owned(),
-            ));
+            let message = "the configuration has a cluster of this name with another address";
+            let hint = format!(
+                "if it is this server, and only its address is another one now: correct the line `postgres =` of \
+                 [cluster.{name}] in {}, then run the same command again; else choose another name",
+                path.display()
+            );
+            return Err(wrong(name, message.to_owned()).hint(hint));
         }
         return Ok(name.clone());
     }
