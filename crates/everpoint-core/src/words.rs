@@ -47,26 +47,30 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 4)
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 5)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// Number of insertions, deletions and replacements between two words.
+/// Number of insertions, deletions, replacements and swaps of neighbours between two words.
 fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    let right: Vec<char> = right.chars().collect();
+    let (mut before, mut row): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=right.len()).collect());
+    let mut last = None;
     for (above, from) in left.chars().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        next.push(above + 1);
-        for ((to, pair), deleted) in right.chars().zip(row.windows(2)).zip(1..) {
-            let (replaced, inserted) = match pair {
-                [diagonal, up] => (diagonal + usize::from(from != to), up + 1),
-                _ => (usize::MAX, usize::MAX),
-            };
-            let left_of = next.get(deleted - 1).map_or(usize::MAX, |cell| cell + 1);
-            next.push(replaced.min(inserted).min(left_of));
+        let mut next = vec![above + 1];
+        let cell = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX - 1);
+        for (at, to) in right.iter().enumerate() {
+            let replaced = cell(&row, at) + usize::from(from != *to);
+            let mut least = replaced.min(cell(&row, at + 1) + 1).min(cell(&next, at) + 1);
+            let swapped = |previous: usize| right.get(previous) == Some(&from) && last == Some(*to);
+            if let Some(previous) = at.checked_sub(1).filter(|previous| swapped(*previous)) {
+                least = least.min(cell(&before, previous) + 1);
+            }
+            next.push(least);
         }
-        row = next;
+        last = Some(from);
+        before = std::mem::replace(&mut row, next);
     }
     row.last().copied().unwrap_or_default()
 }
@@ -93,6 +97,9 @@ mod tests {
     fn a_near_word_is_found_and_a_far_one_is_not() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
+        assert_eq!((distance("kepe", "keep"), distance("ab", "ba"), distance("abc", "ca")), (1, 1, 3));
+        assert_eq!(nearest("kepe", ["type", "keep"]), Some("keep"));
+        assert_eq!(nearest("kepe", ["type", "path"]), None);
         assert_eq!(nearest("uri", ["url", "key_file"]), Some("url"));
         assert_eq!(nearest("keyfile", ["url", "key_file"]), Some("key_file"));
         assert_eq!(nearest("frobnicate", ["url", "key_file"]), None);

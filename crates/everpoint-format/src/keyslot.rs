@@ -83,6 +83,16 @@ impl KeyText {
         Ok(Self(Kind::Generated(secret)))
     }
 
+    /// Whether a passphrase is the first line of what `everpoint key age` or `age-keygen` prints: its identity opens packages,
+    /// and no repository but one that was made with it.
+    #[must_use]
+    pub fn is_age_identity(&self) -> bool {
+        const FIRST: [&str; 3] = ["age-secret-key-1", "# public key: age1", "# created: "];
+        let Kind::Passphrase(text) = &self.0 else { return false };
+        let text = text.to_ascii_lowercase();
+        FIRST.iter().any(|first| text.starts_with(first))
+    }
+
     /// The text to keep. The only way by which the secret comes out.
     #[must_use]
     pub fn reveal(&self) -> String {
@@ -265,6 +275,16 @@ mod tests {
                 unwrap(&slot, &KeyText::generate([8; 32]), HERE, 1),
                 Err(FormatError::WrongKey)
             ));
+        }
+    }
+
+    #[test]
+    fn an_age_identity_is_told_from_a_key() {
+        for text in ["# public key: age1x", "AGE-SECRET-KEY-1XYZ", "# created: 2026-01-29T14:30:00Z"] {
+            assert!(KeyText::parse(text).unwrap().is_age_identity(), "{text}");
+        }
+        for text in ["correct horse battery", &KeyText::generate([9; 32]).reveal()] {
+            assert!(!KeyText::parse(text).unwrap().is_age_identity(), "{text}");
         }
     }
 

@@ -334,13 +334,21 @@ fn unlock(
             Err(error) => unreadable = Some(format_error("read", &slot_name(slot), error)),
         }
     }
-    Err(unreadable.unwrap_or_else(|| wrong_key(store)))
+    Err(unreadable
+        .unwrap_or_else(|| if key.is_age_identity() { age_identity(store) } else { wrong_key(store) }))
 }
 
 fn wrong_key(store: &dyn Store) -> RepoError {
     RepoError::new(code::WRONG_KEY, "open", place(store), "the key is not one of this repository")
         .class(FailureClass::Damaged)
         .hint("check key_file, key_command or EVERPOINT_KEY; a rotated key must be replaced by the new one")
+}
+
+fn age_identity(store: &dyn Store) -> RepoError {
+    let message = "what was given as its key is an age identity, which opens packages and no repository";
+    RepoError::new(code::WRONG_KEY, "open", place(store), message)
+        .class(FailureClass::Damaged)
+        .hint("give the repository's key: the file whose first line begins with everpoint-key-1-, or its passphrase")
 }
 
 fn key_missing(store: &dyn Store) -> RepoError {

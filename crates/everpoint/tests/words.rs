@@ -95,3 +95,29 @@ fn unknown_names_list_the_known_ones() {
         }
     }
 }
+
+#[test]
+fn a_key_that_is_none_or_elsewhere_is_told_as_what_it_is() {
+    let directory = configured();
+    let path = |name: &str| directory.path().join(name);
+    let age = run(directory.path(), &["--key-file", "age.txt", "init", "local"]);
+    assert_eq!(code(&age), 0, "{}", stderr(&age));
+    std::fs::rename(path("age.txt"), path("key")).unwrap();
+    // The output of `key age`, kept in a file.
+    let identity = run(directory.path(), &["key", "age"]);
+    std::fs::write(path("age.txt"), &identity.stdout).unwrap();
+    let output = run(directory.path(), &["--key-file", "age.txt", "list"]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert!(stderr(&output).contains("is an age identity") && stderr(&output).contains("everpoint-key-1-"));
+    let output = run(directory.path(), &["--repo", "./new", "--key-file", "age.txt", "init"]);
+    assert!(code(&output) == 2 && stderr(&output).contains("is an age identity"), "{}", stderr(&output));
+    std::fs::rename(path("key"), path("key.old")).unwrap();
+    for arguments in [&["list"][..], &["init"]] {
+        let output = run(directory.path(), arguments);
+        assert!(code(&output) == 2 && stderr(&output).contains("key.old: look"), "{}", stderr(&output));
+    }
+    let config = std::fs::read_to_string(path("everpoint.toml")).unwrap();
+    std::fs::write(path("everpoint.toml"), config.replace("key_file", "kepe")).unwrap();
+    let output = run(directory.path(), &["list"]);
+    assert!(!stderr(&output).contains("did you mean"), "{}", stderr(&output));
+}

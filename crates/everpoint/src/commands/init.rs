@@ -6,6 +6,7 @@ use everpoint_app::AppError;
 use everpoint_app::init::{self, InitReport, store_error};
 use everpoint_core::{FailureClass, shell};
 use everpoint_engine::beside;
+use everpoint_format::keyslot::KeyText;
 use everpoint_repo::Repository;
 use serde::Serialize;
 
@@ -57,7 +58,17 @@ pub(crate) fn create(
         key::write_new(path, &key::generate()?.reveal(), key::service(config))?;
     }
     let key = key::read(config, &mut |warning| session.warn(&warning))?;
+    if !exists && key.as_ref().is_some_and(KeyText::is_age_identity) {
+        return Err(no_key(config));
+    }
     init::run(store, key.as_ref())
+}
+
+/// As a passphrase it would go, and nobody would know.
+fn no_key(config: &RepositoryConfig) -> AppError {
+    let message = "what was given as its key is an age identity, which opens packages";
+    AppError::new("key.invalid", FailureClass::Usage, "use the key of", config.name.clone(), message)
+        .hint("give the repository's key, or a file that is not there yet: then the key is made")
 }
 
 /// A new key would not open what is there. `word`: what makes another repository.
@@ -79,9 +90,10 @@ fn key_elsewhere(config: &RepositoryConfig, path: &Path, word: &str) -> AppError
     )
     .hint(format!(
         "give the key it was made with: --key-file FILE, or EVERPOINT_KEY, or copy it there. Where the container is a new one, \
-         the key went with the old one's {}, unless there is a second copy. Without it nothing in there can be opened: then keep \
-         it aside in case the key is found, and begin anew{aside}",
-        beside::directory_of(path).display()
+         the key went with the old one's {}, unless there is a second copy. {}Without it nothing in there can be opened: then \
+         keep it aside in case the key is found, and begin anew{aside}",
+        beside::directory_of(path).display(),
+        key::others_beside(path).map(|others| format!("{others}. ")).unwrap_or_default()
     ))
 }
 

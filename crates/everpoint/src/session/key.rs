@@ -1,6 +1,6 @@
 //! The key of a repository: where it comes from, and whether a second copy of it is known to exist.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use everpoint_app::AppError;
@@ -24,11 +24,37 @@ pub(crate) fn read(
     warn: &mut dyn FnMut(String),
 ) -> Result<Option<KeyText>, AppError> {
     let secret = match &repository.key {
-        KeySource::File(path) => Some(secret::from_file("the key", path, warn)?),
+        KeySource::File(path) => Some(from_file(path, warn)?),
         KeySource::Command(command) => Some(secret::from_command("the key", command)?),
         KeySource::Environment => std::env::var(VARIABLE).ok().filter(|key| !key.is_empty()).map(Secret::new),
     };
     secret.map(|secret| parse(&secret, &repository.name)).transpose()
+}
+
+fn from_file(path: &Path, warn: &mut dyn FnMut(String)) -> Result<Secret, AppError> {
+    secret::from_file("the key", path, warn).map_err(|mut error| {
+        let missing = path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        error.hint = error.hint.or_else(|| others_beside(path).filter(|_| missing));
+        error
+    })
+}
+
+/// What lies beside a key that is missing and may be it: the one from before a rotation, or a copy.
+pub(crate) fn others_beside(path: &Path) -> Option<String> {
+    let (name, marker) = (path.file_name()?.as_encoded_bytes(), marker(path));
+    let found = std::fs::read_dir(beside::directory_of(path)).ok()?.filter_map(Result::ok);
+    let mut others: Vec<String> = found
+        .map(|entry| entry.path())
+        .filter(|other| {
+            let of = other.file_name().unwrap_or_default().as_encoded_bytes();
+            of.len() > name.len() && of.starts_with(name) && other.file_name() != marker.file_name()
+        })
+        .map(|other| other.display().to_string())
+        .collect();
+    others.sort();
+    let all = others.join(", ");
+    (!others.is_empty())
+        .then(|| format!("beside it lies {all}: look whether that is the key, and copy it back if so"))
 }
 
 fn parse(secret: &Secret, repository: &str) -> Result<KeyText, AppError> {
@@ -148,6 +174,21 @@ pub(crate) fn confirm(key_file: &Path) -> Result<(), AppError> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_key_that_is_missing_is_looked_for_beside() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("local.key");
+        let hint = || from_file(&file, &mut |_| {}).unwrap_err().hint;
+        for other in ["local.key.stored-elsewhere", "local", "other.key"] {
+            std::fs::write(directory.path().join(other), "x").unwrap();
+        }
+        assert_eq!(hint(), None);
+        std::fs::write(directory.path().join("local.key.old"), "x").unwrap();
+        assert!(hint().unwrap().contains("local.key.old: look whether"));
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(hint(), None, "it is there, and empty");
+    }
 
     #[test]
     fn a_confirmation_holds_for_one_key_only() {
