@@ -116,3 +116,21 @@ fn a_bare_mount_point_gets_no_repository() {
     let (code, said) = ran(world.mounted(&mounted, &["init", "--repo", &repo]).unwrap());
     assert_eq!(code, 0, "{said}");
 }
+
+/// A slot that is gone takes log with it: no backup from before is called good in the next line.
+#[test]
+fn behind_lost_log_no_backup_is_called_good() {
+    let Some(world) = World::new() else { return };
+    let url = world.url(PASSWORD, world.cluster.port());
+    let arguments = ["protect", &url, "--repo", &world.path("repo"), "--name", "one"];
+    protected_once(&world, &arguments);
+    assert!(world.protected(&arguments).contains("there is a good backup already"));
+    world.without_slots();
+    for _ in 0..3 {
+        world.cluster.psql("SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+        world.cluster.psql("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)").unwrap();
+    }
+    world.cluster.psql("SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+    let said = world.protected(&arguments);
+    assert!(said.contains("take a backup now") && !said.contains("good backup already"), "{said}");
+}
