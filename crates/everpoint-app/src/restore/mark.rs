@@ -97,6 +97,12 @@ impl Mark {
         }
     }
 
+    /// Name of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
     /// What the mark in a data directory proves.
     #[must_use]
     pub fn in_root(&self, root: &Path) -> MarkProof {
@@ -124,6 +130,12 @@ impl Mark {
         };
         let part = bond(found.part, Identity::of(&place.join(part)));
         judge_mark(&SpaceMark { root, part, linked })
+    }
+
+    /// The data directory that the mark in the place of a tablespace names.
+    #[must_use]
+    pub fn named_in_space(&self, place: &Path, part: &str) -> Option<PathBuf> {
+        self.read(&place.join(space_name(part))).ok().map(|found| found.directory)
     }
 
     /// The mark at a path, if it is one of this repository and cluster; else what is to be thought of what is there.
