@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan, Span};
 
 use crate::{
-    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
-    LogSink, NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions,
+    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, ConfigurationFile, EngineError,
+    ImageSink, LogDecoder, LogSink, NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings,
+    StartOptions,
 };
 
 /// Who a server is.
@@ -341,6 +342,13 @@ pub trait Engine: Send + Sync {
     /// restore in place leaves as they are where the backup could not see them.
     fn links_out(&self, directory: &Path) -> Vec<PathBuf> {
         let _ = directory;
+        Vec::new()
+    }
+
+    /// The files of configuration in a data directory, keys and certificates among them: those that a restore in place leaves as
+    /// they are. `facts`: what was recorded with the backup.
+    fn configuration(&self, directory: &Path, facts: &[(String, String)]) -> Vec<ConfigurationFile> {
+        let _ = (directory, facts);
         Vec::new()
     }
 

@@ -26,5 +26,7 @@ pub use engine::{
 };
 pub use error::EngineError;
 pub use owner::{Owner, owner_of};
-pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};
+pub use recovery::{
+    ConfigurationFile, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt,
+};
 pub use steps::NextSteps;

@@ -42,6 +42,9 @@ pub struct Mark {
     /// The backup that is being restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
+    /// Production's files of configuration stay: those that lie there were never the restore's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    keeps: bool,
     /// Which directory the data directory was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<Identity>,
@@ -92,6 +95,7 @@ impl Mark {
             cluster: cluster.to_owned(),
             directory: directory.to_owned(),
             backup: Some(backup.to_owned()),
+            keeps: false,
             root: None,
             part: None,
         }
@@ -101,6 +105,22 @@ impl Mark {
     #[must_use]
     pub fn cluster(&self) -> &str {
         &self.cluster
+    }
+
+    /// Says whether production's files of configuration stay.
+    #[must_use]
+    pub fn keeping(self, keeps: bool) -> Self {
+        Self { keeps, ..self }
+    }
+
+    /// Whether the files of configuration in a data directory are what they were before any restore began there: another one
+    /// may have written a part of the backup's in their place.
+    #[must_use]
+    pub fn keeps_in(&self, root: &Path) -> bool {
+        match self.read(&root.join(MARKER)) {
+            Ok(found) => found.keeps,
+            Err(proof) => proof == MarkProof::None,
+        }
     }
 
     /// What the mark in a data directory proves.
@@ -166,6 +186,7 @@ impl Mark {
         let mark = Self {
             note: SPACE_NOTE.to_owned(),
             backup: None,
+            keeps: false,
             root: Identity::of(&self.directory),
             part: Identity::of(&place.join(part)),
             ..self.clone()

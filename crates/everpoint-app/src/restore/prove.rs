@@ -12,12 +12,14 @@ use everpoint_core::{FailureClass, RestorePlan, shell};
 use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
+use super::RestoreRequest;
+use super::kept::Kept;
 use super::links::{aside, directories, links};
 use super::mark::{MARKER, Mark, NEW_MARK, same_place};
 use super::mounts::{Mounts, not_mounted};
+use super::salvage::COPY_MARK;
 use super::spaces::Wishes;
 use super::tree::Tree;
-use super::{RestoreRequest, kept};
 use crate::{AppError, ClusterContext};
 use ground::Ground;
 
@@ -108,8 +110,11 @@ pub fn run(
     }
     told.extend(ground.elsewhere().filter(|_| replaces && !request.confined));
     let left = ground.left(&spaces, part.as_deref());
-    let kept = if own && replaces { kept::links(engine, &root, record) } else { Vec::new() };
-    let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own).with_kept(kept);
+    let in_place = own && replaces;
+    let keeps = in_place && proven != Proven::Empty && mark.keeps_in(&root) && !root.join(COPY_MARK).exists();
+    let files = if keeps { engine.configuration(&root, &record.facts) } else { Vec::new() };
+    let kept = if in_place { Kept::of(engine, &root, record, files) } else { Kept::default() };
+    let tree = Tree::new(&root, spaces, part, mark.keeping(keeps))?.with_log_elsewhere(own).with_kept(kept);
     Ok(Proof { tree, root: proven, own, occupied, left, told })
 }
 

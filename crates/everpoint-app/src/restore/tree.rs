@@ -11,6 +11,7 @@ use everpoint_engine::owner_of;
 use everpoint_format::manifest::FileEntry;
 use rustix::fs::{Gid, OFlags, Uid};
 
+use super::kept::Kept;
 use super::mark::{MARKER, Mark};
 use super::prove::is_bare;
 use super::salvage::COPY_MARK;
@@ -26,8 +27,8 @@ pub struct Tree {
     part: Option<String>,
     /// A `pg_wal` that is a link is followed.
     follows_log: bool,
-    /// Links that are left as they are, with what they lead to; relative to the data directory.
-    kept: Vec<PathBuf>,
+    /// What is left as it is.
+    kept: Kept,
     mark: Mark,
     owner: Option<(Uid, Gid)>,
 }
@@ -45,7 +46,15 @@ impl Tree {
         mark: Mark,
     ) -> Result<Self, AppError> {
         let owner = owner_for(root)?;
-        Ok(Self { root: root.to_owned(), spaces, part, follows_log: false, kept: Vec::new(), mark, owner })
+        Ok(Self {
+            root: root.to_owned(),
+            spaces,
+            part,
+            follows_log: false,
+            kept: Kept::default(),
+            mark,
+            owner,
+        })
     }
 
     /// A log that lies elsewhere, behind a link, is this directory's.
@@ -55,16 +64,16 @@ impl Tree {
         self
     }
 
-    /// These links of the data directory, by path relative to it, are left as they are.
+    /// These links and files of the data directory are left as they are.
     #[must_use]
-    pub fn with_kept(mut self, kept: Vec<PathBuf>) -> Self {
+    pub fn with_kept(mut self, kept: Kept) -> Self {
         self.kept = kept;
         self
     }
 
-    /// The links that are left as they are.
+    /// The links and files that are left as they are.
     #[must_use]
-    pub fn kept(&self) -> &[PathBuf] {
+    pub const fn kept(&self) -> &Kept {
         &self.kept
     }
 
@@ -98,10 +107,10 @@ impl Tree {
     }
 
     /// Whether a path inside of the data directory is none of what is compared there: the server's part of a tablespace, which
-    /// has another name, or a link that is kept.
+    /// has another name, or a link or file that is kept.
     #[must_use]
     pub fn stays(&self, path: &Path) -> bool {
-        if path.strip_prefix(&self.root).is_ok_and(|path| self.kept.iter().any(|kept| kept == path)) {
+        if path.strip_prefix(&self.root).is_ok_and(|path| self.kept.is(path)) {
             return true;
         }
         let Some(part) = self.part() else { return false };
@@ -111,7 +120,7 @@ impl Tree {
     /// Whether a path inside of the data directory is the place of a tablespace, or leads there, or to a link that is kept.
     #[must_use]
     pub fn leads_to_place(&self, path: &Path) -> bool {
-        let mut kept = self.kept.iter().map(|kept| self.root.join(kept));
+        let mut kept = self.kept.paths().iter().map(|kept| self.root.join(kept));
         kept.any(|kept| kept.starts_with(path)) || self.outside().any(|(_, place, _)| place.starts_with(path))
     }
 
@@ -126,7 +135,7 @@ impl Tree {
             return Ok(false);
         }
         // Nothing is written through a link.
-        if self.kept.iter().any(|kept| to_path(path).starts_with(kept)) {
+        if self.kept.holds(&to_path(path)) {
             return Ok(false);
         }
         if let Some(rest) = path.strip_prefix("pg_tblspc/") {

@@ -22,6 +22,9 @@ const KEY_OF_ROOT: u32 = 0o740;
 pub(super) fn settle(settings: &RecoverySettings) -> Result<(), EngineError> {
     for (path, target) in facts(settings, LINK) {
         let (place, target) = (to_path(path), to_path(target));
+        if settings.kept.iter().any(|kept| place.starts_with(kept) || kept.starts_with(&place)) {
+            continue;
+        }
         match inside(settings, &place, &target) {
             // It leads to a directory that has come with the image under its own name.
             Some(relative) if fs::symlink_metadata(settings.directory.join(&place)).is_err() => {
