@@ -24,7 +24,7 @@ use crate::zone::Clock;
 pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppError> {
     let target = target::parse(&arguments.to, &Clock::machine())?;
     if arguments.package.is_empty() {
-        let opened = session.cluster(&arguments.cluster)?;
+        let opened = session.stored_cluster(&arguments.cluster)?;
         return from(session, arguments, target, &opened, None);
     }
     let (temporary, imported) = from_packages(session, &arguments)?;
