@@ -25,7 +25,7 @@ pub use engine::{
     SlotHolds,
 };
 pub use error::EngineError;
-pub use owner::{Owner, owner_of};
+pub use owner::{Owner, owner_of, user_name};
 pub use recovery::{
     ConfigurationFile, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt,
 };

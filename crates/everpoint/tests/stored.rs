@@ -9,6 +9,29 @@ mod support_scenarios;
 use support_scenarios::{CLUSTER, World, configure, found, quiet};
 
 #[test]
+fn a_second_restore_point_of_one_name_says_which_one_is_meant() {
+    if !found(15) {
+        return;
+    }
+    let mut world = World::new(quiet(15).start().unwrap());
+    world.capture();
+    world.backup(&[]);
+    world.source.psql("CREATE TABLE orders AS SELECT generate_series(1, 7) n").unwrap();
+    let point = || world.everpoint.try_run(&["restore-point", CLUSTER, "here"]).unwrap();
+    assert!(!point().err.contains("already"));
+    world.source.psql("DELETE FROM orders").unwrap();
+    world.settle(&world.source, 1);
+    let said = point().err;
+    world.settle(&world.source, 1);
+    assert!(said.contains("there is a restore point here already"), "{said}");
+    let (_, target) = said.split_once("--to ").unwrap();
+    let copy = world.restore(target.trim(), &[]);
+    assert_eq!(copy.psql("SELECT count(*) FROM orders"), "7");
+    let copy = world.restore("name:here", &[]);
+    assert_eq!(copy.psql("SELECT count(*) FROM orders"), "0");
+}
+
+#[test]
 fn what_the_repository_still_holds_is_listed_and_restored_by_name() {
     if !found(15) {
         return;
