@@ -275,6 +275,19 @@ mod tests {
     }
 
     #[test]
+    fn configuration_is_productions_unless_a_restore_that_did_not_keep_it_has_begun() {
+        let place = tempfile::tempdir().unwrap();
+        let mark = Mark::new("r1", "shop", place.path(), "b");
+        assert!(mark.keeps_in(place.path()));
+        for keeps in [true, false] {
+            mark.clone().keeping(keeps).write(place.path()).unwrap();
+            assert_eq!(mark.keeps_in(place.path()), keeps);
+        }
+        Mark::new("r2", "shop", place.path(), "b").keeping(true).write(place.path()).unwrap();
+        assert!(!mark.keeps_in(place.path()), "of another repository");
+    }
+
+    #[test]
     fn a_mark_that_was_copied_into_another_directory_proves_nothing_there() {
         let home = tempfile::tempdir().unwrap();
         let [root, another, moved] = ["copy", "another", "moved"].map(|name| home.path().join(name));
