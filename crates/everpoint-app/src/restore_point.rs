@@ -3,7 +3,7 @@
 use everpoint_core::FailureClass;
 use serde::Serialize;
 
-use crate::{AppError, ClusterContext, text};
+use crate::{AppError, ClusterContext, facts, restore_points, text};
 
 /// PostgreSQL keeps this many bytes of a name.
 const LONGEST: usize = 63;
@@ -16,6 +16,18 @@ pub struct RestorePointReport {
     /// Where it stands in the log.
     pub lsn: String,
     /// About when it was made, by this machine's clock; RFC 3339.
+    pub time: String,
+    /// The last one of this name that was stored before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<EarlierPoint>,
+}
+
+/// One that has the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EarlierPoint {
+    /// Where it stands in the log.
+    pub lsn: String,
+    /// When it was made; RFC 3339.
     pub time: String,
 }
 
@@ -34,6 +46,18 @@ pub fn run(context: &ClusterContext, name: &str) -> Result<RestorePointReport, A
             message,
         ));
     }
+    let earlier = earlier(context, name).unwrap_or_else(|error| {
+        tracing::debug!(%error, "whether there is a restore point of this name can't be told");
+        None
+    });
     let position = context.engine.restore_point(name)?;
-    Ok(RestorePointReport { name: name.to_owned(), lsn: text::lsn(position), time: text::time(text::now()) })
+    let (lsn, time) = (text::lsn(position), text::time(text::now()));
+    Ok(RestorePointReport { name: name.to_owned(), lsn, time, earlier })
+}
+
+/// The last one of this name that is stored.
+fn earlier(context: &ClusterContext, name: &str) -> Result<Option<EarlierPoint>, AppError> {
+    let points = restore_points::find(context, &facts::load(context)?)?;
+    let last = points.into_iter().rev().find(|point| point.name == name);
+    Ok(last.map(|point| EarlierPoint { lsn: text::lsn(point.at), time: text::time(point.time) }))
 }

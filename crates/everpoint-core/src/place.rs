@@ -101,6 +101,10 @@ pub struct SpaceFacts {
     pub strangers: bool,
     /// The link of production's own data directory, which is being restored, leads there.
     pub linked: bool,
+    /// A link of the data directory that is being restored leads there, whose ever that is.
+    pub led: bool,
+    /// Another data directory, which is there, is known to have it.
+    pub others: bool,
     /// What its mark proves.
     pub mark: MarkProof,
 }
@@ -133,6 +137,12 @@ pub enum Unproven {
     StaleMark,
     /// The mark in a data directory was written for another one.
     CopiedMark,
+    /// It holds a tablespace of another data directory, which is there.
+    OtherDirectory,
+    /// It holds the tablespace of this data directory, which is not known to be production's own.
+    NotProduction,
+    /// It holds a tablespace, and nothing tells of which data directory.
+    Unmarked,
     /// It holds something else.
     Strangers,
 }
@@ -153,6 +163,12 @@ impl fmt::Display for Unproven {
                 "it holds a tablespace, and the mark of a restore beside it is of an earlier one or of another data directory"
             }
             Self::CopiedMark => "the mark of a restore in it was written for another directory",
+            Self::OtherDirectory => "it holds a tablespace of another data directory",
+            Self::NotProduction => {
+                "a link of the data directory leads there, which is not known to be production's own: links of a copied one \
+                 lead to what production uses"
+            }
+            Self::Unmarked => "it holds a tablespace, and nothing tells of which data directory",
             Self::Strangers => "it holds files that are not this cluster's",
         })
     }
@@ -197,8 +213,12 @@ pub const fn judge_space(facts: &SpaceFacts, asked: bool) -> Result<Proven, Unpr
         MarkProof::Ours if asked => Ok(Proven::Marked),
         MarkProof::Ours => Err(Unproven::NotAsked),
         MarkProof::Foreign => Err(Unproven::ForeignMark),
+        _ if facts.others => Err(Unproven::OtherDirectory),
         MarkProof::Stale => Err(Unproven::StaleMark),
-        MarkProof::None => Err(Unproven::Strangers),
+        MarkProof::None if facts.part_empty => Err(Unproven::Strangers),
+        MarkProof::None if facts.led => Err(Unproven::NotProduction),
+        MarkProof::None if facts.strangers => Err(Unproven::Strangers),
+        MarkProof::None => Err(Unproven::Unmarked),
     }
 }
 

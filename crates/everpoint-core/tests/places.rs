@@ -35,8 +35,10 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn space()(there in there(), part_empty: bool, strangers: bool, linked: bool, mark in mark()) -> SpaceFacts {
-        SpaceFacts { there, part_empty, strangers, linked, mark }
+    fn space()(
+        there in there(), part_empty: bool, strangers: bool, linked: bool, led: bool, others: bool, mark in mark(),
+    ) -> SpaceFacts {
+        SpaceFacts { there, part_empty, strangers, linked, led, others, mark }
     }
 }
 
@@ -96,6 +98,9 @@ proptest! {
             Err(why) => {
                 prop_assert!(!facts.linked || facts.there == There::Other);
                 prop_assert_eq!(why == Unproven::NotAsked, !asked && judge_space(&facts, true).is_ok());
+                // Only what no directory that is there is known to have may be called left over.
+                prop_assert!(why != Unproven::StaleMark || !facts.others);
+                prop_assert!(why != Unproven::Strangers || facts.strangers || facts.part_empty);
             }
         }
     }

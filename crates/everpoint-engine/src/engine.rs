@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan, Span};
 
 use crate::{
-    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, EngineError, ImageSink, LogDecoder,
-    LogSink, NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions,
+    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, ConfigurationFile, DirectoryProof,
+    EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogSink, NextSteps,
+    RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions,
 };
 
 /// Who a server is.
@@ -41,45 +42,6 @@ pub enum SlotHolds {
     Unknown,
 }
 
-/// A timeline of which the directory of a stopped server may hold log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalTimeline {
-    /// System identifier of the cluster.
-    pub system: u64,
-    /// The timeline.
-    pub timeline: u32,
-    /// Where it begins.
-    pub begin: LogOffset,
-    /// The server is known to have written it up to here, at least.
-    pub reached: LogOffset,
-}
-
-/// Log of one timeline in the directory of a stopped server.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LocalLog {
-    /// Unbroken runs of it, in order: each from the start of a segment to the end of the last whole record.
-    pub runs: Vec<Span>,
-    /// Files in which the log should lie and can't be read.
-    pub odd: Vec<Span>,
-}
-
-/// Where the cluster of a data directory stands, as its files tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalPlace {
-    /// System identifier.
-    pub system: u64,
-    /// The timeline on which it goes on when its server is started.
-    pub timeline: u32,
-    /// Content of that timeline's history file, empty for a first timeline; `None` if the file is not there.
-    pub history: Option<Vec<u8>>,
-    /// Its last checkpoint.
-    pub position: LogOffset,
-    /// The server has written its log on that timeline up to here, at least.
-    pub written: LogOffset,
-    /// It still recovers, or will when it is started.
-    pub in_recovery: bool,
-}
-
 /// What the beginning of a log segment says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogHead {
@@ -96,17 +58,6 @@ pub struct LogHead {
     pub segment_size: u64,
     /// See [`everpoint_core::Digest::log_format`].
     pub log_format: u32,
-}
-
-/// What the files of a directory say of the cluster that it belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DirectoryProof {
-    /// It is no data directory.
-    Nothing,
-    /// It is the data directory of the cluster with this system identifier.
-    Cluster(u64),
-    /// It looks like a data directory, but does not say of which cluster.
-    Unreadable,
 }
 
 /// Gives the raw bytes of the whole segment that begins at a position, if there is one.
@@ -341,6 +292,13 @@ pub trait Engine: Send + Sync {
     /// restore in place leaves as they are where the backup could not see them.
     fn links_out(&self, directory: &Path) -> Vec<PathBuf> {
         let _ = directory;
+        Vec::new()
+    }
+
+    /// The files of configuration in a data directory, keys and certificates among them: those that a restore in place leaves as
+    /// they are. `facts`: what was recorded with the backup.
+    fn configuration(&self, directory: &Path, facts: &[(String, String)]) -> Vec<ConfigurationFile> {
+        let _ = (directory, facts);
         Vec::new()
     }
 

@@ -10,6 +10,7 @@ pub mod check;
 pub mod engine;
 pub mod error;
 pub mod fake;
+pub mod local;
 pub mod owner;
 pub mod recovery;
 pub mod steps;
@@ -20,11 +21,11 @@ pub use backup::{
 };
 pub use capture::{CaptureFrom, CaptureOptions, Decoded, LogDecoder, LogSink, ReadLog, StopFlag};
 pub use check::{CheckLine, CheckState};
-pub use engine::{
-    DirectoryProof, Engine, LocalLog, LocalPlace, LocalTimeline, LogHead, Neighbour, ServerIdentity,
-    SlotHolds,
-};
+pub use engine::{Engine, LogHead, Neighbour, ServerIdentity, SlotHolds};
 pub use error::EngineError;
-pub use owner::{Owner, owner_of};
-pub use recovery::{RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt};
+pub use local::{DirectoryProof, LocalLog, LocalPlace, LocalTimeline};
+pub use owner::{Owner, owner_of, user_name};
+pub use recovery::{
+    ConfigurationFile, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt,
+};
 pub use steps::NextSteps;

@@ -62,6 +62,13 @@ pub fn owner_of(directory: &Path) -> Result<Option<Owner>, EngineError> {
     })
 }
 
+/// What to call a user: its name, where the system knows it, else its number.
+#[must_use]
+pub fn user_name(uid: u32) -> String {
+    let known = look_up(&uid.to_string()).ok().flatten();
+    known.map_or_else(|| uid.to_string(), |known| known.name)
+}
+
 /// The user of this name or number, whatever source the system has it from (files, LDAP, ...); `None` if none knows it.
 fn look_up(user: &str) -> io::Result<Option<Owner>> {
     match Command::new("getent").args(["passwd", "--", user]).output() {
@@ -98,6 +105,7 @@ mod tests {
         assert_eq!((root.uid, root.gid, root.name.as_str()), (0, 0, "root"));
         assert_eq!(look_up("0").unwrap(), Some(root));
         assert_eq!(look_up("nobody-has-this-name").unwrap(), None);
+        assert_eq!([user_name(0), user_name(70_007)], ["root", "70007"]);
         assert_eq!(parse("nss:x:70000:70001:from LDAP:/:/bin/sh").unwrap().gid, 70001);
         assert_eq!(parse("broken:x"), None);
     }

@@ -15,6 +15,16 @@ pub struct StopAt {
     pub inclusive: bool,
 }
 
+/// A file of configuration in a data directory, as it lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigurationFile {
+    /// Relative to the directory, by real directories: only its last part may be a link.
+    pub path: PathBuf,
+    /// What it says, without the settings of a recovery. `None`: a link to a directory of such files, or what an unfinished
+    /// recovery needs to take its settings out again.
+    pub content: Option<Vec<u8>>,
+}
+
 /// What a restored directory needs to recover.
 #[derive(Debug, Clone)]
 pub struct RecoverySettings {
@@ -36,6 +46,8 @@ pub struct RecoverySettings {
     pub unfinished: Vec<u32>,
     /// Libraries that a copy must load to replay the log; see [`crate::Engine::replay_libraries`].
     pub libraries: Vec<String>,
+    /// Files of configuration of the directory, relative to it, that are production's own of now and not the backup's.
+    pub kept: Vec<PathBuf>,
     /// Keep the production's own configuration (a restore meant to replace it); else generated configuration only.
     pub keep_configuration: bool,
     /// Promote by itself once the target is reached (the user starts the server), instead of pausing there.

@@ -103,6 +103,9 @@ const SKIPPED_AT_TOP: [(&str, &str); 14] = [
 /// Where a restore puts configuration from outside of the data directory. It is taken from its own place again.
 pub(crate) const PUT_ASIDE: &str = "everpoint-external";
 
+/// A restore in place puts the backup's files of configuration beside production's own, under their names and this.
+pub(crate) const BESIDE: &str = ".everpoint-backup";
+
 /// Whether a backup keeps this directory but none of its contents. `path` is relative to the data directory.
 #[must_use]
 pub fn is_emptied(path: &str) -> bool {
@@ -122,7 +125,7 @@ pub fn classify(path: &str) -> Class {
         return Class::Skip(reason);
     }
     let top = path.split('/').next().unwrap_or_default();
-    if top == PUT_ASIDE {
+    if top == PUT_ASIDE || name.ends_with(BESIDE) {
         return Class::Skip("belongs to an older restore");
     }
     if !directory.is_empty() && EMPTIED.contains(&top) {
@@ -254,6 +257,8 @@ mod tests {
             "pg_replslot/a/state",
             "pg_stat_tmp/db_0.stat",
             "everpoint-external/etc/postgresql/15/main/postgresql.conf",
+            "postgresql.conf.everpoint-backup",
+            "conf.d/x.conf.everpoint-backup",
         ];
         for path in skipped {
             assert!(matches!(classify(path), Class::Skip(_)), "{path}");

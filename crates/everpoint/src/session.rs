@@ -10,6 +10,7 @@ mod offsite;
 mod package;
 mod remembered;
 mod secrets;
+mod stored;
 mod twins;
 
 use std::cell::{OnceCell, RefCell};

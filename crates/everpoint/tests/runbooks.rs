@@ -18,14 +18,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use everpoint_testkit::{Port, RunningCopy, StopMode};
+use everpoint_testkit::{PgCluster, Port, RunningCopy, Scratch, StopMode};
 use support_runbooks::{runbooks, script};
 use support_scenarios::{CLUSTER, World, found, quiet};
 
 const MAJOR: u32 = 15;
 
 /// Titles of the runbooks that this test has a disaster for.
-const TITLES: [&str; 8] = [
+const TITLES: [&str; 9] = [
     "The server crashed, its disk is whole",
     "Somebody dropped a table",
     "The machine is lost",
@@ -34,6 +34,7 @@ const TITLES: [&str; 8] = [
     "There is a gap in the WAL",
     "The repository's disk is full",
     "Total loss, from a package",
+    "The primary is gone, a standby was promoted",
 ];
 
 /// Titles of those that the tests of Debian's layout and of life in place run, and `scripts/debian-trial`, which runs all.
@@ -253,4 +254,84 @@ fn after_total_loss_a_package_and_the_key_are_enough() {
     ground.script = format!("unset EVERPOINT_CONFIG\n{}", ground.script);
     ground.run();
     assert_eq!(rows(&place), "3");
+}
+
+/// A standby of a server with a tablespace at `place`, on the same machine, as it was promoted; with the place of its own.
+fn promoted(ground: &Ground, place: &Path) -> (PgCluster, PathBuf) {
+    let source = &ground.world.source;
+    let home = Scratch::new("failover").unwrap();
+    let (data, own) = (home.path().join("standby"), home.subdir("ts-standby").unwrap());
+    let command = format!(
+        "pg_basebackup -d '{}' -D {} -T {}={} -R -c fast",
+        source.url(),
+        data.display(),
+        place.display(),
+        own.display()
+    );
+    let owner = everpoint_testkit::Account::of_servers().unwrap();
+    owner.own(home.path()).unwrap();
+    let ran = ground.world.everpoint.shell(&command, &source.install().bin()).unwrap();
+    let ran = ran.wait(Duration::from_secs(60)).unwrap();
+    assert!(ran.status.success(), "{}", ran.err);
+    let mut standby = PgCluster::on_directory(source.install().clone(), home, data).unwrap();
+    standby.start().unwrap();
+    (standby, own)
+}
+
+#[test]
+fn after_a_failover_the_new_primary_is_production() {
+    let Some(mut ground) = Ground::new(TITLES[8]) else { return };
+    let place = ground.world.source.home().subdir("ts").unwrap();
+    ground.sql(&format!("CREATE TABLESPACE side LOCATION '{}'", place.display()));
+    ground.sql("ALTER TABLE lost_table SET TABLESPACE side");
+    let oid = ground.sql("SELECT oid FROM pg_tablespace WHERE spcname = 'side'");
+    ground.world.backup(&[]);
+    let (standby, own) = promoted(&ground, &place);
+    ground.settle();
+    ground.world.stop_capture();
+    let old = ground.world.source.data_dir().to_owned();
+    let old_address = format!("127.0.0.1:{}", ground.world.source.port());
+    ground.world.source.kill9().unwrap();
+    standby.promote().unwrap();
+    standby.psql("INSERT INTO lost_table VALUES ('after the failover')").unwrap();
+    for (name, value) in [
+        ("port", standby.port().to_string()),
+        ("unix_socket_directories", standby.socket_dir().display().to_string()),
+        ("listen_addresses", "127.0.0.1".to_owned()),
+    ] {
+        standby.psql(&format!("ALTER SYSTEM SET {name} = '{value}'")).unwrap();
+    }
+    let data = standby.data_dir().to_owned();
+
+    // Nobody has changed the configuration: nothing of the old primary's is called left over.
+    let mut standby = standby;
+    standby.stop(StopMode::Fast).unwrap();
+    let map = format!("{oid}={}", own.display());
+    for more in [&[][..], &["--map", &map]] {
+        let arguments =
+            [&["restore", CLUSTER, data.to_str().unwrap(), "--delta", "--replace-production"], more].concat();
+        let ran = ground.world.everpoint.try_run(&arguments).unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{}", ran.err);
+        let expected = format!("data_dir = \"{}\"", data.display());
+        assert!(ran.err.contains(&expected) && !ran.err.contains("rm -r"), "{}", ran.err);
+        assert!(!ran.err.contains("not this cluster's"), "{}", ran.err);
+    }
+    standby.start().unwrap();
+
+    let (config, anew) = (ground.home("everpoint.toml"), ground.home("ts-anew"));
+    let aside = old.with_extension("aside");
+    ground
+        .put("@db1/#@db2/", format!("@{old_address}/#@127.0.0.1:{}/", standby.port()))
+        .put("postgres@db2", format!("postgres@127.0.0.1:{}", standby.port()))
+        .put("/etc/everpoint/everpoint.toml", config.to_str().unwrap())
+        .put("/var/lib/postgresql/15/main.aside", aside.to_str().unwrap())
+        .put("/var/lib/postgresql/15/main", old.to_str().unwrap())
+        .put("/var/lib/postgresql/15/standby", data.to_str().unwrap())
+        .put("-R -c fast", format!("-R -c fast -T {}={}", own.display(), anew.display()));
+    ground.run();
+    assert_eq!(rows(&data), "4");
+    let link = fs::read_link(data.join("pg_tblspc").join(&oid)).unwrap();
+    assert_eq!(fs::canonicalize(link).unwrap(), fs::canonicalize(&own).unwrap());
+    assert!(place.join("PG_15_202209061").is_dir(), "the old primary's tablespace is as it was");
+    assert!(old.join("standby.signal").exists() && aside.join("PG_VERSION").exists());
 }

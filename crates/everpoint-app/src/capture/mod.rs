@@ -5,7 +5,7 @@ mod pause;
 mod tests;
 mod watched;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use everpoint_core::{FailureClass, LogOffset};
 use everpoint_engine::{CaptureFrom, CaptureOptions, EngineError, ServerIdentity, StopFlag};
@@ -196,6 +196,8 @@ struct Job<'a> {
     anew: bool,
     /// It was said that the server is a copy.
     warned: bool,
+    /// Of which timeline was told that it is captured, and when.
+    told: Option<(u32, Instant)>,
     /// What it calls itself when it takes the lease.
     holder: &'static str,
     /// Begin where the server can, rather than record a gap.
@@ -230,6 +232,7 @@ impl<'a> Job<'a> {
             from: None,
             anew: false,
             warned: false,
+            told: None,
             lease: None,
             holder: LASTING,
             refuse_gaps: false,
@@ -324,6 +327,7 @@ impl<'a> Job<'a> {
                 timeline: copy.is_none().then_some(server.timeline),
             },
             told: None,
+            told_timeline: &mut self.told,
         };
         self.context.engine.capture(&from, &self.options, &mut watched)
     }

@@ -51,6 +51,16 @@ pub(super) struct Watched<'a> {
     pub(super) refuse_unproven: bool,
     pub(super) production: Production<'a>,
     pub(super) told: Option<(Instant, u32, LogOffset, Option<Micros>)>,
+    /// The timeline of which was told that it is captured, and when.
+    pub(super) told_timeline: &'a mut Option<(u32, Instant)>,
+}
+
+/// A capture that begins again and again, because nothing can be stored, says so this often at most.
+const TELL_TIMELINE: Duration = Duration::from_secs(600);
+
+/// Whether it is news that a timeline is captured.
+fn is_news(told: Option<(u32, Instant)>, timeline: u32, now: Instant) -> bool {
+    told.is_none_or(|(known, at)| known != timeline || now.duration_since(at) >= TELL_TIMELINE)
 }
 
 impl LogSink for Watched<'_> {
@@ -61,7 +71,11 @@ impl LogSink for Watched<'_> {
     fn timeline(&mut self, timeline: u32, history: &[u8], from: LogOffset) -> Result<(), EngineError> {
         self.writer.timeline(timeline, history, from)?;
         self.production.follow(timeline, history, from, self.writer.segment_size())?;
-        self.events.emit(Event::Info(format!("capturing timeline {timeline} from {}", text::lsn(from))));
+        let now = Instant::now();
+        if is_news(*self.told_timeline, timeline, now) {
+            *self.told_timeline = Some((timeline, now));
+            self.events.emit(Event::Info(format!("capturing timeline {timeline} from {}", text::lsn(from))));
+        }
         Ok(())
     }
 
@@ -155,5 +169,18 @@ impl LogSink for Watched<'_> {
         self.writer.gap(timeline, from, to, reason)?;
         self.events.emit(Event::Gap { timeline, from, to, reason: reason.to_owned() });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeline_is_told_once_until_another_comes_or_time_has_passed() {
+        let now = Instant::now();
+        assert!(is_news(None, 1, now) && is_news(Some((1, now)), 2, now));
+        assert!(!is_news(Some((1, now)), 1, now + Duration::from_secs(3)));
+        assert!(is_news(Some((1, now)), 1, now + TELL_TIMELINE));
     }
 }

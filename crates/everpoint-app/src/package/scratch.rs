@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use everpoint_core::FailureClass;
 use everpoint_engine::beside::{self, Locked};
+use everpoint_engine::user_name;
 use tempfile::TempDir;
 
 use crate::AppError;
@@ -102,7 +103,7 @@ fn not_ours(found: &Metadata) -> Option<String> {
     }
     let me = rustix::process::geteuid().as_raw();
     if found.uid() != me {
-        return Some(format!("it belongs to user {}, not to {me}", found.uid()));
+        return Some(format!("it belongs to user {}, not to {}", user_name(found.uid()), user_name(me)));
     }
     let mode = found.mode() & 0o7777;
     (mode & GROUP_OR_OTHERS_WRITE != 0)

@@ -12,6 +12,7 @@ use everpoint_format::manifest::{Extent, FileEntry, FileKind};
 use everpoint_repo::{ClusterRepo, PagesReader, RepoError};
 use rustix::fs::FallocateFlags;
 
+use super::kept::beside;
 use super::known::Known;
 use super::mark::MARKER;
 use super::output::{Target, suit_past_cache};
@@ -89,9 +90,7 @@ impl ImageRestore<'_> {
         let (mut batch, mut weight, mut control) = (Vec::new(), 0, None);
         while let Some(entry) = manifest.next_entry()? {
             super::stopped(self.stop)?;
-            if entry.kind != FileKind::External && !self.tree.takes(&entry.path)? {
-                continue;
-            }
+            let Some(entry) = self.wanted(entry)? else { continue };
             if entry.kind != FileKind::External && entry.path.split('/').next() == Some(EXTERNAL) {
                 // An older backup took what a restore had put aside; its own external files count.
                 continue;
@@ -120,6 +119,21 @@ impl ImageRestore<'_> {
         self.tree.small_file(RECOVERS)?;
         self.tree.sync()?;
         self.flush(std::slice::from_ref(&control))
+    }
+
+    /// What of an image's entry is written: in the place of what stays nothing, but what a file says otherwise goes beside it.
+    fn wanted(&self, mut entry: FileEntry) -> Result<Option<FileEntry>, AppError> {
+        if entry.kind == FileKind::External {
+            return Ok(Some(entry));
+        }
+        if self.tree.takes(&entry.path)? {
+            // Directories stay where what stays lies in them.
+            let above = entry.kind != FileKind::Directory && self.tree.kept().is_below(&entry.path);
+            return Ok((!above).then_some(entry));
+        }
+        let differs = self.over.is_some_and(|over| over.known.differs(&entry.path));
+        entry.path = beside(&entry.path);
+        Ok(differs.then_some(entry))
     }
 
     /// Marks the places. Where that fails, a directory that was whole goes on being what it was.
@@ -325,6 +339,15 @@ fn known_or_lost<T>(read: Result<T, RepoError>) -> Result<Option<T>, AppError> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// As [`content_hash`], of what is in memory.
+pub(super) fn hash_of(bytes: &[u8]) -> Option<[u8; 16]> {
+    let mut hasher = blake3::Hasher::new();
+    for part in bytes.chunks(PART_BYTES).chain(bytes.is_empty().then_some(bytes)) {
+        hasher.update(blake3::hash(part).as_bytes());
+    }
+    hasher.finalize().as_bytes().first_chunk::<16>().copied()
 }
 
 /// The hash of a file as the map has it: BLAKE3 over the BLAKE3 of each part.

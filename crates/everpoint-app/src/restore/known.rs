@@ -1,17 +1,24 @@
 //! The paths of an image, as far as one has to know them to tell what else lies in a directory.
 
+use std::collections::BTreeMap;
+
 use everpoint_core::place::Wanted;
 use everpoint_engine::StopFlag;
 use everpoint_format::manifest::FileKind;
 use everpoint_repo::ClusterRepo;
 
 use super::image::EXTERNAL;
+use super::kept::beside;
 use super::tree::Tree;
 use crate::AppError;
 
 /// Hashes of paths, with the last bit for a directory. Memory: 8 bytes a path.
 #[derive(Debug, Default)]
-pub struct Known(Vec<u64>);
+pub struct Known {
+    paths: Vec<u64>,
+    /// Files in whose place production's own stay, and whether these say something else.
+    kept: BTreeMap<String, bool>,
+}
 
 impl Known {
     /// Reads them.
@@ -25,34 +32,52 @@ impl Known {
             super::stopped(stop)?;
             let path = match entry.kind {
                 FileKind::External => format!("{EXTERNAL}/{}", entry.path),
-                _ => entry.path,
+                _ => entry.path.clone(),
             };
             if tree.takes(&path)? {
                 known.add(&path, entry.kind == FileKind::Directory, &mut parent);
+            } else if !matches!(entry.kind, FileKind::External | FileKind::Directory) {
+                let differs = tree.kept().differs(&entry);
+                if differs {
+                    known.add(&beside(&path), false, &mut parent);
+                }
+                known.kept.insert(path, differs);
             }
         }
-        known.0.sort_unstable();
+        known.paths.sort_unstable();
         Ok(known)
     }
 
     /// Adds a path and the directories above it, unless they are those of the path before.
     fn add(&mut self, path: &str, directory: bool, parent: &mut String) {
-        self.0.push(hash(path, directory));
+        self.paths.push(hash(path, directory));
         let above = path.rsplit_once('/').map_or("", |(above, _)| above);
         if above != parent {
             let mut rest = above;
             while !rest.is_empty() {
-                self.0.push(hash(rest, true));
+                self.paths.push(hash(rest, true));
                 rest = rest.rsplit_once('/').map_or("", |(above, _)| above);
             }
             above.clone_into(parent);
         }
     }
 
+    /// Whether the image has a file in whose place production's own stays, and which says something else.
+    #[must_use]
+    pub fn differs(&self, path: &str) -> bool {
+        self.kept.get(path).copied().unwrap_or_default()
+    }
+
+    /// Whether the image has a file in whose place production's own stays.
+    #[must_use]
+    pub fn has_kept(&self, path: &str) -> bool {
+        self.kept.contains_key(path)
+    }
+
     /// What the image has at a path.
     #[must_use]
     pub fn wanted(&self, path: &str) -> Wanted {
-        let has = |directory| self.0.binary_search(&hash(path, directory)).is_ok();
+        let has = |directory| self.paths.binary_search(&hash(path, directory)).is_ok();
         match (has(false), has(true)) {
             (true, _) => Wanted::File,
             (_, true) => Wanted::Directory,
@@ -77,7 +102,7 @@ mod tests {
         known.add("base/5/1", false, &mut parent);
         known.add("base/5/2", false, &mut parent);
         known.add("pg_wal", true, &mut parent);
-        known.0.sort_unstable();
+        known.paths.sort_unstable();
         let wanted =
             ["base/5/2", "base/5", "base", "pg_wal", "base/5/3", "pg_wal/x"].map(|path| known.wanted(path));
         let (file, directory, nothing) = (Wanted::File, Wanted::Directory, Wanted::Nothing);

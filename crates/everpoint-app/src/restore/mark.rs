@@ -42,6 +42,9 @@ pub struct Mark {
     /// The backup that is being restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
+    /// Production's files of configuration stay: those that lie there were never the restore's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    keeps: bool,
     /// Which directory the data directory was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<Identity>,
@@ -92,8 +95,31 @@ impl Mark {
             cluster: cluster.to_owned(),
             directory: directory.to_owned(),
             backup: Some(backup.to_owned()),
+            keeps: false,
             root: None,
             part: None,
+        }
+    }
+
+    /// Name of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Says whether production's files of configuration stay.
+    #[must_use]
+    pub fn keeping(self, keeps: bool) -> Self {
+        Self { keeps, ..self }
+    }
+
+    /// Whether the files of configuration in a data directory are what they were before any restore began there: another one
+    /// may have written a part of the backup's in their place.
+    #[must_use]
+    pub fn keeps_in(&self, root: &Path) -> bool {
+        match self.read(&root.join(MARKER)) {
+            Ok(found) => found.keeps,
+            Err(proof) => proof == MarkProof::None,
         }
     }
 
@@ -126,6 +152,12 @@ impl Mark {
         judge_mark(&SpaceMark { root, part, linked })
     }
 
+    /// The data directory that the mark in the place of a tablespace names.
+    #[must_use]
+    pub fn named_in_space(&self, place: &Path, part: &str) -> Option<PathBuf> {
+        self.read(&place.join(space_name(part))).ok().map(|found| found.directory)
+    }
+
     /// The mark at a path, if it is one of this repository and cluster; else what is to be thought of what is there.
     fn read(&self, path: &Path) -> Result<Self, MarkProof> {
         let Ok(found) = fs::symlink_metadata(path) else { return Err(MarkProof::None) };
@@ -154,6 +186,7 @@ impl Mark {
         let mark = Self {
             note: SPACE_NOTE.to_owned(),
             backup: None,
+            keeps: false,
             root: Identity::of(&self.directory),
             part: Identity::of(&place.join(part)),
             ..self.clone()
@@ -239,6 +272,19 @@ mod tests {
             fs::write(place.path().join(MARKER), text).unwrap();
             assert_eq!(ours.in_root(place.path()), MarkProof::Foreign, "{text}");
         }
+    }
+
+    #[test]
+    fn configuration_is_productions_unless_a_restore_that_did_not_keep_it_has_begun() {
+        let place = tempfile::tempdir().unwrap();
+        let mark = Mark::new("r1", "shop", place.path(), "b");
+        assert!(mark.keeps_in(place.path()));
+        for keeps in [true, false] {
+            mark.clone().keeping(keeps).write(place.path()).unwrap();
+            assert_eq!(mark.keeps_in(place.path()), keeps);
+        }
+        Mark::new("r2", "shop", place.path(), "b").keeping(true).write(place.path()).unwrap();
+        assert!(!mark.keeps_in(place.path()), "of another repository");
     }
 
     #[test]

@@ -96,6 +96,7 @@ pub fn run(
     } else {
         (Known::default(), Survey::default())
     };
+    warnings.extend(kept::told_of_files(&proof.tree, &known));
     // Log that is saved first may lie on the same disk afterwards: then this is asked again before anything is removed.
     warnings.extend(machine.room(plan, &survey.freed)?);
     let libraries = request.libraries(context, plan, record)?;

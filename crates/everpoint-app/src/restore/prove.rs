@@ -1,25 +1,27 @@
 //! Proves every place of a restore before anything in it changes.
 
+mod ground;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::place::{
-    ClusterProof, MarkProof, Proven, RootFacts, SpaceFacts, There, Unproven, judge_root, judge_space,
-};
+use everpoint_core::place::{ClusterProof, Proven, RootFacts, There, Unproven, judge_root};
 use everpoint_core::{FailureClass, RestorePlan, shell};
 use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
 
-use super::links::{aside, directories, leads_to, links, part_aside};
-use super::mark::{MARKER, Mark, NEW_MARK, is_space_name, same_place, space_name};
+use super::RestoreRequest;
+use super::kept::Kept;
+use super::links::{aside, directories, links};
+use super::mark::{MARKER, Mark, NEW_MARK, same_place};
 use super::mounts::{Mounts, not_mounted};
-use super::spaces::{By, Space, Wishes};
-use super::tree::{Tree, owner_for};
-use super::{RestoreRequest, kept, live};
+use super::salvage::COPY_MARK;
+use super::spaces::Wishes;
+use super::tree::Tree;
 use crate::{AppError, ClusterContext};
+use ground::Ground;
 
 /// The places of a restore, proven.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub fn run(
     let known = newest_directory(context)?;
     let known = known.as_deref().or_else(|| fact("data_directory"));
     let own = !request.confined && links_are_its_own(engine, &root, known, replaces);
+    let productions: Vec<PathBuf> =
+        engine.data_directory().into_iter().chain(known.map(PathBuf::from)).collect();
     let there = links(&root);
     let none = BTreeMap::new();
     let all_links = if own { &there } else { &none };
@@ -88,6 +92,7 @@ pub fn run(
         root: &root,
         mark: &mark,
         links: &there,
+        productions: &productions,
         own,
         empty: proven == Proven::Empty,
         asked: request.delta || proven == Proven::Marked,
@@ -103,121 +108,14 @@ pub fn run(
         occupied |= ground.judge(*oid, space, place, part)? != Proven::Empty;
         told.extend(ground.missing(*oid, space, place, part)?);
     }
+    told.extend(ground.elsewhere().filter(|_| replaces && !request.confined));
     let left = ground.left(&spaces, part.as_deref());
-    let kept = if own && replaces { kept::links(engine, &root, record) } else { Vec::new() };
-    let tree = Tree::new(&root, spaces, part, mark)?.with_log_elsewhere(own).with_kept(kept);
+    let in_place = own && replaces;
+    let keeps = in_place && proven != Proven::Empty && mark.keeps_in(&root) && !root.join(COPY_MARK).exists();
+    let files = if keeps { engine.configuration(&root, &record.facts) } else { Vec::new() };
+    let kept = if in_place { Kept::of(engine, &root, record, files) } else { Kept::default() };
+    let tree = Tree::new(&root, spaces, part, mark.keeping(keeps))?.with_log_elsewhere(own).with_kept(kept);
     Ok(Proof { tree, root: proven, own, occupied, left, told })
-}
-
-/// What the proof of the places of tablespaces rests on.
-struct Ground<'a> {
-    engine: &'a dyn Engine,
-    root: &'a Path,
-    mark: &'a Mark,
-    /// Where the links of the data directory lead, whose ever that is.
-    links: &'a BTreeMap<u32, PathBuf>,
-    /// They are production's own.
-    own: bool,
-    /// Nothing is in the data directory.
-    empty: bool,
-    /// What earlier restores put there may change.
-    asked: bool,
-    /// It is a data directory that no restore has left unfinished.
-    whole: bool,
-    mounts: Mounts,
-}
-
-impl Ground<'_> {
-    /// Proves the place of a tablespace outside of the data directory.
-    fn judge(&self, oid: u32, space: &Space, place: &Path, part: &str) -> Result<Proven, AppError> {
-        // By another number, too: what was dropped and made anew at the same place is still production's.
-        let linked = self.own && self.links.values().any(|link| leads_to(link, place));
-        let by_own_link = self.links.get(&oid).is_some_and(|link| leads_to(link, place));
-        let facts = SpaceFacts {
-            linked,
-            mark: self.mark.in_space(place, part, self.empty, by_own_link),
-            ..space_facts(place, part)?
-        };
-        let proven = judge_space(&facts, self.asked).map_err(|why| {
-            let error = space_error(oid, space, place, why);
-            self.with_left(error, (space, place, part), &facts, why)
-        })?;
-        live::refuse_space(self.engine, place, part)?;
-        if space.by == By::Map && proven == Proven::Empty {
-            refuse_owner(oid, place, owner_for(self.root)?.map(|(uid, _)| uid.as_raw()))?;
-        }
-        Ok(proven)
-    }
-
-    /// What a data directory has left there that was moved aside, or is gone, can be moved or removed, unless somebody uses it.
-    fn with_left(
-        &self,
-        error: AppError,
-        (space, place, part): (&Space, &Path, &str),
-        facts: &SpaceFacts,
-        why: Unproven,
-    ) -> AppError {
-        let left =
-            !facts.part_empty && !facts.strangers && self.engine.tablespace_in_use(place, part).is_none();
-        let Some(mut hint) = error.hint.clone().filter(|_| left) else { return error };
-        if space.by == By::Origin && self.empty {
-            let command = part_aside(place, part);
-            hint = format!(
-                "if the data directory that was here was moved aside, what it had there goes aside, too: {command}; else {hint}"
-            );
-        }
-        if why == Unproven::StaleMark {
-            let (part, mark) = (place.join(part), place.join(space_name(part)));
-            hint.push_str(&format!(
-                "; if the data directory of which it was is gone, and nobody needs it: rm -r {} {}",
-                shell::path(&part),
-                shell::path(&mark)
-            ));
-        }
-        error.hint(hint)
-    }
-
-    /// A place that holds nothing may be the bare mount point of the file system that does. Returns what to tell, where it may
-    /// be so: a link of production's leads there; a disk that was replaced is empty, too.
-    ///
-    /// # Errors
-    /// If the machine says that something else is to be mounted there, and nobody has named the place by hand.
-    fn missing(&self, oid: u32, space: &Space, place: &Path, part: &str) -> Result<Option<String>, AppError> {
-        if !space_facts(place, part)?.part_empty {
-            return Ok(None);
-        }
-        match self.mounts.bare(place) {
-            Some(point) if space.by == By::Map => Ok(Some(not_mounted(point))),
-            Some(point) => Err(usage("put a tablespace into", place, &not_mounted(point)).hint(format!(
-                "mount it (mount {0}), then run the same command again; if the tablespace is to lie there as it is now, say so: \
-                 --map {oid}={1}",
-                point.display(),
-                place.display()
-            ))),
-            None => {
-                let linked = self.own && self.links.get(&oid).is_some_and(|link| leads_to(link, place));
-                Ok((self.whole && linked && !space.created).then(|| {
-                    format!(
-                        "{0} holds nothing of the tablespace to which the link pg_tblspc/{oid} of {1} leads; it is written there \
-                         anew. If its file system is not mounted, stop this, and mount it first",
-                        place.display(),
-                        self.root.display()
-                    )
-                }))
-            }
-        }
-    }
-
-    /// Places of tablespaces to which a link of the directory leads now, and none will.
-    fn left(&self, spaces: &BTreeMap<u32, Space>, part: Option<&str>) -> Vec<PathBuf> {
-        let wanted: Vec<&Path> = spaces.values().filter_map(|space| space.place.as_deref()).collect();
-        let kept = |place: &Path| wanted.iter().any(|other| leads_to(other, place));
-        let marked = |place: &Path| {
-            part.is_some_and(|part| self.mark.in_space(place, part, self.empty, true) == MarkProof::Ours)
-        };
-        let outside = self.links.values().filter(|place| !place.starts_with(self.root) && place.is_dir());
-        outside.filter(|place| !kept(place) && (self.own || marked(place))).cloned().collect()
-    }
 }
 
 /// The data directory of production as the newest backup has recorded it: it may have moved since the one that is restored.
@@ -286,7 +184,11 @@ fn prove_root(
                 shell::path(&root.join(MARKER))
             ),
             Unproven::Strangers => below(context.engine.as_ref(), root, &known),
-            Unproven::OtherCluster(_) | Unproven::NoDirectory => "name an empty or new directory".to_owned(),
+            Unproven::OtherCluster(_)
+            | Unproven::NoDirectory
+            | Unproven::OtherDirectory
+            | Unproven::NotProduction
+            | Unproven::Unmarked => "name an empty or new directory".to_owned(),
         })
     })
 }
@@ -304,60 +206,9 @@ fn below(engine: &dyn Engine, root: &Path, known: &dyn Fn(u64) -> bool) -> Strin
     )
 }
 
-/// As root we could give a directory away that somebody else's programs need: only an empty one of root's own is taken, or one
-/// that already belongs to who will own the restored files.
-fn refuse_owner(oid: u32, place: &Path, owner: Option<u32>) -> Result<(), AppError> {
-    let (Some(owner), Ok(found)) = (owner, fs::metadata(place)) else { return Ok(()) };
-    let message = if found.uid() == owner || (found.uid() == 0 && is_bare(place)?) {
-        return Ok(());
-    } else if found.uid() == 0 {
-        "it is root's, and other things than this tablespace lie in it"
-    } else {
-        "it belongs to another user than the restored data directory will"
-    };
-    Err(usage("put a tablespace into", place, message)
-        .hint(format!("name a new directory, or an empty one of the server's user: --map {oid}=/new/place")))
-}
-
 /// Whether nothing is in a directory but what a file system puts there.
 pub(super) fn is_bare(place: &Path) -> Result<bool, AppError> {
     only(place, &|name, directory| name == NEW_MARK || (name == "lost+found" && directory))
-}
-
-/// What lies in a place; whose it is remains to be said.
-fn space_facts(place: &Path, part: &str) -> Result<SpaceFacts, AppError> {
-    let there = there(place)?;
-    let own = place.join(part);
-    // A part that is there, but empty, may be a tablespace that a server has just made.
-    let part_empty = there != There::Directory || fs::symlink_metadata(&own).is_err();
-    let known = |name: &str, directory: bool| {
-        directory && (name == "lost+found" || name.starts_with("PG_"))
-            || name == part
-            || name == NEW_MARK
-            || is_space_name(name)
-    };
-    let strangers = there == There::Directory && !only(place, &known)?;
-    Ok(SpaceFacts { there, part_empty, strangers, linked: false, mark: MarkProof::None })
-}
-
-fn space_error(oid: u32, space: &Space, place: &Path, why: Unproven) -> AppError {
-    let operation = format!(
-        "put the tablespace {} into",
-        if space.origin.is_empty() { oid.to_string() } else { space.origin.clone() }
-    );
-    let hint = match (why, space.by) {
-        (Unproven::NotAsked, _) => {
-            "an earlier restore into this directory put it there: add --delta".to_owned()
-        }
-        (Unproven::StaleMark, _) => {
-            format!(
-                "name an empty or new directory: --map {oid}=/new/place; what lies there may be in use by another server"
-            )
-        }
-        (_, By::Map) => format!("name an empty or new directory: --map {oid}=/new/place"),
-        _ => format!("add --map {oid}=/new/place; what lies there may be in use by another server"),
-    };
-    usage(&operation, place, &why.to_string()).hint(hint)
 }
 
 fn unknown_version(record: &BackupRecord) -> AppError {

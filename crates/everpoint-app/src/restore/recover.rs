@@ -55,6 +55,7 @@ impl Job<'_> {
             links: new_links(tree),
             unfinished: created.filter(|space| !space.finished).map(|space| space.oid).collect(),
             libraries,
+            kept: tree.kept().paths().to_vec(),
             keep_configuration: self.request.replace_production,
             promote: self.request.start.is_none(),
         }

@@ -166,6 +166,9 @@ impl<'a> Walker<'a> {
             return self.log(path, inside);
         }
         let wanted = self.known.wanted(name);
+        if wanted == Wanted::Nothing && self.tree.kept().is_beside(name) {
+            return Ok(false);
+        }
         if name.strip_prefix(LOG).is_some_and(|rest| rest.starts_with('/')) {
             let plain = name.get(LOG.len() + 1..).unwrap_or_default();
             let foreign = inside.elsewhere && !(self.is_log_name)(plain);

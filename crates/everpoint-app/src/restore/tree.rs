@@ -1,5 +1,7 @@
 //! The directory that a restore fills: where each path of the image goes, and who owns it.
 
+mod end;
+
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -11,6 +13,7 @@ use everpoint_engine::owner_of;
 use everpoint_format::manifest::FileEntry;
 use rustix::fs::{Gid, OFlags, Uid};
 
+use super::kept::Kept;
 use super::mark::{MARKER, Mark};
 use super::prove::is_bare;
 use super::salvage::COPY_MARK;
@@ -26,8 +29,8 @@ pub struct Tree {
     part: Option<String>,
     /// A `pg_wal` that is a link is followed.
     follows_log: bool,
-    /// Links that are left as they are, with what they lead to; relative to the data directory.
-    kept: Vec<PathBuf>,
+    /// What is left as it is.
+    kept: Kept,
     mark: Mark,
     owner: Option<(Uid, Gid)>,
 }
@@ -45,7 +48,15 @@ impl Tree {
         mark: Mark,
     ) -> Result<Self, AppError> {
         let owner = owner_for(root)?;
-        Ok(Self { root: root.to_owned(), spaces, part, follows_log: false, kept: Vec::new(), mark, owner })
+        Ok(Self {
+            root: root.to_owned(),
+            spaces,
+            part,
+            follows_log: false,
+            kept: Kept::default(),
+            mark,
+            owner,
+        })
     }
 
     /// A log that lies elsewhere, behind a link, is this directory's.
@@ -55,16 +66,16 @@ impl Tree {
         self
     }
 
-    /// These links of the data directory, by path relative to it, are left as they are.
+    /// These links and files of the data directory are left as they are.
     #[must_use]
-    pub fn with_kept(mut self, kept: Vec<PathBuf>) -> Self {
+    pub fn with_kept(mut self, kept: Kept) -> Self {
         self.kept = kept;
         self
     }
 
-    /// The links that are left as they are.
+    /// The links and files that are left as they are.
     #[must_use]
-    pub fn kept(&self) -> &[PathBuf] {
+    pub const fn kept(&self) -> &Kept {
         &self.kept
     }
 
@@ -98,10 +109,10 @@ impl Tree {
     }
 
     /// Whether a path inside of the data directory is none of what is compared there: the server's part of a tablespace, which
-    /// has another name, or a link that is kept.
+    /// has another name, or a link or file that is kept.
     #[must_use]
     pub fn stays(&self, path: &Path) -> bool {
-        if path.strip_prefix(&self.root).is_ok_and(|path| self.kept.iter().any(|kept| kept == path)) {
+        if path.strip_prefix(&self.root).is_ok_and(|path| self.kept.is(path)) {
             return true;
         }
         let Some(part) = self.part() else { return false };
@@ -111,7 +122,7 @@ impl Tree {
     /// Whether a path inside of the data directory is the place of a tablespace, or leads there, or to a link that is kept.
     #[must_use]
     pub fn leads_to_place(&self, path: &Path) -> bool {
-        let mut kept = self.kept.iter().map(|kept| self.root.join(kept));
+        let mut kept = self.kept.paths().iter().map(|kept| self.root.join(kept));
         kept.any(|kept| kept.starts_with(path)) || self.outside().any(|(_, place, _)| place.starts_with(path))
     }
 
@@ -126,7 +137,7 @@ impl Tree {
             return Ok(false);
         }
         // Nothing is written through a link.
-        if self.kept.iter().any(|kept| to_path(path).starts_with(kept)) {
+        if self.kept.holds(&to_path(path)) {
             return Ok(false);
         }
         if let Some(rest) = path.strip_prefix("pg_tblspc/") {
@@ -203,16 +214,6 @@ impl Tree {
             }
         }
         Ok(())
-    }
-
-    /// Marks the tablespaces as they are now: a mark proves what it was written for.
-    fn mark_spaces(&self) {
-        for place in self.outside().map(|(_, place, _)| place).filter(|place| !place.starts_with(&self.root))
-        {
-            if let Err(error) = self.mark_space(place) {
-                tracing::warn!(%error, "a tablespace could not be marked");
-            }
-        }
     }
 
     fn mark_space(&self, place: &Path) -> Result<(), AppError> {
@@ -330,52 +331,6 @@ impl Tree {
         };
         std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
             .map_err(|error| AppError::io("change the owner of", path, error))
-    }
-
-    /// Removes the marker of a tree of which nothing has changed.
-    pub fn unmark(&self) {
-        let marker = self.root.join(MARKER);
-        if let Err(error) = std::fs::remove_file(&marker) {
-            tracing::warn!(%error, path = %marker.display(), "could not remove a mark");
-        }
-    }
-
-    /// Removes the marker of a tree that is durable.
-    ///
-    /// # Errors
-    /// If the disk reports that something could not be written.
-    pub fn finish(&self) -> Result<(), AppError> {
-        self.mark_spaces();
-        let marker = self.root.join(MARKER);
-        match std::fs::remove_file(&marker) {
-            // The server has recovered, and has taken it away itself.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(AppError::io("remove", &marker, error));
-            }
-            _ => {}
-        }
-        File::open(&self.root)
-            .and_then(|root| root.sync_all())
-            .map_err(|error| AppError::io("make durable", &self.root, error))
-    }
-
-    /// Writes back the file systems of the tree.
-    ///
-    /// # Errors
-    /// If the disk reports that something could not be written.
-    pub fn sync(&self) -> Result<(), AppError> {
-        let mut devices = Vec::new();
-        let outside = self.outside().map(|(_, place, _)| place);
-        for place in std::iter::once(self.root()).chain(outside) {
-            let directory = File::open(place).map_err(|error| AppError::io("open", place, error))?;
-            let device = directory.metadata().map_err(|error| AppError::io("look at", place, error))?.dev();
-            if !devices.contains(&device) {
-                rustix::fs::syncfs(&directory)
-                    .map_err(|error| AppError::io("make durable", place, error.into()))?;
-                devices.push(device);
-            }
-        }
-        Ok(())
     }
 }
 

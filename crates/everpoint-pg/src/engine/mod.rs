@@ -14,9 +14,10 @@ use everpoint_core::{
     Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan, Span,
 };
 use everpoint_engine::{
-    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, DirectoryProof, Engine,
-    EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogHead, LogSink, Neighbour,
-    NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity, SlotHolds, StartOptions,
+    BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, ConfigurationFile,
+    DirectoryProof, Engine, EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogHead,
+    LogSink, Neighbour, NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity,
+    SlotHolds, StartOptions,
 };
 
 use crate::catalog::SqlBackup;
@@ -340,6 +341,10 @@ impl Engine for PgEngine {
 
     fn links_out(&self, directory: &Path) -> Vec<PathBuf> {
         crate::outside::links_out(directory)
+    }
+
+    fn configuration(&self, directory: &Path, facts: &[(String, String)]) -> Vec<ConfigurationFile> {
+        recovery::kept_configuration(directory, facts)
     }
 
     fn programs(

@@ -39,6 +39,8 @@ pub(super) struct Gather<'a, 'b> {
     inside: BTreeMap<String, OutsideFile>,
     lacks: BTreeMap<String, String>,
     directories: BTreeSet<String>,
+    /// Files that were read on this machine, by the name under which they were found here; nothing unless asked for.
+    pub(super) here: Option<Vec<(PathBuf, Vec<u8>)>>,
     /// Settings that were read, the last of a name.
     pub(super) settings: BTreeMap<String, String>,
 }
@@ -62,6 +64,7 @@ impl<'a, 'b> Gather<'a, 'b> {
             inside: BTreeMap::new(),
             lacks: BTreeMap::new(),
             directories: BTreeSet::new(),
+            here: None,
             settings: BTreeMap::new(),
         }
     }
@@ -144,6 +147,10 @@ impl<'a, 'b> Gather<'a, 'b> {
     }
 
     fn keep(&mut self, path: &Path, read: OutsideFile) {
+        if let Some(files) = &mut self.here {
+            files.extend(self.source.here(path).map(|path| (path, read.bytes)));
+            return;
+        }
         let (place, list) = match self.place(path) {
             Some(Place::Outside(place)) => (place, &mut self.files),
             // Read here, the directory's own files are in the image already.

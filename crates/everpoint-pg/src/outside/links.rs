@@ -41,10 +41,15 @@ const WRITTEN: [&str; 9] = [
     "standby.signal",
 ];
 
+/// Whether a server or a restore writes a file of this name itself.
+pub(super) fn is_written(path: &str) -> bool {
+    WRITTEN.contains(&path)
+}
+
 /// The links that are configuration and lead anywhere, by path relative to the data directory.
 pub(crate) fn links_out(data_dir: &Path) -> Vec<PathBuf> {
     let mut found = links(data_dir);
-    found.retain(|(path, _)| !WRITTEN.contains(&path.as_str()));
+    found.retain(|(path, _)| !is_written(path));
     found.into_iter().map(|(path, _)| to_path(&path)).collect()
 }
 

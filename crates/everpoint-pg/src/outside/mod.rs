@@ -5,6 +5,7 @@
 //! never fails a backup: it is named instead, with the right that was missing ([`grants`]).
 
 mod gather;
+mod inside;
 mod links;
 mod owner;
 mod parse;
@@ -12,7 +13,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_core::Micros;
 use everpoint_core::name::{escape, of_path, to_path};
@@ -20,6 +21,7 @@ use everpoint_engine::{FileKind, FileMeta};
 
 use crate::client::{Connection, quote_identifier};
 use gather::{Gather, Kind};
+pub(crate) use inside::inside;
 use links::links;
 pub(crate) use links::{is_own_place, links_out};
 use source::{Local, Source};
@@ -158,7 +160,24 @@ pub(crate) fn look(sql: Option<&mut Connection>, data_dir: Option<&Path>) -> Out
     };
     let (directory, config) = (to_path(directory), to_path(config));
     let mut gather = Gather::new(&mut source, &directory);
-    gather.visit(&config, Kind::Settings, true);
+    follow(&mut gather, &directory, &config, &mut settings);
+    gather.give(&mut found);
+    found.links = data_dir.map(links).unwrap_or_default();
+    let recorded = [DATA_DIRECTORY, CONFIG_FILE, "hba_file", "ident_file", "ssl_key_file"];
+    settings.retain(|name, value| recorded.contains(&name.as_str()) && !value.is_empty());
+    found.settings = settings;
+    found.known = true;
+    found
+}
+
+/// Follows all that configuration names, from its main file on. `settings`: those that are known; what the files say is added.
+fn follow(
+    gather: &mut Gather<'_, '_>,
+    directory: &Path,
+    config: &Path,
+    settings: &mut BTreeMap<String, String>,
+) {
+    gather.visit(config, Kind::Settings, true);
     gather.visit(&directory.join("postgresql.auto.conf"), Kind::Settings, false);
     // What the server shows outranks what its files say: they may have changed since.
     for (name, value) in std::mem::take(&mut gather.settings) {
@@ -181,18 +200,11 @@ pub(crate) fn look(sql: Option<&mut Connection>, data_dir: Option<&Path>) -> Out
             required,
         );
     }
-    if !config.starts_with(&directory) {
+    if !config.starts_with(directory) {
         for name in DEBIAN {
             gather.visit(&config.with_file_name(name), Kind::Opaque, false);
         }
     }
-    gather.give(&mut found);
-    found.links = data_dir.map(links).unwrap_or_default();
-    let recorded = [DATA_DIRECTORY, CONFIG_FILE, "hba_file", "ident_file", "ssl_key_file"];
-    settings.retain(|name, value| recorded.contains(&name.as_str()) && !value.is_empty());
-    found.settings = settings;
-    found.known = true;
-    found
 }
 
 /// What the server shows of the settings; less to a role that may not see all.
@@ -227,12 +239,23 @@ fn started_with(data_dir: &Path, server: &str) -> String {
     named.unwrap_or_else(|| format!("{server}/postgresql.conf"))
 }
 
+/// As [`started_with`], of a directory by its name here.
+pub(crate) fn started_here(data_dir: &Path) -> PathBuf {
+    to_path(&started_with(data_dir, &of_path(data_dir)))
+}
+
 /// The settings of a configuration file on this machine and of all that it includes; names in lower case.
 pub(crate) fn settings_of(config: &Path, data_dir: &Path) -> BTreeMap<String, String> {
     let mut source = Source { sql: None, local: Some(Local::new(data_dir, data_dir)) };
     let mut gather = Gather::new(&mut source, data_dir);
     gather.visit(config, Kind::Settings, false);
     gather.settings
+}
+
+/// The settings of the text of a configuration file; names in lower case.
+pub(crate) fn settings_in(text: &[u8]) -> BTreeMap<String, String> {
+    let lines = text.split(|c| *c == b'\n').filter_map(parse::setting);
+    lines.map(|(name, value)| (name, escape(&value))).collect()
 }
 
 #[cfg(test)]

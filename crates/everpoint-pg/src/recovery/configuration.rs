@@ -183,6 +183,7 @@ pub(super) mod tests {
             links: Vec::new(),
             unfinished: Vec::new(),
             libraries: Vec::new(),
+            kept: Vec::new(),
             keep_configuration: false,
             promote: false,
         }

@@ -73,7 +73,7 @@ pub(super) fn config_outside(settings: &RecoverySettings) -> Option<PathBuf> {
 }
 
 /// The configuration of the cluster of Debian's tools that runs on a directory, where nothing was recorded of it.
-fn config_of(directory: &Path) -> Option<PathBuf> {
+pub(super) fn config_of(directory: &Path) -> Option<PathBuf> {
     if directory.join("postgresql.conf").exists() {
         return None;
     }
@@ -94,6 +94,14 @@ fn debian_root() -> PathBuf {
 pub(super) fn configured(settings: &RecoverySettings, config: &Path) -> BTreeMap<String, String> {
     let there = if config.exists() { config.to_owned() } else { put_aside(settings, config) };
     settings_of(&there, &settings.directory)
+}
+
+/// What production's configuration says on this machine, but for the file of ALTER SYSTEM.
+pub(super) fn says(settings: &RecoverySettings) -> BTreeMap<String, String> {
+    let inside = settings.directory.join("postgresql.conf");
+    let outside =
+        config_outside(settings).filter(|_| !settings.kept.iter().any(|kept| inside.ends_with(kept)));
+    configured(settings, &outside.unwrap_or(inside))
 }
 
 /// Whether two names lead to one directory.

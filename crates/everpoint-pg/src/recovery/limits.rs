@@ -39,22 +39,27 @@ pub(super) fn largest(
     limits
 }
 
-/// Limits that were raised after the configuration was backed up: named more than once in the facts, later larger.
-pub(super) fn raised(facts: &[(String, String)]) -> BTreeMap<&'static str, i64> {
-    let mut raised = BTreeMap::new();
-    for (setting, in_log, _) in LIMITS {
+/// Limits that the log needs and that the configuration (`says`) does not grant: it may be an older or a newer one than that with
+/// which the log was written.
+pub(super) fn lacking(
+    facts: &[(String, String)],
+    says: &BTreeMap<String, String>,
+) -> BTreeMap<&'static str, i64> {
+    let mut lacking = BTreeMap::new();
+    for (setting, in_log, default) in LIMITS {
         let values: Vec<i64> = facts
             .iter()
             .filter(|(name, _)| name == setting || name == in_log)
             .filter_map(|(_, value)| value.trim().parse().ok())
             .collect();
-        if let (Some(first), Some(largest)) = (values.first(), values.iter().max())
-            && largest > first
-        {
-            raised.insert(setting, *largest);
+        let (Some(first), Some(largest)) = (values.first(), values.iter().max()) else { continue };
+        // A number that can't be read may be larger than any: then what was raised later counts.
+        let granted = says.get(setting).map_or(default, |value| value.trim().parse().unwrap_or(*first));
+        if *largest > granted {
+            lacking.insert(setting, *largest);
         }
     }
-    raised
+    lacking
 }
 
 #[cfg(test)]
@@ -75,6 +80,20 @@ mod tests {
         assert_eq!(limits["max_wal_senders"], 10);
         assert_eq!(limits["max_prepared_transactions"], 7);
         assert!(!limits.contains_key("max_active_replication_origins"));
-        assert_eq!(raised(&facts), BTreeMap::from([("max_connections", 300)]));
+    }
+
+    #[test]
+    fn what_the_configuration_of_now_lacks_is_lent_to_the_recovery() {
+        let facts =
+            facts(&[("max_connections", "200"), ("max_wal_senders", "10"), ("max_prepared_xacts", "7")]);
+        let lacks = |says: &[(&str, &str)]| {
+            let says = says.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            lacking(&facts, &says.collect())
+        };
+        let prepared = ("max_prepared_transactions", 7);
+        assert_eq!(lacks(&[]), BTreeMap::from([("max_connections", 200), prepared]));
+        assert_eq!(lacks(&[("max_connections", "50")]), BTreeMap::from([("max_connections", 200), prepared]));
+        let enough = [("max_connections", "500"), ("max_prepared_transactions", "0x10")];
+        assert_eq!(lacks(&enough), BTreeMap::new(), "nothing is lowered");
     }
 }

@@ -22,6 +22,9 @@ const KEY_OF_ROOT: u32 = 0o740;
 pub(super) fn settle(settings: &RecoverySettings) -> Result<(), EngineError> {
     for (path, target) in facts(settings, LINK) {
         let (place, target) = (to_path(path), to_path(target));
+        if stays(settings, &place, &target) {
+            continue;
+        }
         match inside(settings, &place, &target) {
             // It leads to a directory that has come with the image under its own name.
             Some(relative) if fs::symlink_metadata(settings.directory.join(&place)).is_err() => {
@@ -37,6 +40,15 @@ pub(super) fn settle(settings: &RecoverySettings) -> Result<(), EngineError> {
     let data = to_path(fact(settings, DATA_DIRECTORY).unwrap_or("/"));
     let inside = if key.is_absolute() { key.strip_prefix(data).ok() } else { Some(key) };
     close(&inside.map_or_else(|| put_aside(settings, key), |inside| settings.directory.join(inside)))
+}
+
+/// Whether production's own stays in the place of a link: unless what the link leads to says the same.
+fn stays(settings: &RecoverySettings, place: &Path, target: &Path) -> bool {
+    let kept = settings.kept.iter().any(|kept| place.starts_with(kept) || kept.starts_with(place));
+    let here = settings.directory.join(place);
+    let there = here.parent().unwrap_or(&here).join(target);
+    kept && !(here.is_file()
+        && fs::read(here).ok().is_some_and(|text| fs::read(there).is_ok_and(|it| it == text)))
 }
 
 /// Where a link leads that stays inside of the data directory, by a path relative to the link's own.
@@ -148,6 +160,15 @@ mod tests {
             assert_eq!(fs::read_link(data.join("later")).unwrap(), etc.join("later"));
         }
         assert_eq!(fs::read_to_string(etc.join("main.conf")).unwrap(), "in etc");
+        // What has come in the place of a link since is production's, unless it says the same.
+        let conf = data.join("postgresql.conf");
+        settings.kept = vec![PathBuf::from("postgresql.conf")];
+        for (text, linked) in [("of now", false), ("in etc", true)] {
+            fs::remove_file(&conf).unwrap();
+            fs::write(&conf, text).unwrap();
+            settle(&settings).unwrap();
+            assert_eq!((conf.is_symlink(), fs::read_to_string(&conf).unwrap().as_str()), (linked, text));
+        }
         assert!(!scratch.path().join("outside").exists());
     }
 

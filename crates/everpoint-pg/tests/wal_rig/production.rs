@@ -112,6 +112,7 @@ impl Production {
             links: Vec::new(),
             unfinished: Vec::new(),
             libraries: Vec::new(),
+            kept: Vec::new(),
             keep_configuration: false,
             promote: false,
         }

@@ -342,7 +342,8 @@ pub(crate) struct Restore {
     /// server's user can't read them]
     #[arg(long, conflicts_with = "start")]
     pub(crate) stage_log: bool,
-    /// It is to replace the production server: bring its own configuration back, and its tablespaces to their own paths
+    /// It is to replace the production server: with its own configuration (in its own directory that of now), and its
+    /// tablespaces at their own paths
     #[arg(long)]
     pub(crate) replace_production: bool,
     /// No server runs on the directory, whatever its postmaster.pid says; a server that is seen is refused all the same

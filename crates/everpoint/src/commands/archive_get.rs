@@ -64,7 +64,7 @@ fn get(session: &Session, arguments: &ArchiveGet) -> Result<Got, AppError> {
         return Ok(got);
     }
     let session = &session.serverless();
-    let opened = session.any_cluster(&arguments.cluster)?;
+    let opened = session.stored_cluster(&arguments.cluster)?;
     let request = request(arguments, session.limits().fetch_ahead.unwrap_or(FETCH_AHEAD));
     let got = archive_get::run(&opened.context, &request, &Quiet)?;
     if got == Got::Found

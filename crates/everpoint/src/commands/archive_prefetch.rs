@@ -15,7 +15,7 @@ use crate::signal::stop_flag;
 
 pub(crate) fn run(session: &Session, arguments: ArchivePrefetch) -> Result<Done, AppError> {
     let session = &session.serverless();
-    let opened = session.any_cluster(&arguments.cluster)?;
+    let opened = session.stored_cluster(&arguments.cluster)?;
     let request = PrefetchRequest {
         spool: arguments.spool,
         after: arguments.after,

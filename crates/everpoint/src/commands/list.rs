@@ -2,6 +2,7 @@
 
 use everpoint_app::AppError;
 use everpoint_app::list::{self, BackupLine, BranchLine, ClusterListing};
+use serde::Serialize;
 
 use super::{Clusters, list_packages};
 use crate::cli::List;
@@ -9,7 +10,7 @@ use crate::render::Done;
 use crate::render::number::{seconds, size};
 use crate::render::table::Table;
 use crate::render::time::{local, local_exact};
-use crate::session::Session;
+use crate::session::{Opened, Session};
 
 /// So many restore points are shown; `--json` has all.
 const POINTS: usize = 30;
@@ -20,18 +21,48 @@ pub(crate) fn run(session: &Session, arguments: &List) -> Result<Done, AppError>
     }
     let mut clusters = Vec::new();
     for name in session.cluster_names(arguments.cluster.as_deref())? {
-        clusters.push(list::run(&session.cluster(&name)?.context)?);
+        clusters.push(listed(session, &session.stored_cluster(&name)?)?);
+    }
+    if arguments.cluster.is_none() && session.global.repo.is_none() {
+        for opened in session.only_stored()? {
+            clusters.push(listed(session, &opened)?);
+        }
     }
     let text = if clusters.is_empty() {
         "no clusters".to_owned()
     } else {
-        clusters.iter().map(text).collect::<Vec<_>>().join("\n")
+        clusters.iter().map(Listed::text).collect::<Vec<_>>().join("\n")
     };
     Ok(Done::new(&Clusters { clusters }, text))
 }
 
-fn text(listing: &ClusterListing) -> String {
-    let mut out = format!("{} ({})\n", listing.name, listing.engine);
+/// A cluster, and where it is, if no configuration names it.
+#[derive(Debug, Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    listing: ClusterListing,
+    /// `false`, or it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configured: Option<bool>,
+    #[serde(skip)]
+    repository: String,
+}
+
+fn listed(session: &Session, opened: &Opened) -> Result<Listed, AppError> {
+    let listing = list::run(&opened.context)?;
+    let configured = session.lacks(&listing.name).then_some(false);
+    Ok(Listed { listing, configured, repository: everpoint_store::shown_url(&opened.repository.url) })
+}
+
+impl Listed {
+    fn text(&self) -> String {
+        let Some(_) = self.configured else { return text(&self.listing, "") };
+        text(&self.listing, &format!(", not configured: {} holds it", self.repository))
+    }
+}
+
+fn text(listing: &ClusterListing, note: &str) -> String {
+    let mut out = format!("{} ({}){note}\n", listing.name, listing.engine);
     let mut backups =
         Table::new(&["backup", "kind", "status", "ended", "took", "size", "stored", "stop"], &[4, 5, 6]);
     listing.backups.iter().for_each(|backup| backups.row(row(backup)));
@@ -209,7 +240,7 @@ mod tests {
             }],
             restore_points_unread: None,
         };
-        let shown = text(&listing);
+        let shown = text(&listing, "");
         for part in [
             "20260129-143000F: labels ticket=4711",
             "restore point before-upgrade: 2026-01-29",

@@ -6,7 +6,7 @@ use everpoint_app::AppError;
 use everpoint_app::package::{self, ImportReport, Opening};
 use everpoint_app::restore::{self, PlanReport, RestoreOutcome, RestoreReport, RestoreRequest, StartRequest};
 use everpoint_core::FailureClass;
-use everpoint_engine::NextSteps;
+use everpoint_engine::{NextSteps, user_name};
 
 use super::archive_get;
 use crate::access;
@@ -24,7 +24,7 @@ use crate::zone::Clock;
 pub(crate) fn run(session: &Session, arguments: Restore) -> Result<Done, AppError> {
     let target = target::parse(&arguments.to, &Clock::machine())?;
     if arguments.package.is_empty() {
-        let opened = session.cluster(&arguments.cluster)?;
+        let opened = session.stored_cluster(&arguments.cluster)?;
         return from(session, arguments, target, &opened, None);
     }
     let (temporary, imported) = from_packages(session, &arguments)?;
@@ -144,7 +144,7 @@ fn enterable(directory: &Path) -> Result<(), AppError> {
     let (uid, gid) = (uid.as_raw(), gid.as_raw());
     let closed = access::closed_above(directory, uid, gid).filter(|closed| !access::enters(closed, uid, gid));
     let Some(closed) = closed else { return Ok(()) };
-    let message = format!("the server runs as user {uid}, who can't enter {}", closed.display());
+    let message = format!("the server runs as user {}, who can't enter {}", user_name(uid), closed.display());
     let (code, object) = ("restore.directory", directory.display().to_string());
     Err(AppError::new(code, FailureClass::Usage, "restore into", object, message)
         .hint("name a directory elsewhere, or leave out --start and move the directory"))

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use everpoint_app::AppError;
 use everpoint_core::{FailureClass, hide_own, shell};
+use everpoint_engine::user_name;
 
 use super::mistake::Mistake;
 use super::section::Section;
@@ -100,7 +101,7 @@ pub(crate) fn from_file(what: &str, path: &Path, warn: &mut dyn FnMut(String)) -
         "config.secret".clone_into(&mut made.code);
         made.class = FailureClass::Usage;
         if made.cause.as_ref().is_some_and(|cause| is_denied(cause.as_ref())) {
-            let (path, user) = (shell::path(path), rustix::process::geteuid().as_raw());
+            let (path, user) = (shell::path(path), user_name(rustix::process::geteuid().as_raw()));
             made.hint = Some(format!(
                 "run it as the user to whom the file belongs, or let user {user} read it: setfacl -m u:{user}:r {path}, \
                  or chown {user} {path}; the directories above must let that user through"

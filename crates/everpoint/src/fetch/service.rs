@@ -10,7 +10,7 @@ use std::time::Duration;
 use everpoint_app::archive_get::{self, ArchiveGetRequest, Got};
 use everpoint_app::{AppError, ClusterContext, Quiet, prefetch};
 use everpoint_core::{FailureClass, LogOffset};
-use everpoint_engine::StopFlag;
+use everpoint_engine::{StopFlag, user_name};
 use tempfile::TempDir;
 
 use super::{Answer, Question, Refusal};
@@ -83,8 +83,8 @@ impl Server {
         let owner = std::fs::metadata(&self.data_dir)?.uid();
         if peer != 0 && peer != owner {
             let message = "only the owner of the directory is served";
-            let denied =
-                AppError::new("fetch.denied", FailureClass::Failed, "serve", format!("user {peer}"), message);
+            let user = format!("user {}", user_name(peer));
+            let denied = AppError::new("fetch.denied", FailureClass::Failed, "serve", user, message);
             return refuse(stream, &denied);
         }
         let mut line = String::new();
