@@ -28,7 +28,7 @@ pub(super) const CONTROL: &str = "global/pg_control";
 /// What a server writes anew whenever it starts, and starts without.
 const REBUILT: [&str; 2] = ["postmaster.opts", "global/pg_internal.init"];
 /// With it a server recovers from an archive.
-const RECOVERS: &str = "recovery.signal";
+pub(super) const RECOVERS: &str = "recovery.signal";
 /// Where configuration from outside the data directory is put, for the operator to pick from.
 pub const EXTERNAL: &str = "everpoint-external";
 /// Files of at least this size are preallocated.

@@ -59,12 +59,9 @@ pub fn run(
     plan: &RestorePlan,
     record: &BackupRecord,
 ) -> Result<Prepared, AppError> {
-    // A server that runs is told before anything else that speaks against the place.
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
-    let word = live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
-    let servers = context.engine.directories();
-    belongings::refuse_places(&Places { root: &root, spaces: &[], mapped: &[] }, context, &servers)?;
+    let word = ground(context, request, &root)?;
     let mapped: Vec<PathBuf> = request.map.iter().map(|(_, new)| PathBuf::from(new)).collect();
     let proof = prove::run(context, request, plan, record)?;
     let spaces: Vec<PathBuf> = proof.tree.outside().map(|(_, place, _)| place.to_owned()).collect();
@@ -100,6 +97,21 @@ pub fn run(
     warnings.extend(machine.room(plan, &survey.freed)?);
     let libraries = request.libraries(context, plan, record)?;
     Ok(Prepared { proof, known, survey, libraries, programs, told: warnings })
+}
+
+/// What refuses a data directory whatever the plan is; returns what to warn of.
+///
+/// # Errors
+/// `Usage`: a server that runs is told before anything else that speaks against the place.
+pub(super) fn ground(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    root: &Path,
+) -> Result<Option<String>, AppError> {
+    let word = live::refuse(context.engine.as_ref(), root, request.server_is_stopped)?;
+    let servers = context.engine.directories();
+    belongings::refuse_places(&Places { root, spaces: &[], mapped: &[] }, context, &servers)?;
+    Ok(word)
 }
 
 /// In production's own directory a copy takes production's place, which looks like it and is not.
