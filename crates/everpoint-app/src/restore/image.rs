@@ -1,7 +1,6 @@
 //! Writes an image into a directory: all of it, or only what differs from what is there.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -125,10 +124,7 @@ impl ImageRestore<'_> {
     /// Marks the places. Where that fails, a directory that was whole goes on being what it was.
     fn begin(&self) -> Result<(), AppError> {
         let unfinished = self.tree.root().join(MARKER).exists();
-        let mut begun = self.tree.begin(self.left);
-        if self.over.is_some() && begun.as_ref().is_err_and(is_full) && self.spare() {
-            begun = self.tree.begin(self.left);
-        }
+        let begun = self.tree.begin(self.left, &|| self.over.is_some() && self.spare());
         if begun.is_err() && !unfinished && self.tree.root().join(CONTROL).exists() {
             self.tree.unmark();
         }
@@ -137,17 +133,13 @@ impl ImageRestore<'_> {
 
     /// Frees some blocks of a full disk at which nothing is lost, so that the mark can be written before all else goes.
     fn spare(&self) -> bool {
-        let root = self.tree.root();
-        REBUILT.iter().filter(|name| std::fs::remove_file(root.join(name)).is_ok()).count() > 0
+        rebuilt(self.tree.root()).iter().filter(|path| std::fs::remove_file(path).is_ok()).count() > 0
     }
 
     /// From here on no server starts on the directory. A `global` that is a link leads to somebody else's.
     fn remove_control(&self) -> Result<(), AppError> {
         let control = self.tree.place(CONTROL)?;
-        let is_ours = control
-            .parent()
-            .is_some_and(|global| std::fs::symlink_metadata(global).is_ok_and(|found| found.is_dir()));
-        if is_ours { remove_any(&control) } else { Ok(()) }
+        if lies_in_directory(&control) { remove_any(&control) } else { Ok(()) }
     }
 
     /// The page hashes of the image; they only spare writing, so an image that has lost them is written whole.
@@ -310,9 +302,18 @@ impl ImageRestore<'_> {
     }
 }
 
-fn is_full(error: &AppError) -> bool {
-    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|cause| matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+/// What may go before the mark is written, since a server makes it anew.
+pub(super) fn rebuilt(root: &Path) -> Vec<PathBuf> {
+    let paths = REBUILT.iter().map(|name| (name, root.join(name)));
+    paths
+        .filter(|(name, path)| !name.contains('/') || lies_in_directory(path))
+        .map(|(_, path)| path)
+        .collect()
+}
+
+/// Whether a path lies in a directory, and not behind a link: that leads to somebody else's.
+fn lies_in_directory(path: &Path) -> bool {
+    path.parent().is_some_and(|above| std::fs::symlink_metadata(above).is_ok_and(|found| found.is_dir()))
 }
 
 /// `None` for page hashes that are damaged or gone.
@@ -359,4 +360,20 @@ fn zero(file: &File, offset: u64, length: u64, path: &Path) -> Result<(), AppErr
         at += take as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_spared_through_a_link() {
+        let home = tempfile::tempdir().unwrap();
+        let [root, live] = ["root", "live"].map(|name| home.path().join(name));
+        std::fs::create_dir_all(root.join("global")).unwrap();
+        assert_eq!(rebuilt(&root).len(), REBUILT.len());
+        std::fs::rename(root.join("global"), &live).unwrap();
+        std::os::unix::fs::symlink(&live, root.join("global")).unwrap();
+        assert_eq!(rebuilt(&root), [root.join("postmaster.opts")]);
+    }
 }

@@ -1,9 +1,9 @@
 //! The marks that a restore leaves: in a data directory until it is complete, beside a tablespace for good. They prove whose
 //! the place is.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+mod draft;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::place::{Bond, MarkProof, SpaceMark, judge_mark};
@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::AppError;
+pub use draft::Draft;
 
 /// Stands in the directory until a restore is complete: such a directory is never mistaken for a whole one.
 pub const MARKER: &str = "everpoint.restore-incomplete";
@@ -140,9 +141,15 @@ impl Mark {
     /// # Errors
     /// If it can't be written.
     pub fn write(&self, root: &Path) -> Result<PathBuf, AppError> {
-        let path = root.join(MARKER);
-        Self { root: Identity::of(root), ..self.clone() }.put(root, &path)?;
-        Ok(path)
+        self.draft(root)?.put()
+    }
+
+    /// The mark of an unfinished restore under another name.
+    ///
+    /// # Errors
+    /// If it can't be written: nothing is left of it then.
+    pub fn draft(&self, root: &Path) -> Result<Draft, AppError> {
+        Draft::write(root, MARKER, &|| Self { root: Identity::of(root), ..self.clone() })
     }
 
     /// Writes the mark of a tablespace, durably; returns where.
@@ -150,33 +157,21 @@ impl Mark {
     /// # Errors
     /// If it can't be written.
     pub fn write_space(&self, place: &Path, part: &str) -> Result<PathBuf, AppError> {
-        let path = place.join(space_name(part));
-        let mark = Self {
+        self.draft_space(place, part)?.put()
+    }
+
+    /// The mark of a tablespace under another name.
+    ///
+    /// # Errors
+    /// If it can't be written: nothing is left of it then.
+    pub fn draft_space(&self, place: &Path, part: &str) -> Result<Draft, AppError> {
+        Draft::write(place, &space_name(part), &|| Self {
             note: SPACE_NOTE.to_owned(),
             backup: None,
             root: Identity::of(&self.directory),
             part: Identity::of(&place.join(part)),
             ..self.clone()
-        };
-        mark.put(place, &path)?;
-        Ok(path)
-    }
-
-    /// Another name first: a mark is there whole or not at all.
-    fn put(&self, directory: &Path, path: &Path) -> Result<(), AppError> {
-        let fail = |error| AppError::io("write", path, error);
-        let new = directory.join(NEW_MARK);
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| fail(error.into()))?;
-        text.push(b'\n');
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error)),
-            _ => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(fail)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
-        fs::rename(&new, path).map_err(fail)?;
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)
+        })
     }
 }
 

@@ -12,10 +12,11 @@ use everpoint_format::manifest::FileEntry;
 use rustix::fs::{Gid, OFlags, Uid};
 
 use super::mark::{MARKER, Mark};
-use super::prove::is_bare;
 use super::salvage::COPY_MARK;
 use super::spaces::Space;
 use crate::AppError;
+
+mod marks;
 
 /// See the module.
 #[derive(Debug)]
@@ -168,58 +169,6 @@ impl Tree {
         Ok(self.root.join(relative))
     }
 
-    /// Makes the roots and their marks. `left`: places of production's own tablespaces to which no link will lead any more:
-    /// marked, a later restore knows them.
-    ///
-    /// # Errors
-    /// If they can't be made.
-    pub fn begin(&self, left: &[PathBuf]) -> Result<(), AppError> {
-        let there = std::fs::metadata(&self.root).ok();
-        self.directory(&self.root, 0o700)?;
-        self.own(&self.root)?;
-        // A server takes both; Debian's group may read.
-        if there.is_none_or(|there| !matches!(there.mode() & 0o7777, 0o700 | 0o750)) {
-            set_mode(&self.root, 0o700)?;
-        }
-        self.own(&self.mark.write(&self.root)?)?;
-        for space in self.spaces.values() {
-            let Some(place) = &space.place else { continue };
-            if place.starts_with(&self.root) {
-                continue;
-            }
-            let old = std::fs::metadata(place).ok();
-            let bare = old.is_none() || is_bare(place)?;
-            self.directory(place, 0o700)?;
-            // Somebody else may need what else lies there, as it is.
-            if bare && old.is_none_or(|old| old.uid() == 0) {
-                self.own(place)?;
-                set_mode(place, 0o700)?;
-            }
-            self.mark_space(place)?;
-        }
-        for place in left {
-            if let Err(error) = self.mark_space(place) {
-                tracing::warn!(%error, "a tablespace that is left behind could not be marked");
-            }
-        }
-        Ok(())
-    }
-
-    /// Marks the tablespaces as they are now: a mark proves what it was written for.
-    fn mark_spaces(&self) {
-        for place in self.outside().map(|(_, place, _)| place).filter(|place| !place.starts_with(&self.root))
-        {
-            if let Err(error) = self.mark_space(place) {
-                tracing::warn!(%error, "a tablespace could not be marked");
-            }
-        }
-    }
-
-    fn mark_space(&self, place: &Path) -> Result<(), AppError> {
-        let Some(part) = self.part() else { return Ok(()) };
-        self.own(&self.mark.write_space(place, part)?)
-    }
-
     /// Makes the links to the tablespaces.
     ///
     /// # Errors
@@ -330,33 +279,6 @@ impl Tree {
         };
         std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
             .map_err(|error| AppError::io("change the owner of", path, error))
-    }
-
-    /// Removes the marker of a tree of which nothing has changed.
-    pub fn unmark(&self) {
-        let marker = self.root.join(MARKER);
-        if let Err(error) = std::fs::remove_file(&marker) {
-            tracing::warn!(%error, path = %marker.display(), "could not remove a mark");
-        }
-    }
-
-    /// Removes the marker of a tree that is durable.
-    ///
-    /// # Errors
-    /// If the disk reports that something could not be written.
-    pub fn finish(&self) -> Result<(), AppError> {
-        self.mark_spaces();
-        let marker = self.root.join(MARKER);
-        match std::fs::remove_file(&marker) {
-            // The server has recovered, and has taken it away itself.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(AppError::io("remove", &marker, error));
-            }
-            _ => {}
-        }
-        File::open(&self.root)
-            .and_then(|root| root.sync_all())
-            .map_err(|error| AppError::io("make durable", &self.root, error))
     }
 
     /// Writes back the file systems of the tree.
