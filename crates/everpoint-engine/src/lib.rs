@@ -10,6 +10,7 @@ pub mod check;
 pub mod engine;
 pub mod error;
 pub mod fake;
+mod identity;
 pub mod owner;
 pub mod recovery;
 pub mod steps;

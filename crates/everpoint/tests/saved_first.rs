@@ -9,15 +9,16 @@ mod support_salvage;
 mod support_scenarios;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use everpoint_testkit::{Account, StopMode};
+use everpoint_testkit::{Account, RunningCopy, StopMode};
 use support_salvage::{
     ROWS, copy_all, data, has, in_place, insert, insert_in_segments, restore_in_place, world,
 };
-use support_scenarios::{CLUSTER, World, forget_files, found};
+use support_scenarios::{CLUSTER, World, configure, forget_files, found};
 
 const MARKER: &str = "everpoint.restore-incomplete";
 
@@ -166,4 +167,35 @@ fn what_is_refused_saves_nothing() {
         world.source.psql("SELECT pg_is_in_recovery()").is_ok_and(|answer| answer == "f")
     });
     assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3 4 5");
+}
+
+/// What the directory says of its programs goes with the first byte; the mark says it from then on.
+#[test]
+fn a_start_in_place_that_was_killed_finds_its_programs_again() {
+    let packaged = |major| Path::new(&format!("/usr/lib/postgresql/{major}/bin/postgres")).exists();
+    let Some(major) = [17, 16, 14].into_iter().find(|major| !packaged(*major) && found(*major)) else {
+        return;
+    };
+    let mut world = world(major);
+    configure(&world, |text| {
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("pg_bin")).collect();
+        lines.join("\n")
+    });
+    world.source.stop(StopMode::Fast).unwrap();
+    let directory = data(&world);
+    let arguments =
+        ["restore", CLUSTER, directory.to_str().unwrap(), "--delta", "--replace-production", "--start"];
+    let mut running = world.everpoint.spawn(&arguments).unwrap();
+    while directory.join("postmaster.opts").exists() && running.runs().unwrap() {
+        sleep(Duration::from_millis(1));
+    }
+    running.kill9().unwrap();
+    assert!(directory.join(MARKER).exists() && !directory.join("postmaster.opts").exists());
+    world.everpoint.run(&arguments).unwrap();
+    let opts = fs::read_to_string(directory.join("postmaster.opts")).unwrap();
+    assert!(opts.starts_with(world.source.install().bin().to_str().unwrap()), "{opts}");
+    let copy = RunningCopy::on(&directory).unwrap();
+    copy.stop_and_check(world.source.install()).unwrap();
+    world.source.start().unwrap();
+    assert_eq!(world.source.psql(ROWS).unwrap(), "1 2 3");
 }

@@ -6,6 +6,7 @@ mod draft;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use everpoint_core::name::{of_path, to_path};
 use everpoint_core::place::{Bond, MarkProof, SpaceMark, judge_mark};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ pub struct Mark {
     /// In the place of a tablespace: which one the server's part of it was, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<Identity>,
+    /// In a data directory: the programs with which its server is to be started. What it said of them itself is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    programs: Option<String>,
 }
 
 /// Which directory one is, whatever its name. Numbers are used again as soon as a directory is removed, so that the moment at
@@ -95,6 +99,7 @@ impl Mark {
             backup: Some(backup.to_owned()),
             root: None,
             part: None,
+            programs: None,
         }
     }
 
@@ -136,6 +141,19 @@ impl Mark {
             .ok_or(MarkProof::Foreign)
     }
 
+    /// The programs with which the restore was to start its server, as the mark in a data directory says.
+    #[must_use]
+    pub fn programs_in(&self, root: &Path) -> Option<PathBuf> {
+        self.read(&root.join(MARKER)).ok()?.programs.as_deref().map(to_path)
+    }
+
+    /// The mark that says so of these programs.
+    #[must_use]
+    pub fn with_programs(mut self, programs: Option<&Path>) -> Self {
+        self.programs = programs.map(of_path);
+        self
+    }
+
     /// Writes the mark of an unfinished restore, durably; returns where.
     ///
     /// # Errors
@@ -170,6 +188,7 @@ impl Mark {
             backup: None,
             root: Identity::of(&self.directory),
             part: Identity::of(&place.join(part)),
+            programs: None,
             ..self.clone()
         })
     }
@@ -234,6 +253,17 @@ mod tests {
             fs::write(place.path().join(MARKER), text).unwrap();
             assert_eq!(ours.in_root(place.path()), MarkProof::Foreign, "{text}");
         }
+    }
+
+    #[test]
+    fn a_mark_keeps_the_programs_and_speaks_of_them_to_its_own_only() {
+        let place = tempfile::tempdir().unwrap();
+        let ours = Mark::new("r1", "shop", place.path(), "b");
+        ours.clone().with_programs(Some(Path::new("/opt/pg/bin"))).write(place.path()).unwrap();
+        assert_eq!(ours.programs_in(place.path()).as_deref(), Some(Path::new("/opt/pg/bin")));
+        assert_eq!(Mark::new("r2", "shop", place.path(), "b").programs_in(place.path()), None);
+        ours.write(place.path()).unwrap();
+        assert_eq!(ours.programs_in(place.path()), None);
     }
 
     #[test]

@@ -56,6 +56,19 @@ impl Tree {
         self
     }
 
+    /// Its mark keeps the programs with which its server is started.
+    #[must_use]
+    pub fn with_programs(mut self, programs: Option<&Path>) -> Self {
+        self.mark = self.mark.with_programs(programs);
+        self
+    }
+
+    /// Those of an earlier attempt, as its mark says.
+    #[must_use]
+    pub fn marked_programs(&self) -> Option<PathBuf> {
+        self.mark.programs_in(&self.root)
+    }
+
     /// These links of the data directory, by path relative to it, are left as they are.
     #[must_use]
     pub fn with_kept(mut self, kept: Vec<PathBuf>) -> Self {
