@@ -162,6 +162,43 @@ fn a_place_that_can_take_no_mark_is_refused_before_anything_goes() {
     goes_on(&mut scene);
 }
 
+/// What the image has shorter than it is now makes room for what it has longer.
+#[test]
+fn files_that_shrink_make_room_on_a_full_disk() {
+    if !found(15) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let sql = |scene: &Scene, sql: &str| scene.world.source.psql(sql).unwrap();
+    let grow = "SELECT n, repeat('x', 900) FROM generate_series(1, 20000) n";
+    sql(&scene, "CREATE TABLE short (n int, t text)");
+    sql(&scene, &format!("CREATE TABLE long AS {grow}"));
+    sql(&scene, "CHECKPOINT");
+    scene.world.backup(&[]);
+    scene.world.everpoint.run(&["restore-point", CLUSTER, "before"]).unwrap();
+    sql(&scene, "TRUNCATE long");
+    sql(&scene, &format!("INSERT INTO short {grow}; INSERT INTO short {grow}"));
+    sql(&scene, "CHECKPOINT");
+    scene.world.settle(&scene.world.source, 1);
+    scene.world.stop_capture();
+    scene.world.source.stop(StopMode::Fast).unwrap();
+    let main = scene.world.source.data_dir().to_owned();
+    let home = scene.world.everpoint.home().path().display();
+    // The log lies elsewhere: only what shrinks makes room.
+    let script = format!(
+        "mkdir -p {home}/full && mount -t tmpfs -o size=1g none {home}/full && cp -a {main}/. {home}/full/ || exit 77
+         chown --reference={main} {home}/full; chmod 700 {home}/full
+         mv {home}/full/pg_wal {home}/wal && ln -s {home}/wal {home}/full/pg_wal
+         mount -o remount,size=$(($(du -sk {home}/full | cut -f1) + 8192))k {home}/full || exit 77
+         mount --bind {home}/full {main}
+         df -k {main} >&2
+         everpoint restore {CLUSTER} {main} --delta --replace-production --to name:before",
+        main = main.display()
+    );
+    let Some((code, said)) = as_root(&scene, &script).filter(|(code, _)| *code != 77) else { return };
+    assert_eq!(code, 0, "{said}");
+}
+
 /// A directory of a lower layer becomes another one as soon as something is made in it: so it is noted only then.
 #[test]
 fn an_unfinished_restore_into_a_directory_of_a_lower_layer_goes_on() {

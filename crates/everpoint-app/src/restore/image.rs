@@ -81,6 +81,7 @@ impl ImageRestore<'_> {
         if let Some(over) = self.over {
             self.remove_control()?;
             Walker::new(self.tree, over.known, &over.is_log_name, self.stop).remove()?;
+            self.shrink()?;
         }
         self.tree.link()?;
         let mut manifest = self.cluster.open_manifest(self.label)?;
@@ -140,6 +141,25 @@ impl ImageRestore<'_> {
     fn remove_control(&self) -> Result<(), AppError> {
         let control = self.tree.place(CONTROL)?;
         if lies_in_directory(&control) { remove_any(&control) } else { Ok(()) }
+    }
+
+    /// What files have behind their new end goes before anything is written: that may be the room for it.
+    fn shrink(&self) -> Result<(), AppError> {
+        let mut manifest = self.cluster.open_manifest(self.label)?;
+        while let Some(entry) = manifest.next_entry()? {
+            super::stopped(self.stop)?;
+            let in_tree = !matches!(entry.kind, FileKind::External | FileKind::Directory);
+            if !in_tree || !self.tree.takes(&entry.path)? {
+                continue;
+            }
+            let path = self.tree.place(&entry.path)?;
+            let longer = std::fs::symlink_metadata(&path).is_ok_and(|found| found.len() > entry.size);
+            if longer && is_written_in_place(&path) {
+                let cut = self.tree.create(&path, &entry)?.set_len(entry.size);
+                cut.map_err(|error| AppError::io("write", &path, error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The page hashes of the image; they only spare writing, so an image that has lost them is written whole.

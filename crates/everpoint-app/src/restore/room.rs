@@ -8,6 +8,7 @@ use everpoint_core::FailureClass;
 use everpoint_core::words::size;
 use everpoint_format::manifest::{Extent, FileEntry};
 
+use super::survey::is_written_in_place;
 use crate::AppError;
 
 /// Blocks of common file systems: files take whole ones.
@@ -53,6 +54,14 @@ impl Room {
             .sum();
         let there = if delta { reused(path) } else { 0 };
         self.bytes(path, stored.next_multiple_of(BLOCK).saturating_sub(there));
+        // What lies behind its end goes before anything is written.
+        let behind = there.saturating_sub(entry.size.next_multiple_of(BLOCK));
+        if behind > 0
+            && is_written_in_place(path)
+            && let Some(device) = self.device(path)
+        {
+            add(self.freed.entry(device).or_default(), behind);
+        }
     }
 
     /// Counts bytes that go to a path.
@@ -220,10 +229,19 @@ mod tests {
     }
 
     #[test]
-    fn for_marks_only_what_goes_before_them_makes_room() {
+    fn what_lies_behind_the_end_of_a_file_makes_room_and_for_marks_only_what_goes_before_them() {
         let home = tempfile::tempdir().unwrap();
+        let there = home.path().join("there");
+        std::fs::write(&there, vec![1; 1 << 20]).unwrap();
         let device = device(home.path()).unwrap();
         let mut room = Room::default();
+        room.file(&there, &entry(16384, 0), true);
+        let freed = room.freed.get(&device).copied().unwrap();
+        assert!(needed(&room) == 0 && freed >= (1 << 20) - 16384, "{freed}");
+        std::fs::hard_link(&there, home.path().join("twin")).unwrap();
+        room.file(&there, &entry(16384, 0), true);
+        assert_eq!(room.freed.get(&device), Some(&freed), "another name keeps the blocks");
+
         room.mark(home.path());
         room.check().unwrap();
         room.marks.get_mut(&device).unwrap().0 = 1 << 60;
