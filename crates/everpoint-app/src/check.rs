@@ -4,13 +4,14 @@ mod watch;
 
 use std::path::PathBuf;
 
-use everpoint_core::{BackupStatus, Micros, Present};
+use everpoint_core::{BackupStatus, Micros, Present, shell};
 use everpoint_engine::{CheckLine, CheckState, ServerIdentity};
 use everpoint_repo::{ClusterRepo, code};
 use serde::Serialize;
 
 use crate::advice::{self, Promise};
 use crate::facts::{self, Facts};
+use crate::restore::mark::MARKER;
 use crate::restore::salvage::COPY_MARK;
 use crate::{AppError, ClusterContext, health, other_system, text, writable};
 
@@ -69,6 +70,7 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
         lines.extend(production(context, server.as_ref()));
     }
     lines.extend(same);
+    lines.extend(unfinished(context, server.as_ref()));
     let wrong = writable::wrong(context);
     let is_full = wrong.as_ref().is_some_and(|wrong| wrong.code == code::FULL);
     lines.push(repository(context, wrong));
@@ -122,6 +124,25 @@ fn production(context: &ClusterContext, server: Option<&ServerIdentity>) -> Opti
         Ok(Some(_)) => copy(),
         Err(error) => line("production", CheckState::Warning, error.to_string(), error.hint.clone()),
     })
+}
+
+/// The mark of a restore that was not finished, where a server has lived since: a restore would go on there unasked. While a
+/// restore has its server replay, the mark is right.
+fn unfinished(context: &ClusterContext, server: Option<&ServerIdentity>) -> Option<CheckLine> {
+    let lives = server.is_some_and(|server| !server.in_recovery);
+    if !lives || context.engine.has_file(MARKER) != Some(true) {
+        return None;
+    }
+    let command = context.engine.data_directory().map_or_else(
+        || format!("remove {MARKER} from its data directory"),
+        |directory| format!("rm {}", shell::path(&directory.join(MARKER))),
+    );
+    let message = format!(
+        "the mark of a restore that did not finish lies in the data directory of a server that runs ({MARKER}): a restore into it \
+         would not ask for --delta"
+    );
+    let hint = format!("if this server is whole, and no restore is at work there: {command}");
+    Some(line("unfinished_restore", CheckState::Warning, message, Some(hint)))
 }
 
 fn repository(context: &ClusterContext, wrong: Option<AppError>) -> CheckLine {

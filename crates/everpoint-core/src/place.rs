@@ -29,6 +29,29 @@ pub enum ClusterProof {
     Unreadable,
 }
 
+/// What becomes of the log that production's own directory may hold when another directory takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogBeside {
+    /// There is none of production's.
+    None,
+    /// It is saved.
+    Save,
+    /// There may be some, but nothing says whose it is: that is told.
+    Unknown,
+}
+
+/// Judges the directory in which production was by what its files prove. `has_log`: where its log lies there is something, or
+/// that can't be looked at.
+#[must_use]
+pub const fn judge_beside(cluster: ClusterProof, has_log: bool) -> LogBeside {
+    match cluster {
+        ClusterProof::Ours => LogBeside::Save,
+        ClusterProof::Other(_) => LogBeside::None,
+        ClusterProof::Unreadable | ClusterProof::None if has_log => LogBeside::Unknown,
+        ClusterProof::Unreadable | ClusterProof::None => LogBeside::None,
+    }
+}
+
 /// What the mark of a restore in a place proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MarkProof {

@@ -125,3 +125,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn log_beside_is_saved_from_what_is_ours_and_told_where_nothing_says_whose_it_is() {
+    use everpoint_core::place::{LogBeside, judge_beside};
+    for has_log in [true, false] {
+        assert_eq!(judge_beside(ClusterProof::Ours, has_log), LogBeside::Save);
+        assert_eq!(judge_beside(ClusterProof::Other(7), has_log), LogBeside::None);
+        let unknown = if has_log { LogBeside::Unknown } else { LogBeside::None };
+        assert_eq!(judge_beside(ClusterProof::Unreadable, has_log), unknown);
+        assert_eq!(judge_beside(ClusterProof::None, has_log), unknown);
+    }
+}

@@ -4,32 +4,12 @@ use std::path::{Path, PathBuf};
 
 use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan, Span};
 
+pub use crate::identity::ServerIdentity;
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, ConfigurationFile, DirectoryProof,
     EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogSink, NextSteps,
     RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions,
 };
-
-/// Who a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerIdentity {
-    /// System identifier: the same for all copies of one cluster.
-    pub system: u64,
-    /// Version as a number (PostgreSQL: 150018).
-    pub version: u32,
-    /// Version in words.
-    pub version_text: String,
-    /// Current timeline.
-    pub timeline: u32,
-    /// Content of that timeline's history file; empty for a first timeline.
-    pub history: Vec<u8>,
-    /// Size of a log segment in bytes.
-    pub segment_size: u64,
-    /// Current end of the log.
-    pub position: LogOffset,
-    /// It is a standby.
-    pub in_recovery: bool,
-}
 
 /// What a slot keeps its server from recycling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,12 +282,17 @@ pub trait Engine: Send + Sync {
         Vec::new()
     }
 
-    /// With what programs a server of this version is to be started, so that they are known before an image is written: those
-    /// with which the server of the directory ran, unless others are named.
+    /// With what programs a server of this version is to be started, known before an image is written: those that are named,
+    /// or with which the server of the directory ran, or (where that says it no more) an earlier attempt was begun.
     ///
     /// # Errors
     /// If there are none.
-    fn programs(&self, _: Option<&Path>, _: &Path, _: u32) -> Result<Option<PathBuf>, EngineError> {
+    fn programs(
+        &self,
+        _: Option<&Path>,
+        _: (&Path, Option<&Path>),
+        _: u32,
+    ) -> Result<Option<PathBuf>, EngineError> {
         Ok(None)
     }
 

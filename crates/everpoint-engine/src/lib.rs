@@ -10,6 +10,7 @@ pub mod check;
 pub mod engine;
 pub mod error;
 pub mod fake;
+mod identity;
 pub mod local;
 pub mod owner;
 pub mod recovery;

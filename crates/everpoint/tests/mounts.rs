@@ -12,8 +12,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use everpoint_testkit::StopMode;
-use support_places::{PART, Scene, as_root, differing, state};
+use everpoint_testkit::{Account, StopMode};
+use support_places::{MARKER, PART, Scene, as_root, differing, state};
 use support_scenarios::{CLUSTER, found};
 
 const ROWS: &str = "SELECT count(*), sum(n) FROM aside";
@@ -129,4 +129,101 @@ fn what_is_moved_aside_takes_its_tablespaces_along() {
     let restored = replace(&scene, &main);
     assert!(restored.status.success(), "{}", restored.err);
     goes_on(&mut scene);
+}
+
+/// The disk of a tablespace is full: nothing that goes elsewhere makes room for its mark, and nothing goes.
+#[test]
+fn a_place_that_can_take_no_mark_is_refused_before_anything_goes() {
+    if !found(15) {
+        return;
+    }
+    let mut scene = stopped();
+    let main = scene.world.source.data_dir().to_owned();
+    let before = state(&[&main, &scene.space]);
+    let (space, home) = (scene.space.display(), scene.world.everpoint.home().path().display());
+    for dry in ["--dry-run", ""] {
+        let script = format!(
+            "mkdir -p {home}/full && mount -t tmpfs -o size=2m none {home}/full && cp -a {space}/. {home}/full/ || exit 77
+             cat /dev/zero >{home}/full/fill 2>{home}/said
+             mount --bind {home}/full {space}
+             everpoint restore {CLUSTER} {main} --delta --replace-production {dry}
+             code=$?
+             ls {space} >&2
+             exit $code",
+            main = main.display()
+        );
+        let Some((code, said)) = as_root(&scene, &script).filter(|(code, _)| *code != 77) else { return };
+        assert!(code == 1 && said.contains("a restore marks a place"), "{dry} {code}: {said}");
+        assert!(!said.contains("everpoint.everpoint-new"), "{said}");
+        let changed = differing(&before, &state(&[&main, &scene.space]));
+        assert!(changed.is_empty(), "{changed:?}");
+    }
+    assert!(replace(&scene, &main).status.success());
+    goes_on(&mut scene);
+}
+
+/// What the image has shorter than it is now makes room for what it has longer.
+#[test]
+fn files_that_shrink_make_room_on_a_full_disk() {
+    if !found(15) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let sql = |scene: &Scene, sql: &str| scene.world.source.psql(sql).unwrap();
+    let grow = "SELECT n, repeat('x', 900) FROM generate_series(1, 20000) n";
+    sql(&scene, "CREATE TABLE short (n int, t text)");
+    sql(&scene, &format!("CREATE TABLE long AS {grow}"));
+    sql(&scene, "CHECKPOINT");
+    scene.world.backup(&[]);
+    scene.world.everpoint.run(&["restore-point", CLUSTER, "before"]).unwrap();
+    sql(&scene, "TRUNCATE long");
+    sql(&scene, &format!("INSERT INTO short {grow}; INSERT INTO short {grow}"));
+    sql(&scene, "CHECKPOINT");
+    scene.world.settle(&scene.world.source, 1);
+    scene.world.stop_capture();
+    scene.world.source.stop(StopMode::Fast).unwrap();
+    let main = scene.world.source.data_dir().to_owned();
+    let home = scene.world.everpoint.home().path().display();
+    // The log lies elsewhere: only what shrinks makes room.
+    let script = format!(
+        "mkdir -p {home}/full && mount -t tmpfs -o size=1g none {home}/full && cp -a {main}/. {home}/full/ || exit 77
+         chown --reference={main} {home}/full; chmod 700 {home}/full
+         mv {home}/full/pg_wal {home}/wal && ln -s {home}/wal {home}/full/pg_wal
+         mount -o remount,size=$(($(du -sk {home}/full | cut -f1) + 8192))k {home}/full || exit 77
+         mount --bind {home}/full {main}
+         df -k {main} >&2
+         everpoint restore {CLUSTER} {main} --delta --replace-production --to name:before",
+        main = main.display()
+    );
+    let Some((code, said)) = as_root(&scene, &script).filter(|(code, _)| *code != 77) else { return };
+    assert_eq!(code, 0, "{said}");
+}
+
+/// A directory of a lower layer becomes another one as soon as something is made in it: so it is noted only then.
+#[test]
+fn an_unfinished_restore_into_a_directory_of_a_lower_layer_goes_on() {
+    if !found(15) {
+        return;
+    }
+    let scene = Scene::new();
+    let account = Account::of_servers().unwrap();
+    let (home, name) = (scene.world.everpoint.home().path().display(), account.name());
+    let script = format!(
+        "l={home}/layers; d=$l/all/data
+         mkdir -p $l && mount -t tmpfs none $l && mkdir -p $l/low/data $l/up $l/work $l/all || exit 77
+         chown -R {name} $l; chmod 700 $l/low/data
+         mount -t overlay none -o lowerdir=$l/low,upperdir=$l/up,workdir=$l/work $l/all || exit 77
+         as_user() {{
+             exec setpriv --reuid={name} --regid=$(id -g {name}) --clear-groups {home}/everpoint --config {home}/everpoint.toml \
+                 restore {CLUSTER} $d
+         }}
+         (as_user) & pid=$!
+         while [ ! -e $d/{MARKER} ]; do kill -0 $pid || exit 77; done
+         kill -9 $pid; wait $pid
+         [ -e $d/{MARKER} ] || exit 77
+         (as_user)"
+    );
+    // Where nothing can be layered, or the restore ended before it was killed, nothing was tried.
+    let Some((code, said)) = as_root(&scene, &script).filter(|(code, _)| *code != 77) else { return };
+    assert_eq!(code, 0, "{said}");
 }

@@ -95,10 +95,12 @@ impl Job<'_> {
         let ours: Vec<PathBuf> = std::iter::once(&root).chain(&places).map(|path| real(path)).collect();
         ours.iter().try_for_each(|path| refuse_around(path, &ours))?;
         if !places.is_empty() {
-            let again = prove::run(self.context, self.request, self.plan, self.record)?;
+            let mut again = prove::run(self.context, self.request, self.plan, self.record)?;
             if again.occupied && !prepared.proof.occupied {
                 return Err(locked(&root));
             }
+            let marked = again.tree.marked_programs();
+            again.tree = again.tree.with_programs(prepared.programs.as_deref().or(marked.as_deref()));
             prepared.proof = again;
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Writes an image into a directory: all of it, or only what differs from what is there.
 
+mod content;
+
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,13 +24,15 @@ use super::tree::{Tree, remove_any};
 use crate::AppError;
 use crate::backup::PAGE;
 use crate::backup::prior::{PriorFile, length_of};
+pub(super) use content::hash_of;
+use content::{content_hash, zero};
 
 /// The file without which no server starts: removed first, written last.
 pub(super) const CONTROL: &str = "global/pg_control";
 /// What a server writes anew whenever it starts, and starts without.
 const REBUILT: [&str; 2] = ["postmaster.opts", "global/pg_internal.init"];
 /// With it a server recovers from an archive.
-const RECOVERS: &str = "recovery.signal";
+pub(super) const RECOVERS: &str = "recovery.signal";
 /// Where configuration from outside the data directory is put, for the operator to pick from.
 pub const EXTERNAL: &str = "everpoint-external";
 /// Files of at least this size are preallocated.
@@ -83,6 +86,7 @@ impl ImageRestore<'_> {
         if let Some(over) = self.over {
             self.remove_control()?;
             Walker::new(self.tree, over.known, &over.is_log_name, self.stop).remove()?;
+            self.shrink()?;
         }
         self.tree.link()?;
         let mut manifest = self.cluster.open_manifest(self.label)?;
@@ -139,10 +143,7 @@ impl ImageRestore<'_> {
     /// Marks the places. Where that fails, a directory that was whole goes on being what it was.
     fn begin(&self) -> Result<(), AppError> {
         let unfinished = self.tree.root().join(MARKER).exists();
-        let mut begun = self.tree.begin(self.left);
-        if self.over.is_some() && begun.as_ref().is_err_and(is_full) && self.spare() {
-            begun = self.tree.begin(self.left);
-        }
+        let begun = self.tree.begin(self.left, &|| self.over.is_some() && self.spare());
         if begun.is_err() && !unfinished && self.tree.root().join(CONTROL).exists() {
             self.tree.unmark();
         }
@@ -151,17 +152,32 @@ impl ImageRestore<'_> {
 
     /// Frees some blocks of a full disk at which nothing is lost, so that the mark can be written before all else goes.
     fn spare(&self) -> bool {
-        let root = self.tree.root();
-        REBUILT.iter().filter(|name| std::fs::remove_file(root.join(name)).is_ok()).count() > 0
+        rebuilt(self.tree.root()).iter().filter(|path| std::fs::remove_file(path).is_ok()).count() > 0
     }
 
     /// From here on no server starts on the directory. A `global` that is a link leads to somebody else's.
     fn remove_control(&self) -> Result<(), AppError> {
         let control = self.tree.place(CONTROL)?;
-        let is_ours = control
-            .parent()
-            .is_some_and(|global| std::fs::symlink_metadata(global).is_ok_and(|found| found.is_dir()));
-        if is_ours { remove_any(&control) } else { Ok(()) }
+        if lies_in_directory(&control) { remove_any(&control) } else { Ok(()) }
+    }
+
+    /// What files have behind their new end goes before anything is written: that may be the room for it.
+    fn shrink(&self) -> Result<(), AppError> {
+        let mut manifest = self.cluster.open_manifest(self.label)?;
+        while let Some(entry) = manifest.next_entry()? {
+            super::stopped(self.stop)?;
+            let in_tree = !matches!(entry.kind, FileKind::External | FileKind::Directory);
+            if !in_tree || !self.tree.takes(&entry.path)? {
+                continue;
+            }
+            let path = self.tree.place(&entry.path)?;
+            let longer = std::fs::symlink_metadata(&path).is_ok_and(|found| found.len() > entry.size);
+            if longer && is_written_in_place(&path) {
+                let cut = self.tree.create(&path, &entry)?.set_len(entry.size);
+                cut.map_err(|error| AppError::io("write", &path, error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The page hashes of the image; they only spare writing, so an image that has lost them is written whole.
@@ -324,9 +340,18 @@ impl ImageRestore<'_> {
     }
 }
 
-fn is_full(error: &AppError) -> bool {
-    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|cause| matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+/// What may go before the mark is written, since a server makes it anew.
+pub(super) fn rebuilt(root: &Path) -> Vec<PathBuf> {
+    let paths = REBUILT.iter().map(|name| (name, root.join(name)));
+    paths
+        .filter(|(name, path)| !name.contains('/') || lies_in_directory(path))
+        .map(|(_, path)| path)
+        .collect()
+}
+
+/// Whether a path lies in a directory, and not behind a link: that leads to somebody else's.
+fn lies_in_directory(path: &Path) -> bool {
+    path.parent().is_some_and(|above| std::fs::symlink_metadata(above).is_ok_and(|found| found.is_dir()))
 }
 
 /// `None` for page hashes that are damaged or gone.
@@ -341,45 +366,18 @@ fn known_or_lost<T>(read: Result<T, RepoError>) -> Result<Option<T>, AppError> {
     }
 }
 
-/// As [`content_hash`], of what is in memory.
-pub(super) fn hash_of(bytes: &[u8]) -> Option<[u8; 16]> {
-    let mut hasher = blake3::Hasher::new();
-    for part in bytes.chunks(PART_BYTES).chain(bytes.is_empty().then_some(bytes)) {
-        hasher.update(blake3::hash(part).as_bytes());
-    }
-    hasher.finalize().as_bytes().first_chunk::<16>().copied()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The hash of a file as the map has it: BLAKE3 over the BLAKE3 of each part.
-fn content_hash(file: &File, size: u64, path: &Path) -> Result<Option<[u8; 16]>, AppError> {
-    let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; PART_BYTES], 0);
-    loop {
-        let length = usize::try_from(size - offset).unwrap_or(PART_BYTES).min(PART_BYTES);
-        let part = buffer.get_mut(..length).unwrap_or_default();
-        file.read_exact_at(part, offset).map_err(|error| AppError::io("read", path, error))?;
-        hasher.update(blake3::hash(part).as_bytes());
-        offset += length as u64;
-        if offset >= size {
-            return Ok(hasher.finalize().as_bytes().first_chunk::<16>().copied());
-        }
+    #[test]
+    fn nothing_is_spared_through_a_link() {
+        let home = tempfile::tempdir().unwrap();
+        let [root, live] = ["root", "live"].map(|name| home.path().join(name));
+        std::fs::create_dir_all(root.join("global")).unwrap();
+        assert_eq!(rebuilt(&root).len(), REBUILT.len());
+        std::fs::rename(root.join("global"), &live).unwrap();
+        std::os::unix::fs::symlink(&live, root.join("global")).unwrap();
+        assert_eq!(rebuilt(&root), [root.join("postmaster.opts")]);
     }
-}
-
-/// Makes a range read as zeros.
-fn zero(file: &File, offset: u64, length: u64, path: &Path) -> Result<(), AppError> {
-    if length == 0
-        || rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)
-            .is_ok()
-    {
-        return Ok(());
-    }
-    let block = vec![0; PART_BYTES];
-    let mut at = offset;
-    while at < offset + length {
-        let take = usize::try_from(offset + length - at).unwrap_or(PART_BYTES).min(PART_BYTES);
-        file.write_all_at(block.get(..take).unwrap_or_default(), at)
-            .map_err(|error| AppError::io("write", path, error))?;
-        at += take as u64;
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use everpoint_format::manifest::FileKind;
 use rustix::fs::{Access, AtFlags};
 
 use super::RestoreRequest;
+use super::image::rebuilt;
 use super::room::Room;
 use crate::belongings::Places;
 use crate::{AppError, ClusterContext, belongings};
@@ -96,6 +97,11 @@ impl Machine<'_> {
         freed: &BTreeMap<u64, u64>,
     ) -> Result<Vec<String>, AppError> {
         let mut room = Room::after(freed);
+        let outside = self.spaces.iter().map(PathBuf::as_path).filter(|place| !place.starts_with(self.root));
+        std::iter::once(self.root).chain(outside).for_each(|place| room.mark(place));
+        if self.delta {
+            rebuilt(self.root).iter().for_each(|path| room.spare(path));
+        }
         let mut manifest = self.context.cluster.open_manifest(&plan.backup)?;
         while let Some(entry) = manifest.next_entry()? {
             super::stopped(&self.request.stop)?;

@@ -1,16 +1,18 @@
 //! The marks that a restore leaves: in a data directory until it is complete, beside a tablespace for good. They prove whose
 //! the place is.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+mod draft;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use everpoint_core::name::{of_path, to_path};
 use everpoint_core::place::{Bond, MarkProof, SpaceMark, judge_mark};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::AppError;
+pub use draft::Draft;
 
 /// Stands in the directory until a restore is complete: such a directory is never mistaken for a whole one.
 pub const MARKER: &str = "everpoint.restore-incomplete";
@@ -51,6 +53,9 @@ pub struct Mark {
     /// In the place of a tablespace: which one the server's part of it was, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<Identity>,
+    /// In a data directory: the programs with which its server is to be started. What it said of them itself is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    programs: Option<String>,
 }
 
 /// Which directory one is, whatever its name. Numbers are used again as soon as a directory is removed, so that the moment at
@@ -98,6 +103,7 @@ impl Mark {
             keeps: false,
             root: None,
             part: None,
+            programs: None,
         }
     }
 
@@ -167,14 +173,33 @@ impl Mark {
             .ok_or(MarkProof::Foreign)
     }
 
+    /// The programs with which the restore was to start its server, as the mark in a data directory says.
+    #[must_use]
+    pub fn programs_in(&self, root: &Path) -> Option<PathBuf> {
+        self.read(&root.join(MARKER)).ok()?.programs.as_deref().map(to_path)
+    }
+
+    /// The mark that says so of these programs.
+    #[must_use]
+    pub fn with_programs(mut self, programs: Option<&Path>) -> Self {
+        self.programs = programs.map(of_path);
+        self
+    }
+
     /// Writes the mark of an unfinished restore, durably; returns where.
     ///
     /// # Errors
     /// If it can't be written.
     pub fn write(&self, root: &Path) -> Result<PathBuf, AppError> {
-        let path = root.join(MARKER);
-        Self { root: Identity::of(root), ..self.clone() }.put(root, &path)?;
-        Ok(path)
+        self.draft(root)?.put()
+    }
+
+    /// The mark of an unfinished restore under another name.
+    ///
+    /// # Errors
+    /// If it can't be written: nothing is left of it then.
+    pub fn draft(&self, root: &Path) -> Result<Draft, AppError> {
+        Draft::write(root, MARKER, &|| Self { root: Identity::of(root), ..self.clone() })
     }
 
     /// Writes the mark of a tablespace, durably; returns where.
@@ -182,34 +207,23 @@ impl Mark {
     /// # Errors
     /// If it can't be written.
     pub fn write_space(&self, place: &Path, part: &str) -> Result<PathBuf, AppError> {
-        let path = place.join(space_name(part));
-        let mark = Self {
+        self.draft_space(place, part)?.put()
+    }
+
+    /// The mark of a tablespace under another name.
+    ///
+    /// # Errors
+    /// If it can't be written: nothing is left of it then.
+    pub fn draft_space(&self, place: &Path, part: &str) -> Result<Draft, AppError> {
+        Draft::write(place, &space_name(part), &|| Self {
             note: SPACE_NOTE.to_owned(),
             backup: None,
             keeps: false,
             root: Identity::of(&self.directory),
             part: Identity::of(&place.join(part)),
+            programs: None,
             ..self.clone()
-        };
-        mark.put(place, &path)?;
-        Ok(path)
-    }
-
-    /// Another name first: a mark is there whole or not at all.
-    fn put(&self, directory: &Path, path: &Path) -> Result<(), AppError> {
-        let fail = |error| AppError::io("write", path, error);
-        let new = directory.join(NEW_MARK);
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| fail(error.into()))?;
-        text.push(b'\n');
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error)),
-            _ => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(fail)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
-        fs::rename(&new, path).map_err(fail)?;
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)
+        })
     }
 }
 
@@ -285,6 +299,17 @@ mod tests {
         }
         Mark::new("r2", "shop", place.path(), "b").keeping(true).write(place.path()).unwrap();
         assert!(!mark.keeps_in(place.path()), "of another repository");
+    }
+
+    #[test]
+    fn a_mark_keeps_the_programs_and_speaks_of_them_to_its_own_only() {
+        let place = tempfile::tempdir().unwrap();
+        let ours = Mark::new("r1", "shop", place.path(), "b");
+        ours.clone().with_programs(Some(Path::new("/opt/pg/bin"))).write(place.path()).unwrap();
+        assert_eq!(ours.programs_in(place.path()).as_deref(), Some(Path::new("/opt/pg/bin")));
+        assert_eq!(Mark::new("r2", "shop", place.path(), "b").programs_in(place.path()), None);
+        ours.write(place.path()).unwrap();
+        assert_eq!(ours.programs_in(place.path()), None);
     }
 
     #[test]

@@ -17,79 +17,33 @@ pub mod progress;
 pub mod prove;
 mod recover;
 mod report;
+mod request;
 pub mod room;
 pub mod salvage;
 pub mod scatter;
 pub mod spaces;
 pub mod stage;
 pub mod survey;
+mod told;
 pub mod tree;
+mod whose;
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use everpoint_core::cache::past_cache;
-use everpoint_core::place::Proven;
-use everpoint_core::{BranchChoice, FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall, Target};
-use everpoint_engine::{DirectoryProof, StopFlag};
+use everpoint_core::{FailureClass, RestorePlan, RestoreRequest as Wanted, Shortfall};
+use everpoint_engine::StopFlag;
 use everpoint_format::manifest::BackupRecord;
 
 use crate::facts::{self, Facts};
-use crate::package::ImportReport;
 use crate::{AppError, ClusterContext, Event, Events, production, reading};
 use image::{ImageRestore, Over};
 use preflight::Prepared;
 use progress::Meter;
 pub use report::{PlanReport, Reached, RestoreOutcome, RestoreReport, ShortfallReport};
+pub use request::{RestoreRequest, StartRequest};
+use told::Told;
 use tree::Tree;
-
-/// Start the restored server.
-#[derive(Debug, Clone)]
-pub struct StartRequest {
-    /// Port; `None`: a free one.
-    pub port: Option<u16>,
-    /// Directory of the server's programs; `None`: found by version.
-    pub programs: Option<PathBuf>,
-}
-
-/// What to do.
-#[derive(Debug, Clone)]
-pub struct RestoreRequest {
-    /// Data directory to fill.
-    pub directory: PathBuf,
-    /// What to restore to.
-    pub target: Target,
-    /// Stop just before the target instead of just after it.
-    pub exclusive: bool,
-    /// Branch to follow; `None`: that of production.
-    pub timeline: Option<BranchChoice>,
-    /// Bring an existing directory to the wanted state, writing only what differs.
-    pub delta: bool,
-    /// Where tablespaces go: old path (or oid) and new path.
-    pub map: Vec<(String, String)>,
-    /// Only say what would be done.
-    pub dry_run: bool,
-    /// Start the server when the files are in place.
-    pub start: Option<StartRequest>,
-    /// The restore replaces production: its own configuration is kept.
-    pub replace_production: bool,
-    /// The operator's word that no server runs on the directory, where that is not known.
-    pub server_is_stopped: bool,
-    /// Nothing outside of the directory is written, whatever links lie in it.
-    pub confined: bool,
-    /// Id of the repository that marks name; `None`: that of the context's.
-    pub repository: Option<String>,
-    /// Threads.
-    pub workers: usize,
-    /// Beginning of the command that fetches log files: program and options that say which repository, quoted for a shell.
-    pub fetch_program: String,
-    /// Put the log beside the image instead of having the server fetch it.
-    pub stage_log: bool,
-    /// The packages that were put into the repository for this restore.
-    pub packages: Option<ImportReport>,
-    /// Asks to stop.
-    pub stop: StopFlag,
-}
 
 /// Restores, or says what would be done.
 ///
@@ -97,6 +51,15 @@ pub struct RestoreRequest {
 /// `Shortfall` if the target can't be reached: nothing was written then. `Damaged` if no backup from which it can be
 /// reached proves good.
 pub fn run(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    events: &dyn Events,
+) -> Result<RestoreOutcome, AppError> {
+    let told = Told::new(events);
+    attempt(context, request, &told).map(|outcome| told.noted(outcome))
+}
+
+fn attempt(
     context: &ClusterContext,
     request: &RestoreRequest,
     events: &dyn Events,
@@ -271,26 +234,6 @@ impl Job<'_> {
             self.context.engine.start_settings(&settings)?;
         }
         Ok(prepared)
-    }
-
-    /// Saves the log that only the directory holds, if it is production's, or production's own beside it; whether there was
-    /// any.
-    fn save_log(&self, prepared: &Prepared) -> Result<bool, AppError> {
-        let beside = salvage::of_another(self.context, self.request, self.facts, self.events);
-        Ok(self.save_own_log(prepared)? || beside)
-    }
-
-    fn save_own_log(&self, prepared: &Prepared) -> Result<bool, AppError> {
-        if !self.request.delta {
-            return Ok(false);
-        }
-        // Also one with the mark of a restore that was killed at its very end: its server may have lived since.
-        let root = prepared.proof.tree.root();
-        let readable = matches!(self.context.engine.directory_proof(root), DirectoryProof::Cluster(_));
-        if prepared.proof.root == Proven::Empty || !readable || !prepared.proof.own {
-            return Ok(false);
-        }
-        salvage::run(self.context, self.facts, root, (self.request.dry_run, self.events))
     }
 
     /// `held`: the directory was there and is ours.

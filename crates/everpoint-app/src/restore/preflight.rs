@@ -59,14 +59,11 @@ pub fn run(
     plan: &RestorePlan,
     record: &BackupRecord,
 ) -> Result<Prepared, AppError> {
-    // A server that runs is told before anything else that speaks against the place.
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
-    let word = live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
-    let servers = context.engine.directories();
-    belongings::refuse_places(&Places { root: &root, spaces: &[], mapped: &[] }, context, &servers)?;
+    let word = ground(context, request, &root)?;
     let mapped: Vec<PathBuf> = request.map.iter().map(|(_, new)| PathBuf::from(new)).collect();
-    let proof = prove::run(context, request, plan, record)?;
+    let mut proof = prove::run(context, request, plan, record)?;
     let spaces: Vec<PathBuf> = proof.tree.outside().map(|(_, place, _)| place.to_owned()).collect();
     let placing = |path: &str| proof.tree.place(path);
     let machine = Machine {
@@ -84,8 +81,10 @@ pub fn run(
     warnings.extend(becomes_a_copy(context, request, &root));
     warnings.extend(machine.places()?);
     let start = request.start.as_ref();
+    let marked = proof.tree.marked_programs();
     let programs = start.map(|start| {
-        context.engine.programs(start.programs.as_deref(), proof.tree.root(), record.server_version)
+        let named = start.programs.as_deref();
+        context.engine.programs(named, (proof.tree.root(), marked.as_deref()), record.server_version)
     });
     let programs = programs.transpose()?.flatten();
     let (known, survey) = if proof.occupied {
@@ -100,7 +99,23 @@ pub fn run(
     // Log that is saved first may lie on the same disk afterwards: then this is asked again before anything is removed.
     warnings.extend(machine.room(plan, &survey.freed)?);
     let libraries = request.libraries(context, plan, record)?;
+    proof.tree = proof.tree.with_programs(programs.as_deref().or(marked.as_deref()));
     Ok(Prepared { proof, known, survey, libraries, programs, told: warnings })
+}
+
+/// What refuses a data directory whatever the plan is; returns what to warn of.
+///
+/// # Errors
+/// `Usage`: a server that runs is told before anything else that speaks against the place.
+pub(super) fn ground(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    root: &Path,
+) -> Result<Option<String>, AppError> {
+    let word = live::refuse(context.engine.as_ref(), root, request.server_is_stopped)?;
+    let servers = context.engine.directories();
+    belongings::refuse_places(&Places { root, spaces: &[], mapped: &[] }, context, &servers)?;
+    Ok(word)
 }
 
 /// In production's own directory a copy takes production's place, which looks like it and is not.

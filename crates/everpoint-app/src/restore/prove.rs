@@ -7,7 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::place::{ClusterProof, Proven, RootFacts, There, Unproven, judge_root};
+use everpoint_core::place::{Proven, RootFacts, There, Unproven, judge_root};
 use everpoint_core::{FailureClass, RestorePlan, shell};
 use everpoint_engine::{DirectoryProof, Engine};
 use everpoint_format::manifest::BackupRecord;
@@ -15,11 +15,13 @@ use everpoint_format::manifest::BackupRecord;
 use super::RestoreRequest;
 use super::kept::Kept;
 use super::links::{aside, directories, links};
-use super::mark::{MARKER, Mark, NEW_MARK, same_place};
+use super::mark::{MARKER, Mark, NEW_MARK};
 use super::mounts::{Mounts, not_mounted};
 use super::salvage::COPY_MARK;
 use super::spaces::Wishes;
 use super::tree::Tree;
+use super::whose::{cluster_proof, links_are_its_own, recorded_directory};
+use crate::facts::Facts;
 use crate::{AppError, ClusterContext};
 use ground::Ground;
 
@@ -60,16 +62,15 @@ pub fn run(
 ) -> Result<Proof, AppError> {
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
-    let repository = request.repository.clone().unwrap_or_else(|| context.repository.id().to_string());
-    let mark = Mark::new(&repository, &context.name, &root, &plan.backup);
+    let mark = mark_of(context, request, &root, &plan.backup);
     let part = context.engine.tablespace_directory(record.server_version);
     let proven = prove_root(context, &root, &mark, (plan.identity, part.as_deref()), request.delta)?;
     let fact =
         |name: &str| record.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let engine = context.engine.as_ref();
     let replaces = request.replace_production;
-    let known = newest_directory(context)?;
-    let known = known.as_deref().or_else(|| fact("data_directory"));
+    let listings = context.cluster.backups()?;
+    let known = recorded_directory(&listings).or_else(|| fact("data_directory"));
     let own = !request.confined && links_are_its_own(engine, &root, known, replaces);
     let productions: Vec<PathBuf> =
         engine.data_directory().into_iter().chain(known.map(PathBuf::from)).collect();
@@ -118,30 +119,25 @@ pub fn run(
     Ok(Proof { tree, root: proven, own, occupied, left, told })
 }
 
-/// The data directory of production as the newest backup has recorded it: it may have moved since the one that is restored.
-fn newest_directory(context: &ClusterContext) -> Result<Option<String>, AppError> {
-    let records = context.cluster.backups()?.into_iter().filter_map(|listing| listing.record);
-    let newest = records.max_by_key(|record| record.stopped_at);
-    Ok(newest.and_then(|record| {
-        record.facts.into_iter().find(|(name, _)| name == "data_directory").map(|(_, value)| value)
-    }))
+/// Proves the data directory by itself, where nothing is planned yet.
+///
+/// # Errors
+/// `Usage` if it is not proven.
+pub(super) fn root(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    facts: &Facts,
+    root: &Path,
+) -> Result<(), AppError> {
+    let Some((identity, known)) = &facts.identity else { return Ok(()) };
+    let part = context.engine.tablespace_directory(known.server_version);
+    let mark = mark_of(context, request, root, "");
+    prove_root(context, root, &mark, (*identity, part.as_deref()), request.delta).map(drop)
 }
 
-/// Whether what the links of this directory lead to is its own: it is production's, or is to replace it and nothing is known
-/// of another one. The links of a copied directory lead to production's live tablespaces.
-pub(super) fn links_are_its_own(
-    engine: &dyn Engine,
-    root: &Path,
-    recorded: Option<&str>,
-    replaces: bool,
-) -> bool {
-    // Where production has moved, the configuration says so: what an older backup has recorded counts no more.
-    let configured = engine.data_directory().filter(|configured| configured.is_dir());
-    let known = configured.or_else(|| recorded.map(PathBuf::from));
-    match known {
-        Some(known) => same_place(root, &known) || (replaces && !known.is_dir()),
-        None => replaces,
-    }
+fn mark_of(context: &ClusterContext, request: &RestoreRequest, root: &Path, backup: &str) -> Mark {
+    let repository = request.repository.clone().unwrap_or_else(|| context.repository.id().to_string());
+    Mark::new(&repository, &context.name, root, backup)
 }
 
 /// A directory of another identity of the cluster, as pg_upgrade leaves one, is another server's.
@@ -158,12 +154,7 @@ fn prove_root(
     let known = |system: u64| {
         systems.iter().any(|(number, it)| *number == identity && it.system_identifier == system.to_string())
     };
-    let cluster = match context.engine.directory_proof(root) {
-        DirectoryProof::Nothing => ClusterProof::None,
-        DirectoryProof::Cluster(system) if known(system) => ClusterProof::Ours,
-        DirectoryProof::Cluster(system) => ClusterProof::Other(system),
-        DirectoryProof::Unreadable => ClusterProof::Unreadable,
-    };
+    let cluster = cluster_proof(context.engine.as_ref(), root, &known);
     let facts = RootFacts { there, empty, cluster, mark: mark.in_root(root) };
     judge_root(&facts, asked).map_err(|why| {
         let error = usage("restore into", root, &why.to_string());

@@ -8,6 +8,7 @@ use everpoint_core::FailureClass;
 use everpoint_core::words::size;
 use everpoint_format::manifest::{Extent, FileEntry};
 
+use super::survey::is_written_in_place;
 use crate::AppError;
 
 /// Blocks of common file systems: files take whole ones.
@@ -27,6 +28,10 @@ pub struct Room {
     devices: BTreeMap<u64, (u64, PathBuf)>,
     /// Device → bytes that are removed before the first one is written.
     freed: BTreeMap<u64, u64>,
+    /// Device → bytes of marks, which come before anything is removed, and a place on it.
+    marks: BTreeMap<u64, (u64, PathBuf)>,
+    /// Device → bytes of what goes even before these, where there is no room for them.
+    spared: BTreeMap<u64, u64>,
     /// Directory → device, as far as asked.
     known: HashMap<PathBuf, Option<u64>>,
 }
@@ -49,23 +54,46 @@ impl Room {
             .sum();
         let there = if delta { reused(path) } else { 0 };
         self.bytes(path, stored.next_multiple_of(BLOCK).saturating_sub(there));
+        // What lies behind its end goes before anything is written.
+        let behind = there.saturating_sub(entry.size.next_multiple_of(BLOCK));
+        if behind > 0
+            && is_written_in_place(path)
+            && let Some(device) = self.device(path)
+        {
+            add(self.freed.entry(device).or_default(), behind);
+        }
     }
 
     /// Counts bytes that go to a path.
     pub fn bytes(&mut self, path: &Path, bytes: u64) {
-        let directory = path.parent().unwrap_or(path);
-        let device = match self.known.get(directory) {
-            Some(known) => *known,
-            None => {
-                let found = device(directory);
-                self.known.insert(directory.to_owned(), found);
-                found
-            }
-        };
-        if let Some(device) = device {
-            let entry = self.devices.entry(device).or_insert_with(|| (0, directory.to_owned()));
-            entry.0 = entry.0.saturating_add(bytes);
+        if let Some(device) = self.device(path) {
+            let directory = path.parent().unwrap_or(path).to_owned();
+            add(&mut self.devices.entry(device).or_insert((0, directory)).0, bytes);
         }
+    }
+
+    /// Counts the mark of a place.
+    pub fn mark(&mut self, place: &Path) {
+        if let Some(device) = device(place) {
+            add(&mut self.marks.entry(device).or_insert_with(|| (0, place.to_owned())).0, BLOCK);
+        }
+    }
+
+    /// Counts a file that goes where there is no room for a mark.
+    pub fn spare(&mut self, path: &Path) {
+        if let Some(device) = self.device(path) {
+            add(self.spared.entry(device).or_default(), reused(path));
+        }
+    }
+
+    fn device(&mut self, path: &Path) -> Option<u64> {
+        let directory = path.parent().unwrap_or(path);
+        if let Some(known) = self.known.get(directory) {
+            return *known;
+        }
+        let found = device(directory);
+        self.known.insert(directory.to_owned(), found);
+        found
     }
 
     /// Refuses what does not fit; returns what to warn of.
@@ -73,14 +101,21 @@ impl Room {
     /// # Errors
     /// `restore.no_room`, which names the file system. Nothing was written.
     pub fn check(&self) -> Result<Vec<String>, AppError> {
+        for (device, (bytes, place)) in &self.marks {
+            let spared = self.spared.get(device).copied().unwrap_or_default();
+            let Some((free, there)) = free(place) else { continue };
+            if *bytes > free.saturating_add(spared) && !compresses(there) {
+                let message = format!(
+                    "a restore marks a place before it removes anything, and {} are free on the file system of {}",
+                    size(free),
+                    there.display()
+                );
+                return Err(no_room(place, message));
+            }
+        }
         let mut warnings = Vec::new();
         for (device, (bytes, place)) in &self.devices {
-            let there = place.ancestors().find(|place| place.exists());
-            let Some(there) = there else { continue };
-            let Ok(found) = rustix::fs::statvfs(there) else { continue };
-            // Root may use what is kept back from others.
-            let blocks = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
-            let free = blocks.saturating_mul(found.f_frsize);
+            let Some((free, there)) = free(place) else { continue };
             let freed = self.freed.get(device).copied().unwrap_or_default();
             if *bytes <= free.saturating_add(freed) {
                 continue;
@@ -95,24 +130,38 @@ impl Room {
                 size(free),
                 there.display()
             );
-            let compresses = rustix::fs::statfs(there)
-                .is_ok_and(|found| COMPRESSING.contains(&u32::try_from(found.f_type).unwrap_or_default()));
-            if compresses {
+            if compresses(there) {
                 warnings.push(format!("{message}; it fits only if the file system compresses it"));
                 continue;
             }
-            let object = place.display().to_string();
-            return Err(AppError::new(
-                "restore.no_room",
-                FailureClass::Failed,
-                "restore into",
-                object,
-                message,
-            )
-            .hint("free some space there, or restore to another disk; nothing was written"));
+            return Err(no_room(place, message));
         }
         Ok(warnings)
     }
+}
+
+fn add(to: &mut u64, bytes: u64) {
+    *to = to.saturating_add(bytes);
+}
+
+fn no_room(place: &Path, message: String) -> AppError {
+    let object = place.display().to_string();
+    AppError::new("restore.no_room", FailureClass::Failed, "restore into", object, message)
+        .hint("free some space there, or restore to another disk; nothing was written")
+}
+
+/// Free bytes of the file system of a place, and the directory there that was asked; `None`: it does not tell.
+fn free(place: &Path) -> Option<(u64, &Path)> {
+    let there = place.ancestors().find(|place| place.exists())?;
+    let found = rustix::fs::statvfs(there).ok()?;
+    // Root may use what is kept back from others.
+    let blocks = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
+    Some((blocks.saturating_mul(found.f_frsize), there))
+}
+
+fn compresses(there: &Path) -> bool {
+    rustix::fs::statfs(there)
+        .is_ok_and(|found| COMPRESSING.contains(&u32::try_from(found.f_type).unwrap_or_default()))
 }
 
 /// Bytes of a file that is there and will be written over: it has these blocks already. One that has other names is
@@ -177,6 +226,29 @@ mod tests {
         room.bytes(&there, u64::MAX);
         let error = room.check().unwrap_err();
         assert_eq!(error.code, "restore.no_room");
+    }
+
+    #[test]
+    fn what_lies_behind_the_end_of_a_file_makes_room_and_for_marks_only_what_goes_before_them() {
+        let home = tempfile::tempdir().unwrap();
+        let there = home.path().join("there");
+        std::fs::write(&there, vec![1; 1 << 20]).unwrap();
+        let device = device(home.path()).unwrap();
+        let mut room = Room::default();
+        room.file(&there, &entry(16384, 0), true);
+        let freed = room.freed.get(&device).copied().unwrap();
+        assert!(needed(&room) == 0 && freed >= (1 << 20) - 16384, "{freed}");
+        std::fs::hard_link(&there, home.path().join("twin")).unwrap();
+        room.file(&there, &entry(16384, 0), true);
+        assert_eq!(room.freed.get(&device), Some(&freed), "another name keeps the blocks");
+
+        room.mark(home.path());
+        room.check().unwrap();
+        room.marks.get_mut(&device).unwrap().0 = 1 << 60;
+        room.freed.insert(device, 1 << 61);
+        assert_eq!(room.check().unwrap_err().code, "restore.no_room");
+        room.spared.insert(device, 1 << 60);
+        room.check().unwrap();
     }
 
     #[test]

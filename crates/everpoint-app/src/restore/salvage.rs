@@ -1,5 +1,6 @@
 //! Before a directory is written over in place: the log that only it may still hold goes into the repository.
 
+mod before;
 mod compare;
 mod way;
 
@@ -10,16 +11,14 @@ use std::path::Path;
 use everpoint_core::production::changes;
 use everpoint_core::unsaved::{HeldLog, Unsaved, unsaved};
 use everpoint_core::{BranchId, FailureClass, LogOffset, SeenBy, Span};
-use everpoint_engine::{DirectoryProof, LogSink};
+use everpoint_engine::LogSink;
 
 use super::links::aside;
-use super::mark::same_place;
-use super::prove::links_are_its_own;
-use super::{RestoreRequest, live};
 use crate::facts::{self, Facts};
 use crate::log_writer::{LogWriter, fork};
 use crate::production::{self as sightings, Place};
 use crate::{AppError, ClusterContext, Event, Events, text, writable};
+pub use before::early;
 use way::Step;
 
 /// Where archive-get leaves the error that stopped a recovery, beside the WAL.
@@ -30,73 +29,6 @@ pub const COPY_MARK: &str = "everpoint.copy";
 
 /// Bytes of log read at once.
 const CHUNK: u64 = 1 << 20;
-
-/// [`run`] where nothing is planned yet, because what is stored does not reach the target: the directory is given up for
-/// production's only if its files and its place say so. Nothing in it is touched.
-///
-/// # Errors
-/// If a server runs on it; as [`run`].
-pub fn early(
-    context: &ClusterContext,
-    request: &RestoreRequest,
-    facts: &Facts,
-    events: &dyn Events,
-) -> Result<bool, AppError> {
-    // Only a plan is wanted, of no directory.
-    if request.directory.as_os_str().is_empty() {
-        return Ok(false);
-    }
-    let root = std::path::absolute(&request.directory)
-        .map_err(|error| AppError::io("find", &request.directory, error))?;
-    let beside = of_another(context, request, facts, events);
-    if !request.delta || !is_productions(context, facts, &root, request.replace_production) {
-        return Ok(beside);
-    }
-    live::refuse(context.engine.as_ref(), &root, request.server_is_stopped)?;
-    Ok(run(context, facts, &root, (request.dry_run, events))? || beside)
-}
-
-/// The same for production's own directory where another one is to take its place: nothing in it is touched, but what only it
-/// holds would never be looked for again. Returns whether something was saved; log that can't be is told, and stays.
-pub(super) fn of_another(
-    context: &ClusterContext,
-    request: &RestoreRequest,
-    facts: &Facts,
-    events: &dyn Events,
-) -> bool {
-    let engine = context.engine.as_ref();
-    let Some(theirs) = engine.data_directory().filter(|_| request.replace_production) else {
-        return false;
-    };
-    let root = std::path::absolute(&request.directory).unwrap_or_default();
-    if same_place(&root, &theirs) || !is_productions(context, facts, &theirs, false) {
-        return false;
-    }
-    // What a running server writes is captured, as long as it runs.
-    let saved = live::refuse(engine, &theirs, request.server_is_stopped)
-        .and_then(|_| save_all(context, facts, &theirs, (request.dry_run, events)));
-    saved.unwrap_or_else(|error| {
-        let text = format!(
-            "log that only {} may hold is not restored ({error}): keep that directory until it is known to be in vain",
-            theirs.display()
-        );
-        events.emit(Event::Warning(text));
-        false
-    })
-}
-
-/// Whether a directory is production's own, of this cluster, by its files and its place.
-fn is_productions(context: &ClusterContext, facts: &Facts, directory: &Path, replaces: bool) -> bool {
-    let known = |system: u64| {
-        facts.identity.as_ref().is_some_and(|(_, known)| known.system_identifier == system.to_string())
-    };
-    let engine = context.engine.as_ref();
-    let newest = facts.listings.iter().rev().find_map(|listing| listing.record.as_ref());
-    let recorded = newest.and_then(|record| record.facts.iter().find(|(name, _)| name == "data_directory"));
-    let recorded = recorded.map(|(_, value)| value.as_str());
-    matches!(engine.directory_proof(directory), DirectoryProof::Cluster(system) if known(system))
-        && links_are_its_own(engine, directory, recorded, replaces)
-}
 
 /// Stores the log that `pg_wal` holds beyond what the repository has, of every timeline on the way of the server that was in
 /// the directory, and returns whether anything is known now that was not before. A directory of another cluster, or one

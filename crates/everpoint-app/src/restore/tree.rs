@@ -1,6 +1,6 @@
 //! The directory that a restore fills: where each path of the image goes, and who owns it.
 
-mod end;
+mod marks;
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -15,7 +15,6 @@ use rustix::fs::{Gid, OFlags, Uid};
 
 use super::kept::Kept;
 use super::mark::{MARKER, Mark};
-use super::prove::is_bare;
 use super::salvage::COPY_MARK;
 use super::spaces::Space;
 use crate::AppError;
@@ -64,6 +63,19 @@ impl Tree {
     pub const fn with_log_elsewhere(mut self, follows_log: bool) -> Self {
         self.follows_log = follows_log;
         self
+    }
+
+    /// Its mark keeps the programs with which its server is started.
+    #[must_use]
+    pub fn with_programs(mut self, programs: Option<&Path>) -> Self {
+        self.mark = self.mark.with_programs(programs);
+        self
+    }
+
+    /// Those of an earlier attempt, as its mark says.
+    #[must_use]
+    pub fn marked_programs(&self) -> Option<PathBuf> {
+        self.mark.programs_in(&self.root)
     }
 
     /// These links and files of the data directory are left as they are.
@@ -179,48 +191,6 @@ impl Tree {
         Ok(self.root.join(relative))
     }
 
-    /// Makes the roots and their marks. `left`: places of production's own tablespaces to which no link will lead any more:
-    /// marked, a later restore knows them.
-    ///
-    /// # Errors
-    /// If they can't be made.
-    pub fn begin(&self, left: &[PathBuf]) -> Result<(), AppError> {
-        let there = std::fs::metadata(&self.root).ok();
-        self.directory(&self.root, 0o700)?;
-        self.own(&self.root)?;
-        // A server takes both; Debian's group may read.
-        if there.is_none_or(|there| !matches!(there.mode() & 0o7777, 0o700 | 0o750)) {
-            set_mode(&self.root, 0o700)?;
-        }
-        self.own(&self.mark.write(&self.root)?)?;
-        for space in self.spaces.values() {
-            let Some(place) = &space.place else { continue };
-            if place.starts_with(&self.root) {
-                continue;
-            }
-            let old = std::fs::metadata(place).ok();
-            let bare = old.is_none() || is_bare(place)?;
-            self.directory(place, 0o700)?;
-            // Somebody else may need what else lies there, as it is.
-            if bare && old.is_none_or(|old| old.uid() == 0) {
-                self.own(place)?;
-                set_mode(place, 0o700)?;
-            }
-            self.mark_space(place)?;
-        }
-        for place in left {
-            if let Err(error) = self.mark_space(place) {
-                tracing::warn!(%error, "a tablespace that is left behind could not be marked");
-            }
-        }
-        Ok(())
-    }
-
-    fn mark_space(&self, place: &Path) -> Result<(), AppError> {
-        let Some(part) = self.part() else { return Ok(()) };
-        self.own(&self.mark.write_space(place, part)?)
-    }
-
     /// Makes the links to the tablespaces.
     ///
     /// # Errors
@@ -331,6 +301,25 @@ impl Tree {
         };
         std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
             .map_err(|error| AppError::io("change the owner of", path, error))
+    }
+
+    /// Writes back the file systems of the tree.
+    ///
+    /// # Errors
+    /// If the disk reports that something could not be written.
+    pub fn sync(&self) -> Result<(), AppError> {
+        let mut devices = Vec::new();
+        let outside = self.outside().map(|(_, place, _)| place);
+        for place in std::iter::once(self.root()).chain(outside) {
+            let directory = File::open(place).map_err(|error| AppError::io("open", place, error))?;
+            let device = directory.metadata().map_err(|error| AppError::io("look at", place, error))?.dev();
+            if !devices.contains(&device) {
+                rustix::fs::syncfs(&directory)
+                    .map_err(|error| AppError::io("make durable", place, error.into()))?;
+                devices.push(device);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -350,11 +350,13 @@ impl Engine for PgEngine {
     fn programs(
         &self,
         named: Option<&Path>,
-        directory: &Path,
+        (directory, earlier): (&Path, Option<&Path>),
         version: u32,
     ) -> Result<Option<PathBuf>, EngineError> {
         let named = named.or(self.programs.as_deref()).map(Path::to_owned);
-        let wanted = named.or_else(|| recovery::noted_programs(directory));
+        let wanted = named
+            .or_else(|| recovery::noted_programs(directory))
+            .or_else(|| earlier.and_then(|earlier| recovery::trusted_programs(&earlier.join("postgres"))));
         recovery::find_programs(wanted.as_deref(), version / 10_000).map(Some)
     }
 

@@ -38,7 +38,7 @@ pub use local_place::local_place;
 pub use place::{directory_proof, is_log_name, tablespace_directory, takes_tablespaces_inside};
 pub use prepare::prepare_recovery;
 pub use programs::find_programs;
-pub(crate) use programs::noted_programs;
+pub(crate) use programs::{noted_programs, trusted_programs};
 pub use start::start;
 pub use steps::next_steps;
 pub use tablespaces::rewrite_for_copy;

@@ -35,11 +35,16 @@ pub fn find_programs(configured: Option<&Path>, major: u32) -> Result<PathBuf, E
     })
 }
 
-/// The directory of the programs with which the server of a data directory was started last, as it noted itself. As root they
-/// are asked who they are: only what nobody but root can change.
+/// The directory of the programs with which the server of a data directory was started last, as it noted itself.
 pub(crate) fn noted_programs(directory: &Path) -> Option<PathBuf> {
     let noted = std::fs::read_to_string(directory.join("postmaster.opts")).ok()?;
-    let program = std::fs::canonicalize(program_of(&noted)?).ok()?;
+    trusted_programs(program_of(&noted)?)
+}
+
+/// The directory of a program that a file of the data directory names. As root programs are asked who they are: only what nobody
+/// but root can change.
+pub(crate) fn trusted_programs(program: &Path) -> Option<PathBuf> {
+    let program = std::fs::canonicalize(program).ok()?;
     let trusted = !rustix::process::geteuid().is_root() || program.ancestors().all(is_roots);
     program.parent().filter(|_| trusted).map(Path::to_owned)
 }
@@ -112,11 +117,13 @@ mod tests {
         fs::write(data.join("postmaster.opts"), format!("{} \"-D\" \"/d\"\n", program.display())).unwrap();
         assert_eq!(noted_programs(&data), Some(bin.clone()));
         assert_eq!(find_programs(noted_programs(&data).as_deref(), 15).unwrap(), bin);
+        assert_eq!(trusted_programs(&program), Some(bin.clone()), "as the mark of a restore names them");
         // Of another version they count no more.
         assert_ne!(find_programs(noted_programs(&data).as_deref(), 14).ok(), Some(bin.clone()));
         if rustix::process::geteuid().is_root() {
             mode(&bin, 0o777);
             assert_eq!(noted_programs(&data), None, "anybody could have put it there");
+            assert_eq!(trusted_programs(&program), None);
         }
     }
 }

@@ -86,3 +86,57 @@ pub(crate) fn promote_in_place(world: &mut World) {
 pub(crate) fn copy_all(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
+
+/// Production is set back to a snapshot of its machine, after these rows were captured; `switches`: and its segment switched.
+pub(crate) fn set_back(world: &mut World, rows: &[u32], switches: bool) {
+    let (place, snapshot) = (data(world), world.everpoint.home().path().join("snapshot"));
+    world.source.stop(StopMode::Fast).unwrap();
+    copy_all(&place, &snapshot);
+    world.source.start().unwrap();
+    insert(world, rows);
+    if switches {
+        world.source.psql("SELECT pg_switch_wal()").unwrap();
+    }
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    world.source.stop(StopMode::Fast).unwrap();
+    fs::remove_dir_all(&place).unwrap();
+    copy_all(&snapshot, &place);
+    world.source.start().unwrap();
+}
+
+/// Production is set back to a snapshot of its machine after rows in two segments were captured, and writes others, so that
+/// its segments end where the stored ones end.
+pub(crate) fn set_back_over_a_segment(world: &mut World) {
+    let (place, snapshot) = (data(world), world.everpoint.home().path().join("snapshot"));
+    world.source.stop(StopMode::Fast).unwrap();
+    copy_all(&place, &snapshot);
+    world.source.start().unwrap();
+    insert(world, &[11, 12, 13]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    insert(world, &(31..60).collect::<Vec<u32>>());
+    world.everpoint.run(&["capture", CLUSTER, "--once"]).unwrap();
+    world.source.stop(StopMode::Fast).unwrap();
+    fs::remove_dir_all(&place).unwrap();
+    copy_all(&snapshot, &place);
+    world.source.start().unwrap();
+    insert(world, &[21, 22, 23]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+}
+
+/// Nothing holds what the server has written; what lies before its current segment goes.
+pub(crate) fn recycle(world: &World) {
+    world.source.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
+    world.source.psql("CHECKPOINT").unwrap();
+    world.source.psql("CHECKPOINT").unwrap();
+}
+
+/// The newest state can't be had from the backups that there are.
+pub(crate) fn needs_a_backup(world: &World) {
+    let place = world.place();
+    let ran = world
+        .everpoint
+        .try_run(&["restore", CLUSTER, place.to_str().unwrap(), "--dry-run", "--json"])
+        .unwrap();
+    let plan: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_ne!(plan["shortfall"], Value::Null, "{plan} {}", ran.err);
+}

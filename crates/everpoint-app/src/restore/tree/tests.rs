@@ -90,3 +90,34 @@ fn a_directory_that_a_killed_restore_has_made_gets_the_trees_owner() {
         assert_eq!(std::fs::metadata(root.join("pg_tblspc/7")).unwrap().uid(), other);
     }
 }
+
+/// The last of three places can't take its mark.
+#[test]
+fn what_can_not_be_marked_leaves_no_mark_anywhere() {
+    let home = tempfile::tempdir().unwrap();
+    let [root, one, other] = ["root", "one", "other"].map(|name| home.path().join(name));
+    for path in [&root, &one, &other] {
+        std::fs::create_dir(path).unwrap();
+        std::fs::write(path.join("file"), "").unwrap();
+    }
+    let in_the_way = other.join(crate::restore::mark::NEW_MARK);
+    std::fs::create_dir(&in_the_way).unwrap();
+    let space = |place: &Path| Space {
+        origin: String::new(),
+        place: Some(place.to_owned()),
+        by: By::Link,
+        created: false,
+    };
+    let spaces = [(1, space(&one)), (2, space(&other))].into();
+    let mark = Mark::new("r", "c", &root, "b");
+    let tree = Tree::new(&root, spaces, Some("PG_15_1".to_owned()), mark).unwrap();
+    let spared = std::cell::Cell::new(false);
+    let spare = || spared.replace(true);
+    tree.begin(&[], &spare).unwrap_err();
+    let count = |path: &Path| std::fs::read_dir(path).unwrap().count();
+    assert_eq!([&root, &one, &other].map(|path| count(path)), [1, 1, 2]);
+    assert!(!spared.get(), "only a full disk is helped by that");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    tree.begin(&[], &spare).unwrap();
+    assert_eq!([&root, &one, &other].map(|path| count(path)), [2, 2, 2]);
+}
