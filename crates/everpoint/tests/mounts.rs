@@ -162,6 +162,33 @@ fn a_place_that_can_take_no_mark_is_refused_before_anything_goes() {
     goes_on(&mut scene);
 }
 
+/// The disk of the data directory itself is full: what a server makes anew gives way to the mark, and what is not wanted to
+/// the rest.
+#[test]
+fn a_full_disk_of_the_data_directory_is_restored_in_place() {
+    if !found(15) {
+        return;
+    }
+    let scene = stopped();
+    let main = scene.world.source.data_dir().to_owned();
+    let home = scene.world.everpoint.home().path().display();
+    let script = format!(
+        "mkdir -p {home}/full && mount -t tmpfs -o size=1g none {home}/full && cp -a {main}/. {home}/full/ || exit 77
+         chown --reference={main} {home}/full; chmod 700 {home}/full
+         mount -o remount,size=$(($(du -sk {home}/full | cut -f1) + 40960))k {home}/full || exit 77
+         cat /dev/zero >{home}/full/fill 2>{home}/said
+         mount --bind {home}/full {main}
+         everpoint restore {CLUSTER} {main} --delta --replace-production --dry-run || exit
+         everpoint restore {CLUSTER} {main} --delta --replace-production && ls {main} >&2",
+        main = main.display()
+    );
+    let Some((code, said)) = as_root(&scene, &script).filter(|(code, _)| *code != 77) else { return };
+    assert!(
+        code == 0 && !said.contains("fill") && !said.contains("everpoint.everpoint-new"),
+        "{code}: {said}"
+    );
+}
+
 /// What the image has shorter than it is now makes room for what it has longer.
 #[test]
 fn files_that_shrink_make_room_on_a_full_disk() {

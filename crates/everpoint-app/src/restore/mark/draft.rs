@@ -34,7 +34,7 @@ impl Draft {
 
     /// Where it is now.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn lies_at(&self) -> &Path {
         &self.new
     }
 

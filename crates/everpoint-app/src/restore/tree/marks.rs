@@ -64,7 +64,7 @@ impl Tree {
         }
         let drafts = || -> Result<Vec<Draft>, AppError> {
             let root = self.mark.draft(&self.root)?;
-            self.own(root.path())?;
+            self.own(root.lies_at())?;
             let mut drafts = vec![root];
             for place in self.marked_places() {
                 drafts.extend(self.draft_space(place)?);
@@ -77,7 +77,7 @@ impl Tree {
     fn draft_space(&self, place: &Path) -> Result<Option<Draft>, AppError> {
         let Some(part) = self.part() else { return Ok(None) };
         let draft = self.mark.draft_space(place, part)?;
-        self.own(draft.path())?;
+        self.own(draft.lies_at())?;
         Ok(Some(draft))
     }
 
