@@ -11,6 +11,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use everpoint_testkit::StopMode;
 use support_scenarios::{CLUSTER, World, forget_files, found, quiet};
@@ -178,6 +179,27 @@ fn in_place_the_configuration_of_now_stays() {
         assert!(!scene.restore(&[]).contains("stays as it is now"));
         assert_eq!(left_beside(&scene.data).len(), CHANGED.len());
     }
+}
+
+/// What can't be written at the end is found before the beginning.
+#[test]
+fn a_file_of_settings_that_can_not_be_written_refuses_before_anything_goes() {
+    if !found(15) || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scene = Scene::new(true);
+    let [settings, control] = ["postgresql.auto.conf", "global/pg_control"].map(|name| scene.data.join(name));
+    let chattr =
+        |flag: &str| Command::new("chattr").arg(flag).arg(&settings).status().is_ok_and(|it| it.success());
+    if !chattr("+i") {
+        return;
+    }
+    let place = scene.data.to_str().unwrap();
+    let arguments = ["restore", CLUSTER, place, "--delta", "--replace-production"];
+    let ran = scene.world.everpoint.try_run(&arguments).unwrap();
+    assert!(chattr("-i"));
+    assert!(ran.status.code() == Some(2) && ran.err.contains("immutable"), "{}", ran.told(&arguments));
+    assert!(control.exists() && left_beside(&scene.data).is_empty());
 }
 
 /// What a copy was given, and what a restore that did not keep them has left half written, is nobody's configuration.

@@ -19,6 +19,8 @@ use crate::AppError;
 
 /// The directory of the log.
 const LOG: &str = "pg_wal";
+/// The file of ALTER SYSTEM, where settings of a recovery stand.
+const SETTINGS: &str = "postgresql.auto.conf";
 /// Where links to tablespaces lie.
 const LINKS: &str = "pg_tblspc";
 /// A file system's own.
@@ -158,6 +160,10 @@ impl<'a> Walker<'a> {
     fn entry(&mut self, path: &Path, name: &str, inside: Inside) -> Result<bool, AppError> {
         if inside.gone {
             return self.decided(path, name, inside, Wanted::Nothing);
+        }
+        // Its content stays, and it is written anew all the same: with the settings of the recovery, and without them.
+        if name == SETTINGS && self.tree.stays(path) && kind(&look(path)?) == Kind::File {
+            return self.decided(path, name, inside, Wanted::File);
         }
         if name == LOST || name == MARKER || name == NEW_MARK || self.tree.stays(path) {
             return Ok(false);
