@@ -1,13 +1,14 @@
 //! Writes a file anew: a new one comes in its place, so that it is never half written; where none can (it alone is mounted
 //! into a container, or nothing can be made in its directory), it is written where it is.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::fs::{File, Metadata, Permissions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::mount::mounted;
 use everpoint_engine::beside;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
@@ -37,7 +38,7 @@ pub(crate) fn way(path: &Path) -> io::Result<Way> {
     } else {
         successor(&place, Some(&before), 0o600).map(drop)
     };
-    match (replaced, OpenOptions::new().append(true).open(&place)) {
+    match (replaced, open(&place)) {
         (Ok(()), _) => Ok(Way::Replaced),
         (Err(_), Ok(_)) => Ok(Way::InPlace),
         (Err(error), Err(in_place)) => Err(if is_busy(&error) { in_place } else { error }),
@@ -71,6 +72,12 @@ fn place_of(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
+/// Opens the file that is there, and nothing that a link leads to: whose directory it is may have put one there meanwhile.
+fn open(place: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(place, flags, Mode::empty())?.into())
+}
+
 fn is_busy(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
 }
@@ -100,8 +107,9 @@ fn successor(place: &Path, before: Option<&Metadata>, mode: u32) -> io::Result<N
 
 /// What only grows gets no more than its end written. When that fails, what was there is put back.
 fn in_place(place: &Path, text: &str) -> io::Result<()> {
-    let before = std::fs::read(place)?;
-    let mut file = OpenOptions::new().write(true).open(place)?;
+    let mut file = open(place)?;
+    let mut before = Vec::new();
+    file.read_to_end(&mut before)?;
     let kept = if text.as_bytes().starts_with(&before) { before.len() } else { 0 };
     put(&mut file, kept, text.as_bytes()).inspect_err(|_| {
         // What failed is told, not that it could not be undone.
