@@ -105,7 +105,14 @@ fn text(listing: &ClusterListing, note: &str) -> String {
         .branches
         .iter()
         .any(|branch| Some(branch.identity) != listing.branches.first().map(|it| it.identity));
-    listing.branches.iter().for_each(|branch| out.push_str(&branch_text(&listing.name, branch, several)));
+    let others: Vec<&BranchLine> = listing.branches.iter().filter(|branch| is_other(branch)).collect();
+    let alone = |branch: &&BranchLine| others.len() == 1 || !is_other(branch);
+    for branch in listing.branches.iter().filter(alone) {
+        out.push_str(&branch_text(&listing.name, branch, several));
+    }
+    if others.len() > 1 {
+        out.push_str(&others_text(&listing.name, &others, several));
+    }
     for gap in &listing.gaps {
         out.push_str(&format!(
             "  GAP on timeline {}: {} to {}: {}\n",
@@ -135,12 +142,34 @@ fn more(backup: &BackupLine) -> String {
     out
 }
 
-/// A branch, and where it is not, or not certainly, production's, what to do.
-fn branch_text(cluster: &str, branch: &BranchLine, several: bool) -> String {
+/// What copies and recoveries have left.
+fn is_other(branch: &BranchLine) -> bool {
+    !matches!(branch.role, "production" | "ancestor" | "candidate")
+}
+
+/// Several of them: one line.
+fn others_text(cluster: &str, others: &[&BranchLine], several: bool) -> String {
+    let named: Vec<String> =
+        others.iter().map(|branch| format!("{} ({})", branch.branch, place(branch, several))).collect();
+    format!(
+        "  {} branches are not production's; restored with --timeline; one that nobody needs goes with: everpoint expire {cluster} \
+         --branch NAME --dry-run: {}\n",
+        others.len(),
+        named.join(", ")
+    )
+}
+
+/// Where a branch lies.
+fn place(branch: &BranchLine, several: bool) -> String {
     // The first branches of two systems have one name.
     let system = branch.system_identifier.as_deref().filter(|_| several);
     let of = system.map(|it| format!("system {it}, identity {}, ", branch.identity)).unwrap_or_default();
     let fork = branch.forked_at.as_deref().map(|at| format!(", forked at {at}")).unwrap_or_default();
+    format!("{of}timeline {}{fork}", branch.timeline)
+}
+
+/// A branch, and where it is not, or not certainly, production's, what to do.
+fn branch_text(cluster: &str, branch: &BranchLine, several: bool) -> String {
     let what = match branch.role {
         "production" => "production is on it".to_owned(),
         "ancestor" => "production came from it".to_owned(),
@@ -152,7 +181,7 @@ fn branch_text(cluster: &str, branch: &BranchLine, several: bool) -> String {
             branch.branch
         ),
     };
-    format!("  branch {} ({of}timeline {}{fork}): {what}\n", branch.branch, branch.timeline)
+    format!("  branch {} ({}): {what}\n", branch.branch, place(branch, several))
 }
 
 fn row(backup: &BackupLine) -> Vec<String> {
@@ -251,5 +280,14 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{shown} lacks {part}");
         }
+        let more = [branch("00000003-4f2a91c04f2a91c0", "other")];
+        let branches = listing.branches.iter().cloned().chain(more).collect();
+        let shown = text(&ClusterListing { branches, ..listing.clone() }, "");
+        let line = shown.lines().find(|line| line.contains("2 branches are not production's")).unwrap();
+        assert!(
+            line.contains("00000002-4f2a91c04f2a91c0 (") && line.contains("00000003-4f2a91c04f2a91c0 ("),
+            "{line}"
+        );
+        assert_eq!(shown.matches("--branch").count(), 1, "{shown}");
     }
 }
