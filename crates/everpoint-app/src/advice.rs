@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use everpoint_core::retention::promise::{Kept, keeps_none_between, kept};
-use everpoint_core::{Micros, RetentionPolicy, Schedule, Window, current_identity, production};
+use everpoint_core::{Micros, Present, RetentionPolicy, Schedule, Window, current_identity, production};
 use everpoint_engine::{CheckLine, CheckState};
 
 use crate::disks::{Machine, Shared, shared};
@@ -94,6 +94,10 @@ fn window(
             && (candidates.is_empty() || candidates.iter().any(|branch| branch.id == window.branch))
     };
     let ours: Vec<&Window> = windows.iter().filter(of_production).collect();
+    // Of the timeline that it is on nothing is stored yet, and what is stored leads to it.
+    if ours.is_empty() && matches!(facts.present(), Present::From(_)) {
+        return None;
+    }
     let ended = facts.listings.iter().filter_map(|listing| listing.record.as_ref()).map(|it| it.stopped_at);
     let promised = format!("any second of the last {} days is promised", policy.window_days);
     Some(match kept(policy, &ours, ended.min().map(Micros), now) {

@@ -15,7 +15,7 @@ use support_salvage::{
     data, goes_on, has, insert, needs_a_backup, promote_in_place, recycle, restore_in_place, set_back,
     set_back_over_a_segment, world,
 };
-use support_scenarios::{CLUSTER, World, found};
+use support_scenarios::{CLUSTER, World, configure, found};
 
 /// The segment that would be compared is gone from the server.
 #[test]
@@ -153,6 +153,34 @@ fn an_archiving_server_that_was_set_back_is_remembered() {
             assert_eq!(latest_stored(&world), newest);
         }
     }
+}
+
+/// A clone that was refused gets a name of its own, as the hint says.
+#[test]
+fn what_is_remembered_of_a_clone_counts_where_the_other_one_is_stored() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    set_back_over_a_segment(&mut world);
+    insert(&world, &[24]);
+    world.source.psql("SELECT pg_switch_wal()").unwrap();
+    let log = data(&world).join("pg_wal");
+    let segment = |number: u32| log.join(format!("0000000100000000{number:08X}"));
+    let named = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+    let last = u32::from_str_radix(&named[16..], 16).unwrap();
+    let path = segment(last - 1);
+    let push =
+        |cluster: &str| world.everpoint.try_run(&["archive-push", cluster, path.to_str().unwrap()]).unwrap();
+    let refused = push(CLUSTER);
+    assert_eq!(refused.status.code(), Some(4), "{}", refused.err);
+    assert!(log.join("everpoint-apart.json").exists());
+    configure(&world, |text| {
+        let (before, table) = text.split_once(&format!("[cluster.{CLUSTER}]")).unwrap();
+        format!("{before}[cluster.clone]{table}")
+    });
+    let own = push("clone");
+    assert!(own.status.success(), "{}", own.err);
 }
 
 /// The end of what is stored, of all windows.

@@ -17,6 +17,8 @@ use everpoint_testkit::StopMode;
 use support_scenarios::{CLUSTER, World, forget_files, found, quiet};
 
 const BESIDE: &str = ".everpoint-backup";
+/// What was taken out of force since the backup.
+const GONE: &str = "not in force again: conf.d/gone.conf";
 /// Files that differ between backup and now.
 const CHANGED: [&str; 5] =
     ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "conf.d/a.conf", "server.crt"];
@@ -66,6 +68,7 @@ impl Scene {
         fs::create_dir(data.join("conf.d")).unwrap();
         append(&data.join("postgresql.conf"), "include_dir = 'conf.d'\n");
         fs::write(data.join("conf.d/a.conf"), "application_name = 'old'\n").unwrap();
+        fs::write(data.join("conf.d/gone.conf"), "deadlock_timeout = '3s'\n").unwrap();
         fs::write(data.join("server.crt"), "old certificate\n").unwrap();
         own.own(&data).unwrap();
         world.source.psql("ALTER SYSTEM SET work_mem = '5MB'").unwrap();
@@ -88,6 +91,7 @@ impl Scene {
         append(&data.join("postgresql.conf"), "max_connections = 30\n# n\u{e4}chste Zeile");
         append(&data.join("pg_hba.conf"), "# a rule of now\n");
         fs::write(data.join("conf.d/a.conf"), "application_name = 'now'\n").unwrap();
+        fs::remove_file(data.join("conf.d/gone.conf")).unwrap();
         fs::write(data.join("conf.d/b.conf"), "statement_timeout = '77s'\n").unwrap();
         fs::write(data.join("server.crt"), "new certificate\n").unwrap();
         own.own(&data).unwrap();
@@ -127,7 +131,7 @@ fn in_place_the_configuration_of_now_stays() {
         let now = files(&scene.data, &names);
 
         let said = scene.restore(&["--dry-run"]);
-        for part in ["stays as it is now", "pg_ident.conf", "not in the backup: conf.d/b.conf", "cp "] {
+        for part in ["stays as it is now", "pg_ident.conf", "not in the backup: conf.d/b.conf", "cp ", GONE] {
             assert!(said.contains(part), "{said} lacks {part}");
         }
         assert_eq!((files(&scene.data, &names), left_beside(&scene.data)), (now.clone(), Vec::new()));
@@ -154,14 +158,16 @@ fn in_place_the_configuration_of_now_stays() {
                 let beside = scene.data.join(format!("{name}{BESIDE}"));
                 assert_eq!(fs::read(&beside).unwrap(), *content, "{name} in round {round}");
             }
-            assert_eq!(left_beside(&scene.data).len(), CHANGED.len());
+            assert_eq!(left_beside(&scene.data).len(), CHANGED.len() + 1);
             let conf = fs::read_to_string(scene.data.join("postgresql.auto.conf")).unwrap();
             assert!(conf.contains("max_connections = '120'"), "{conf}");
+            assert!(!scene.data.join("conf.d/gone.conf").exists());
         }
         scene.start();
         assert_eq!(files(&scene.data, &names), now, "byte for byte, owner and mode");
         let shows = |name: &str| scene.world.source.psql(&format!("SHOW {name}")).unwrap();
         assert_eq!([shows("work_mem"), shows("statement_timeout")], ["7MB", "77s"]);
+        assert_eq!(shows("deadlock_timeout"), "1s");
         assert_eq!(scene.world.source.psql("SELECT count(*) FROM kept").unwrap(), "10");
         scene.world.source.restart(StopMode::Fast).unwrap();
         assert_eq!(scene.world.source.psql("SHOW max_connections").unwrap(), "30");
@@ -177,8 +183,23 @@ fn in_place_the_configuration_of_now_stays() {
         scene.world.source.stop(StopMode::Fast).unwrap();
         // The newest backup has the configuration of now: there is nothing to tell, and what lies beside is not in the way.
         assert!(!scene.restore(&[]).contains("stays as it is now"));
-        assert_eq!(left_beside(&scene.data).len(), CHANGED.len());
+        assert_eq!(left_beside(&scene.data).len(), CHANGED.len() + 1);
     }
+}
+
+/// As for a bulk load: no server recovers from an archive with it.
+#[test]
+fn in_place_a_server_of_minimal_log_recovers() {
+    if !found(15) {
+        return;
+    }
+    let mut scene = Scene::new(true);
+    append(&scene.data.join("postgresql.conf"), "\nwal_level = minimal\nmax_wal_senders = 0\n");
+    scene.restore(&[]);
+    scene.start();
+    assert_eq!(scene.world.source.psql("SELECT count(*) FROM kept").unwrap(), "10");
+    scene.world.source.restart(StopMode::Fast).unwrap();
+    assert_eq!(scene.world.source.psql("SHOW wal_level").unwrap(), "minimal");
 }
 
 /// What can't be written at the end is found before the beginning.

@@ -55,27 +55,25 @@ fn a_repository_that_is_away_is_not_made_anew_but_by_word() {
     }
     // State that is lost: the server knows as well.
     fs::rename(world.path("state"), world.path("state.away")).unwrap();
-    refused(&protect, "by the slot everpoint_one");
-    refused(&["init", "local"], "by the slot everpoint_one");
+    let said = refused(&protect, "by the slot everpoint_one");
     // The disk is back: it goes on, and there is no gap.
     fs::remove_dir(&repo).unwrap();
     fs::rename(&away, &repo).unwrap();
     world.protected(&protect);
-    // A new directory of configuration, as in a new container.
+    // The word for a new one, as it is said.
     fs::rename(&repo, &away).unwrap();
-    let kept = world.home.with_extension("kept");
-    fs::rename(&world.home, &kept).unwrap();
-    fs::create_dir(&world.home).unwrap();
-    let (code, said) = ran(world.command(&protect));
-    assert!(code == 2 && said.contains("by the slot everpoint_one"), "{code}: {said}");
-    assert_eq!(world.there(), Vec::<String>::new());
-    // Another place with a slot of another name is nobody's.
     let typed = said.replace('\n', " ").split_once("another reason: everpoint ").unwrap().1.trim().to_owned();
     let words: Vec<&str> = typed.split_whitespace().collect();
     let (code, said) = ran(world.command(&words));
     assert_eq!(code, 0, "{typed}: {said}");
     let said = world.protected(&protect);
     assert!(!said.contains("created") && !said.contains("NOT ENCRYPTED"), "{said}");
+    // A new directory of configuration, as in a new container: a slot alone forbids nothing, and is told.
+    fs::rename(&repo, repo.with_extension("second")).unwrap();
+    fs::rename(&world.home, world.home.with_extension("kept")).unwrap();
+    fs::create_dir(&world.home).unwrap();
+    let said = world.protected(&protect);
+    assert!(said.contains("created") && said.contains("by the slot everpoint_one already"), "{said}");
 }
 
 #[test]

@@ -16,8 +16,11 @@ use crate::{AppError, text};
 const FILE: &str = "everpoint-apart.json";
 
 /// From where on log of a timeline that this server writes is not what is stored.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Apart {
+    /// The repository, and the name of the cluster in it: elsewhere nothing of the other server is stored.
+    repository: String,
+    cluster: String,
     timeline: u32,
     /// Start of the first segment that was refused.
     from: u64,
@@ -34,9 +37,17 @@ impl Place<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             // One that can't be understood tells of nothing: a crash may have left it so.
             other => {
-                Ok(serde_json::from_slice(&other.map_err(|error| AppError::io("read", &path, error))?).ok())
+                let found =
+                    serde_json::from_slice(&other.map_err(|error| AppError::io("read", &path, error))?);
+                Ok(found.ok().filter(|apart: &Apart| {
+                    apart.repository == self.repository() && apart.cluster == self.context.name
+                }))
             }
         }
+    }
+
+    fn repository(&self) -> String {
+        self.context.repository.id().to_string()
     }
 
     /// Whether what this server writes of a timeline from a position on is known not to follow what is stored.
@@ -50,7 +61,12 @@ impl Place<'_> {
         if self.is_apart(segment.timeline, start).unwrap_or(true) {
             return;
         }
-        let apart = Apart { timeline: segment.timeline, from: start.0 };
+        let apart = Apart {
+            repository: self.repository(),
+            cluster: self.context.name.clone(),
+            timeline: segment.timeline,
+            from: start.0,
+        };
         let written = serde_json::to_vec(&apart).map_err(std::io::Error::from);
         if let Err(error) = written.and_then(|bytes| std::fs::write(self.apart_file(), bytes)) {
             tracing::warn!(%error, "that the server's log went another way could not be remembered");

@@ -1,6 +1,7 @@
 //! What a restore in place leaves as it is: production's own configuration, and links out of its directory to configuration and
 //! keys that are kept elsewhere. A base backup over the network tells nothing of such links; one of files records where they lead.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,8 @@ pub struct Kept {
     links: Vec<PathBuf>,
     /// Files of configuration, as an image names them, with size and hash of what they say.
     files: Vec<(String, u64, Option<[u8; 16]>)>,
+    /// Whatever else lies in the directories of these files.
+    neighbours: Vec<PathBuf>,
 }
 
 impl Kept {
@@ -39,7 +42,7 @@ impl Kept {
         files: Vec<ConfigurationFile>,
     ) -> Self {
         let links = links(engine, root, record);
-        let mut kept = Self { paths: links.clone(), links, files: Vec::new() };
+        let mut kept = Self { paths: links.clone(), links, ..Self::default() };
         for ConfigurationFile { path, content } in files {
             if let Some(text) = content {
                 kept.files.push((of_path(&path), text.len() as u64, hash_of(&text)));
@@ -47,6 +50,12 @@ impl Kept {
             if !kept.is(&path) {
                 kept.paths.push(path);
             }
+        }
+        let above: BTreeSet<PathBuf> =
+            kept.files.iter().filter_map(|(path, _, _)| Some(to_path(path).parent()?.to_owned())).collect();
+        for above in above {
+            let there = fs::read_dir(root.join(&above)).into_iter().flatten().flatten();
+            kept.neighbours.extend(there.map(|entry| above.join(entry.file_name())));
         }
         kept
     }
@@ -69,10 +78,19 @@ impl Kept {
         self.paths.iter().any(|kept| kept == path)
     }
 
-    /// Whether a path is one that stays, or below one.
+    /// Whether a path is one that stays, or below one, or beside one in a directory of configuration.
     #[must_use]
     pub fn holds(&self, path: &Path) -> bool {
-        self.paths.iter().any(|kept| path.starts_with(kept))
+        self.paths.iter().any(|kept| path.starts_with(kept)) || self.is_gone(path)
+    }
+
+    /// Whether a path lies in a directory of files that stay, and is none of them: what was there at the backup and is not now
+    /// has been taken out of force.
+    fn is_gone(&self, path: &Path) -> bool {
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        let of_files =
+            |above: &Path| self.files.iter().any(|(file, _, _)| to_path(file).parent() == Some(above));
+        above.is_some_and(of_files) && !self.is(path) && !self.neighbours.iter().any(|there| there == path)
     }
 
     /// Whether something that stays lies below a path of the image.
@@ -86,14 +104,19 @@ impl Kept {
     #[must_use]
     pub fn differs(&self, entry: &FileEntry) -> bool {
         let file = self.files.iter().find(|(path, _, _)| *path == entry.path);
-        file.is_some_and(|(_, size, hash)| *size != entry.size || *hash != entry.content_hash)
+        file.map_or_else(
+            || self.is_gone(&to_path(&entry.path)),
+            |(_, size, hash)| *size != entry.size || *hash != entry.content_hash,
+        )
     }
 
     /// Whether a path is that of the image's file beside one that stays, of this or of an earlier restore.
     #[must_use]
     pub fn is_beside(&self, path: &str) -> bool {
         let name = path.strip_suffix(BESIDE);
-        name.is_some_and(|name| self.files.iter().any(|(kept, _, _)| kept == name))
+        name.is_some_and(|name| {
+            self.files.iter().any(|(kept, _, _)| kept == name) || self.is_gone(&to_path(name))
+        })
     }
 }
 
@@ -139,7 +162,8 @@ pub(super) fn told_of_files(tree: &Tree, known: &Known) -> Option<String> {
     let differing = names(&|path| known.differs(path));
     let new = names(&|path| !known.has_kept(path));
     let example = kept.files.iter().map(|(path, _, _)| path).find(|path| known.differs(path));
-    if differing.is_empty() && new.is_empty() {
+    let gone = known.kept_only(&|path| kept.files.iter().all(|(file, _, _)| file != path));
+    if differing.is_empty() && new.is_empty() && gone.is_empty() {
         return None;
     }
     let mut text = format!(
@@ -149,6 +173,12 @@ pub(super) fn told_of_files(tree: &Tree, known: &Known) -> Option<String> {
     );
     if !new.is_empty() {
         text.push_str(&format!("; not in the backup: {}", new.join(", ")));
+    }
+    if !gone.is_empty() {
+        text.push_str(&format!(
+            "; in the backup and no longer here, so not in force again: {}, with {BESIDE} at the end of their names",
+            gone.join(", ")
+        ));
     }
     if let Some(example) = example {
         let [file, from_backup] =

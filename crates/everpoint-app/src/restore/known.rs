@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use everpoint_core::name::to_path;
 use everpoint_core::place::Wanted;
 use everpoint_engine::StopFlag;
 use everpoint_format::manifest::FileKind;
@@ -72,6 +73,12 @@ impl Known {
     #[must_use]
     pub fn has_kept(&self, path: &str) -> bool {
         self.kept.contains_key(path)
+    }
+
+    /// Those of the image's files that stay out of their place of which this holds, as people read them.
+    pub fn kept_only(&self, holds: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let found = self.kept.iter().filter(|(path, differs)| **differs && holds(path));
+        found.map(|(path, _)| to_path(path).display().to_string()).collect()
     }
 
     /// What the image has at a path.

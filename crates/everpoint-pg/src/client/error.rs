@@ -241,8 +241,8 @@ fn advice_for(error: &ServerError) -> Option<String> {
         }
         "42501" => refused_because(error),
         NO_DATABASE => {
-            "correct the name of the database in the address, such as /postgres: any one that exists does, the whole server is \
-             protected"
+            "correct the name of the database in the address, such as /postgres (without one, that of the user is meant): any one \
+             that exists does, the whole server is protected"
         }
         "53300" => "raise max_wal_senders or max_connections, or close idle connections",
         "55006" => {

@@ -89,6 +89,10 @@ fn block(settings: &RecoverySettings, major: u32, before: &[u8]) -> String {
         for (name, value) in limits::lacking(&settings.facts, &says) {
             text.push_str(&format!("{name} = '{value}'\n"));
         }
+        // Neither the limits that are lent nor a recovery from an archive go with it; the log was written with more.
+        if says.get("wal_level").is_some_and(|level| level.trim().eq_ignore_ascii_case("minimal")) {
+            text.push_str("wal_level = 'replica'\n");
+        }
     }
     text.push_str(END);
     text.push('\n');

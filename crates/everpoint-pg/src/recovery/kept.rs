@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use everpoint_core::name::to_path;
 use everpoint_engine::ConfigurationFile;
 
-use super::configuration::MARK;
 use super::ending::{self, DIRECTORY, SETTINGS};
 use super::layout::config_of;
 use crate::outside::{self, CONFIG_FILE, started_here};
 
-/// The files, as they will be when no settings of a recovery are in them. What was generated for a copy is nobody's.
+/// The files, as they will be when no settings of a recovery are in them.
 pub(crate) fn configuration(directory: &Path, facts: &[(String, String)]) -> Vec<ConfigurationFile> {
     let mut found = outside::inside(directory, &configs(directory, facts));
     if let Ok(Some(text)) = ending::without_recovery(directory)
@@ -18,7 +17,6 @@ pub(crate) fn configuration(directory: &Path, facts: &[(String, String)]) -> Vec
     {
         *content = Some(text);
     }
-    found.retain(|_, content| content.as_ref().is_none_or(|text| !text.starts_with(MARK.as_bytes())));
     if found.contains_key(Path::new(SETTINGS)) {
         // How an unfinished recovery's settings are told from production's.
         found.insert(PathBuf::from(DIRECTORY), None);

@@ -25,8 +25,8 @@ pub(crate) fn is_made(url: &str) -> bool {
     everpoint_store::open_url(url).is_ok_and(|store| matches!(store.head("config"), Ok(Some(_))))
 }
 
-/// Refuses to make a repository where one was. The servers of the clusters that are kept in it are asked only where there is
-/// none; one that does not answer says nothing.
+/// Refuses to make a repository where one was. `asks`: the servers of the clusters that are kept in it are asked, too; one that
+/// does not answer says nothing.
 ///
 /// # Errors
 /// `repo.was_there`.
@@ -34,19 +34,14 @@ pub(crate) fn refuse(
     global: &Global,
     config: Option<&Config>,
     repository: &RepositoryConfig,
-    newcomer: Option<Newcomer<'_>>,
+    asks: bool,
     by_word: bool,
 ) -> Result<(), AppError> {
     let url = &repository.url;
     if is_made(url) {
         return Ok(());
     }
-    let kept: Vec<(&Config, &str)> = config
-        .into_iter()
-        .flat_map(|config| config.clusters.values().map(move |it| (config, it)))
-        .filter(|(config, it)| config.repository_of(it).is_ok_and(|place| place.url == *url))
-        .map(|(config, it)| (config, it.name.as_str()))
-        .collect();
+    let kept = kept(config, url);
     let place = Path::new(url.strip_prefix("file://").unwrap_or(url));
     let unmounted = std::iter::once(place)
         .filter(|it| it.is_absolute())
@@ -56,21 +51,55 @@ pub(crate) fn refuse(
         .iter()
         .filter(|(config, name)| serve::has_served(config, name, url))
         .map(|(_, name)| Trace::Served { cluster: (*name).to_owned() });
-    let asked = newcomer.into_iter().filter_map(|it| slot(it.name, it.slot, it.engine));
-    let slots = kept.iter().filter_map(|(config, name)| {
-        let global = Global { config: Some(config.path.clone()), ..global.clone() };
-        let (engine, name_of_slot) = Session::new(global).server(name).ok()?;
-        slot(name, &name_of_slot, &*engine)
-    });
-    let traces = unmounted.chain(served).chain(asked).chain(slots);
+    let slots = kept.iter().filter(|_| asks).filter_map(|(config, name)| slot_of(global, config, name));
+    let traces = unmounted.chain(served).chain(slots);
     init::refuse_anew(&everpoint_store::shown_url(url), traces, by_word, &word(config, repository))
 }
 
+/// What is told where a repository is to be made, and only a slot says that there may be one already: a slot outlives what it
+/// was made for.
+pub(crate) fn told_of_slots(
+    global: &Global,
+    config: Option<&Config>,
+    repository: &RepositoryConfig,
+    newcomer: Option<Newcomer<'_>>,
+) -> Vec<String> {
+    let url = &repository.url;
+    if is_made(url) {
+        return Vec::new();
+    }
+    let kept = kept(config, url);
+    let known = kept.iter().filter_map(|(config, name)| slot_of(global, config, name));
+    let new = newcomer.into_iter().filter_map(|it| slot(it.name, it.slot, it.engine));
+    let told = known.chain(new).filter_map(|trace| match trace {
+        Trace::Slot { cluster, slot } => Some(format!(
+            "the server of {cluster} keeps log by the slot {slot} already, as for a repository that was there: a new one at {} \
+             takes the slot over. If the old one is only away, stop this, remove the new one, and bring the old one back",
+            everpoint_store::shown_url(url)
+        )),
+        Trace::Unmounted(_) | Trace::Served { .. } => None,
+    });
+    told.collect()
+}
+
+/// The clusters that the configuration keeps in a repository.
+fn kept<'a>(config: Option<&'a Config>, url: &str) -> Vec<(&'a Config, &'a str)> {
+    let all = config.into_iter().flat_map(|config| config.clusters.values().map(move |it| (config, it)));
+    all.filter(|(config, it)| config.repository_of(it).is_ok_and(|place| place.url == url))
+        .map(|(config, it)| (config, it.name.as_str()))
+        .collect()
+}
+
+fn slot_of(global: &Global, config: &Config, cluster: &str) -> Option<Trace> {
+    let global = Global { config: Some(config.path.clone()), ..global.clone() };
+    let (engine, name) = Session::new(global).server(cluster).ok()?;
+    slot(cluster, &name, &*engine)
+}
+
 fn slot(cluster: &str, slot: &str, engine: &dyn Engine) -> Option<Trace> {
-    let keeps = || matches!(engine.slot_holds(slot), Ok(SlotHolds::Bytes(_)));
-    // One that has lost its log keeps nothing, and was there all the same.
-    let listed = || engine.log_keeping().is_some_and(|it| it.slots.iter().any(|known| known.name == slot));
-    (keeps() || listed()).then(|| Trace::Slot { cluster: cluster.to_owned(), slot: slot.to_owned() })
+    // One that was made beforehand, and never used, keeps nothing.
+    let keeps = matches!(engine.slot_holds(slot), Ok(SlotHolds::Bytes(_)));
+    keeps.then(|| Trace::Slot { cluster: cluster.to_owned(), slot: slot.to_owned() })
 }
 
 /// The command that makes a new one by word.

@@ -31,7 +31,11 @@ pub(crate) fn run(session: &Session, arguments: &Init) -> Result<Done, AppError>
     let mut repositories = Vec::new();
     let mut text = String::new();
     for config in &wanted {
-        anew::refuse(&session.global, session.config().ok(), config, None, arguments.new)?;
+        anew::refuse(&session.global, session.config().ok(), config, false, arguments.new)?;
+        if !arguments.new {
+            let told = anew::told_of_slots(&session.global, session.config().ok(), config, None);
+            told.iter().for_each(|told| session.warn(told));
+        }
         let (_, report) = create(session, config)?;
         text.push_str(&line(config, &report));
         repositories.push(report);

@@ -119,7 +119,7 @@ fn protect(
         let backup = if capture.is_finished() || stop.is_set() {
             Ok(None)
         } else {
-            first_backup(session, opened, stop)
+            first_backup(session, opened, stop, &events)
         };
         enough.stop();
         let captured = capture.join().unwrap_or_else(|_| Err(died(&opened.context.name)));
@@ -138,11 +138,15 @@ fn first_backup(
     session: &Session,
     opened: &Opened,
     stop: &StopFlag,
+    captured: &CaptureEvents,
 ) -> Result<Option<BackupReport>, AppError> {
     let listing = list::run(&opened.context)?;
     let lost = matches!(facts::load(&opened.context)?.present(), Present::Lost(_));
     if let Some(good) = listing.backups.iter().rev().find(|backup| backup.status == "ok" && !lost) {
-        session.say(&format!("there is a good backup already: {}", good.label));
+        // Behind log that may be lost it is good for nothing that comes: then the daemon takes one.
+        if !captured.warned.load(Ordering::SeqCst) {
+            session.say(&format!("there is a good backup already: {}", good.label));
+        }
         return Ok(None);
     }
     let request = backup_command::request(session, opened, BackupMode::Auto, stop.clone());
@@ -157,13 +161,15 @@ fn first_backup(
 /// Capture's events: only warnings, as the backup shows its own progress.
 struct CaptureEvents {
     begun: AtomicBool,
+    /// Something is wrong with the log.
+    warned: AtomicBool,
     progress: Progress,
 }
 
 impl CaptureEvents {
     fn new(session: &Session) -> Self {
         let progress = Progress::named(session.style(), "capture");
-        Self { begun: AtomicBool::new(false), progress }
+        Self { begun: AtomicBool::new(false), warned: AtomicBool::new(false), progress }
     }
 }
 
@@ -173,6 +179,7 @@ impl Events for CaptureEvents {
             self.begun.store(true, Ordering::SeqCst);
         }
         if event.warning().is_some() {
+            self.warned.store(true, Ordering::SeqCst);
             self.progress.emit(event);
         }
     }

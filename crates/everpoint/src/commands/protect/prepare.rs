@@ -71,7 +71,9 @@ pub(super) fn prepare(session: &Session, arguments: &Protect, wanted: &Wanted<'_
         place::takes_files(file)?;
     }
     if !is_made(&config.url) {
-        anew::refuse(&session.global, wanted.existing, config, wanted.newcomer, false)?;
+        anew::refuse(&session.global, wanted.existing, config, true, false)?;
+        let told = anew::told_of_slots(&session.global, None, config, wanted.newcomer);
+        told.iter().for_each(|told| session.warn(told));
         if let KeySource::File(key) = &config.key
             && !key.exists()
         {
