@@ -163,6 +163,7 @@ fn salvage_is_looked_at_by_a_dry_run_and_not_done() {
     }
     let mut world = world(15);
     insert_in_segments(&world, &[4, 5]);
+    let end = world.source.psql("SELECT pg_current_wal_flush_lsn()").unwrap();
     world.source.stop(StopMode::Fast).unwrap();
     let repository = world.everpoint.home().path().join("repository");
     let chmod = |mode: &str| {
@@ -176,6 +177,9 @@ fn salvage_is_looked_at_by_a_dry_run_and_not_done() {
     let before = names();
     let dry = restore_in_place(&world, &["--dry-run"]);
     assert!(dry.status.success() && dry.err.contains("is saved first when this is done"), "{}", dry.err);
+    let further = restore_in_place(&world, &["--dry-run", "--to", &format!("lsn:{end}")]);
+    let said = format!("{}{}", further.out, further.err);
+    assert!(further.status.code() == Some(3) && said.contains("without --dry-run restores it"), "{said}");
     assert_eq!(names(), before);
 
     chmod("a-w");

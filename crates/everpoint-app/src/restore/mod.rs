@@ -80,6 +80,8 @@ fn attempt(
     // The log that only a directory holds is saved before anything is decided, and after all that can refuse: the newest
     // moment may be in it.
     let (mut looked, mut saved) = (false, false);
+    // In a dry run nothing is saved, and what was found is not known to the plan.
+    let mut unsaved = false;
     loop {
         let mut plan = match settled(context, &mut facts, request, &skip)? {
             Ok(mut plan) => {
@@ -93,10 +95,14 @@ fn attempt(
                 if !std::mem::replace(&mut looked, true)
                     && salvage::early(context, request, &facts, events)? =>
             {
+                unsaved = request.dry_run;
                 facts = facts::load(context)?;
                 continue;
             }
-            Err(shortfall) if request.dry_run => {
+            Err(mut shortfall) if request.dry_run => {
+                if unsaved {
+                    shortfall.reason.push_str(UNSAVED);
+                }
                 return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));
             }
             Err(shortfall) => return Err(refused(context, &facts, request, &shortfall, &skip)),
@@ -181,6 +187,9 @@ fn settled(
     }
     plan(context, facts, request, skip)
 }
+
+/// What a dry run adds to a target that can't be reached yet.
+const UNSAVED: &str = "; the log that is saved first when this is done may reach it: then the same command without --dry-run restores it";
 
 /// Code of errors that planning anew cures.
 pub(crate) const REPLACED: &str = "log.replanned";

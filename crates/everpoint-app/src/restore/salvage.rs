@@ -142,7 +142,7 @@ impl Salvage<'_> {
         Ok(true)
     }
 
-    /// Says what would be stored, if it could be. `false`: nothing was.
+    /// Says what would be stored, if it could be.
     fn would_save(&self, log: &Path, spans: &[Span]) -> Result<bool, AppError> {
         if let Some(error) = writable::seems_wrong(self.context) {
             return Err(error);
@@ -154,7 +154,7 @@ impl Salvage<'_> {
                 log.display()
             )));
         }
-        Ok(false)
+        Ok(!spans.is_empty())
     }
 
     /// Stores a span, beginning with what is stored before it already (but not before `begin`), to compare that.
