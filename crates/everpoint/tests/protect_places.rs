@@ -190,6 +190,7 @@ fn a_new_container_is_told_where_its_key_was_and_how_to_begin_anew() {
     let typed = typed.replace("everpoint init", &format!("{} init", env!("CARGO_BIN_EXE_everpoint")));
     let mut shell = Command::new("sh");
     everpoint_testkit::clean(&mut shell).args(["-c", &typed]).current_dir(&world.home);
+    shell.env("STATE_DIRECTORY", world.path("state"));
     let typed_it = shell.output().unwrap();
     assert!(typed_it.status.success(), "{typed}: {}", String::from_utf8_lossy(&typed_it.stderr));
     world.protected_by(run(&[], &directory));

@@ -55,6 +55,8 @@ impl World {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_everpoint"));
         clean(&mut command).current_dir(&self.home).env("EVERPOINT_SYSTEM_CONFIG", self.system());
+        // Root's usual place is the host's.
+        command.env("STATE_DIRECTORY", self.path("state"));
         command.args(arguments).stdin(Stdio::null());
         command
     }
@@ -136,6 +138,7 @@ impl World {
         command.arg(env!("CARGO_BIN_EXE_everpoint")).args(arguments).stdin(Stdio::null());
         // A mount over the directory that one is in is seen by its path alone.
         command.current_dir(&self.home).env("EVERPOINT_SYSTEM_CONFIG", self.system());
+        command.env("STATE_DIRECTORY", self.path("state"));
         Some(command)
     }
 
