@@ -177,7 +177,7 @@ pub fn holds_relations(directory: &str) -> bool {
 }
 
 /// Decimal digits and nothing else.
-fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
 }

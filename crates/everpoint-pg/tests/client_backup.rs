@@ -12,7 +12,7 @@ use std::thread;
 
 use client_rig::{DirectoryImage, MemoryLog, VERSIONS, config, options, write_segments};
 use everpoint_core::LogOffset;
-use everpoint_engine::{BackupEnd, BackupOptions, CaptureOptions, EngineError, StopFlag};
+use everpoint_engine::{BackupEnd, BackupOptions, CaptureOptions, EngineError, StopFlag, TablespaceLink};
 use everpoint_pg::basebackup::base_backup;
 use everpoint_pg::files::{Class, classify};
 use everpoint_pg::replication::{CaptureSource, Replication, capture};
@@ -359,7 +359,7 @@ fn images_hold_the_servers_permissions() {
 
 #[test]
 fn an_in_place_tablespace_is_a_directory() {
-    for major in [15, 16, 18] {
+    for major in [13, 14, 15, 16, 18] {
         let cluster = PgCluster::builder().major(major).start().unwrap();
         let mut session = cluster.session().unwrap();
         session.query("SET allow_in_place_tablespaces = on").unwrap();
@@ -367,9 +367,12 @@ fn an_in_place_tablespace_is_a_directory() {
         session.query("CREATE TABLE t TABLESPACE inside AS SELECT 1 i").unwrap();
         let file = cluster.psql("SELECT pg_relation_filepath('t')").unwrap();
         let scratch = Scratch::new("in-place").unwrap();
-        let (image, _) = back_up(&cluster, &scratch.path().join("image"));
+        let (image, end) = back_up(&cluster, &scratch.path().join("image"));
         assert!(image.root.join(&file).is_file(), "{major}: {file}");
+        let warned = end.facts.iter().find(|(name, _)| name.starts_with("server warning"));
+        assert_eq!(warned, None, "{major}");
         let tablespaces = image.begin.lock().unwrap().clone().unwrap().tablespaces;
-        assert!(tablespaces.iter().all(|space| space.path.is_none()), "{major}: {tablespaces:?}");
+        let inside = |space: &TablespaceLink| space.path.is_none();
+        assert!(tablespaces.len() == 1 && tablespaces.iter().all(inside), "{major}: {tablespaces:?}");
     }
 }

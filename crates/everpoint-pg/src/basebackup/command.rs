@@ -30,14 +30,15 @@ pub(super) fn base_backup(major: u32, options: &BackupOptions) -> String {
     } else {
         let fast = if options.fast_checkpoint { " FAST" } else { "" };
         let rate = rate.map_or_else(String::new, |rate| format!(" MAX_RATE {rate}"));
-        format!("BASE_BACKUP LABEL {label} PROGRESS{fast} NOWAIT{rate} TABLESPACE_MAP MANIFEST 'no'")
+        let map = if makes_map(major) { "" } else { " TABLESPACE_MAP" };
+        format!("BASE_BACKUP LABEL {label} PROGRESS{fast} NOWAIT{rate}{map} MANIFEST 'no'")
     }
 }
 
-/// Whether we write `tablespace_map` ourselves. A server of version 15 that is asked for it leaves out everything below
+/// Whether we write `tablespace_map` ourselves. A server up to version 15 that is asked for it leaves out everything below
 /// `pg_tblspc`, also the tablespaces that lie there themselves (in-place), and tells of them in no other way.
 pub(super) const fn makes_map(major: u32) -> bool {
-    major == 15
+    major <= 15
 }
 
 /// The content of `tablespace_map`: oid and path of each tablespace outside the data directory.
@@ -74,7 +75,7 @@ mod tests {
         };
         assert_eq!(
             base_backup(14, &options),
-            "BASE_BACKUP LABEL 'it''s' PROGRESS FAST NOWAIT MAX_RATE 10240 TABLESPACE_MAP MANIFEST 'no'"
+            "BASE_BACKUP LABEL 'it''s' PROGRESS FAST NOWAIT MAX_RATE 10240 MANIFEST 'no'"
         );
         options.rate_limit = Some(1);
         assert!(base_backup(15, &options).contains("MAX_RATE 32)"));

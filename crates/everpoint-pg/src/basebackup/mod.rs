@@ -8,6 +8,7 @@ mod archives;
 mod command;
 mod passed_over;
 mod run;
+mod spaces;
 mod split;
 mod tar;
 mod torn;

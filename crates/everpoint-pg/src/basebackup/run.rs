@@ -1,5 +1,6 @@
 //! One base backup from the first command to the last fact.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,11 +14,11 @@ use everpoint_engine::{
 };
 
 use super::archives::{Answer, Piece};
-use super::command;
 use super::passed_over::Sent;
 use super::split::Splitter;
 use super::torn::TornJudge;
 use super::worker::{Job, drain, work};
+use super::{command, spaces};
 use crate::catalog;
 use crate::client::{Config, PgError, Purpose, Rows, connect};
 use crate::engine::relative_of;
@@ -63,16 +64,17 @@ pub fn base_backup(
     let list = answer.rows()?;
     let archives = archives(&list);
     answer.expect(archives.len());
+    let listed = archives.iter().filter_map(|archive| archive.link.clone()).collect();
+    let links = spaces::with_in_place(listed, live.as_ref());
     sink.begin(&BackupBegin {
         start,
         timeline,
         started_at,
-        tablespaces: archives.iter().filter_map(|archive| archive.link.clone()).collect(),
+        tablespaces: links.clone(),
         expected_bytes: archives.iter().map(|archive| archive.expected_bytes).sum(),
         page_size: facts.page_size,
         method: "replication",
     })?;
-    let links: Vec<_> = archives.iter().filter_map(|archive| archive.link.clone()).collect();
     let leave_out = relative_of(config, &options.leave_out, &links).unwrap_or_else(|| {
         sink.warn(
             "what lies inside the data directory is backed up with it: the server does not say where it is",
@@ -81,16 +83,20 @@ pub fn base_backup(
     });
     let judge = TornJudge::new(config, start);
     let check = facts.checksums && facts.page_size as usize == PAGE_BYTES;
+    // Of a listed one of which nothing comes is told already.
+    let mut spaces_came: BTreeSet<u32> =
+        archives.iter().filter_map(|archive| archive.link.as_ref()).map(|link| link.oid).collect();
     let reader = |splitter: &mut Splitter<'_>| {
         splitter.leave_out = leave_out;
         splitter.live = live.clone();
         if command::makes_map(facts.major) {
-            let map = command::tablespace_map(archives.iter().filter_map(|archive| archive.link.as_ref()));
+            let map = command::tablespace_map(links.iter());
             if !map.is_empty() {
                 splitter.file("tablespace_map", &map, FILE_MODE, started_at)?;
             }
         }
         read(&mut answer, &archives, splitter, started_at)?;
+        spaces_came.append(&mut splitter.spaces);
         splitter.outside(&mut outside)
     };
     transfer(options, sink, &judge, check, &object, &notes, reader)?;
@@ -103,6 +109,7 @@ pub fn base_backup(
     let came = outside.inside.iter().map(|file| file.path.clone()).collect();
     let sent = Sent { object: &object, links: &links, came: &came, live: live.as_ref(), checks: check };
     let warned = sent.judge(&warnings, &notes)?;
+    spaces::all_came(&object, &spaces_came, live.as_ref(), known(config).as_ref())?;
     let lacking = notes.facts();
     let stopped_at = replication.server_time().map_err(fail)?;
     let mut facts = catalog::facts(replication.connection()).map_err(fail)?;

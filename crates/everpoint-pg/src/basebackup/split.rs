@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use everpoint_core::Micros;
 use everpoint_engine::{EngineError, FileKind, FileMeta, PART_BYTES};
 
+use super::spaces;
 use super::tar::{Entry, EntryKind, TarEvent, TarReader};
 use super::worker::Job;
 use crate::files::{Class, Live, Notes, PUT_ASIDE, Pages, beyond, classify, is_of_live};
@@ -50,6 +51,8 @@ pub(super) struct Splitter<'a> {
     open: Option<Open>,
     /// Files that came and may be configuration.
     came: BTreeSet<String>,
+    /// Tablespaces of which something came.
+    pub(super) spaces: BTreeSet<u32>,
 }
 
 impl<'a> Splitter<'a> {
@@ -75,6 +78,7 @@ impl<'a> Splitter<'a> {
             entries: 0,
             open: None,
             came: BTreeSet::new(),
+            spaces: BTreeSet::new(),
         }
     }
 
@@ -136,6 +140,7 @@ impl<'a> Splitter<'a> {
         };
         self.entries += 1;
         let path = format!("{}{relative}", self.prefix);
+        self.spaces.extend(spaces::of_entry(&path));
         if self.leave_out.iter().any(|out| Path::new(&path).starts_with(out)) {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use crate::client::{Config, Connection, NO_DATABASE, POOLER_HINT, PgError, Purpo
 use crate::replication::Replication;
 
 /// Settings that the lines are about.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 14] = [
     "wal_level",
     "max_wal_senders",
     "max_replication_slots",
@@ -19,6 +19,7 @@ const SETTINGS: [&str; 13] = [
     "archive_mode",
     "archive_command",
     "archive_library",
+    "archive_timeout",
     "data_checksums",
     "full_page_writes",
     "fsync",

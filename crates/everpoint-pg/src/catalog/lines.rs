@@ -271,6 +271,14 @@ fn archive(findings: &Findings) -> Option<CheckLine> {
              the server",
         ));
     }
+    let streamed = findings.slot.as_ref().is_some_and(|slot| slot.active == Some(true));
+    if !streamed && findings.value("archive_timeout") == Some("0") {
+        return Some(warning(
+            "archive",
+            "archive_timeout is 0 and nothing streams: commits are on the server's own disk alone until their segment is full",
+            "keep `everpoint serve` running, or ALTER SYSTEM SET archive_timeout = '60s'; SELECT pg_reload_conf()",
+        ));
+    }
     let archived = findings.number("archived").unwrap_or(0);
     Some(ok("archive", format!("archive_mode is {mode}, {archived} segments archived")))
 }
