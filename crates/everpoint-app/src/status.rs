@@ -66,6 +66,9 @@ pub struct StatusReport {
     /// Slots of ours that nobody uses, in words; they are among the problems, too.
     #[serde(skip)]
     pub orphans: Vec<String>,
+    /// That two servers write as this cluster, in words; it is among the problems, too.
+    #[serde(skip)]
+    pub two_servers: Option<String>,
 }
 
 /// Asks server and repository. `slot`: the name of the slot that capture uses.
@@ -140,6 +143,7 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
         gaps: listing.gaps,
         problems: Vec::new(),
         orphans,
+        two_servers: None,
     };
     if let (Present::Lost(why), true) = (facts.present(), facts.has_usable_backup()) {
         let name = &context.name;
@@ -148,9 +152,10 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
         report.problem(Health::Error, text);
     }
     report.judge(other, beside.as_ref());
-    if let Some((state, told)) = timeline {
-        let health = if state == CheckState::Error { Health::Error } else { Health::Warning };
-        report.problem(health, told);
+    if let Some(wrong) = timeline {
+        report.two_servers = wrong.two_servers.then(|| wrong.message.clone());
+        let health = if wrong.state == CheckState::Error { Health::Error } else { Health::Warning };
+        report.problem(health, wrong.message);
     }
     match copy {
         Ok(false) => {}

@@ -2,7 +2,7 @@
 //! of their own; `latest` must never mean one of those.
 
 use crate::facts::{BranchFacts, LogFacts};
-use crate::path::path;
+use crate::path::{PathStep, path};
 use crate::position::{BranchId, LogOffset, Micros};
 
 /// Production was seen on a branch.
@@ -79,7 +79,8 @@ pub fn current_identity(log: &LogFacts) -> Option<u32> {
 ///
 /// The last sighting at the configured address counts, and a branch that goes on from it, or from where a restore has put
 /// production since, and was pushed later: where only `archive_command` brings the log, a failover shows in nothing
-/// else. Without any sighting (a repository of an older version) it is the branch that no other goes on from.
+/// else. If what it left went on behind the fork, nobody knows: a clone that was promoted looks like a failover to a standby that
+/// was behind. Without any sighting (a repository of an older version) it is the branch that no other goes on from.
 #[must_use]
 pub fn production(log: &LogFacts, identity: u32) -> Production<'_> {
     let named = |seen: &Sighting| log.branch(identity, &seen.branch);
@@ -147,12 +148,15 @@ fn unseen(log: &LogFacts, identity: u32) -> Production<'_> {
     }
 }
 
-/// Those from which none of the others descends.
+/// Those that none of the others has taken over.
 fn youngest<'a>(log: &'a LogFacts, mut candidates: Vec<&'a BranchFacts>) -> Production<'a> {
     candidates.sort_by(|a, b| a.id.cmp(&b.id));
     candidates.dedup_by(|a, b| a.id == b.id);
     let all = candidates.clone();
-    candidates.retain(|branch| !all.iter().any(|other| descends(log, other, branch)));
+    let is_over = |branch: &BranchFacts, other: &BranchFacts| {
+        left_at(log, other, branch).is_some_and(|fork| reached(log, branch).is_none_or(|end| end <= fork))
+    };
+    candidates.retain(|branch| !all.iter().any(|other| is_over(branch, other)));
     match candidates.as_slice() {
         [] => Production::Nowhere,
         [only] => Production::On(only),
@@ -163,15 +167,34 @@ fn youngest<'a>(log: &'a LogFacts, mut candidates: Vec<&'a BranchFacts>) -> Prod
 /// Whether `branch` forked, over however many others, from `ancestor`.
 #[must_use]
 pub fn descends(log: &LogFacts, branch: &BranchFacts, ancestor: &BranchFacts) -> bool {
-    branch.id != ancestor.id
-        && path(log, branch)
-            .iter()
-            .any(|step| step.branch.id == ancestor.id && step.branch.identity == ancestor.identity)
+    left_at(log, branch, ancestor).is_some()
+}
+
+/// Where `branch` forked, over however many others, from `ancestor`.
+#[must_use]
+pub fn left_at(log: &LogFacts, branch: &BranchFacts, ancestor: &BranchFacts) -> Option<LogOffset> {
+    let of_ancestor =
+        |step: &PathStep<'_>| (step.branch.identity, &step.branch.id) == (ancestor.identity, &ancestor.id);
+    path(log, branch).into_iter().find(of_ancestor).filter(|_| branch.id != ancestor.id).map(|step| step.fork)
+}
+
+/// How far the server on a branch is known to have come.
+fn reached(log: &LogFacts, branch: &BranchFacts) -> Option<LogOffset> {
+    let at_server = |seen: &&Sighting| {
+        seen.by == SeenBy::Server && (seen.identity, &seen.branch) == (branch.identity, &branch.id)
+    };
+    let seen = log.sightings.iter().filter(at_server).map(|seen| seen.position);
+    // A record that has only begun is no commit.
+    let last = branch.pieces.iter().rev().find_map(|piece| piece.last_record);
+    seen.chain(last.map(|record| record.end)).max()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::{Digest, RecordSpan, Verdict};
+    use crate::facts::PieceFacts;
+    use crate::position::Span;
 
     fn branch(timeline: u32, hash: u8, parent: Option<(&BranchFacts, u64)>) -> BranchFacts {
         BranchFacts {
@@ -189,6 +212,27 @@ mod tests {
 
     fn seen(branch: &BranchFacts, by: SeenBy) -> Sighting {
         Sighting { identity: 1, branch: branch.id.clone(), position: LogOffset(0), at: Micros(0), by }
+    }
+
+    /// Its last whole record ends at `end`.
+    fn piece(from: u64, to: u64, end: u64) -> PieceFacts {
+        let record = RecordSpan { start: LogOffset(from), end: LogOffset(end) };
+        PieceFacts::from(&Digest {
+            system: 1,
+            timeline: 1,
+            log_format: 1,
+            span: Span { from: LogOffset(from), to: LogOffset(to) },
+            content_hash: [0; 32],
+            previous_hash: None,
+            verdict: Verdict::Intact,
+            first_record: Some(record.start),
+            last_record: Some(record),
+            first_previous: None,
+            head_unknown: false,
+            covered_until: None,
+            records: 1,
+            events: Vec::new(),
+        })
     }
 
     /// One; two and its copy fork from it; three goes on from two.
@@ -233,6 +277,28 @@ mod tests {
         assert!(!changes(&log, &seen(&three, push)) && !changes(&log, &seen(&one, push)));
         // Back to before a failover.
         assert_eq!(of(&[seen(&three, server), seen(&one, server)]), [one.id.to_string()]);
+    }
+
+    #[test]
+    fn what_went_on_behind_the_fork_is_not_over_because_another_pushes() {
+        let [mut one, two, ..] = family();
+        let (server, push) = (SeenBy::Server, SeenBy::Push);
+        let of = |one: &BranchFacts, sightings: &[Sighting]| {
+            let log = LogFacts { branches: vec![one.clone(), two.clone()], sightings: sightings.to_vec() };
+            production(&log, 1).candidates().iter().map(|branch| branch.timeline).collect::<Vec<_>>()
+        };
+        let first = seen(&one, server);
+        let at = |position: u64| Sighting { position: LogOffset(position), ..first.clone() };
+        // Two left it at 50.
+        assert_eq!(of(&one, &[at(50), seen(&two, push)]), [2], "a failover to a standby that had all");
+        assert_eq!(of(&one, &[at(51), seen(&two, push)]), [1, 2], "a clone, or a standby that was behind");
+        assert_eq!(of(&one, &[at(40), seen(&two, push), at(60)]), [1], "the address leads there");
+        assert_eq!(of(&one, &[at(40), seen(&two, push), at(60), seen(&two, push)]), [1, 2]);
+        assert_eq!(of(&one, &[at(60), seen(&two, push), seen(&two, server)]), [2]);
+        one.pieces.push(piece(32, 64, 50));
+        assert_eq!(of(&one, &[at(40), seen(&two, push)]), [2]);
+        one.pieces.push(piece(64, 96, 80));
+        assert_eq!(of(&one, &[at(40), seen(&two, push)]), [1, 2], "it wrote more");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::facts::{BranchFacts, LogFacts};
 use crate::path::path;
 use crate::position::{BranchId, LogOffset};
-use crate::production::SeenBy;
+use crate::production::{SeenBy, left_at, production};
 use crate::slots::ServerSlot;
 
 /// A stream that ended so many seconds ago may be on its way to begin anew.
@@ -147,6 +147,13 @@ pub enum Standing {
         /// Timeline on which production was seen.
         seen: u32,
     },
+    /// Another server archives log of a branch that goes on from this one, as if it were production.
+    Beside {
+        /// Timeline of that branch.
+        pushed: u32,
+        /// Where it left the one that the server is on.
+        fork: LogOffset,
+    },
 }
 
 /// Compares the branch that a server is on with what is stored. Restored copies have branches, too: only where production was
@@ -159,11 +166,19 @@ pub fn standing(log: &LogFacts, identity: u32, server: &BranchId, stored: Option
     };
     // The last word counts: whoever was seen on it since is there again.
     let last = seen.next_back().and_then(|seen| log.branch(identity, &seen.branch)).filter(goes_on_from_it);
-    match last {
-        Some(later) => Standing::Before { seen: later.timeline },
-        None if stored == Some(server) => Standing::Same,
-        None => Standing::Unstored,
+    match (last, beside(log, identity, server)) {
+        (Some(later), _) => Standing::Before { seen: later.timeline },
+        (None, Some((other, fork))) => Standing::Beside { pushed: other.timeline, fork },
+        (None, None) if stored == Some(server) => Standing::Same,
+        (None, None) => Standing::Unstored,
     }
+}
+
+/// What may be production instead, by what was pushed, and where it left the branch of the server.
+fn beside<'a>(log: &'a LogFacts, identity: u32, server: &BranchId) -> Option<(&'a BranchFacts, LogOffset)> {
+    let ours = log.branch(identity, server)?;
+    let candidates = production(log, identity).candidates();
+    candidates.into_iter().find_map(|other| left_at(log, other, ours).map(|fork| (other, fork)))
 }
 
 #[cfg(test)]
@@ -282,6 +297,10 @@ mod tests {
         assert_eq!(standing(&log, 1, &two, Some(&two)), Standing::Same);
         log.sightings.push(seen(&one));
         assert_eq!(standing(&log, 1, &one, Some(&one)), Standing::Same, "somebody said so");
+        log.sightings.push(Sighting { by: SeenBy::Push, ..seen(&two) });
+        let beside = Standing::Beside { pushed: 2, fork: LogOffset(50) };
+        assert_eq!(standing(&log, 1, &one, Some(&one)), beside, "a clone that was promoted, and archives");
+        assert_eq!(standing(&log, 1, &two, Some(&two)), Standing::Same, "a failover");
     }
 
     #[test]

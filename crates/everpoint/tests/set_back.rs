@@ -171,3 +171,44 @@ fn salvage_keeps_the_log_of_a_clone_out() {
     let followed = push(&clone);
     assert!(followed.status.success(), "{}", followed.err);
 }
+
+/// A staging server that was a standby, with production's archive_command.
+#[test]
+fn a_promoted_clone_that_archives_does_not_become_production() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    world.capture();
+    let clone = world.source.standby().unwrap();
+    clone.promote().unwrap();
+    clone.psql("INSERT INTO t VALUES (100)").unwrap();
+    let segment = clone.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+    clone.psql("SELECT pg_switch_wal()").unwrap();
+    for name in ["00000002.history", &segment] {
+        let path = clone.data_dir().join("pg_wal").join(name);
+        world.everpoint.run(&["archive-push", CLUSTER, path.to_str().unwrap()]).unwrap();
+    }
+    insert(&world, &[4, 5]);
+    world.settle(&world.source, 1);
+
+    let place = world.place();
+    let refused =
+        world.everpoint.try_run(&["restore", CLUSTER, place.to_str().unwrap(), "--dry-run"]).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{}", refused.err);
+    for branch in ["--timeline 00000001-0000000000000000", "--timeline 00000002-"] {
+        assert!(
+            refused.err.contains(branch) || refused.out.contains(branch),
+            "{} {}",
+            refused.err,
+            refused.out
+        );
+    }
+    let status = world.everpoint.try_run(&["status", CLUSTER]).unwrap();
+    assert!(status.out.contains("another one archives log of timeline 2"), "{}", status.out);
+    // The look at the server tells, and says it once more.
+    let checked = world.everpoint.try_run(&["check", CLUSTER]).unwrap();
+    assert!(checked.out.contains("another one archives log of timeline 2"), "{}", checked.out);
+    world.stop_capture();
+    goes_on(&mut world, "1 2 3 4 5");
+}

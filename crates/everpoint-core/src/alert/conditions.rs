@@ -71,6 +71,8 @@ pub struct ClusterHealth {
     pub incomplete: Option<String>,
     /// Everpoint's own files inside of the server's directories, in words.
     pub misplaced: Option<String>,
+    /// Another server that stores log as this cluster's, in words.
+    pub two_servers: Option<String>,
 }
 
 /// Space of a repository.
@@ -126,6 +128,7 @@ pub fn cluster(name: &str, health: &ClusterHealth, thresholds: &Thresholds) -> V
         judge(AlertKind::SlotOrphaned, name, health.orphaned_slot.clone()),
         judge(AlertKind::BackupIncomplete, name, health.incomplete.clone()),
         judge(AlertKind::Misplaced, name, health.misplaced.clone()),
+        judge(AlertKind::TwoServers, name, health.two_servers.clone()),
     ];
     if !health.settling {
         seen.push(judge(AlertKind::BackupOld, name, old(health.backup_age_seconds, thresholds)));

@@ -69,6 +69,8 @@ kinds! {
     ArchivingFailed = "archiving_failed", Critical, "log is not being stored";
     /// The log is stored, but late.
     ArchivingLag = "archiving_lag", Warning, "log is stored late";
+    /// Another server stores log as this cluster's, or the address leads to an old primary.
+    TwoServers = "two_servers", Critical, "two servers write as one cluster";
     /// Part of the log is missing, and no backup was taken since.
     Gap = "gap", Critical, "gap in the log";
     /// The replication slot was given up to keep the server alive.
@@ -110,7 +112,14 @@ impl AlertKind {
     /// told when it is seen twice in a row.
     #[must_use]
     pub const fn may_pass(self) -> bool {
-        matches!(self, Self::RepositoryFailed | Self::ServerDown | Self::ArchivingFailed | Self::SlotOrphaned)
+        matches!(
+            self,
+            Self::RepositoryFailed
+                | Self::ServerDown
+                | Self::ArchivingFailed
+                | Self::SlotOrphaned
+                | Self::TwoServers
+        )
     }
 
     /// It tells a success: told only where that is wanted.

@@ -36,6 +36,7 @@ impl Look {
             slot_given_up: self.daemon.slot_given_up(name),
             orphaned_slot: report.orphans.first().cloned(),
             incomplete: report.lacks(),
+            two_servers: report.two_servers.clone(),
             misplaced: belongings::of(context).first().map(belongings::Misplaced::told),
         };
         self.outbox.tell(alert::cluster(name, &health, &self.outbox.config().thresholds));
