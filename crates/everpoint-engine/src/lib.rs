@@ -27,6 +27,6 @@ pub use error::EngineError;
 pub use local::{DirectoryProof, LocalLog, LocalPlace, LocalTimeline};
 pub use owner::{Owner, owner_of, user_name};
 pub use recovery::{
-    ConfigurationFile, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, StopAt,
+    ConfigurationFile, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, Stays, StopAt,
 };
 pub use steps::NextSteps;

@@ -20,9 +20,19 @@ pub struct StopAt {
 pub struct ConfigurationFile {
     /// Relative to the directory, by real directories: only its last part may be a link.
     pub path: PathBuf,
-    /// What it says, without the settings of a recovery. `None`: a link to a directory of such files, or what an unfinished
-    /// recovery needs to take its settings out again.
-    pub content: Option<Vec<u8>>,
+    /// What it is.
+    pub stays: Stays,
+}
+
+/// What it is that stays as it is in a restore in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stays {
+    /// A file that says this, without the settings of a recovery.
+    File(Vec<u8>),
+    /// A directory that is read as a whole: what was in it at the backup and is not now has been taken out of force.
+    Whole,
+    /// A link to a directory of such files, or what an unfinished recovery needs to take its settings out again.
+    Thing,
 }
 
 /// What a restored directory needs to recover.

@@ -187,6 +187,54 @@ fn in_place_the_configuration_of_now_stays() {
     }
 }
 
+/// What only a directory that is read as a whole had is out of force when it is gone; what is named comes back.
+#[test]
+fn in_place_what_the_configuration_names_comes_back_and_what_was_taken_out_does_not() {
+    if !found(15) {
+        return;
+    }
+    let mut world = World::new(quiet(15).start().unwrap());
+    let data = world.source.data_dir().to_owned();
+    let own = everpoint_testkit::Account::of_servers().unwrap();
+    for directory in ["parts", "only.d"] {
+        fs::create_dir(data.join(directory)).unwrap();
+    }
+    append(
+        &data.join("postgresql.conf"),
+        "include 'parts/one.conf'\ninclude 'parts/two.conf'\ninclude_dir 'only.d'\n",
+    );
+    fs::write(data.join("parts/one.conf"), "application_name = 'one'\n").unwrap();
+    fs::write(data.join("parts/two.conf"), "deadlock_timeout = '3s'\n").unwrap();
+    fs::write(data.join("only.d/only.conf"), "work_mem = '9MB'\n").unwrap();
+    own.own(&data).unwrap();
+    world.source.restart(StopMode::Fast).unwrap();
+    world.capture();
+    world.source.psql("CREATE TABLE kept AS SELECT generate_series(1, 10) n").unwrap();
+    world.backup(&[]);
+    world.settle(&world.source, 1);
+    world.stop_capture();
+    world.source.stop(StopMode::Fast).unwrap();
+    fs::remove_file(data.join("parts/two.conf")).unwrap();
+    fs::rename(data.join("only.d/only.conf"), data.join("only.d/only.conf.off")).unwrap();
+    fs::write(data.join("parts/one.conf"), "application_name = 'now'\n").unwrap();
+    own.own(&data).unwrap();
+
+    let mut scene = Scene { world, data, backed_up: BTreeMap::new() };
+    let said = scene.restore(&[]);
+    assert!(said.contains("not in force again: only.d/only.conf,"), "{said}");
+    scene.start();
+    let shows = |name: &str| scene.world.source.psql(&format!("SHOW {name}")).unwrap();
+    assert_eq!([shows("deadlock_timeout"), shows("work_mem")], ["3s", "4MB"]);
+    assert_eq!(fs::read_to_string(scene.data.join("only.d/only.conf.off")).unwrap(), "work_mem = '9MB'\n");
+
+    // Without the main file nothing says what is read: nothing that is called configuration is written over.
+    scene.world.source.stop(StopMode::Fast).unwrap();
+    fs::remove_file(scene.data.join("postgresql.conf")).unwrap();
+    scene.restore(&[]);
+    assert_eq!(fs::read_to_string(scene.data.join("parts/one.conf")).unwrap(), "application_name = 'now'\n");
+    scene.start();
+}
+
 /// As for a bulk load: no server recovers from an archive with it.
 #[test]
 fn in_place_a_server_of_minimal_log_recovers() {

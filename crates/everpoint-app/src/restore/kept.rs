@@ -1,13 +1,12 @@
 //! What a restore in place leaves as it is: production's own configuration, and links out of its directory to configuration and
 //! keys that are kept elsewhere. A base backup over the network tells nothing of such links; one of files records where they lead.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::name::{of_path, to_path};
 use everpoint_core::shell;
-use everpoint_engine::{ConfigurationFile, Engine};
+use everpoint_engine::{ConfigurationFile, Engine, Stays};
 use everpoint_format::manifest::{BackupRecord, FileEntry};
 
 use super::image::hash_of;
@@ -29,8 +28,8 @@ pub struct Kept {
     links: Vec<PathBuf>,
     /// Files of configuration, as an image names them, with size and hash of what they say.
     files: Vec<(String, u64, Option<[u8; 16]>)>,
-    /// Whatever else lies in the directories of these files.
-    neighbours: Vec<PathBuf>,
+    /// Directories that are read as a whole.
+    whole: Vec<PathBuf>,
 }
 
 impl Kept {
@@ -43,21 +42,27 @@ impl Kept {
     ) -> Self {
         let links = links(engine, root, record);
         let mut kept = Self { paths: links.clone(), links, ..Self::default() };
-        for ConfigurationFile { path, content } in files {
-            if let Some(text) = content {
-                kept.files.push((of_path(&path), text.len() as u64, hash_of(&text)));
+        for ConfigurationFile { path, stays } in files {
+            match stays {
+                Stays::File(text) => kept.files.push((of_path(&path), text.len() as u64, hash_of(&text))),
+                Stays::Whole => {
+                    let there = fs::read_dir(root.join(&path)).into_iter().flatten().flatten();
+                    let there = there.map(|entry| path.join(entry.file_name()));
+                    there.filter(|path| !is_beside(path)).for_each(|path| kept.stay(path));
+                    kept.whole.push(path);
+                    continue;
+                }
+                Stays::Thing => {}
             }
-            if !kept.is(&path) {
-                kept.paths.push(path);
-            }
-        }
-        let above: BTreeSet<PathBuf> =
-            kept.files.iter().filter_map(|(path, _, _)| Some(to_path(path).parent()?.to_owned())).collect();
-        for above in above {
-            let there = fs::read_dir(root.join(&above)).into_iter().flatten().flatten();
-            kept.neighbours.extend(there.map(|entry| above.join(entry.file_name())));
+            kept.stay(path);
         }
         kept
+    }
+
+    fn stay(&mut self, path: PathBuf) {
+        if !self.is(&path) {
+            self.paths.push(path);
+        }
     }
 
     /// Only these paths.
@@ -78,19 +83,18 @@ impl Kept {
         self.paths.iter().any(|kept| kept == path)
     }
 
-    /// Whether a path is one that stays, or below one, or beside one in a directory of configuration.
+    /// Whether a path is one that stays, or below one, or was in a directory that is read as a whole.
     #[must_use]
     pub fn holds(&self, path: &Path) -> bool {
         self.paths.iter().any(|kept| path.starts_with(kept)) || self.is_gone(path)
     }
 
-    /// Whether a path lies in a directory of files that stay, and is none of them: what was there at the backup and is not now
-    /// has been taken out of force.
+    /// Whether a path lies in a directory that is read as a whole, and nothing is there: what was at the backup has been taken
+    /// out of force. What is missed anywhere else comes back: the server does not start without what its configuration names.
     fn is_gone(&self, path: &Path) -> bool {
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-        let of_files =
-            |above: &Path| self.files.iter().any(|(file, _, _)| to_path(file).parent() == Some(above));
-        above.is_some_and(of_files) && !self.is(path) && !self.neighbours.iter().any(|there| there == path)
+        path.parent().is_some_and(|above| self.whole.iter().any(|whole| whole == above))
+            && !self.is(path)
+            && !is_beside(path)
     }
 
     /// Whether something that stays lies below a path of the image.
@@ -118,6 +122,10 @@ impl Kept {
             self.files.iter().any(|(kept, _, _)| kept == name) || self.is_gone(&to_path(name))
         })
     }
+}
+
+fn is_beside(path: &Path) -> bool {
+    of_path(path).ends_with(BESIDE)
 }
 
 /// Where the image's file goes beside the one that stays.

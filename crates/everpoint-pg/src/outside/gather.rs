@@ -41,6 +41,8 @@ pub(super) struct Gather<'a, 'b> {
     directories: BTreeSet<String>,
     /// Files that were read on this machine, by the name under which they were found here; nothing unless asked for.
     pub(super) here: Option<Vec<(PathBuf, Vec<u8>)>>,
+    /// Directories that were read as a whole on this machine, by the name under which they were found here.
+    pub(super) whole: Vec<PathBuf>,
     /// Settings that were read, the last of a name.
     pub(super) settings: BTreeMap<String, String>,
 }
@@ -65,6 +67,7 @@ impl<'a, 'b> Gather<'a, 'b> {
             lacks: BTreeMap::new(),
             directories: BTreeSet::new(),
             here: None,
+            whole: Vec::new(),
             settings: BTreeMap::new(),
         }
     }
@@ -131,6 +134,7 @@ impl<'a, 'b> Gather<'a, 'b> {
     fn directory(&mut self, path: &Path, kind: Kind, takes: fn(&str) -> bool, required: bool, depth: usize) {
         match self.source.list(path) {
             Ok(names) => {
+                self.whole.extend(self.source.here(path));
                 // An empty one must be there too: the server does not start without.
                 if let Some(Place::Outside(place)) = self.place(path) {
                     self.directories.insert(of_path(&place));

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use everpoint_core::name::{of_path, to_path};
+use everpoint_engine::Stays;
 
 use super::gather::{Gather, Kind};
 use super::links::is_written;
@@ -14,6 +15,9 @@ use crate::files::BESIDE;
 
 /// The server looks for them under these names if nothing else is set.
 const USUAL_KEYS: [&str; 2] = ["server.crt", "server.key"];
+
+/// So many directories below the data directory are looked through for names.
+const NAMED_DEPTH: usize = 3;
 
 /// Directories that the server fills: nothing in them is configuration. Others that begin so may be (`pg_hba.d`).
 const SERVERS: [&str; 19] = [
@@ -38,9 +42,10 @@ const SERVERS: [&str; 19] = [
     "pg_xact",
 ];
 
-/// The files by path relative to the directory, with what they say; without it links to directories of such files. `configs`:
-/// files with which its server may have been started.
-pub(crate) fn inside(data_dir: &Path, configs: &[PathBuf]) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+/// The files by path relative to the directory, the directories that are read as a whole, and links to directories of such
+/// files. `configs`: files with which its server may have been started; without one, nothing says what is read, and all that has
+/// the name of configuration counts.
+pub(crate) fn inside(data_dir: &Path, configs: &[PathBuf]) -> BTreeMap<PathBuf, Stays> {
     let mut found = BTreeMap::new();
     let Ok(real) = fs::canonicalize(data_dir) else { return found };
     let server = to_path(&runs_in(data_dir));
@@ -54,32 +59,54 @@ pub(crate) fn inside(data_dir: &Path, configs: &[PathBuf]) -> BTreeMap<PathBuf, 
         for name in USUAL_KEYS {
             gather.visit(&server.join(name), Kind::Opaque, false);
         }
+        for whole in std::mem::take(&mut gather.whole) {
+            let place = fs::canonicalize(&whole).ok();
+            let place = place.and_then(|place| Some(place.strip_prefix(&real).ok()?.to_owned()));
+            found.extend(place.map(|place| (place, Stays::Whole)));
+        }
         for (path, bytes) in gather.here.take().unwrap_or_default() {
             names(&path, data_dir, &real, bytes, &mut found);
         }
+    }
+    if configs.is_empty() {
+        by_name(&real, &real, NAMED_DEPTH, &mut found);
     }
     found.retain(|path, _| is_configuration(path));
     found
 }
 
+/// Files that are called as configuration is, where the server keeps nothing of its own.
+fn by_name(root: &Path, directory: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stays>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(name) = path.strip_prefix(root) else { continue };
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() && depth > 0 && is_configuration(name) {
+            by_name(root, &path, depth - 1, found);
+        }
+        let called = path.extension().is_some_and(|it| it == "conf")
+            || USUAL_KEYS.iter().any(|key| name == Path::new(key));
+        if kind.is_file()
+            && called
+            && let Ok(bytes) = fs::read(&path)
+        {
+            found.insert(name.to_owned(), Stays::File(bytes));
+        }
+    }
+}
+
 /// All names in the directory that a file has, and the first link on the way to it: without one of them the server would find
 /// another file, or none.
-fn names(
-    path: &Path,
-    data_dir: &Path,
-    real: &Path,
-    bytes: Vec<u8>,
-    found: &mut BTreeMap<PathBuf, Option<Vec<u8>>>,
-) {
+fn names(path: &Path, data_dir: &Path, real: &Path, bytes: Vec<u8>, found: &mut BTreeMap<PathBuf, Stays>) {
     let relative =
         |path: Option<PathBuf>| path.and_then(|path| Some(path.strip_prefix(real).ok()?.to_owned()));
     let parent = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
     let named = parent.zip(path.file_name()).map(|(parent, name)| parent.join(name));
     if let Some(link) = path.strip_prefix(data_dir).ok().and_then(|path| first_link(data_dir, path)) {
-        found.entry(link).or_insert(None);
+        found.entry(link).or_insert(Stays::Thing);
     }
     for name in [relative(fs::canonicalize(path).ok()), relative(named)].into_iter().flatten() {
-        found.insert(name, Some(bytes.clone()));
+        found.insert(name, Stays::File(bytes.clone()));
     }
 }
 
@@ -138,20 +165,42 @@ mod tests {
             fs::write(scratch.path().join(name), text).unwrap();
         }
         let found = inside(&data, &[data.join("postgresql.conf")]);
-        let shown: Vec<(&str, bool)> =
-            found.iter().map(|(path, content)| (path.to_str().unwrap(), content.is_some())).collect();
+        let shown = |found: &BTreeMap<PathBuf, Stays>| -> Vec<String> {
+            let word = |stays: &Stays| match stays {
+                Stays::File(_) => "file",
+                Stays::Whole => "whole",
+                Stays::Thing => "thing",
+            };
+            found.iter().map(|(path, stays)| format!("{} {}", path.display(), word(stays))).collect()
+        };
         let expected = [
-            ("a.key", true),
-            ("conf.d", false),
-            ("keys/a.key", true),
-            ("out.conf", true),
-            ("pg_hba.conf", true),
-            ("pg_hba.d/a.conf", true),
-            ("postgresql.auto.conf", true),
-            ("postgresql.conf", true),
-            ("real.d/x.conf", true),
-            ("server.crt", true),
+            "a.key file",
+            "conf.d thing",
+            "keys/a.key file",
+            "out.conf file",
+            "pg_hba.conf file",
+            "pg_hba.d whole",
+            "pg_hba.d/a.conf file",
+            "postgresql.auto.conf file",
+            "postgresql.conf file",
+            "real.d whole",
+            "real.d/x.conf file",
+            "server.crt file",
         ];
-        assert_eq!(shown, expected);
+        assert_eq!(shown(&found), expected);
+
+        // The last file of a directory that is read as a whole; and the main file gone, so that nothing names the others.
+        fs::remove_file(data.join("real.d/x.conf")).unwrap();
+        let emptied = inside(&data, &[data.join("postgresql.conf")]);
+        assert_eq!(emptied.get(Path::new("real.d")), Some(&Stays::Whole));
+        fs::remove_file(data.join("postgresql.conf")).unwrap();
+        let expected = [
+            "pg_hba.conf file",
+            "pg_hba.d/a.conf file",
+            "postgresql.auto.conf file",
+            "server.crt file",
+            "unnamed.conf file",
+        ];
+        assert_eq!(shown(&inside(&data, &[])), expected);
     }
 }

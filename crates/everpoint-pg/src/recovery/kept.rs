@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use everpoint_core::name::to_path;
-use everpoint_engine::ConfigurationFile;
+use everpoint_engine::{ConfigurationFile, Stays};
 
 use super::ending::{self, DIRECTORY, SETTINGS};
 use super::layout::config_of;
@@ -13,15 +13,15 @@ use crate::outside::{self, CONFIG_FILE, started_here};
 pub(crate) fn configuration(directory: &Path, facts: &[(String, String)]) -> Vec<ConfigurationFile> {
     let mut found = outside::inside(directory, &configs(directory, facts));
     if let Ok(Some(text)) = ending::without_recovery(directory)
-        && let Some(content) = found.get_mut(Path::new(SETTINGS))
+        && let Some(stays) = found.get_mut(Path::new(SETTINGS))
     {
-        *content = Some(text);
+        *stays = Stays::File(text);
     }
     if found.contains_key(Path::new(SETTINGS)) {
         // How an unfinished recovery's settings are told from production's.
-        found.insert(PathBuf::from(DIRECTORY), None);
+        found.insert(PathBuf::from(DIRECTORY), Stays::Thing);
     }
-    found.into_iter().map(|(path, content)| ConfigurationFile { path, content }).collect()
+    found.into_iter().map(|(path, stays)| ConfigurationFile { path, stays }).collect()
 }
 
 /// The main files of configuration that may be those of a server on a directory. A restore that was cut off has taken away what
