@@ -106,6 +106,9 @@ pub(crate) const PUT_ASIDE: &str = "everpoint-external";
 /// A restore in place puts the backup's files of configuration beside production's own, under their names and this.
 pub(crate) const BESIDE: &str = ".everpoint-backup";
 
+/// A server's socket, and the lock beside it with the number of its process (`pqcomm.h`).
+pub(crate) const SOCKET: &str = ".s.PGSQL.";
+
 /// Whether a backup keeps this directory but none of its contents. `path` is relative to the data directory.
 #[must_use]
 pub fn is_emptied(path: &str) -> bool {
@@ -123,6 +126,9 @@ pub fn classify(path: &str) -> Class {
         && let Some((_, reason)) = SKIPPED_AT_TOP.iter().find(|(skipped, _)| *skipped == name)
     {
         return Class::Skip(reason);
+    }
+    if name.starts_with(SOCKET) {
+        return Class::Skip("belongs to the running server");
     }
     let top = path.split('/').next().unwrap_or_default();
     if top == PUT_ASIDE || name.ends_with(BESIDE) {
@@ -254,6 +260,8 @@ mod tests {
             "backup_label.old",
             "pg_wal/000000010000000000000001",
             "pg_wal/archive_status/x",
+            ".s.PGSQL.5432.lock",
+            "run/.s.PGSQL.5432.lock",
             "pg_replslot/a/state",
             "pg_stat_tmp/db_0.stat",
             "everpoint-external/etc/postgresql/15/main/postgresql.conf",

@@ -37,6 +37,10 @@ impl Repository {
     /// # Errors
     /// As [`Repository::open`], but not if nothing is there.
     pub fn create(store: Arc<dyn Store>, key: Option<&KeyText>) -> Result<Self, RepoError> {
+        match read_config(&*store) {
+            Err(error) if error.code != code::NOT_FOUND => return Err(error),
+            _ => {}
+        }
         let config = RepositoryConfig::new(RepositoryId(random()?), key.is_some(), now().0);
         match store.put_new(names::CONFIG, &config.encode()) {
             Ok(()) => {}
@@ -267,6 +271,10 @@ fn read_config(store: &dyn Store) -> Result<RepositoryConfig, RepoError> {
     let bytes = match store.get(names::CONFIG) {
         Ok(bytes) => bytes,
         Err(error) if error.kind == StoreErrorKind::NotFound => {
+            let clusters = store.list_children(names::CLUSTERS)?;
+            if !clusters.is_empty() {
+                return Err(headless(store, &clusters));
+            }
             let message = "there is none at this place";
             return Err(RepoError::new(code::NOT_FOUND, "open", place(store), message)
                 .hint("check the url, or make one: everpoint init"));
@@ -274,6 +282,19 @@ fn read_config(store: &dyn Store) -> Result<RepositoryConfig, RepoError> {
         Err(error) => return Err(error.into()),
     };
     RepositoryConfig::decode(&bytes).map_err(|error| format_error("read", names::CONFIG, error))
+}
+
+/// A new `config` would have another id, with which none of the objects that are there could be read.
+fn headless(store: &dyn Store, clusters: &[String]) -> RepoError {
+    let message = format!(
+        "its object {} is gone, although those of clusters are there: {}",
+        names::CONFIG,
+        clusters.join(", ")
+    );
+    RepoError::new(code::DAMAGED, "open", place(store), message).class(FailureClass::Damaged).hint(
+        "bring that object back from a copy of the repository; a new repository goes to another place, or here once this one is \
+         moved aside",
+    )
 }
 
 /// Numbers of the key slots, ascending.

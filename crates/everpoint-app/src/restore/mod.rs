@@ -100,7 +100,8 @@ fn attempt(
                 continue;
             }
             Err(mut shortfall) if request.dry_run => {
-                if unsaved {
+                // Log that is saved leads on from what is stored, never to before it.
+                if unsaved && shortfall.nearest_before.is_some() {
                     shortfall.reason.push_str(UNSAVED);
                 }
                 return Ok(RestoreOutcome::Plan(report::plan_shortfall(&shortfall)));

@@ -7,7 +7,7 @@ use everpoint_core::name::{of_path, to_path};
 use everpoint_engine::{EngineError, TablespaceLink};
 
 use crate::client::ServerError;
-use crate::files::{Class, Live, Notes, classify, is_needed};
+use crate::files::{Class, Live, Notes, SOCKET, classify, is_needed};
 
 /// Facts that begin so hold a warning of the server, with its number.
 pub(crate) const WARNED: &str = "server warning ";
@@ -73,7 +73,7 @@ impl Sent<'_> {
     /// Whether it is left out of an image anyway, or came by other means.
     fn is_skipped(&self, path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let skipped = matches!(classify(path), Class::Skip(_)) || name.starts_with(".s.PGSQL.");
+        let skipped = matches!(classify(path), Class::Skip(_)) || name.starts_with(SOCKET);
         skipped || self.came.contains(path)
     }
 

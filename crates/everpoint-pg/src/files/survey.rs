@@ -15,7 +15,7 @@ use super::needed::{Live, is_needed};
 use super::notes::Notes;
 use super::source::{read_control, version_directory};
 use super::walk::{Found, Walk, WalkError, names};
-use super::{Class, classify, is_emptied, number};
+use super::{Class, SOCKET, classify, is_emptied, number};
 use crate::outside::is_own_place;
 
 /// A check must not last as long as a backup.
@@ -113,7 +113,7 @@ impl Sending<'_> {
         let Ok(mut found) = fs::symlink_metadata(full) else { return };
         self.surveyed.count += 1;
         let skipped = !found.is_dir() && matches!(classify(name), Class::Skip(_));
-        let socket = name.rsplit('/').next().unwrap_or_default().starts_with(".s.PGSQL.");
+        let socket = name.rsplit('/').next().unwrap_or_default().starts_with(SOCKET);
         if skipped || socket || is_emptied(name) {
             return;
         }

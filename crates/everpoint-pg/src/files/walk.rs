@@ -17,7 +17,9 @@ use everpoint_engine::{FileKind, FileMeta, TablespaceLink};
 use super::links::{Followed, Links, Number, is_data_directory, numbers_of, special};
 use super::needed::{Live, is_needed, is_of_live};
 use super::notes::Notes;
-use super::{Class, Fork, PUT_ASIDE, Pages, classify, holds_relations, is_emptied, settled, unlogged};
+use super::{
+    Class, Fork, PUT_ASIDE, Pages, SOCKET, classify, holds_relations, is_emptied, settled, unlogged,
+};
 
 /// Longest path that an image takes, with some room for what is put before it.
 const LONGEST: usize = 4000;
@@ -233,7 +235,7 @@ impl Walk<'_> {
     /// What is neither file nor directory. The server's own sockets are nobody's loss.
     fn other(&self, path: &str, full: &Path, metadata: &Metadata) -> Result<(), WalkError> {
         let name = path.rsplit('/').next().unwrap_or_default();
-        if name.starts_with(".s.PGSQL.") {
+        if name.starts_with(SOCKET) {
             return Ok(());
         }
         let kind = special(metadata).unwrap_or("something else");

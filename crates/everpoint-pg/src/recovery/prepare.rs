@@ -12,6 +12,7 @@ use super::configuration::{self, MARK};
 use super::owner::give_like_parent;
 use super::{ending, failed, major_version, outside};
 use crate::control::{CONTROL_FILE, Control};
+use crate::files::SOCKET;
 
 /// Production's files are kept under their name and this.
 const KEPT: &str = "production";
@@ -35,6 +36,7 @@ pub fn prepare_recovery(settings: &RecoverySettings) -> Result<(), EngineError> 
     for name in REMOVED {
         remove(&directory.join(name))?;
     }
+    remove_locks(directory)?;
     empty(&directory.join("pg_replslot"))?;
     outside::settle(settings)?;
     for (oid, place) in &settings.links {
@@ -56,6 +58,20 @@ fn remove(path: &Path) -> Result<(), EngineError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
         _ => Ok(()),
     }
+}
+
+/// Of sockets in the directory, which older images hold: a process that has the old server's number would keep this one from
+/// starting.
+fn remove_locks(directory: &Path) -> Result<(), EngineError> {
+    let entries = fs::read_dir(directory).map_err(|error| failed("list", directory, error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| failed("list", directory, error))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if name.starts_with(SOCKET) && name.ends_with(".lock") {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn empty(directory: &Path) -> Result<(), EngineError> {

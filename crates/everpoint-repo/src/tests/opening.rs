@@ -42,6 +42,24 @@ fn lost_key_slots_of_a_repository_with_data_are_never_replaced() {
 }
 
 #[test]
+fn a_lost_configuration_of_a_repository_with_data_is_never_replaced() {
+    for key in [None, Some(&key(1))] {
+        let memory = MemoryStore::new();
+        let repository = Repository::create(store_of(&memory), key).unwrap();
+        repository.cluster("shop").unwrap().identity_for(7, 150_001, SIZE, false).unwrap();
+        memory.lose("config");
+        let names = memory.names();
+        for refused in [Repository::create(store_of(&memory), key), Repository::open(store_of(&memory), key)]
+        {
+            let error = refused.unwrap_err();
+            assert_eq!(error.code, code::DAMAGED);
+            assert!(error.to_string().contains("shop"), "{error}");
+        }
+        assert_eq!(memory.names(), names);
+    }
+}
+
+#[test]
 fn an_interrupted_creation_is_completed() {
     at_every_step(
         &MemoryStore::new(),
