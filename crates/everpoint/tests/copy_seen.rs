@@ -189,3 +189,35 @@ fn a_backup_over_the_wire_that_meets_the_mark_of_a_copy_fails_and_the_present_is
     fs::remove_file(place.join("everpoint.copy")).unwrap();
     world.backup(&[]);
 }
+
+/// Nobody answers, so that nothing proves which directory is meant: the configuration has to say the same.
+#[test]
+fn a_directory_that_the_configuration_does_not_name_is_not_adopted_unseen() {
+    if !found(15) {
+        return;
+    }
+    let mut world = world(15);
+    let home = world.everpoint.home().path().to_owned();
+    let daemon = format!("\n[serve]\nstate_dir = \"{}/state\"\n[api]\nlisten = \"off\"\n", home.display());
+    configure(&world, |text| text + &daemon);
+    let place = copy(&mut world);
+    name_data_dir(&world, world.source.data_dir());
+    let adopt = ["adopt", CLUSTER, place.to_str().unwrap()];
+    let refused = world.everpoint.try_run(&adopt).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.err);
+    assert!(refused.err.contains(&format!("data_dir = \"{}\"", place.display())), "{}", refused.err);
+    assert!(place.join("everpoint.copy").exists());
+    assert_eq!((lines(&place.join(AUTO), SETTING), latest(&world)), (1, 1));
+
+    name_data_dir(&world, &place);
+    let serving = world.everpoint.spawn(&["serve"]).unwrap();
+    world.wait_for("the daemon serves", || serving.said().contains("serving"));
+    let adopted = world.everpoint.try_run(&adopt).unwrap();
+    assert!(adopted.status.success(), "{}", adopted.err);
+    assert!(adopted.err.contains("the daemon takes a backup"), "{}", adopted.err);
+    assert!(!adopted.err.contains("everpoint backup"), "{}", adopted.err);
+    assert_eq!(lines(&place.join(AUTO), SETTING), 0);
+    serving.stop().unwrap();
+    let again = world.everpoint.try_run(&adopt).unwrap();
+    assert!(again.status.success() && again.err.contains("everpoint backup"), "{}", again.err);
+}
