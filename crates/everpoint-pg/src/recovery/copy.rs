@@ -10,6 +10,7 @@ use std::path::Path;
 use everpoint_engine::EngineError;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::configuration::{COPY_NAME, MARK};
 use super::ending::{SETTINGS, mode_of, read};
 use super::prepare::{aside, write};
 
@@ -37,23 +38,42 @@ fn is_ours(line: &[u8]) -> bool {
     })
 }
 
-/// A copy becomes production: takes the setting out of its configuration, and of production's that lies beside. Returns
+/// A copy becomes production: takes the setting out of its configuration, and of production's that lies beside, and its name
+/// out of the configuration that was written for it. Returns
 /// whether a server that runs there has been told to read it again.
 ///
 /// # Errors
 /// If a file can't be read or written.
 pub fn forget_copy(directory: &Path) -> Result<bool, EngineError> {
     let settings = directory.join(SETTINGS);
+    let files: [(_, fn(&[u8]) -> Vec<u8>); 3] = [
+        (settings.clone(), without_setting),
+        (aside(&settings), without_setting),
+        (directory.join("postgresql.conf"), without_name),
+    ];
     let mut changed = false;
-    for path in [&settings, &aside(&settings)] {
-        let Some(found) = read(path)? else { continue };
-        let left = without_setting(&found);
+    for (path, without) in files {
+        let Some(found) = read(&path)? else { continue };
+        let left = without(&found);
         if left != found {
-            write(path, &left, mode_of(path))?;
+            write(&path, &left, mode_of(&path))?;
             changed = true;
         }
     }
     Ok(!changed || reads_again(directory))
+}
+
+/// The configuration that a restore has written for a copy, without the name that would make it one again after the next
+/// restore in place. No other file is changed.
+fn without_name(text: &[u8]) -> Vec<u8> {
+    if !text.starts_with(MARK.as_bytes()) {
+        return text.to_vec();
+    }
+    let name = format!("cluster_name = '{COPY_NAME}'\n");
+    text.split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| *line != name.as_bytes())
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// Tells the server that runs in the directory to read its configuration again. `true`, too, where none does.
@@ -102,6 +122,14 @@ mod tests {
         assert!(forget_copy(place.path()).unwrap());
         for name in ["postgresql.auto.conf", "postgresql.auto.conf.production"] {
             assert_eq!(fs::read(path(name)).unwrap(), b"a = '1'");
+        }
+        let own = format!("{MARK}\nport = '1'\ncluster_name = 'everpoint copy'\n# end\n");
+        for (found, left) in
+            [(own.as_str(), format!("{MARK}\nport = '1'\n# end\n")), (&own[1..], own[1..].to_owned())]
+        {
+            fs::write(path("postgresql.conf"), found).unwrap();
+            assert!(forget_copy(place.path()).unwrap());
+            assert_eq!(fs::read_to_string(path("postgresql.conf")).unwrap(), left);
         }
         // The number in a file that was left behind is somebody else's now.
         fs::write(path("postgresql.auto.conf"), &marked).unwrap();
