@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_engine::EngineError;
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,6 +16,9 @@ use super::prepare::{aside, write};
 
 /// The setting. It has the name of the mark.
 pub(crate) const COPY_SETTING: &str = "everpoint.copy";
+
+/// What is left of a file.
+type Without = fn(&[u8]) -> Vec<u8>;
 
 /// The file of ALTER SYSTEM as a copy has it: with one line more, the first.
 pub(super) fn with_setting(text: &[u8], of: &str) -> Vec<u8> {
@@ -46,7 +49,7 @@ fn is_ours(line: &[u8]) -> bool {
 /// If a file can't be read or written.
 pub fn forget_copy(directory: &Path) -> Result<bool, EngineError> {
     let settings = directory.join(SETTINGS);
-    let files: [(_, fn(&[u8]) -> Vec<u8>); 3] = [
+    let files: [(PathBuf, Without); 3] = [
         (settings.clone(), without_setting),
         (aside(&settings), without_setting),
         (directory.join("postgresql.conf"), without_name),
