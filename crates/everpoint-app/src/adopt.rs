@@ -16,6 +16,8 @@ use crate::{AppError, ClusterContext, belongings};
 pub struct AdoptRequest {
     /// Data directory of a copy that becomes production; `None`: the server at the configured address, whatever it is.
     pub directory: Option<PathBuf>,
+    /// The daemon of the configuration runs: it takes a backup where one is needed.
+    pub served: bool,
 }
 
 /// Who the server is now.
@@ -35,6 +37,9 @@ pub struct AdoptReport {
     pub running: bool,
     /// What remains to be done, in words.
     pub warnings: Vec<String>,
+    /// What comes next, where nothing of it was done here.
+    #[serde(skip)]
+    pub next: Option<String>,
 }
 
 /// Adopts the server, or the copy.
@@ -44,16 +49,18 @@ pub struct AdoptReport {
 /// then. If the server can't be asked, or the repository can't be written.
 pub fn run(context: &ClusterContext, request: &AdoptRequest) -> Result<AdoptReport, AppError> {
     match &request.directory {
-        Some(directory) => copy(context, directory),
-        None => server(context),
+        Some(directory) => copy(context, request, directory),
+        None => server(context, request),
     }
 }
 
 /// Gives the server the next identity, unless it is known.
-fn server(context: &ClusterContext) -> Result<AdoptReport, AppError> {
+fn server(context: &ClusterContext, request: &AdoptRequest) -> Result<AdoptReport, AppError> {
     let server = context.engine.identify()?;
-    if context.engine.has_file(COPY_MARK) == Some(true) {
-        let message = format!("it runs in a copy that everpoint restored (its directory holds {COPY_MARK})");
+    if production::is_copy(context, Some(&Place::of(&server, 0)))? {
+        let message = format!(
+            "it is a copy that everpoint restored ({COPY_MARK}, in its directory or its settings, says so)"
+        );
         return Err(refused(context, &message).hint(format!(
             "if the copy is production now, name its directory: everpoint adopt {} DIRECTORY",
             context.name
@@ -71,11 +78,12 @@ fn server(context: &ClusterContext) -> Result<AdoptReport, AppError> {
         timeline: server.timeline,
         running: true,
         warnings: Vec::new(),
+        next: Some(backup_told(context, request)),
     })
 }
 
 /// A copy becomes production: its branch is noted, and the mark goes.
-fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppError> {
+fn copy(context: &ClusterContext, request: &AdoptRequest, directory: &Path) -> Result<AdoptReport, AppError> {
     let local = context.engine.local_place(directory)?;
     refuse_others(context, directory)?;
     belongings::refuse_neighbours(std::iter::once(directory), context).map_err(|(_, message)| {
@@ -93,8 +101,12 @@ fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppEr
         Some(true) => Some(context.engine.identify()?),
         None => None,
     };
+    let misnamed = misnamed(context, directory);
     if running.is_none() {
         refuse_unseen(context, directory, local.system)?;
+        if let Some((message, hint)) = &misnamed {
+            return Err(refused(context, message).hint(format!("{hint}, then run this again")));
+        }
     }
     if running.as_ref().map_or(local.in_recovery, |server| server.in_recovery) {
         let message = format!("{} still recovers", directory.display());
@@ -107,18 +119,13 @@ fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppEr
     })?;
     let place = place(&local, history, running.as_ref(), *identity);
     production::note(context, &place, record.segment_size, SeenBy::Server)?;
-    let mark = directory.join(COPY_MARK);
-    match std::fs::remove_file(&mark) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(AppError::io("remove", &mark, error));
-        }
-        _ => {}
-    }
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> =
+        misnamed.into_iter().map(|(message, hint)| format!("{message}: {hint}")).collect();
+    warnings.extend(unmark(context, directory)?);
     if running.is_none() {
-        let name = &context.name;
         warnings.push(format!(
-            "no server answers at the configured address: start this one there, then take a backup: everpoint backup {name}"
+            "no server answers at the configured address: start this one there; {}",
+            backup_told(context, request)
         ));
     }
     Ok(AdoptReport {
@@ -129,7 +136,26 @@ fn copy(context: &ClusterContext, directory: &Path) -> Result<AdoptReport, AppEr
         timeline: place.timeline,
         running: running.is_some(),
         warnings,
+        next: None,
     })
+}
+
+/// Nothing says any more that the directory is a copy. Returns what the server goes on to say.
+fn unmark(context: &ClusterContext, directory: &Path) -> Result<Option<String>, AppError> {
+    let told = context.engine.forget_copy(directory)?;
+    // Last: until then it is a copy, and this can be done again.
+    let mark = directory.join(COPY_MARK);
+    match std::fs::remove_file(&mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(AppError::io("remove", &mark, error));
+        }
+        _ => {}
+    }
+    Ok((!told).then(|| {
+        format!(
+            "its server shows the setting {COPY_MARK} until it reads its configuration again: SELECT pg_reload_conf()"
+        )
+    }))
 }
 
 fn place<'a>(
@@ -154,6 +180,32 @@ fn refuse_others(context: &ClusterContext, directory: &Path) -> Result<(), AppEr
     }
     let message = format!("{} says that it is a copy of something else", mark.display());
     Err(refused(context, &message).hint("name the directory of a copy of this cluster"))
+}
+
+/// The configuration names another directory: restores in place would go on to take that for production's, and backups would
+/// not read the files of this one. Returns what is wrong, and the line that mends it.
+fn misnamed(context: &ClusterContext, directory: &Path) -> Option<(String, String)> {
+    let configured = context.engine.data_directory()?;
+    if belongings::is_same(&configured, directory) {
+        return None;
+    }
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let (configured, directory) = (configured.display(), directory.display());
+    Some((
+        format!("the configuration says that the data directory is {configured}, not {directory}"),
+        format!("write data_dir = \"{directory}\" into [cluster.{}]", context.name),
+    ))
+}
+
+/// A backup has to come, and who takes it.
+fn backup_told(context: &ClusterContext, request: &AdoptRequest) -> String {
+    if request.served {
+        return "the daemon takes a backup of it if one is needed".to_owned();
+    }
+    format!(
+        "take a backup: everpoint backup {} (where everpoint serve runs, it does that by itself)",
+        context.name
+    )
 }
 
 /// Nobody answers at the configured address: then only a copy is known to be one, and one that runs does so elsewhere.

@@ -12,7 +12,6 @@ use serde::Serialize;
 use crate::advice::{self, Promise};
 use crate::facts::{self, Facts};
 use crate::restore::mark::MARKER;
-use crate::restore::salvage::COPY_MARK;
 use crate::{AppError, ClusterContext, health, other_system, text, writable};
 
 /// A backup older than this is pointed out: a day and some slack.
@@ -110,18 +109,19 @@ fn line(name: &str, state: CheckState, message: impl Into<String>, hint: Option<
 
 /// Notes where production is; a marked copy at its address is none, also where it lets in nobody who replicates.
 fn production(context: &ClusterContext, server: Option<&ServerIdentity>) -> Option<CheckLine> {
-    let copy = || {
+    let copy = |told: String| {
         let hint = format!("if it is production now: everpoint adopt {} DIRECTORY", context.name);
-        line("production", CheckState::Error, crate::production::marked(context), Some(hint))
+        line("production", CheckState::Error, told, Some(hint))
     };
     let Some(server) = server else {
-        return (context.engine.has_file(COPY_MARK) == Some(true)).then(copy);
+        let is_copy = crate::production::is_copy(context, None).unwrap_or(false);
+        return is_copy.then(|| copy(crate::production::marked(context, None)));
     };
     let known = context.cluster.identities().ok()?;
     let ours = known.iter().rev().find(|(_, known)| known.system_identifier == server.system.to_string());
     Some(match crate::production::seen(context, server, ours?.0) {
         Ok(None) => line("production", CheckState::Ok, format!("on timeline {}", server.timeline), None),
-        Ok(Some(_)) => copy(),
+        Ok(Some(told)) => copy(told),
         Err(error) => line("production", CheckState::Warning, error.to_string(), error.hint.clone()),
     })
 }

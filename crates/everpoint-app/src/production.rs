@@ -1,6 +1,9 @@
 //! Notes on which branch production is, whenever it was seen: `latest` means that branch.
 
-use everpoint_core::{BranchId, LogOffset, RestorePlan, SeenBy, Sighting};
+use everpoint_core::{
+    BranchId, LatestBesides, LogOffset, RestorePlan, SaysCopy, SeenBy, Sighting, is_copy as judge_copy,
+    latest_besides,
+};
 use everpoint_engine::ServerIdentity;
 
 use crate::lineage::branch_id;
@@ -58,8 +61,7 @@ pub fn note(
     Ok(context.cluster.note_production(&place.seen(by))?)
 }
 
-/// The server at the configured address was asked: notes its branch, unless it runs in a directory that is marked as a copy.
-/// Returns why it was not noted.
+/// The server at the configured address was asked: notes its branch, unless it is a copy. Returns why it was not noted.
 ///
 /// # Errors
 /// If it can't be written.
@@ -68,15 +70,16 @@ pub fn seen(
     server: &ServerIdentity,
     identity: u32,
 ) -> Result<Option<String>, AppError> {
-    if is_copy(context, Some(&Place::of(server, identity)))? {
-        return Ok(Some(marked(context)));
+    let place = Place::of(server, identity);
+    if is_copy(context, Some(&place))? {
+        return Ok(Some(marked(context, Some(&place.branch()))));
     }
-    note(context, &Place::of(server, identity), server.segment_size, SeenBy::Server)?;
+    note(context, &place, server.segment_size, SeenBy::Server)?;
     Ok(None)
 }
 
-/// Whether the server at the configured address runs in a marked copy. Where the mark can't be seen, what it calls itself
-/// counts, unless production was seen on this very branch: then it was adopted.
+/// Whether the server at the configured address is a copy that nobody has adopted: its directory is marked, or, where that
+/// can't be seen, it says so itself.
 ///
 /// # Errors
 /// If the repository can't be read.
@@ -84,12 +87,12 @@ pub fn is_copy(context: &ClusterContext, place: Option<&Place<'_>>) -> Result<bo
     if let Some(marked) = context.engine.has_file(COPY_MARK) {
         return Ok(marked);
     }
-    if !context.engine.calls_itself_copy() {
+    let says = context.engine.says_copy();
+    if says == SaysCopy::No {
         return Ok(false);
     }
     let branch = place.map(Place::branch);
-    let last = context.cluster.sightings()?.into_iter().rfind(|seen| seen.by == SeenBy::Server);
-    Ok(last.is_none_or(|last| Some(last.branch) != branch))
+    Ok(judge_copy(&context.name, None, &says, branch.as_ref(), &context.cluster.sightings()?))
 }
 
 /// A restore has replaced production, which goes on from there as soon as its server is seen, or pushes.
@@ -107,12 +110,47 @@ pub fn restored(context: &ClusterContext, plan: &RestorePlan) -> Result<(), AppE
     Ok(context.cluster.note_production(&seen).map(drop)?)
 }
 
-/// What is said of a marked copy at the configured address.
+/// What is said of a copy at the configured address. `branch`: its own, if it is known.
 #[must_use]
-pub fn marked(context: &ClusterContext) -> String {
+pub fn marked(context: &ClusterContext, branch: Option<&BranchId>) -> String {
+    let latest = branch.zip(context.cluster.sightings().ok());
+    let latest = latest.map_or(LatestBesides::Unknown, |(branch, seen)| latest_besides(branch, &seen));
+    told(&context.name, &latest)
+}
+
+fn told(name: &str, latest: &LatestBesides) -> String {
+    let latest = match latest {
+        LatestBesides::AsBefore => ", and latest still means what production was".to_owned(),
+        LatestBesides::Unknown => String::new(),
+        LatestBesides::TheCopys(before) => {
+            let before = before.as_ref().map_or_else(String::new, |before| {
+                format!(" (restore --timeline {before} means the branch where production was before)")
+            });
+            format!(
+                ", but it was taken for production when nothing told what it is: latest means its branch until production is \
+                 seen at the address again{before}"
+            )
+        }
+    };
     format!(
-        "the server of {0} runs in a copy that everpoint restored (its directory holds {COPY_MARK}): its log is stored beside, \
-         and latest still means what production was; if it is production now: everpoint adopt {0} DIRECTORY",
-        context.name
+        "the server of {name} is a copy that everpoint restored ({COPY_MARK}, in its directory or its settings, says so): its \
+         log is stored beside{latest}; if it is production now: everpoint adopt {name} DIRECTORY"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latest_is_promised_only_where_it_is_so() {
+        let one = BranchId::new(1, [0; 8]);
+        let promise = "latest still means what production was";
+        assert!(told("db", &LatestBesides::AsBefore).contains(promise));
+        assert!(!told("db", &LatestBesides::Unknown).contains("latest"));
+        let taken = told("db", &LatestBesides::TheCopys(Some(one.clone())));
+        assert!(!taken.contains(promise) && taken.contains(&format!("--timeline {one} ")), "{taken}");
+        assert!(!told("db", &LatestBesides::TheCopys(None)).contains("--timeline"));
+        assert!(taken.contains("everpoint adopt db DIRECTORY"));
+    }
 }

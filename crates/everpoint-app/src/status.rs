@@ -102,6 +102,7 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
     let now = text::now();
     let place = answer.as_ref().ok().map(|server| production::Place::of(server, 0));
     let copy = place.map_or(Ok(false), |place| production::is_copy(context, Some(&place)));
+    let branch = place.map(|place| place.branch());
     let other = answer.as_ref().ok().and_then(|server| other_system::told(context, facts, server));
     // Positions of another system are not compared.
     let server = answer.as_ref().ok().filter(|_| other.is_none());
@@ -159,7 +160,7 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
     }
     match copy {
         Ok(false) => {}
-        Ok(true) => report.problem(Health::Error, production::marked(context)),
+        Ok(true) => report.problem(Health::Error, production::marked(context, branch.as_ref())),
         Err(error) => {
             let text = format!("whether the server is production or a copy can't be told: {error}");
             report.problem(Health::Warning, text);

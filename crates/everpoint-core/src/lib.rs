@@ -13,6 +13,7 @@ mod choose;
 pub mod class;
 pub mod clone;
 pub mod continuity;
+mod copies;
 pub mod created;
 pub mod digest;
 mod drops;
@@ -62,6 +63,7 @@ pub use budget::{
 pub use bundling::{BundleHour, BundlePlan, SegmentTime, plan_bundles};
 pub use class::FailureClass;
 pub use continuity::{BreakReason, Continuity, Gap, Run, continuity, gaps};
+pub use copies::{LatestBesides, SaysCopy, is_copy, latest_besides};
 pub use created::CreatedTablespace;
 pub use digest::{Carry, Digest, LogEvent, RecordSpan, TransactionEnd, Verdict};
 pub use estimate::{Rates, estimate};

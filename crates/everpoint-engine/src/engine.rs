@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan, Span};
+use everpoint_core::{Carry, HistoryEntry, LifeSigns, LogKeeping, LogOffset, RecordSpan, SaysCopy, Span};
 
 pub use crate::identity::ServerIdentity;
 use crate::{
@@ -72,9 +72,20 @@ pub trait Engine: Send + Sync {
         Err(EngineError::new("engine.directory", "look at", object, "this engine keeps no directories"))
     }
 
-    /// Whether the server calls itself a restored copy: what its generated configuration says to everybody who asks.
-    fn calls_itself_copy(&self) -> bool {
-        false
+    /// Whether the server says that it is a restored copy: what a restore has put into its configuration, for everybody who
+    /// asks.
+    fn says_copy(&self) -> SaysCopy {
+        SaysCopy::No
+    }
+
+    /// A copy becomes production: takes what it says of itself out of its configuration. Returns whether a server that runs
+    /// there has been told to read that again.
+    ///
+    /// # Errors
+    /// If a file can't be read or written.
+    fn forget_copy(&self, directory: &Path) -> Result<bool, EngineError> {
+        let _ = directory;
+        Ok(true)
     }
 
     /// Whether the server runs in this directory; `None` if no server answers.

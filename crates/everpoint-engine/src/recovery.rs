@@ -60,6 +60,8 @@ pub struct RecoverySettings {
     pub kept: Vec<PathBuf>,
     /// Keep the production's own configuration (a restore meant to replace it); else generated configuration only.
     pub keep_configuration: bool,
+    /// What a copy says that it is one of, in words that begin with its cluster; `None`: it is none.
+    pub copy_of: Option<String>,
     /// Promote by itself once the target is reached (the user starts the server), instead of pausing there.
     pub promote: bool,
 }

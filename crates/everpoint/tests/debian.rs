@@ -321,7 +321,13 @@ fn a_copy_becomes_production() {
         .replace("6543", &port.number().to_string())
         .replace("2026-01-29 14:29:59", &before);
     drop(port);
-    type_it(&world, &commands);
+    // A configuration that can't be changed ends the block before anything is started or adopted.
+    let (restore, rest) = commands.split_at(commands.find("sed -i").unwrap());
+    let typed =
+        type_it(&world, &format!("{restore}(EVERPOINT_CONFIG=nowhere/everpoint.toml\n{rest}) || echo ended"));
+    assert!(typed.trim_end().ends_with("ended") && new.join("everpoint.copy").exists(), "{typed}");
+    assert!(RunningCopy::on(&new).is_err());
+    type_it(&world, rest);
     let running = RunningCopy::on(&new).unwrap();
     assert!(!new.join("everpoint.copy").exists());
     let mut session = running.session().unwrap();

@@ -72,7 +72,7 @@ pub fn run(
     let place = Place { context, path: &request.path, directory: directory_of(&request.path) };
     let copy = is_copy(&place.directory);
     if copy {
-        events.emit(Event::Warning(production::marked(context)));
+        events.emit(Event::Warning(production::marked(context, None)));
     }
     let pushed = match file {
         LogFile::Segment(segment) => {

@@ -57,6 +57,8 @@ impl Job<'_> {
             libraries,
             kept: tree.kept().paths().to_vec(),
             keep_configuration: self.request.replace_production,
+            copy_of: (!self.request.replace_production)
+                .then(|| format!("{} of repository {}", self.context.name, self.context.repository.id())),
             promote: self.request.start.is_none(),
         }
     }

@@ -21,6 +21,7 @@ use super::worker::{Job, drain, work};
 use super::{command, spaces};
 use crate::catalog;
 use crate::client::{Config, PgError, Purpose, Rows, connect};
+use crate::engine::copies::says_nothing;
 use crate::engine::relative_of;
 use crate::files::{Live, Notes};
 use crate::lsn::Lsn;
@@ -56,6 +57,7 @@ pub fn base_backup(
     let started_at = replication.server_time().map_err(fail)?;
     let mut outside = beside(config, None);
     let live = known(config);
+    let refuses_copy = says_nothing(config);
     let notes = Notes::default();
     let command = command::base_backup(facts.major, options);
     replication.connection().send_query(&command).map_err(fail)?;
@@ -89,6 +91,7 @@ pub fn base_backup(
     let reader = |splitter: &mut Splitter<'_>| {
         splitter.leave_out = leave_out;
         splitter.live = live.clone();
+        splitter.refuses_copy = refuses_copy;
         if command::makes_map(facts.major) {
             let map = command::tablespace_map(links.iter());
             if !map.is_empty() {

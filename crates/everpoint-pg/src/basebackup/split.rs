@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use everpoint_core::Micros;
+use everpoint_core::{FailureClass, Micros};
 use everpoint_engine::{EngineError, FileKind, FileMeta, PART_BYTES};
 
 use super::spaces;
@@ -16,6 +16,7 @@ use super::tar::{Entry, EntryKind, TarEvent, TarReader};
 use super::worker::Job;
 use crate::files::{Class, Live, Notes, PUT_ASIDE, Pages, beyond, classify, is_of_live};
 use crate::page::PAGE_BYTES;
+use crate::recovery::COPY_SETTING;
 
 /// Written by the server for this very backup, although a data directory's own files of these names are left out.
 const MADE_BY_THE_BACKUP: [&str; 2] = ["backup_label", "tablespace_map"];
@@ -45,6 +46,8 @@ pub(super) struct Splitter<'a> {
     pub(super) leave_out: Vec<String>,
     /// What the server knows, if that is known: pages of no database are not checked.
     pub(super) live: Option<Live>,
+    /// A mark of a copy ends the backup: nothing else has told that the server is one.
+    pub(super) refuses_copy: bool,
     notes: &'a Notes,
     /// Entries of the archive so far.
     entries: u64,
@@ -74,6 +77,7 @@ impl<'a> Splitter<'a> {
             prefix: String::new(),
             leave_out: Vec::new(),
             live: None,
+            refuses_copy: false,
             notes,
             entries: 0,
             open: None,
@@ -156,6 +160,9 @@ impl<'a> Splitter<'a> {
             (EntryKind::Directory, _) if !relative.is_empty() => {
                 return self.directory(path, entry.mode, modified);
             }
+            (EntryKind::File, Class::Skip(_)) if self.refuses_copy && path == COPY_SETTING => {
+                return Err(self.copy());
+            }
             (EntryKind::File, Class::Skip(reason)) => tracing::debug!(path, "left out: it {reason}"),
             (EntryKind::File, class) => {
                 self.note(&path);
@@ -236,6 +243,16 @@ impl<'a> Splitter<'a> {
     /// Stands in for the worker's own error, which is reported instead.
     fn workers_gone(&self) -> EngineError {
         EngineError::new("pg.backup_stopped", "back up", self.object, "what was read could not be stored")
+    }
+
+    fn copy(&self) -> EngineError {
+        let message = format!(
+            "its data directory holds {COPY_SETTING}: it is a copy that everpoint restored, and nothing else shows that"
+        );
+        EngineError::new("pg.copy", "back up", self.object, message).class(FailureClass::Usage).hint(format!(
+            "if it is production now: everpoint adopt CLUSTER DIRECTORY, where that directory is; a clone of it that has nothing \
+             to be adopted for (a standby, a cluster with a name of its own): remove {COPY_SETTING} from its directory"
+        ))
     }
 
     fn broken(&self, message: String) -> EngineError {

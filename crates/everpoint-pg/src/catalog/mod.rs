@@ -20,6 +20,7 @@ use everpoint_engine::{EngineError, ServerIdentity};
 
 use crate::client::{Config, NO_DATABASE, PgError, Purpose, connect, quote_literal};
 use crate::lsn::Lsn;
+use crate::recovery;
 use crate::replication::Replication;
 
 /// Asks a server who it is.
@@ -65,6 +66,16 @@ pub(crate) fn has_file(config: &Config, name: &str) -> Option<bool> {
     }
     let query = format!("SELECT (pg_catalog.pg_stat_file({}, true)).size IS NOT NULL", quote_literal(name));
     Some(sql.query(&query).ok()?.single() == Some("t"))
+}
+
+/// Whether the server shows that it is a restored copy, and of which cluster. Every role may ask; where nothing was set, that
+/// is no error in the server's log.
+pub(crate) fn copy_of(config: &Config) -> Option<String> {
+    let query = format!("SELECT pg_catalog.current_setting({}, true)", quote_literal(recovery::COPY_SETTING));
+    let rows = connect(config, Purpose::Sql).ok()?.query(&query).ok()?;
+    // Empty where it was set, and is not any more.
+    let shown = rows.single().filter(|shown| !shown.is_empty())?;
+    Some(shown.split_once(" of ").map_or(shown, |(cluster, _)| cluster).to_owned())
 }
 
 /// Writes a named restore point; returns the end of its record.

@@ -1,5 +1,6 @@
 //! PostgreSQL as an [`Engine`]: the parts of this crate behind the one trait that the use-cases know.
 
+pub(crate) mod copies;
 mod data_dir;
 mod directories;
 mod outside;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use everpoint_core::{
-    Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan, Span,
+    Carry, FailureClass, HistoryEntry, LifeSigns, LogKeeping, LogOffset, Micros, RecordSpan, SaysCopy, Span,
 };
 use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, ConfigurationFile,
@@ -140,17 +141,15 @@ impl Engine for PgEngine {
     }
 
     fn has_file(&self, name: &str) -> Option<bool> {
-        if let Some(there) = catalog::has_file(self.config.as_ref()?, name) {
-            return Some(there);
-        }
-        // Without the privilege to ask: where its directory is configured, one looks there.
-        let data_dir = self.data_dir.as_ref().filter(|data_dir| data_dir.join(CONTROL_FILE).exists())?;
-        Some(std::fs::symlink_metadata(data_dir.join(name)).is_ok())
+        copies::has_file(self.config.as_ref()?, self.data_dir.as_deref(), name)
     }
 
-    fn calls_itself_copy(&self) -> bool {
-        let name = self.config.as_ref().and_then(replication::cluster_name);
-        name.is_some_and(|name| name == recovery::COPY_NAME)
+    fn says_copy(&self) -> SaysCopy {
+        self.config.as_ref().map_or(SaysCopy::No, copies::says_copy)
+    }
+
+    fn forget_copy(&self, directory: &Path) -> Result<bool, EngineError> {
+        recovery::forget_copy(directory)
     }
 
     fn local_place(&self, directory: &Path) -> Result<LocalPlace, EngineError> {

@@ -28,6 +28,13 @@ fn line(text: &mut String, name: &str, value: impl AsRef<str>) {
     let _ = writeln!(text, "{name} = '{quoted}'");
 }
 
+/// The line by which a copy says of what it is one.
+pub(super) fn copy_setting(name: &str, of: &str) -> String {
+    let mut text = String::new();
+    line(&mut text, name, of);
+    text
+}
+
 /// What makes the server recover to the target, and only that.
 pub(super) fn recovery(settings: &RecoverySettings, major: u32, end_command: &str) -> String {
     let mut text = String::new();
@@ -185,6 +192,7 @@ pub(super) mod tests {
             libraries: Vec::new(),
             kept: Vec::new(),
             keep_configuration: false,
+            copy_of: None,
             promote: false,
         }
     }

@@ -76,7 +76,7 @@ pub(super) fn append(
     write(&conf, &written, mode)
 }
 
-fn mode_of(path: &Path) -> u32 {
+pub(super) fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).map_or(0o600, |found| found.permissions().mode() & 0o777)
 }
 
@@ -196,7 +196,11 @@ fn drop_marked(text: &[u8]) -> Vec<u8> {
     kept
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, EngineError> {
+/// What a file holds; `None`: there is none.
+///
+/// # Errors
+/// If it can't be read.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, EngineError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

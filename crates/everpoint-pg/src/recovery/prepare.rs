@@ -4,11 +4,13 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use everpoint_engine::{EngineError, RecoverySettings};
 
 use super::configuration::{self, MARK};
+use super::copy::{with_setting, without_setting};
+use super::ending::SETTINGS;
 use super::owner::give_like_parent;
 use super::{ending, failed, major_version, outside};
 use crate::control::{CONTROL_FILE, Control};
@@ -43,7 +45,9 @@ pub fn prepare_recovery(settings: &RecoverySettings) -> Result<(), EngineError> 
         link(directory, *oid, place)?;
     }
     if settings.keep_configuration {
-        ending::append(settings, major, ending::without_recovery(directory)?)?;
+        // The image may be one of a copy.
+        let before = ending::without_recovery(directory)?.map(|text| without_setting(&text));
+        ending::append(settings, major, before)?;
     } else {
         generate(settings, major)?;
     }
@@ -143,17 +147,22 @@ pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Engine
     fs::rename(new, path).map_err(fail)
 }
 
-/// Puts a file of production's aside, unless the file at its place is one of ours; returns production's text.
-fn put_aside(path: &Path) -> Result<String, EngineError> {
+/// Where a file of production's is kept.
+pub(super) fn aside(path: &Path) -> PathBuf {
     let mut kept = path.as_os_str().to_owned();
     kept.push(".");
     kept.push(KEPT);
-    let kept = Path::new(&kept);
+    PathBuf::from(kept)
+}
+
+/// Puts a file of production's aside, unless the file at its place is one of ours; returns production's text.
+fn put_aside(path: &Path) -> Result<String, EngineError> {
+    let kept = aside(path);
     let text = read(path)?;
     if text.starts_with(MARK) || !path.exists() {
-        return read(kept);
+        return read(&kept);
     }
-    fs::rename(path, kept).map_err(|error| failed("put aside", path, error))?;
+    fs::rename(path, &kept).map_err(|error| failed("put aside", path, error))?;
     Ok(text)
 }
 
@@ -163,14 +172,23 @@ fn generate(settings: &RecoverySettings, major: u32) -> Result<(), EngineError> 
     let text = configuration::copy(settings, major, control.as_ref(), free_port());
     let inside = put_aside(&directory.join("pg_hba.conf"))?;
     let access = if inside.is_empty() { outside::access(settings) } else { inside };
-    for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
+    for name in ["postgresql.conf", SETTINGS, "pg_ident.conf"] {
         put_aside(&directory.join(name))?;
     }
     let mark = format!("{MARK}\n").into_bytes();
+    let mut own = mark.clone();
+    if let Some(of) = &settings.copy_of {
+        own.extend(with_setting(b"", of));
+        // Also when production's configuration is put back: until `adopt` it is a copy.
+        let kept = aside(&directory.join(SETTINGS));
+        if let Some(found) = ending::read(&kept)? {
+            write(&kept, &with_setting(&found, of), ending::mode_of(&kept))?;
+        }
+    }
     write(&directory.join("postgresql.conf"), text.as_bytes(), 0o600)?;
     write(&directory.join("pg_hba.conf"), configuration::access(&access).as_bytes(), 0o600)?;
     write(&directory.join("pg_ident.conf"), &mark, 0o600)?;
-    ending::append(settings, major, Some(mark))
+    ending::append(settings, major, Some(own))
 }
 
 /// A port that is free now.

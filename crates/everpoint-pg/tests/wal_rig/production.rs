@@ -114,6 +114,7 @@ impl Production {
             libraries: Vec::new(),
             kept: Vec::new(),
             keep_configuration: false,
+            copy_of: None,
             promote: false,
         }
     }

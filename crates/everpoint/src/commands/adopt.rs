@@ -3,11 +3,13 @@
 use everpoint_app::adopt::{self, AdoptReport, AdoptRequest};
 use everpoint_app::backup::{self, BackupMode, BackupReport};
 use everpoint_app::{AppError, health};
+use everpoint_core::FailureClass;
 use serde::Serialize;
 
 use super::backup::{request, text};
 use crate::cli::Adopt;
 use crate::render::Done;
+use crate::serve;
 use crate::session::{Opened, Session};
 use crate::signal::stop_flag;
 
@@ -23,7 +25,8 @@ struct Report {
 
 pub(crate) fn run(session: &Session, arguments: &Adopt) -> Result<Done, AppError> {
     let opened = session.cluster(&arguments.cluster)?;
-    let wanted = AdoptRequest { directory: arguments.directory.clone() };
+    let served = serve::is_running(session.config()?);
+    let wanted = AdoptRequest { directory: arguments.directory.clone(), served };
     let adopted = adopt::run(&opened.context, &wanted)?;
     adopted.warnings.iter().for_each(|warning| session.warn(warning));
     let copy = arguments.directory.is_some();
@@ -32,7 +35,7 @@ pub(crate) fn run(session: &Session, arguments: &Adopt) -> Result<Done, AppError
     } else {
         server_text(&arguments.cluster, &adopted)
     };
-    let backup = if copy && adopted.running { Some(take_backup(session, &opened)?) } else { None };
+    let backup = if copy && adopted.running { take_backup(session, &opened)? } else { None };
     if let Some(report) = &backup {
         out = format!("{out}\n{}", text(report));
     }
@@ -40,11 +43,18 @@ pub(crate) fn run(session: &Session, arguments: &Adopt) -> Result<Done, AppError
 }
 
 /// What was protected until now lies on another branch: the copy needs an image of its own to begin with.
-fn take_backup(session: &Session, opened: &Opened) -> Result<BackupReport, AppError> {
+/// Another process may be at it already.
+fn take_backup(session: &Session, opened: &Opened) -> Result<Option<BackupReport>, AppError> {
     health::run(&opened.context)?;
     let request = request(session, opened, BackupMode::Auto, stop_flag());
     let progress = session.progress();
-    backup::run(&opened.context, &request, &progress)
+    match backup::run(&opened.context, &request, &progress) {
+        Err(error) if error.class == FailureClass::Locked => {
+            session.warn(&format!("a backup of it is being taken already: {error}"));
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 fn server_text(cluster: &str, report: &AdoptReport) -> String {
@@ -52,7 +62,10 @@ fn server_text(cluster: &str, report: &AdoptReport) -> String {
         return format!("{cluster} is known already, as identity {}", report.identity);
     }
     format!(
-        "{cluster} has identity {} now: system identifier {}, PostgreSQL {}\ntake a backup: everpoint backup {cluster}",
-        report.identity, report.system_identifier, report.server_version
+        "{cluster} has identity {} now: system identifier {}, PostgreSQL {}\n{}",
+        report.identity,
+        report.system_identifier,
+        report.server_version,
+        report.next.as_deref().unwrap_or_default()
     )
 }

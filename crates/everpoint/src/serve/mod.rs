@@ -32,7 +32,7 @@ use history::History;
 use runner::Runner;
 use served::Served;
 
-pub(crate) use state::{state_dir, state_place};
+pub(crate) use state::{is_running, state_dir, state_place};
 
 /// The file of the history in the state directory.
 const STATE: &str = "state.db";

@@ -59,3 +59,10 @@ pub(super) fn lock(directory: &Path) -> Result<File, AppError> {
     }
     Ok(file)
 }
+
+/// Whether the daemon of a configuration runs on this machine, as far as that can be seen from here: another user's may keep
+/// what it remembers elsewhere.
+pub(crate) fn is_running(config: &crate::config::Config) -> bool {
+    let lock = File::open(state_place(config).join("lock"));
+    lock.is_ok_and(|lock| matches!(beside::lock(&lock), Ok(Locked::Theirs)))
+}
