@@ -1,11 +1,13 @@
 //! Before a repository is made: what tells of one that was there.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use everpoint_app::{AppError, init};
 use everpoint_core::anew::Trace;
-use everpoint_core::shell;
+use everpoint_core::{held_by, shell};
 use everpoint_engine::{Engine, SlotHolds};
+use everpoint_repo::code;
 
 use crate::cli::Global;
 use crate::config::{Config, KeySource, RepositoryConfig};
@@ -25,8 +27,8 @@ pub(crate) fn is_made(url: &str) -> bool {
     everpoint_store::open_url(url).is_ok_and(|store| matches!(store.head("config"), Ok(Some(_))))
 }
 
-/// Refuses to make a repository where one was. `asks`: the servers of the clusters that are kept in it are asked, too; one that
-/// does not answer says nothing.
+/// Refuses to make a repository where one was, or while somebody receives by the slot of a cluster that is to be kept in it; a
+/// server that does not answer says nothing. `asks`: a slot that nobody receives by counts, too.
 ///
 /// # Errors
 /// `repo.was_there`.
@@ -52,7 +54,8 @@ pub(crate) fn refuse(
         .filter(|(config, name)| serve::has_served(config, name, url))
         .map(|(_, name)| Trace::Served { cluster: (*name).to_owned() });
     let slots = kept.iter().filter(|_| asks).filter_map(|(config, name)| slot_of(global, config, name));
-    let traces = unmounted.chain(served).chain(slots);
+    let held = kept.iter().filter_map(|(config, name)| holder_of(global, config, name));
+    let traces = unmounted.chain(served).chain(held).chain(slots);
     init::refuse_anew(&everpoint_store::shown_url(url), traces, by_word, &word(config, repository))
 }
 
@@ -77,9 +80,24 @@ pub(crate) fn told_of_slots(
              takes the slot over. If the old one is only away, stop this, remove the new one, and bring the old one back",
             everpoint_store::shown_url(url)
         )),
-        Trace::Unmounted(_) | Trace::Served { .. } => None,
+        Trace::Unmounted(_) | Trace::Served { .. } | Trace::Held { .. } => None,
     });
     told.collect()
+}
+
+/// An error of a repository that is not there: where the daemon has read backups in it, it is away, and no other one is to be
+/// made in its place.
+pub(crate) fn away(config: Option<&Config>, repository: &RepositoryConfig, error: AppError) -> AppError {
+    let url = &repository.url;
+    if !matches!(error.code.as_str(), "store.not_found" | code::NOT_FOUND)
+        || !kept(config, url).iter().any(|(config, name)| serve::has_served(config, name, url))
+    {
+        return error;
+    }
+    let word = word(config, repository);
+    error.hint(format!(
+        "the daemon of this configuration has read backups there: mount its disk, or mend the path, and run this again. Only if it          is lost, or left behind: {word}"
+    ))
 }
 
 /// The clusters that the configuration keeps in a repository.
@@ -90,10 +108,20 @@ fn kept<'a>(config: Option<&'a Config>, url: &str) -> Vec<(&'a Config, &'a str)>
         .collect()
 }
 
-fn slot_of(global: &Global, config: &Config, cluster: &str) -> Option<Trace> {
+fn server_of(global: &Global, config: &Config, cluster: &str) -> Option<(Arc<dyn Engine>, String)> {
     let global = Global { config: Some(config.path.clone()), ..global.clone() };
-    let (engine, name) = Session::new(global).server(cluster).ok()?;
+    Session::new(global).server(cluster).ok()
+}
+
+fn slot_of(global: &Global, config: &Config, cluster: &str) -> Option<Trace> {
+    let (engine, name) = server_of(global, config, cluster)?;
     slot(cluster, &name, &*engine)
+}
+
+fn holder_of(global: &Global, config: &Config, cluster: &str) -> Option<Trace> {
+    let (engine, slot) = server_of(global, config, cluster)?;
+    let by = held_by(&engine.log_keeping()?.slots, &slot)?;
+    Some(Trace::Held { cluster: cluster.to_owned(), slot, by })
 }
 
 fn slot(cluster: &str, slot: &str, engine: &dyn Engine) -> Option<Trace> {

@@ -63,6 +63,18 @@ pub(crate) fn has_served(config: &Config, cluster: &str, url: &str) -> bool {
     History::noted_in(&state, cluster, REPOSITORY).is_some_and(|noted| noted == url)
 }
 
+/// Whether a daemon uses the state directory of this configuration.
+///
+/// # Errors
+/// If that can't be seen.
+pub(crate) fn is_running(session: &Session) -> Result<bool, AppError> {
+    match state::lock(&state_dir(session)?) {
+        Ok(_) => Ok(false),
+        Err(error) if error.class == FailureClass::Locked => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Serves until stopped.
 ///
 /// # Errors
