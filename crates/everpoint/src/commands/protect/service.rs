@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use everpoint_app::backup::BackupReport;
 use everpoint_app::capture::CaptureReport;
 use everpoint_app::{AppError, captured};
-use everpoint_core::FailureClass;
+use everpoint_core::{FailureClass, held_by};
 use everpoint_engine::StopFlag;
 
 use super::CaptureEvents;
@@ -14,6 +14,8 @@ use crate::session::{Opened, Session};
 /// The service looks at its configuration twice a second, and waits until nobody writes it.
 const TAKES_UP: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(200);
+/// A connection of ours that has just ended is seen no longer than one look.
+const SURE: u32 = 2;
 
 /// Takes the first backup, unless the service does. Where the service captures nothing (it may lack a password that this call
 /// has), the backup brings its own log.
@@ -34,14 +36,22 @@ pub(super) fn protect(
 }
 
 fn is_taken_up(opened: &Opened, stop: &StopFlag) -> bool {
-    let begun = Instant::now();
-    while !captured::is_running(&opened.context) {
+    let (begun, mut seen) = (Instant::now(), 0);
+    while seen < SURE {
         if stop.is_set() || begun.elapsed() > TAKES_UP {
             return false;
         }
         std::thread::sleep(LOOK);
+        seen = if is_captured(opened) { seen + 1 } else { 0 };
     }
     true
+}
+
+/// A service that the server does not let in has the lock as well, for a moment: who captures also receives by the slot.
+fn is_captured(opened: &Opened) -> bool {
+    let receives =
+        || opened.context.engine.log_keeping().is_some_and(|it| held_by(&it.slots, &opened.slot).is_some());
+    captured::is_running(&opened.context) && receives()
 }
 
 fn first_backup(
