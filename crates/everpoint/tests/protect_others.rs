@@ -143,6 +143,18 @@ fn a_service_that_runs_takes_up_what_is_protected_beside_it() {
 }
 
 #[test]
+fn a_path_that_is_not_there_is_mistyped_and_one_directory_above_is_made() {
+    let Some(world) = World::new() else { return };
+    let (url, wrong) = (world.url(PASSWORD, world.cluster.port()), world.path("vra/lib/x"));
+    for arguments in [&["protect", &url, "--repo", &wrong][..], &["--repo", &wrong, "init"]] {
+        let (code, said) = ran(world.command(arguments));
+        assert!(code == 2 && said.contains("mkdir -p") && said.contains("nothing was written"), "{said}");
+        assert!(!world.scratch.path().join("vra").exists() && world.there().is_empty(), "{said}");
+    }
+    assert_eq!(ran(world.command(&["--repo", &world.path("made/x"), "init"])).0, 0);
+}
+
+#[test]
 fn a_server_that_the_repository_knows_gets_no_second_name_from_another_configuration() {
     let Some(world) = World::new() else { return };
     let url = world.url(PASSWORD, world.cluster.port());

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use everpoint_app::{AppError, init};
 use everpoint_core::anew::Trace;
-use everpoint_core::{held_by, shell};
+use everpoint_core::{FailureClass, held_by, shell};
 use everpoint_engine::{Engine, SlotHolds};
 use everpoint_repo::code;
 
 use crate::cli::Global;
 use crate::config::{Config, KeySource, RepositoryConfig};
 use crate::serve;
-use crate::session::Session;
+use crate::session::{Session, by_hand};
 
 /// A cluster that is not in the configuration yet.
 #[derive(Clone, Copy)]
@@ -25,6 +25,27 @@ pub(crate) struct Newcomer<'a> {
 /// Whether there is a repository already.
 pub(crate) fn is_made(url: &str) -> bool {
     everpoint_store::open_url(url).is_ok_and(|store| matches!(store.head("config"), Ok(Some(_))))
+}
+
+/// Refuses to make a repository at a place that was typed (`asked`) and of whose path more than one directory above it is not
+/// there: it is more likely mistyped than meant, and would be made on whatever disk that is.
+///
+/// # Errors
+/// `store.not_found`.
+pub(crate) fn refuse_mistyped(asked: Option<&str>, repository: &RepositoryConfig) -> Result<(), AppError> {
+    let url = &repository.url;
+    let place = Path::new(url.strip_prefix("file://").unwrap_or(url));
+    let typed = asked.is_some_and(|asked| by_hand(asked).url == *url) && place.is_absolute();
+    // One directory above it is made with it.
+    let above = place.parent().and_then(Path::parent).filter(|above| typed && !above.exists());
+    let Some(above) = above else { return Ok(()) };
+    let shown = everpoint_store::shown_url(url);
+    let message = format!("the directory {} is not there", above.display());
+    let error = AppError::new("store.not_found", FailureClass::Usage, "make a repository at", shown, message);
+    Err(error.hint(format!(
+        "nothing was written; mend the path, or mount its disk; if it is meant as it is: mkdir -p {}",
+        shell::path(above)
+    )))
 }
 
 /// Refuses to make a repository where one was, or while somebody receives by the slot of a cluster that is to be kept in it; a

@@ -11,7 +11,7 @@ use super::chosen::{Chosen, choose_repository};
 use super::prepare::{Wanted, complete, prepare};
 use super::{place, reach};
 use crate::cli::Protect;
-use crate::commands::anew::Newcomer;
+use crate::commands::anew::{self, Newcomer};
 use crate::config::secret::Secret;
 use crate::config::write::{NewCluster, NewRepository, append};
 use crate::config::{self, Config, KeySource, PasswordSource, Source, rewrite, secret, valid_name};
@@ -46,6 +46,7 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     let name = choose_name(arguments, existing.as_ref(), &path, &address)?;
     let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
     everpoint_app::belongings::refuse(&belongings::of_repository(&repository.config), &data)?;
+    anew::refuse_mistyped(session.global.repo.as_deref(), &repository.config)?;
     let (engine, server) = reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
     reach::has_database(&engine)?;
     let slot = config::slot_for(&name);
