@@ -100,8 +100,12 @@ fn the_slot_of_another_repository_is_not_waited_for() {
         let (code, said) = ran(there(&world, &other, arguments));
         assert!(code == 2 && said.contains("is held by process"), "{arguments:?}: {code}: {said}");
     }
-    // Once the other one is gone the word holds.
+    // Nor does a service wait until the other one restarts. Once that is gone, and this is typed, the word holds.
+    let wrong = begun(&world, there(&world, &other, &["serve"]), "wrong", "it is captured only after");
     ended(service);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(world.cluster.psql("SELECT active FROM pg_replication_slots").unwrap(), "f");
+    ended(wrong);
     let (code, said) = ran(there(&world, &other, &["capture", "shop", "--once"]));
     assert_eq!(code, 0, "{said}");
 }
