@@ -127,10 +127,19 @@ impl CaptureState {
         }
     }
 
+    /// What mends it where nothing is stored now.
+    #[must_use]
+    pub fn keep(&self, cluster: &str) -> String {
+        match self.running {
+            true => "a capture runs, and its log says why it stores nothing".to_owned(),
+            false => format!("keep this running: everpoint capture {cluster}, or everpoint serve"),
+        }
+    }
+
     /// What is wrong with it, in words; `None`: what happens now is stored.
     #[must_use]
     pub fn wrong(&self, cluster: &str) -> Option<String> {
-        let keep = format!("keep this running: everpoint capture {cluster}, or everpoint serve");
+        let keep = self.keep(cluster);
         let behind = self.lag_bytes.unwrap_or_default();
         match self.stored_by {
             StoredBy::Stream | StoredBy::ArchiveCommand => None,

@@ -84,7 +84,15 @@ pub fn run(context: &ClusterContext, request: &CheckRequest) -> CheckReport {
             lines.push(last_backup(context, &facts));
             let own = server.as_ref().filter(|_| other.is_none());
             match other {
-                None => lines.extend(watch::capture(context, &facts.log, before, own, keeping)),
+                None => {
+                    let slot = request.slot.as_str();
+                    let found = watch::capture(context, &facts.log, before, own, keeping, slot);
+                    // That it is in use is right only of one that we use.
+                    if found.iter().any(|line| line.name == watch::SLOT) {
+                        lines.retain(|line| line.name != watch::SLOT);
+                    }
+                    lines.extend(found);
+                }
                 Some((_, hint)) => lines.push(watch::another(&facts.log, hint)),
             }
             lines.extend(gaps(context, &facts));

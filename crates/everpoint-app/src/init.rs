@@ -77,6 +77,13 @@ pub fn refuse_anew(
             );
             return Err(was_there(place, not_mounted(&point), hint));
         }
+        Trace::Held { cluster, slot, by } => {
+            let (message, hint) = crate::held::told(&cluster, &slot, &by);
+            let hint = format!(
+                "nothing was written; {hint}. Where the other one is to be given up, and a new one wanted here: {word}"
+            );
+            return Err(was_there(place, message, hint));
+        }
         Trace::Served { cluster } => (
             format!(
                 "there is none, but the daemon of this configuration has read backups of {cluster} there"
@@ -109,7 +116,8 @@ pub fn store_error(operation: &str, object: &str, error: everpoint_store::StoreE
         StoreErrorKind::NotFound => (
             "store.not_found",
             FailureClass::Usage,
-            "if it was there before, see that its disk is mounted; a new one is made with: everpoint init",
+            "if it was there before, mount its disk, or mend the path, and run this again; one that never was is made with: \
+             everpoint init",
         ),
         StoreErrorKind::Denied => (
             "store.denied",

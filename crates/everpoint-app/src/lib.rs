@@ -23,6 +23,7 @@ pub mod event;
 pub mod expire;
 pub mod facts;
 pub mod health;
+pub mod held;
 pub mod hold;
 pub mod init;
 pub mod key;

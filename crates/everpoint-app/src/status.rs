@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::captured::{self, CaptureState, Captured};
 use crate::list::{self, BackupLine, GapLine, WindowLine};
 use crate::log_writer::same;
-use crate::{AppError, ClusterContext, facts, other_system, production, text, timelines, writable};
+use crate::{AppError, ClusterContext, facts, held, other_system, production, text, timelines, writable};
 
 /// A backup older than this is a problem.
 const OLD_BACKUP_SECONDS: f64 = 26.0 * 3600.0;
@@ -79,9 +79,7 @@ pub fn run(context: &ClusterContext, slot: &str) -> Result<StatusReport, AppErro
     let mut report = look(context, &facts::load(context)?, slot, true);
     if let Some(wrong) = writable::wrong(context) {
         if wrong.code == code::FULL {
-            // That capture does not move has its cause in that.
-            let follows = report.capture.as_ref().and_then(|capture| capture.wrong(&context.name));
-            report.problems.retain(|problem| Some(problem) != follows.as_ref());
+            report.without_capture();
         }
         let hint = wrong.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
         report.problem(Health::Error, format!("{wrong}{hint}"));
@@ -122,8 +120,12 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
     let shorter = shorter.and_then(|(captured, server)| same::ends_before(captured, server));
     let streams = capture.as_ref().is_some_and(|it| it.running && it.stored_by == StoredBy::Stream);
     let beside = || same::beside(context, &facts.log, keeping.as_ref());
-    let compares = compares && !streams && other.is_none();
-    let beside = shorter.or_else(|| if compares { beside() } else { None });
+    let reads = compares && !streams && other.is_none();
+    let beside = shorter.or_else(|| if reads { beside() } else { None });
+    let elsewhere = keeping.as_ref().filter(|_| compares).zip(server).zip(captured.as_ref());
+    let elsewhere = elsewhere.and_then(|((keeping, server), captured)| {
+        held::elsewhere(context, &facts.log, server, captured, slot, keeping)
+    });
     let last_backup = listing.backups.iter().rev().find(|backup| backup.status == "ok").cloned();
     let age = last_backup.as_ref().and_then(|backup| seconds_since(backup.stopped_at.as_deref()?, now));
     let mut report = StatusReport {
@@ -153,6 +155,10 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
         report.problem(Health::Error, text);
     }
     report.judge(other, beside.as_ref());
+    if let Some((message, hint)) = elsewhere {
+        report.without_capture();
+        report.problem(Health::Error, format!("{message}; {hint}"));
+    }
     if let Some(wrong) = timeline {
         report.two_servers = wrong.two_servers.then(|| wrong.message.clone());
         let health = if wrong.state == CheckState::Error { Health::Error } else { Health::Warning };
@@ -199,6 +205,12 @@ impl StatusReport {
     fn problem(&mut self, health: Health, text: impl Into<String>) {
         self.health = self.health.max(health);
         self.problems.push(text.into());
+    }
+
+    /// That capture does not move has its cause in something else that is told.
+    fn without_capture(&mut self) {
+        let follows = self.capture.as_ref().and_then(|capture| capture.wrong(&self.name));
+        self.problems.retain(|problem| Some(problem) != follows.as_ref());
     }
 
     /// What the image of the newest good backup lacks, in words; `None` if it is whole.

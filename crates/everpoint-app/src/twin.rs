@@ -58,7 +58,8 @@ pub fn refuse_new(
         Some(other) => {
             let hint = format!(
                 "nothing was written; one server has one name: everpoint status {0}, or everpoint forget {0} before it gets \
-                 another; if only its address is another one now: the line `postgres =` of [cluster.{0}] in the configuration",
+                 another; if only its address is another one now: the line `postgres =` of [cluster.{0}] in the configuration; \
+                 if that one is lost, and only the repository knows {0}: the same command with --name {0}",
                 other.name
             );
             Err(AppError::new(CODE, FailureClass::Usage, "protect", name, message(other, server)).hint(hint))

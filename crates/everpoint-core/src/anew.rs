@@ -20,6 +20,15 @@ pub enum Trace {
         /// Name of its slot.
         slot: String,
     },
+    /// Somebody receives now by the slot of a cluster that is to be kept there: another repository has its log.
+    Held {
+        /// Name of the cluster.
+        cluster: String,
+        /// Name of its slot.
+        slot: String,
+        /// Who receives, in words.
+        by: String,
+    },
 }
 
 /// The trace for which no repository is made. The operator's word for a new one outweighs what is remembered of an old one,
@@ -37,8 +46,9 @@ mod tests {
         let slot = Trace::Slot { cluster: "a".into(), slot: "s".into() };
         let served = Trace::Served { cluster: "a".into() };
         let bare = Trace::Unmounted("/backup".into());
+        let held = Trace::Held { cluster: "a".into(), slot: "s".into(), by: "process 7".into() };
         assert_eq!(forbids([], false), None);
-        for trace in [&slot, &served] {
+        for trace in [&slot, &served, &held] {
             assert_eq!(forbids([trace.clone()], false).as_ref(), Some(trace));
             assert_eq!(forbids([trace.clone()], true), None);
         }

@@ -83,7 +83,7 @@ pub use retention::{
 };
 pub use retry::{Again, LastTry, Retry, RetryPolicy, RunEnd, again, begins, retry};
 pub use schedule::{Due, Schedule, due};
-pub use slots::{ServerSlot, orphan_told, orphans};
+pub use slots::{Receiver, ServerSlot, held_by, orphan_told, orphans, taken};
 pub use source::LogSource;
 pub use target::{BranchChoice, RestoreRequest, Stop, Target};
 pub use twins::{Named, holder, twin};

@@ -214,6 +214,7 @@ mod tests {
             temporary: false,
             physical: true,
             held,
+            ..ServerSlot::default()
         };
         let keeping = |held, oldest| LogKeeping { slots: vec![slot(held)], oldest, ..LogKeeping::default() };
         assert!(keeping(None, None).has(at(5, 0), end, size));

@@ -113,6 +113,10 @@ proptest! {
         let (world, now) = life(numbers);
         let log = world.facts();
         let plan = expire(&facts(&log, &world.backups), &policy, now);
+        for kept in &plan.kept {
+            let distinct: std::collections::BTreeSet<&String> = kept.reasons.iter().collect();
+            prop_assert_eq!(distinct.len(), kept.reasons.len(), "each reason once: {:?}", kept.reasons);
+        }
         let young = plan.before.iter().filter(|window| window.to >= plan.window_from);
         for window in young {
             prop_assert!(within(window, &plan.after, plan.window_from), "{window:?} of {:?}, left {:?}", plan.before, plan.after);

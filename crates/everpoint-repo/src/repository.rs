@@ -277,7 +277,10 @@ fn read_config(store: &dyn Store) -> Result<RepositoryConfig, RepoError> {
             }
             let message = "there is none at this place";
             return Err(RepoError::new(code::NOT_FOUND, "open", place(store), message)
-                .hint("check the url, or make one: everpoint init"));
+                .hint(
+                    "if one was there before, mount its disk, or mend the url, and run this again; one that never was is made \
+                     with: everpoint init",
+                ));
         }
         Err(error) => return Err(error.into()),
     };

@@ -28,6 +28,7 @@ use everpoint_store::Store;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
+use crate::commands::anew;
 use crate::config::offsite::OffsiteConfig;
 use crate::config::{
     self, Checkpoint, ClusterConfig, Compression, Config, KeySource, RepositoryConfig, Retention, Source,
@@ -39,7 +40,7 @@ use names::{check_cluster, is_known, named, usage};
 pub(crate) use fetch::{fetch_program, leading_arguments};
 pub(crate) use offsite::Ledger;
 pub(crate) use package::Temporary;
-pub(crate) use twins::others_of_new;
+pub(crate) use twins::{others_of_new, stored_of_new};
 
 /// One call of the program.
 pub(crate) struct Session {
@@ -132,7 +133,7 @@ impl Session {
                 FailureClass::Usage,
                 "find",
                 "a configuration",
-                "there is neither ./everpoint.toml nor /etc/everpoint/everpoint.toml",
+                format!("there is neither {}", config::usual()),
             )
             .hint("name it with --config, give --repo and --key-file, or begin with: everpoint protect postgres://…")
         })?;
@@ -203,7 +204,9 @@ impl Session {
     /// Opens a repository with its key.
     pub(crate) fn open(&self, repository: &RepositoryConfig) -> Result<Repository, AppError> {
         let key = key::read(repository, &mut |warning| self.warn(&warning))?;
-        Ok(Repository::open_remembering(open_store(&repository.url)?, key.as_ref(), &remembered::Memory)?)
+        let opened = open_store(&repository.url)
+            .and_then(|store| Ok(Repository::open_remembering(store, key.as_ref(), &remembered::Memory)?));
+        opened.map_err(|error| anew::away(self.config.get(), repository, error))
     }
 
     /// Opens the repository of a cluster, and the cluster in it. With `--repo` the cluster need not be configured.

@@ -41,11 +41,18 @@ fn a_repository_that_is_away_is_not_made_anew_but_by_word() {
     let refused = |arguments: &[&str], tells: &str| {
         let (code, said) = ran(world.command(arguments));
         assert!(code == 2 && said.contains(tells), "{arguments:?}: {code}: {said}");
-        assert!(said.contains("mount it") && said.contains("init --new"), "{said}");
+        assert!(
+            said.contains("mount it") | said.contains("mount its disk") && said.contains("init --new"),
+            "{said}"
+        );
         assert!(!repo.exists() || repo.read_dir().unwrap().next().is_none(), "refused means untouched");
         assert_eq!(world.there(), there);
         said
     };
+    // What others hint at brings it back, and is not what is refused.
+    for arguments in [&["backup", "one"][..], &["list", "one"]] {
+        refused(arguments, "the daemon of this configuration has read backups there");
+    }
     // A directory that is missing, then one that is a bare mount point.
     let served = "the daemon of this configuration has read backups of one there";
     for _ in 0..2 {

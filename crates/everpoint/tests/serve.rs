@@ -269,6 +269,8 @@ fn forget(world: &World) {
     assert!(fs::read_to_string(&path).unwrap().contains("# [cluster.inventory-db]"));
     let again = world.everpoint.json(&["forget", "inventory-db"]).unwrap();
     assert_eq!(again["forgotten"], false, "{again}");
+    let next = again["next"][0].as_str().unwrap();
+    assert!(next.ends_with("SELECT pg_drop_replication_slot('everpoint_inventory_db')"), "{next}");
     let repository = world.everpoint.home().path().join("repository");
     assert!(repository.join("clusters/inventory-db").exists(), "what is stored stays");
 }

@@ -97,6 +97,22 @@ fn unknown_names_list_the_known_ones() {
 }
 
 #[test]
+fn before_init_that_is_named_and_the_file_that_is_looked_for_is_where_it_is_looked_for() {
+    let directory = configured();
+    for arguments in [&["backup", "order-db"][..], &["list"], &["check"]] {
+        let output = run(directory.path(), arguments);
+        let said = [output.stdout.clone(), output.stderr.clone()].concat();
+        let said = String::from_utf8(said).unwrap().replace('\n', " ");
+        assert!(code(&output) != 0 && said.contains("to make both: everpoint init"), "{arguments:?}: {said}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let system = empty.path().join("nowhere.toml");
+    let output =
+        everpoint(empty.path()).env("EVERPOINT_SYSTEM_CONFIG", &system).arg("list").output().unwrap();
+    assert!(stderr(&output).replace('\n', " ").contains("nowhere.toml"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_key_that_is_none_or_elsewhere_is_told_as_what_it_is() {
     let directory = configured();
     let path = |name: &str| directory.path().join(name);

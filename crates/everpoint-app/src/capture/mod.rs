@@ -1,5 +1,6 @@
 //! `capture`: receives the log of a server into the repository until stopped, whatever happens to either side.
 
+mod held;
 mod pause;
 #[cfg(test)]
 mod tests;
@@ -57,7 +58,7 @@ pub struct CaptureReport {
 /// Captures until stopped, or until the server's current end is stored. Reconnects for ever unless `once`.
 ///
 /// # Errors
-/// `Locked` if another capture of the cluster runs; one beside a backup is waited for, unless `once`. `Damaged` if the server is another cluster, or its log contradicts
+/// [`crate::held::CODE`] if nothing of the server is stored and another receiver has the slot. `Locked` if another capture of the cluster runs; one beside a backup is waited for, unless `once`. `Damaged` if the server is another cluster, or its log contradicts
 /// what is stored. Anything else only if it will not pass by itself.
 pub fn run(
     context: &ClusterContext,
@@ -85,6 +86,7 @@ pub fn run(
         ..job.options
     };
     job.from = LogWriter::resume_point(&context.cluster, job.identity, server.segment_size)?;
+    job.never_stored = job.from.is_none();
     job.run(request.once)?;
     job.report(&server)
 }
@@ -202,6 +204,10 @@ struct Job<'a> {
     holder: &'static str,
     /// Begin where the server can, rather than record a gap.
     refuse_gaps: bool,
+    /// Nothing of the server was stored when it began.
+    never_stored: bool,
+    /// Since when the server says that its slot is in use.
+    refused: Option<Instant>,
     /// Where the log begins that is needed at least, once that is known.
     begun: Option<&'a dyn Fn() -> Option<(u32, LogOffset)>>,
 }
@@ -236,6 +242,8 @@ impl<'a> Job<'a> {
             lease: None,
             holder: LASTING,
             refuse_gaps: false,
+            never_stored: false,
+            refused: None,
             begun: None,
         })
     }
@@ -258,6 +266,9 @@ impl<'a> Job<'a> {
                 // The server's current segment may lie behind the start of a backup that has begun meanwhile.
                 (self.anew, self.from) = (true, None);
                 continue;
+            }
+            if let Some(held) = self.held(&error, once) {
+                return Err(held);
             }
             if once || !will_pass(&error) {
                 return Err(error.into());

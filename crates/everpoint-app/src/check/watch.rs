@@ -7,7 +7,10 @@ use everpoint_repo::ClusterRepo;
 use super::line;
 use crate::captured::{self, CaptureState, Captured};
 use crate::log_writer::same;
-use crate::{ClusterContext, text, timelines, twin};
+use crate::{ClusterContext, held, text, timelines, twin};
+
+/// The line of the slot that capture uses.
+pub(super) const SLOT: &str = "slot";
 
 /// Slots of ours that nobody uses.
 pub(super) fn slots(slots: &[ServerSlot], own: &str) -> Vec<CheckLine> {
@@ -48,6 +51,7 @@ pub(super) fn capture(
     before: Vec<Sighting>,
     server: Option<&ServerIdentity>,
     keeping: Option<LogKeeping>,
+    slot: &str,
 ) -> Vec<CheckLine> {
     let start = Some(format!("keep this running: everpoint capture {}, or everpoint serve", context.name));
     let Some(captured) = Captured::of(log, server) else {
@@ -55,6 +59,9 @@ pub(super) fn capture(
     };
     let running = captured::is_running(context);
     let beside = server.and_then(|_| same::beside(context, log, keeping.as_ref()));
+    let elsewhere = server
+        .zip(keeping.as_ref())
+        .and_then(|(server, keeping)| held::elsewhere(context, log, server, &captured, slot, keeping));
     let archiver = keeping.map(|keeping| keeping.archiver);
     let state = CaptureState::new(&captured, server, text::now(), running, archiver);
     let stored = format!("stored to {} on timeline {}", state.lsn, state.timeline);
@@ -65,8 +72,17 @@ pub(super) fn capture(
         let said = line("capture", CheckState::Error, message, beside.hint);
         return std::iter::once(said).chain(timeline).collect();
     }
+    if let Some((message, hint)) = elsewhere {
+        let said =
+            line("capture", CheckState::Error, format!("{stored}; another receiver has its slot"), None);
+        let held = line(SLOT, CheckState::Error, message, Some(hint));
+        return [held, said].into_iter().chain(timeline).collect();
+    }
     let said = match (&wrong, state.lag_bytes) {
-        (Some(wrong), _) => line("capture", CheckState::Error, format!("{stored}; {wrong}"), start),
+        (Some(wrong), _) => {
+            let hint = Some(state.keep(&context.name));
+            line("capture", CheckState::Error, format!("{stored}; {wrong}"), hint)
+        }
         (None, None) => {
             let message = format!("{stored}; the server can't be asked how far it is");
             line("capture", CheckState::Warning, message, None)
@@ -94,6 +110,7 @@ mod tests {
             temporary: false,
             physical: true,
             held: Some(5 << 20),
+            ..ServerSlot::default()
         };
         let lines = slots(&[slot], "everpoint_shop");
         assert_eq!(lines.len(), 1);

@@ -60,6 +60,7 @@ fn slots_that_nobody_uses_are_named() {
         temporary: false,
         physical: true,
         held: Some(5 << 20),
+        ..ServerSlot::default()
     };
     let told = orphaned(&[slot(SLOT), slot("everpoint_old"), slot("standby")], SLOT);
     assert!(

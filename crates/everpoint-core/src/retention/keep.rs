@@ -29,7 +29,11 @@ struct Reasons<'a>(HashMap<&'a str, Vec<String>>);
 
 impl<'a> Reasons<'a> {
     fn add(&mut self, backup: &'a BackupFacts, reason: impl Into<String>) {
-        self.0.entry(&backup.label).or_default().push(reason.into());
+        let (reasons, reason) = (self.0.entry(&backup.label).or_default(), reason.into());
+        // One backup may be the base of several windows.
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
     }
 }
 

@@ -1,18 +1,21 @@
 //! What a server does about its log by itself: its archiver, and the slots that hold log back.
 
-use everpoint_core::{Archiver, LogKeeping, LogOffset, ServerSlot};
+use everpoint_core::{Archiver, LogKeeping, LogOffset, Receiver, ServerSlot};
 
 use crate::client::{Config, Purpose, connect};
-use crate::lsn::WalFile;
+use crate::lsn::{Lsn, WalFile};
 
 /// Every role may ask.
 const ARCHIVER: &str = "SELECT pg_catalog.current_setting('archive_mode'), \
      pg_catalog.current_setting('archive_command'), last_archived_wal, \
      (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'), pg_catalog.pg_is_in_recovery() \
      FROM pg_catalog.pg_stat_archiver";
+/// Of sessions of other roles only members of `pg_read_all_stats` see more than the number.
 const SLOTS: &str = "SELECT slot_name, active, temporary, slot_type = 'physical', pg_catalog.pg_wal_lsn_diff( \
      CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn() \
-     ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::bigint FROM pg_catalog.pg_replication_slots ORDER BY 1";
+     ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::bigint, restart_lsn, active_pid, application_name, usename, \
+     client_addr FROM pg_catalog.pg_replication_slots LEFT JOIN pg_catalog.pg_stat_replication ON pid = active_pid \
+     ORDER BY 1";
 
 /// Only members of pg_monitor may list it; of others the server would note an error.
 const MAY_LIST: &str = "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_ls_waldir()', 'EXECUTE') \
@@ -53,13 +56,21 @@ fn archived(name: &str, segment_size: u64) -> Option<(u32, LogOffset)> {
 }
 
 fn slot(row: &[Option<String>]) -> ServerSlot {
-    let text = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    let known = |at: usize| row.get(at).cloned().flatten().filter(|text| !text.is_empty());
+    let text = |at: usize| known(at).unwrap_or_default();
     ServerSlot {
         name: text(0),
         active: text(1) == "t",
         temporary: text(2) == "t",
         physical: text(3) == "t",
         held: text(4).parse().ok(),
+        kept_from: text(5).parse::<Lsn>().ok().map(|lsn| LogOffset(lsn.0)),
+        receiver: known(6).map(|process| Receiver {
+            process,
+            application: known(7),
+            role: known(8),
+            address: known(9),
+        }),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::Forget;
 use crate::config::remove::without_cluster;
-use crate::config::{ClusterConfig, Config, PasswordSource, Source, rewrite};
+use crate::config::{ClusterConfig, Config, PasswordSource, Source, rewrite, slot_for};
 use crate::render::Done;
 use crate::session::Session;
 
@@ -117,10 +117,23 @@ fn forgotten_before(session: &Session, config: &Config, name: &str) -> Result<Do
         archive_command: "unknown",
         repository: Some(place.clone()),
         backups: None,
-        next: Vec::new(),
+        next: vec![slot_may_stay(name)],
     };
-    let text = format!("{name} is not in the configuration any more; what is stored of it stays in {place}");
+    let text = format!(
+        "{name} is not in the configuration any more; what is stored of it stays in {place}\n  {}",
+        slot_may_stay(name)
+    );
     Ok(Done::new(&report, text))
+}
+
+/// Its address is not known any more.
+fn slot_may_stay(name: &str) -> String {
+    let slot = slot_for(name);
+    format!(
+        "its server is not asked any more: if it did not answer then, its slot ({slot}, unless the configuration named another) \
+         stays and holds back its WAL; on the server: {}",
+        drop_command(&slot)
+    )
 }
 
 fn ask(session: &Session, name: &str) -> Server {

@@ -31,6 +31,7 @@ pub(crate) fn run(session: &Session, arguments: &Init) -> Result<Done, AppError>
     let mut repositories = Vec::new();
     let mut text = String::new();
     for config in &wanted {
+        anew::refuse_mistyped(session.global.repo.as_deref(), config)?;
         anew::refuse(&session.global, session.config().ok(), config, false, arguments.new)?;
         if !arguments.new {
             let told = anew::told_of_slots(&session.global, session.config().ok(), config, None);

@@ -1,7 +1,7 @@
 //! One file a command: arguments in, use-case called, result rendered.
 
 pub(crate) mod adopt;
-mod anew;
+pub(crate) mod anew;
 pub(crate) mod archive_get;
 pub(crate) mod archive_prefetch;
 pub(crate) mod archive_push;

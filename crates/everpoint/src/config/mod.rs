@@ -8,6 +8,7 @@ pub(crate) mod expand;
 pub(crate) mod mistake;
 pub(crate) mod offsite;
 pub(crate) mod otel;
+mod places;
 mod print;
 pub(crate) mod remove;
 mod repository;
@@ -31,7 +32,7 @@ pub(crate) use cluster::{Checkpoint, ClusterConfig, Compression, PasswordSource,
 pub(crate) use print::{FileStamp, files_of, outside_of, print_of};
 pub(crate) use repository::{KeySource, RepositoryConfig, absolute, is_no_path};
 pub(crate) use retention::Retention;
-pub(crate) use search::{elsewhere, find, named_or_here};
+pub(crate) use search::{elsewhere, find, named_or_here, usual};
 pub(crate) use section::parse_bytes;
 pub(crate) use serve::{Schedules, ServeConfig};
 

@@ -21,6 +21,11 @@ pub(crate) fn elsewhere(written: &Path) -> Option<PathBuf> {
     Some(system()).filter(|system| system != written && system.exists())
 }
 
+/// Where a file is looked for that nobody names, in words.
+pub(crate) fn usual() -> String {
+    format!("./{HERE} nor {}", system().display())
+}
+
 fn system() -> PathBuf {
     set("EVERPOINT_SYSTEM_CONFIG").unwrap_or_else(|| PathBuf::from(SYSTEM))
 }

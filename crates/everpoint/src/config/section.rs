@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::expand::expand;
 use super::mistake::{self, Mistake, plain_or_name, word};
+use super::places;
 use everpoint_core::words::nearest;
 
 /// A value and where it stands.
@@ -273,6 +274,14 @@ impl<'a> Section<'a> {
                 continue;
             }
             let all = format!("known here: {}", self.known.join(", "));
+            if let Some(table) = places::of_key(word) {
+                let message = format!("unknown key `{word}` in {}", self.name);
+                let hint = format!(
+                    "it is one of {table}: put the line below that header, and above the next one; {all}"
+                );
+                self.mistakes.push(Mistake::new(key.span(), message).hint(hint));
+                continue;
+            }
             self.mistakes.push(match nearest(word, self.known.iter().copied()) {
                 Some(meant) => {
                     let message = format!("unknown key {} in {}", mistake::word(word), self.name);

@@ -108,6 +108,26 @@ fn every_mistake_names_its_place_and_what_was_meant() {
 }
 
 #[test]
+fn a_key_that_stands_in_another_table_is_named_with_its_own() {
+    let shown = parse("[api]\nlisten = \"off\"\npassword_file = \"hunter2\"\n").unwrap_err();
+    assert!(shown.contains("line 3, column 1: unknown key `password_file` in [api]"), "{shown}");
+    assert!(shown.contains("one of [cluster.NAME]") && !shown.contains("hunter2"), "{shown}");
+    // The list is right.
+    for (table, keys) in places::KEYS {
+        let header = table.replace("NAME", "a");
+        let first = match table {
+            "[cluster.NAME]" => "postgres = \"postgres://h/x\"",
+            "[repository.NAME]" => "url = \"/x\"",
+            _ => "",
+        };
+        let shown = parse(&format!("{header}\n{first}\nzzzzzzzzzzzzzz = 1\n")).unwrap_err();
+        let known = shown.split("known here: ").nth(1).unwrap_or_default().lines().next().unwrap_or_default();
+        let known: Vec<&str> = known.split(", ").collect();
+        assert!(keys.iter().all(|key| known.contains(key)), "{table}: {shown}");
+    }
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once() {
     let shown = parse("[repository.local]\nurl = 1\nkeyfile = \"a\"\n[limits]\nwrokers = 1\n").unwrap_err();
     assert!(shown.contains("line 2") && shown.contains("line 3") && shown.contains("line 5"), "{shown}");

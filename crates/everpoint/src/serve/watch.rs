@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use everpoint_app::capture::{self, CaptureRequest};
 use everpoint_app::caught::{caught, died};
-use everpoint_app::{AppError, Event, Events, text, twin};
+use everpoint_app::{AppError, Event, Events, held, text, twin};
 use everpoint_core::{FailureClass, LogOffset, Micros, Repeats};
 use everpoint_engine::{Engine, SlotHolds, StopFlag};
 use everpoint_repo::code;
@@ -224,6 +224,13 @@ impl Keeper {
             let cluster = &self.watched.cluster;
             if let Err(error) = caught("capture", cluster, || self.attempt()) {
                 self.watched.failed(&error);
+                if error.code == held::CODE {
+                    // To try again would be to wait until the other one restarts.
+                    let how =
+                        "captured only after a change of its configuration, or a restart of this service";
+                    tracing::error!(cluster, "it is {how}");
+                    return;
+                }
             }
             if begun.elapsed() > PAUSES.1 {
                 pause = PAUSES.0;

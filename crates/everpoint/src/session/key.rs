@@ -9,6 +9,7 @@ use everpoint_core::FailureClass;
 use everpoint_engine::beside::{self, Hands};
 use everpoint_format::keyslot::KeyText;
 
+use crate::commands::anew;
 use crate::config::secret::{self, Secret};
 use crate::config::{KeySource, RepositoryConfig};
 
@@ -24,7 +25,10 @@ pub(crate) fn read(
     warn: &mut dyn FnMut(String),
 ) -> Result<Option<KeyText>, AppError> {
     let secret = match &repository.key {
-        KeySource::File(path) => Some(from_file(path, warn)?),
+        KeySource::File(path) => {
+            let read = from_file(path, warn);
+            Some(read.map_err(|error| before_init(error, path, &repository.url))?)
+        }
         KeySource::Command(command) => Some(secret::from_command("the key", command)?),
         KeySource::Environment => std::env::var(VARIABLE).ok().filter(|key| !key.is_empty()).map(Secret::new),
     };
@@ -37,6 +41,19 @@ fn from_file(path: &Path, warn: &mut dyn FnMut(String)) -> Result<Secret, AppErr
         error.hint = error.hint.or_else(|| others_beside(path).filter(|_| missing));
         error
     })
+}
+
+/// Before `init` there is neither key nor repository, and what lacks is told by what makes both.
+fn before_init(error: AppError, path: &Path, url: &str) -> AppError {
+    let missing = path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    if error.hint.is_some() || !missing || anew::is_made(url) {
+        return error;
+    }
+    let place = everpoint_store::shown_url(url);
+    error.hint(format!(
+        "nor is there a repository at {place}: if both were there before, mount their disk, and run this again; to make both: \
+         everpoint init"
+    ))
 }
 
 /// What lies beside a key that is missing and may be it: the one from before a rotation, or a copy.

@@ -6,6 +6,7 @@ mod escrow;
 mod place;
 mod prepare;
 mod reach;
+mod service;
 mod setup;
 
 use std::path::PathBuf;
@@ -40,8 +41,10 @@ struct ProtectReport {
     cluster: String,
     config: PathBuf,
     backup: Option<BackupReport>,
-    capture: CaptureReport,
-    served: ServeReport,
+    /// Absent where the service that runs captures it.
+    capture: Option<CaptureReport>,
+    /// Absent where another process serves.
+    served: Option<ServeReport>,
 }
 
 pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppError> {
@@ -59,17 +62,28 @@ pub(crate) fn run(session: &Session, arguments: &Protect) -> Result<Done, AppErr
     // Said before the first backup, which may take hours, and not after it.
     serve::state_dir(&session)?;
     let stop = stop_flag();
+    if serve::is_running(session.config()?) {
+        let (backup, capture) = service::protect(&session, &opened, &stop)?;
+        let text = said(&setup.cluster, "the service that runs captures it, and runs its jobs");
+        let (cluster, config) = (setup.cluster, setup.config);
+        let report = ProtectReport { cluster, config, backup, capture, served: None };
+        return Ok(Done::new(&report, text));
+    }
     let (backup, capture) = protect(&session, &opened, &stop)?;
     // Closed before the daemon opens its own.
     drop(opened);
-    let said = format!(
-        "{0} is protected; capture and scheduled jobs go on until you stop it\n\
-         bring it back with: everpoint restore {0} DIRECTORY --to TARGET --start",
-        setup.cluster
-    );
+    let said = said(&setup.cluster, "capture and scheduled jobs go on until you stop it");
     let (served, text) = serve::serve(&session, &stop, Some(&said))?;
+    let (capture, served) = (Some(capture), Some(served));
     let report = ProtectReport { cluster: setup.cluster, config: setup.config, backup, capture, served };
     Ok(Done::new(&report, text))
+}
+
+fn said(cluster: &str, how: &str) -> String {
+    format!(
+        "{cluster} is protected; {how}\n\
+         bring it back with: everpoint restore {cluster} DIRECTORY --to TARGET --start"
+    )
 }
 
 /// Shows what `check` finds; errors of the server end it here, before anything is copied.

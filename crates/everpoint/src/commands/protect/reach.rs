@@ -1,12 +1,13 @@
 //! Before `protect` writes anything: the server answers, with this password.
 
-use everpoint_app::{AppError, twin};
+use everpoint_app::{AppError, held, twin};
 use everpoint_engine::{Engine as _, ServerIdentity};
 use everpoint_pg::client::{self, Secret};
 use everpoint_pg::engine::{PgEngine, PgOptions};
 
+use crate::commands::anew::{Newcomer, is_made};
 use crate::config::{Config, RepositoryConfig};
-use crate::session::{Session, others_of_new};
+use crate::session::{Session, others_of_new, stored_of_new};
 
 /// Asks the server of an address that is not configured yet who it is.
 ///
@@ -49,18 +50,21 @@ pub(super) fn known_server(
     engine.identify().map(drop).map_err(|error| unchanged(error.into()))
 }
 
-/// Refuses a server that is protected under another name. Where nothing is stored of a configured one, its server is asked.
+/// Refuses a server that is protected under another name, or whose slot is another repository's. Where nothing is stored of a
+/// configured one, its server is asked.
 ///
 /// # Errors
 /// If it is.
-pub(super) fn refuse_twin(
+pub(super) fn refuse_others(
     session: &Session,
     existing: Option<&Config>,
     repository: &RepositoryConfig,
-    name: &str,
+    newcomer: Newcomer<'_>,
     server: &ServerIdentity,
 ) -> Result<(), AppError> {
-    let others = others_of_new(name, existing, repository);
+    let (name, engine) = (newcomer.name, newcomer.engine);
+    let slots = engine.log_keeping().map(|keeping| keeping.slots).unwrap_or_default();
+    let others = others_of_new(name, existing, repository, &slots);
     let stored = |name: &String| {
         let known = others.iter().find(|other| other.name() == name);
         known.is_some_and(|known| known.identities().is_ok_and(|known| !known.is_empty()))
@@ -75,7 +79,12 @@ pub(super) fn refuse_twin(
         .filter(|(_, name)| !stored(name))
         .filter_map(|(config, name)| Some((name.clone(), ask(config, name)?)))
         .collect();
-    twin::refuse_new(name, server, &others, &asked)
+    twin::refuse_new(name, server, &others, &asked)?;
+    // One that is there and can't be opened is told as that.
+    match stored_of_new(name, repository) {
+        None if is_made(&repository.url) => Ok(()),
+        stored => held::refuse(name, newcomer.slot, (engine, server), stored.as_ref()),
+    }
 }
 
 fn unchanged(mut error: AppError) -> AppError {

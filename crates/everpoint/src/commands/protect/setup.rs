@@ -11,7 +11,7 @@ use super::chosen::{Chosen, choose_repository};
 use super::prepare::{Wanted, complete, prepare};
 use super::{place, reach};
 use crate::cli::Protect;
-use crate::commands::anew::Newcomer;
+use crate::commands::anew::{self, Newcomer};
 use crate::config::secret::Secret;
 use crate::config::write::{NewCluster, NewRepository, append};
 use crate::config::{self, Config, KeySource, PasswordSource, Source, rewrite, secret, valid_name};
@@ -46,9 +46,12 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     let name = choose_name(arguments, existing.as_ref(), &path, &address)?;
     let data: Vec<PathBuf> = arguments.data_dir.iter().cloned().collect();
     everpoint_app::belongings::refuse(&belongings::of_repository(&repository.config), &data)?;
+    anew::refuse_mistyped(session.global.repo.as_deref(), &repository.config)?;
     let (engine, server) = reach::new_server(&arguments.url, address.password.as_ref().map(Secret::expose))?;
     reach::has_database(&engine)?;
-    reach::refuse_twin(session, existing.as_ref(), &repository.config, &name, &server)?;
+    let slot = config::slot_for(&name);
+    let newcomer = Newcomer { name: &name, slot: &slot, engine: &engine };
+    reach::refuse_others(session, existing.as_ref(), &repository.config, newcomer, &server)?;
     if let (None, Some(other)) = (&existing, config::elsewhere(&path)) {
         session.say(&format!(
             "{0} stays as it is: this goes into {1}. To add the cluster there: --config {0}",
@@ -58,11 +61,10 @@ pub(super) fn run(session: &Session, arguments: &Protect) -> Result<Setup, AppEr
     }
     let kept = address.password.is_some().then(|| password_place(&path, &name));
     let written: Vec<&Path> = std::iter::once(path.as_path()).chain(kept.as_deref()).collect();
-    let slot = config::slot_for(&name);
     let wanted = Wanted {
         repository: &repository.config,
         existing: existing.as_ref(),
-        newcomer: Some(Newcomer { name: &name, slot: &slot, engine: &engine }),
+        newcomer: Some(newcomer),
         path: &path,
         written: &written,
     };
