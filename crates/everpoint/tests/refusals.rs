@@ -39,7 +39,7 @@ fn a_dry_run_shows_its_plan_while_production_runs() {
     assert_eq!(ran.status.code(), Some(2), "{}", ran.told(&dry));
     let removes = format!("removes     {}", data.join("stray").display());
     let space = format!("writes to   {}", scene.space.join(PART).display());
-    for part in ["backup ", "would reach ", &removes, &space, "stays as it is now"] {
+    for part in ["backup ", "would reach ", &removes, &space, "stays as it is now", "is saved first"] {
         assert!(ran.out.contains(part), "{part}: {}", ran.told(&dry));
     }
     for part in ["a server runs on it", "hint: stop it first"] {

@@ -71,8 +71,20 @@ pub fn run(
     match (looked_at(context, request, plan, record, (&root, word)), runs) {
         // What moves while one looks at it may be in the way, too.
         (Err(_), Some(runs)) => Err(runs),
-        (prepared, runs) => prepared.map(|prepared| Prepared { refused: runs, ..prepared }),
+        (prepared, None) => prepared,
+        (Ok(mut prepared), Some(runs)) => {
+            prepared.told.extend(prepared.proof.own.then(|| unsaved(&root)));
+            Ok(Prepared { refused: Some(runs), ..prepared })
+        }
     }
+}
+
+fn unsaved(root: &Path) -> String {
+    let log = root.join("pg_wal");
+    format!(
+        "what only {} holds once its server has stopped is saved first when this is done: the plan does not know it yet",
+        log.display()
+    )
 }
 
 fn looked_at(
