@@ -22,8 +22,8 @@ use crate::outside::{CONFIG_FILE, DATA_DIRECTORY, DIRECTORY, LINK, is_read_by_to
 /// A server that only reads its configuration has done so within this, or waits for something.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How the server says that it can't use its configuration.
-const COMPLAINTS: [&str; 9] = [
+/// How the server says that it can't use its configuration, or what that names on the machine.
+const COMPLAINTS: [&str; 11] = [
     "syntax error in file ",
     "could not open configuration ",
     "could not open file \"/",
@@ -32,6 +32,8 @@ const COMPLAINTS: [&str; 9] = [
     "invalid value for parameter ",
     "could not load ",
     "could not access file ",
+    "could not bind ",
+    "could not create lock file ",
     " contains errors",
 ];
 
@@ -249,6 +251,9 @@ mod tests {
         );
         let hint = after_the_end("FATAL:  could not load /etc/x/pg_hba.conf", data, &log);
         assert!(hint.starts_with("correct it") || hint.starts_with("correct what it says"), "{hint}");
+        let taken = "[7] LOG:  could not bind IPv4 address \"127.0.0.1\": Address already in use";
+        let hint = after_the_end(taken, data, &log);
+        assert!(hint.contains("Address already in use), then run the same command again"), "{hint}");
         let other =
             "PANIC:  could not open file \"pg_wal/000000010000000000000003\": No such file or directory";
         assert_eq!(after_the_end(other, data, &log), format!("its whole log is {}", log.display()));
