@@ -257,11 +257,12 @@ fn named<S: LogSource>(
     };
     notes.reason(format!("restore point \"{wanted}\" was made at {time}, at {}", record.start));
     if let Some((time, record)) = points.last() {
-        notes.warn(format!(
-            "{} earlier restore points have the same name; the one before was made at {time}, at {}",
-            points.len(),
-            record.start
-        ));
+        let earlier = match points.len() {
+            1 => "an earlier restore point has".to_owned(),
+            count => format!("{count} earlier restore points have"),
+        };
+        let at = record.start;
+        notes.warn(format!("{earlier} the same name; the one before was made at {time}, at {at}"));
     }
     Ok(Found { record, inclusive: !exclusive })
 }

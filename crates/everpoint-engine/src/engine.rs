@@ -8,7 +8,7 @@ pub use crate::identity::ServerIdentity;
 use crate::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, ConfigurationFile, DirectoryProof,
     EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogSink, NextSteps,
-    RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions,
+    RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, Unstartable,
 };
 
 /// What a slot keeps its server from recycling.
@@ -331,13 +331,23 @@ pub trait Engine: Send + Sync {
     }
 
     /// Settings for the command line of a server on a directory, name and value, where its configuration lies outside of
-    /// it. So that this is known before an image is written.
-    ///
-    /// # Errors
-    /// If that configuration is not on this machine.
-    fn start_settings(&self, settings: &RecoverySettings) -> Result<Vec<(String, String)>, EngineError> {
+    /// it.
+    fn start_settings(&self, settings: &RecoverySettings) -> Vec<(String, String)> {
         let _ = settings;
-        Ok(Vec::new())
+        Vec::new()
+    }
+
+    /// Why no server would start on the directory once it is restored, as far as that is known before an image is written:
+    /// `None` where nothing speaks against it. `programs`: those of the server, if they are known.
+    fn unstartable(&self, settings: &RecoverySettings, programs: Option<&Path>) -> Option<Unstartable> {
+        let _ = (settings, programs);
+        None
+    }
+
+    /// The command that stops the server that runs on a directory, where it is known how it was started.
+    fn stop_command(&self, directory: &Path) -> Option<String> {
+        let _ = directory;
+        None
     }
 
     /// What the operator has to type after a restore. `port`: where the server runs, if it was started.

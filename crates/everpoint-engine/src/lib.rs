@@ -29,4 +29,4 @@ pub use owner::{Owner, owner_of, user_name};
 pub use recovery::{
     ConfigurationFile, RecoveryEvent, RecoveryReached, RecoverySettings, StartOptions, Stays, StopAt,
 };
-pub use steps::NextSteps;
+pub use steps::{NextSteps, Unstartable};

@@ -2,6 +2,17 @@
 
 use serde::Serialize;
 
+/// Why no server would start on a directory that is to be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unstartable {
+    /// In words.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// Whether that can be done before the restore; else it needs what the restore brings.
+    pub now: bool,
+}
+
 /// Commands to type, and what to know. Each command is a whole line for a shell.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NextSteps {

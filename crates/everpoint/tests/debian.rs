@@ -205,6 +205,14 @@ fn production_on_debian_is_restored_as_the_runbook_says() {
     assert_eq!(debian.sql("SELECT count(*) FROM lost_table"), "3");
 
     debian.ctl("stop");
+    fs::write(debian.data.join("global/pg_control"), [0x5a; 8192]).unwrap();
+    let commands = script("pg_control is corrupt")
+        .replace("/var/lib/postgresql/15/main", place)
+        .replace("15 main", &format!("15 {}", debian.name));
+    debian.shell(&commands);
+    assert_eq!(debian.sql("SELECT count(*) FROM lost_table"), "3");
+
+    debian.ctl("stop");
     let before = debian.configuration();
     fs::remove_dir_all(&debian.data).unwrap();
     fs::remove_dir_all(debian.home("etc/15")).unwrap();

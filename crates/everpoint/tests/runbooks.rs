@@ -25,7 +25,7 @@ use support_scenarios::{CLUSTER, World, found, quiet};
 const MAJOR: u32 = 15;
 
 /// Titles of the runbooks that this test has a disaster for.
-const TITLES: [&str; 9] = [
+const TITLES: [&str; 11] = [
     "The server crashed, its disk is whole",
     "Somebody dropped a table",
     "The machine is lost",
@@ -35,11 +35,14 @@ const TITLES: [&str; 9] = [
     "The repository's disk is full",
     "Total loss, from a package",
     "The primary is gone, a standby was promoted",
+    "Another moment in the same copy",
+    "pg_control is corrupt, outside of Debian",
 ];
 
 /// Titles of those that the tests of Debian's layout and of life in place run, and `scripts/debian-trial`, which runs all.
-const ELSEWHERE: [&str; 6] = [
+const ELSEWHERE: [&str; 7] = [
     "Some files are corrupt",
+    "pg_control is corrupt",
     "Restore production on Debian, on a new machine",
     "Wrong moment, an earlier one",
     "Wrong moment, outside of Debian",
@@ -76,6 +79,17 @@ impl Ground {
 
     fn settle(&self) {
         self.world.settle(&self.world.source, 1);
+    }
+
+    /// What the test gave to the server on its command line belongs to its configuration, and to a backup.
+    fn with_address(&self) {
+        let address = [
+            format!("port = {}", self.world.source.port()),
+            format!("unix_socket_directories = '{}'", self.world.source.socket_dir().display()),
+            "listen_addresses = '127.0.0.1'".to_owned(),
+        ];
+        address.iter().for_each(|setting| drop(self.sql(&format!("ALTER SYSTEM SET {setting}"))));
+        self.world.backup(&[]);
     }
 
     /// Puts a value in the place of an example.
@@ -132,19 +146,28 @@ fn after_a_crash_all_is_well_again() {
 #[test]
 fn a_dropped_table_comes_back() {
     let Some(mut ground) = Ground::new(TITLES[1]) else { return };
+    ground.sql("DELETE FROM lost_table WHERE word = 'row 3'");
+    let early = ground.sql("SELECT clock_timestamp()");
+    ground.sql("INSERT INTO lost_table VALUES ('row 3')");
     let before = ground.sql("SELECT clock_timestamp()");
     ground.sql("DROP TABLE lost_table");
     ground.settle();
-    let port = Port::free().unwrap();
+    let port = Port::free().unwrap().number().to_string();
     let place = ground.place();
-    ground
-        .put("2026-01-29 14:29:59", before)
-        .put("6543", port.number().to_string())
-        .put("dbname", "postgres");
-    drop(port);
+    ground.put("2026-01-29 14:29:59", before).put("6543", &port).put("dbname", "postgres");
     ground.run();
     let dump = fs::read_to_string(ground.home("lost_table.sql")).unwrap();
     assert!(dump.contains("row 1\nrow 2\nrow 3\n"), "{dump}");
+    // It was the wrong moment: there was more.
+    ground.script = script(TITLES[9]);
+    ground
+        .put("/srv/new", place.to_str().unwrap())
+        .put("/usr/lib/postgresql/15/bin/", "")
+        .put("2026-01-29 14:10:00", early)
+        .put("6543", &port)
+        .put("dbname", "postgres");
+    let said = ground.run();
+    assert!(said.lines().any(|line| line.trim() == "2"), "{said}");
     drop(RunningCopy::on(&place).unwrap());
 }
 
@@ -167,18 +190,28 @@ fn a_lost_machine_needs_the_repository_and_the_key_only() {
 #[test]
 fn corrupt_files_are_written_again() {
     let Some(mut ground) = Ground::new(TITLES[3]) else { return };
-    // What the test gave to the server on its command line belongs to its configuration.
-    let address = [
-        format!("port = {}", ground.world.source.port()),
-        format!("unix_socket_directories = '{}'", ground.world.source.socket_dir().display()),
-        "listen_addresses = '127.0.0.1'".to_owned(),
-    ];
-    address.iter().for_each(|setting| drop(ground.sql(&format!("ALTER SYSTEM SET {setting}"))));
-    ground.world.backup(&[]);
+    ground.with_address();
     let table = ground.sql("CHECKPOINT; SELECT pg_relation_filepath('lost_table')");
     let data = ground.world.source.data_dir().to_owned();
     let file = fs::OpenOptions::new().write(true).open(data.join(table.lines().last().unwrap())).unwrap();
     file.write_all_at(&[0x5a; 512], 4000).unwrap();
+    ground.put("/var/lib/postgresql/15/main", data.to_str().unwrap());
+    ground.run();
+    assert_eq!(rows(&data), "3");
+}
+
+#[test]
+fn a_directory_whose_pg_control_is_corrupt_gives_way_to_a_new_one() {
+    let Some(mut ground) = Ground::new(TITLES[10]) else { return };
+    ground.with_address();
+    ground.settle();
+    ground.world.source.stop(StopMode::Fast).unwrap();
+    let data = ground.world.source.data_dir().to_owned();
+    fs::write(data.join("global/pg_control"), [0x5a; 8192]).unwrap();
+    let delta = ["restore", CLUSTER, data.to_str().unwrap(), "--delta", "--replace-production"];
+    let ran = ground.world.everpoint.try_run(&delta).unwrap();
+    let typed = format!("mv {0} {0}.aside", data.display());
+    assert!(ran.status.code() == Some(2) && ran.err.contains(&typed), "{}", ran.told(&delta));
     ground.put("/var/lib/postgresql/15/main", data.to_str().unwrap());
     ground.run();
     assert_eq!(rows(&data), "3");

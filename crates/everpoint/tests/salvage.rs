@@ -176,7 +176,7 @@ fn salvage_is_looked_at_by_a_dry_run_and_not_done() {
     };
     let before = names();
     let dry = restore_in_place(&world, &["--dry-run"]);
-    assert!(dry.status.success() && dry.err.contains("is saved first when this is done"), "{}", dry.err);
+    assert!(dry.status.success() && dry.out.contains("is saved first when this is done"), "{}", dry.err);
     let further = restore_in_place(&world, &["--dry-run", "--to", &format!("lsn:{end}")]);
     let said = format!("{}{}", further.out, further.err);
     assert!(further.status.code() == Some(3) && said.contains("without --dry-run restores it"), "{said}");

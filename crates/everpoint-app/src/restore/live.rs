@@ -25,11 +25,15 @@ pub fn refuse(engine: &dyn Engine, directory: &Path, stopped: bool) -> Result<Op
         }
         Life::Alive(reason) => {
             let unclear = matches!(signs.answer, Answer::Unclear(_));
+            let command = engine.stop_command(directory);
             let hint = if unclear && signs.processes.is_empty() && signs.memory.is_none() {
                 "if that is this directory's server, stop it; if it is another one, run this where all processes \
                  are seen (as root, outside of containers)"
+                    .to_owned()
+            } else if let Some(command) = command {
+                format!("stop it first: {command}; then run this again")
             } else {
-                "stop that server the way it was started (service, container or pg_ctl), then run this again"
+                "stop it first, the way it was started (service, container or pg_ctl), then run this again".to_owned()
             };
             Err(error(format!("a server runs on it: {reason}")).hint(hint))
         }

@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags};
 
 use super::RestoreRequest;
 use super::image::rebuilt;
+use super::live;
 use super::room::Room;
 use crate::belongings::Places;
 use crate::{AppError, ClusterContext, belongings};
@@ -43,7 +44,7 @@ pub(super) struct Machine<'a> {
 ///
 /// # Errors
 /// `restore.port`, class `Usage`.
-pub(super) fn port(wanted: u16) -> Result<(), AppError> {
+fn port(wanted: u16) -> Result<(), AppError> {
     if wanted == 0 {
         let message = "there is no such port";
         return Err(AppError::new("restore.port", FailureClass::Usage, "use the port", "0", message)
@@ -68,6 +69,23 @@ pub(super) fn port(wanted: u16) -> Result<(), AppError> {
         .hint("name another one with --port, or leave it out: a free one is taken"));
     }
     Ok(())
+}
+
+impl RestoreRequest {
+    /// Refuses a port on which somebody listens. Where that may be the server of the directory itself, that one is named.
+    ///
+    /// # Errors
+    /// `restore.port` or `restore.live_server`, class `Usage`.
+    pub(super) fn port(&self, context: &ClusterContext) -> Result<(), AppError> {
+        let Some(wanted) = self.start.as_ref().and_then(|start| start.port) else { return Ok(()) };
+        port(wanted).map_err(|taken| {
+            let runs = (!self.directory.as_os_str().is_empty()).then(|| {
+                let root = std::path::absolute(&self.directory).unwrap_or_else(|_| self.directory.clone());
+                live::refuse(context.engine.as_ref(), &root, self.server_is_stopped).err()
+            });
+            runs.flatten().unwrap_or(taken)
+        })
+    }
 }
 
 impl Machine<'_> {

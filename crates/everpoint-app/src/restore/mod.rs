@@ -55,8 +55,18 @@ pub fn run(
     request: &RestoreRequest,
     events: &dyn Events,
 ) -> Result<RestoreOutcome, AppError> {
-    let told = Told::new(events);
-    attempt(context, request, &told).map(|outcome| told.noted(outcome))
+    // A dry run shows all of the plan, and then what refuses it.
+    let taken = match request.port(context) {
+        Err(taken) if request.dry_run => Some(taken),
+        port => port.map(|()| None)?,
+    };
+    let told = Told::new(events, request.dry_run);
+    let outcome = attempt(context, request, &told);
+    let outcome = told.noted(outcome);
+    match (outcome, taken) {
+        (Err(_), Some(taken)) => Err(taken),
+        (outcome, taken) => outcome.map(|outcome| outcome.refused(taken)),
+    }
 }
 
 fn attempt(
@@ -65,9 +75,6 @@ fn attempt(
     events: &dyn Events,
 ) -> Result<RestoreOutcome, AppError> {
     let begun = Instant::now();
-    if let Some(port) = request.start.as_ref().and_then(|start| start.port) {
-        machine::port(port)?;
-    }
     let root = std::path::absolute(&request.directory);
     let held = match (root, request.directory.as_os_str().is_empty()) {
         (Ok(root), false) => hold::directory(&root)?,
@@ -114,6 +121,7 @@ fn attempt(
         let job = Job { context, request, events, facts: &facts, plan: &plan, record, skipped };
         let prepared = job.prepare();
         if let Ok(Some(prepared)) = &prepared
+            && prepared.refused.is_none()
             && !std::mem::replace(&mut saved, true)
             && job.save_log(prepared)?
         {
@@ -122,7 +130,7 @@ fn attempt(
         }
         let done = prepared.and_then(|prepared| {
             if request.dry_run {
-                return Ok(RestoreOutcome::Plan(report::plan(&plan, record, prepared.as_ref())));
+                return Ok(RestoreOutcome::Plan(report::plan(&plan, record, prepared)));
             }
             plan.warnings.iter().for_each(|warning| events.emit(Event::Warning(warning.clone())));
             job.restore(prepared, held.is_some(), begun).map(RestoreOutcome::Done)
@@ -238,10 +246,17 @@ struct Job<'a> {
 impl Job<'_> {
     /// All that can refuse.
     fn prepare(&self) -> Result<Option<Prepared>, AppError> {
-        let prepared = self.request.preflight(self.context, self.plan, self.record)?;
-        if let Some(prepared) = prepared.as_ref().filter(|_| self.request.start.is_some()) {
-            let settings = self.settings(&prepared.proof.tree, prepared.libraries.clone());
-            self.context.engine.start_settings(&settings)?;
+        let mut prepared = self.request.preflight(self.context, self.plan, self.record)?;
+        if let Some(prepared) = prepared.as_mut().filter(|_| self.request.replace_production) {
+            let (engine, tree) = (self.context.engine.as_ref(), &prepared.proof.tree);
+            let marked = tree.marked_programs();
+            let version = self.record.server_version;
+            let known = || engine.programs(None, (tree.root(), marked.as_deref()), version).ok().flatten();
+            let programs = prepared.programs.clone().or_else(known);
+            let settings = self.settings(tree, prepared.libraries.clone());
+            if let Some(found) = engine.unstartable(&settings, programs.as_deref()) {
+                prepared.unstartable(self.request, found)?;
+            }
         }
         Ok(prepared)
     }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use everpoint_core::{FailureClass, RestorePlan, shell};
+use everpoint_engine::Unstartable;
 use everpoint_format::manifest::BackupRecord;
 
 use super::image::CONTROL;
@@ -29,8 +30,10 @@ pub struct Prepared {
     pub libraries: Vec<String>,
     /// The programs with which the server is started: what the directory says of them goes with the first byte.
     pub programs: Option<PathBuf>,
+    /// In a dry run: what refuses it as things stand now, and will not when it has passed.
+    pub refused: Option<AppError>,
     /// What else the operator should know.
-    told: Vec<String>,
+    pub(super) told: Vec<String>,
 }
 
 impl RestoreRequest {
@@ -49,7 +52,7 @@ impl RestoreRequest {
     }
 }
 
-/// Checks everything; writes nothing.
+/// Checks everything; writes nothing. A dry run goes on where a server runs: all of the plan is shown, and then what refuses it.
 ///
 /// # Errors
 /// `Usage` if a place is not proven, a server runs on it, or something is in the way.
@@ -61,7 +64,37 @@ pub fn run(
 ) -> Result<Prepared, AppError> {
     let root = std::path::absolute(&request.directory)
         .map_err(|error| AppError::io("find", &request.directory, error))?;
-    let word = ground(context, request, &root)?;
+    let (word, runs) = match live::refuse(context.engine.as_ref(), &root, request.server_is_stopped) {
+        Err(runs) if request.dry_run => (None, Some(runs)),
+        looked => (looked?, None),
+    };
+    match (looked_at(context, request, plan, record, (&root, word)), runs) {
+        // What moves while one looks at it may be in the way, too.
+        (Err(_), Some(runs)) => Err(runs),
+        (prepared, None) => prepared,
+        (Ok(mut prepared), Some(runs)) => {
+            prepared.told.extend(prepared.proof.own.then(|| unsaved(&root)));
+            Ok(Prepared { refused: Some(runs), ..prepared })
+        }
+    }
+}
+
+fn unsaved(root: &Path) -> String {
+    let log = root.join("pg_wal");
+    format!(
+        "what only {} holds once its server has stopped is saved first when this is done: the plan does not know it yet",
+        log.display()
+    )
+}
+
+fn looked_at(
+    context: &ClusterContext,
+    request: &RestoreRequest,
+    plan: &RestorePlan,
+    record: &BackupRecord,
+    (root, word): (&Path, Option<String>),
+) -> Result<Prepared, AppError> {
+    refuse_ours(context, root)?;
     let mapped: Vec<PathBuf> = request.map.iter().map(|(_, new)| PathBuf::from(new)).collect();
     let mut proof = prove::run(context, request, plan, record)?;
     let spaces: Vec<PathBuf> = proof.tree.outside().map(|(_, place, _)| place.to_owned()).collect();
@@ -78,7 +111,7 @@ pub fn run(
     let mut warnings: Vec<String> = word.into_iter().collect();
     warnings.extend(proof.told.iter().cloned());
     warnings.extend(kept::told(&proof.tree));
-    warnings.extend(becomes_a_copy(context, request, &root));
+    warnings.extend(becomes_a_copy(context, request, root));
     warnings.extend(machine.places()?);
     let start = request.start.as_ref();
     let marked = proof.tree.marked_programs();
@@ -100,7 +133,7 @@ pub fn run(
     warnings.extend(machine.room(plan, &survey.freed)?);
     let libraries = request.libraries(context, plan, record)?;
     proof.tree = proof.tree.with_programs(programs.as_deref().or(marked.as_deref()));
-    Ok(Prepared { proof, known, survey, libraries, programs, told: warnings })
+    Ok(Prepared { proof, known, survey, libraries, programs, refused: None, told: warnings })
 }
 
 /// What refuses a data directory whatever the plan is; returns what to warn of.
@@ -113,9 +146,12 @@ pub(super) fn ground(
     root: &Path,
 ) -> Result<Option<String>, AppError> {
     let word = live::refuse(context.engine.as_ref(), root, request.server_is_stopped)?;
+    refuse_ours(context, root).map(|()| word)
+}
+
+fn refuse_ours(context: &ClusterContext, root: &Path) -> Result<(), AppError> {
     let servers = context.engine.directories();
-    belongings::refuse_places(&Places { root, spaces: &[], mapped: &[] }, context, &servers)?;
-    Ok(word)
+    belongings::refuse_places(&Places { root, spaces: &[], mapped: &[] }, context, &servers)
 }
 
 /// In production's own directory a copy takes production's place, which looks like it and is not.
@@ -134,6 +170,33 @@ fn becomes_a_copy(context: &ClusterContext, request: &RestoreRequest, root: &Pat
 }
 
 impl Prepared {
+    /// With what no server would start. It refuses a start; else it is told, unless the restore itself ends with it.
+    pub(super) fn unstartable(
+        &mut self,
+        request: &RestoreRequest,
+        found: Unstartable,
+    ) -> Result<(), AppError> {
+        let Unstartable { reason, remedy, now } = found;
+        let root = self.proof.tree.root().display().to_string();
+        if request.start.is_none() {
+            let told = format!("as it is, no server will start on {root}: {reason}; {remedy}");
+            self.told.extend((now || request.dry_run).then_some(told));
+            return Ok(());
+        }
+        let hint = if now {
+            format!("{remedy}; then run the same command again")
+        } else {
+            format!("leave out --start; {remedy}")
+        };
+        let (code, operation) = ("pg.configuration", "start a server on");
+        let error = AppError::new(code, FailureClass::Usage, operation, root, reason).hint(hint);
+        if !request.dry_run {
+            return Err(error);
+        }
+        self.refused.get_or_insert(error);
+        Ok(())
+    }
+
     /// What the operator should know of the places, in words.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

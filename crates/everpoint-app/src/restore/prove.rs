@@ -98,6 +98,7 @@ pub fn run(
         empty: proven == Proven::Empty,
         asked: request.delta || proven == Proven::Marked,
         whole: proven == Proven::Own,
+        looks: request.dry_run,
         mounts: Mounts::read(),
     };
     let mut occupied = !ground.empty;

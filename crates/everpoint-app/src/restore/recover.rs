@@ -76,7 +76,7 @@ impl Job<'_> {
             port: start.port,
             programs: programs.map(Path::to_owned).or_else(|| start.programs.clone()),
             stop: Some(self.stop_at()),
-            settings: self.context.engine.start_settings(settings)?,
+            settings: self.context.engine.start_settings(settings),
             stop_flag: self.request.stop.clone(),
         };
         let target = Some(self.plan.stop.record);

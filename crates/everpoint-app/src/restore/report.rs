@@ -1,5 +1,6 @@
 //! What a restore says at its end, or instead of beginning.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use everpoint_core::{FailureClass, Reachable, RestorePlan, Shortfall, Target};
@@ -88,6 +89,19 @@ pub struct PlanReport {
     pub removes: Vec<String>,
     /// How many there are.
     pub removes_count: u64,
+    /// What refuses it as things stand now.
+    #[serde(skip)]
+    pub refused: Option<Arc<AppError>>,
+}
+
+impl RestoreOutcome {
+    /// A plan that is refused for this, if for nothing else.
+    pub(super) fn refused(mut self, error: Option<AppError>) -> Self {
+        if let (Self::Plan(plan), Some(error)) = (&mut self, error) {
+            plan.refused.get_or_insert(Arc::new(error));
+        }
+        self
+    }
 }
 
 /// Why a target can't be reached.
@@ -101,8 +115,8 @@ pub struct ShortfallReport {
     pub nearest_after: Option<String>,
 }
 
-pub(super) fn plan(plan: &RestorePlan, record: &BackupRecord, prepared: Option<&Prepared>) -> PlanReport {
-    let survey = prepared.map(|it| &it.survey);
+pub(super) fn plan(plan: &RestorePlan, record: &BackupRecord, prepared: Option<Prepared>) -> PlanReport {
+    let survey = prepared.as_ref().map(|it| &it.survey);
     let removes = survey.iter().flat_map(|it| &it.removes).map(|path| path.display().to_string());
     let mut warnings = plan.warnings.clone();
     warnings.extend(prepared.iter().flat_map(|it| it.warnings()));
@@ -116,9 +130,10 @@ pub(super) fn plan(plan: &RestorePlan, record: &BackupRecord, prepared: Option<&
         timeline: Some(plan.timeline),
         reasons: plan.reasons.clone(),
         warnings,
-        writes: prepared.map(Prepared::writes).unwrap_or_default(),
+        writes: prepared.as_ref().map(Prepared::writes).unwrap_or_default(),
         removes: removes.collect(),
         removes_count: survey.map_or(0, |it| it.count),
+        refused: prepared.and_then(|it| it.refused).map(Arc::new),
     }
 }
 
@@ -136,6 +151,7 @@ pub(super) fn plan_shortfall(shortfall: &Shortfall) -> PlanReport {
         writes: Vec::new(),
         removes: Vec::new(),
         removes_count: 0,
+        refused: None,
     }
 }
 

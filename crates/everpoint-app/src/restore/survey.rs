@@ -151,7 +151,12 @@ impl<'a> Walker<'a> {
         let mut empty = true;
         for name in names {
             let relative = format!("{prefix}{}", escape(name.as_bytes()));
-            empty &= self.entry(&path.join(&name), &relative, inside)?;
+            let path = path.join(&name);
+            empty &= match self.entry(&path, &relative, inside) {
+                // Where a server runs, its files come and go while one looks.
+                Err(_) if !self.apply && is_gone(&path) => true,
+                looked => looked?,
+            };
         }
         Ok(empty)
     }
@@ -293,6 +298,10 @@ impl<'a> Walker<'a> {
             self.found.left.push(path.to_owned());
         }
     }
+}
+
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Facts about a path, links not followed.

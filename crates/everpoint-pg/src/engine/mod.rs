@@ -18,7 +18,7 @@ use everpoint_engine::{
     BackupEnd, BackupOptions, CaptureFrom, CaptureOptions, CheckLine, CheckState, ConfigurationFile,
     DirectoryProof, Engine, EngineError, ImageSink, LocalLog, LocalPlace, LocalTimeline, LogDecoder, LogHead,
     LogSink, Neighbour, NextSteps, RecoveryEvent, RecoveryReached, RecoverySettings, ServerIdentity,
-    SlotHolds, StartOptions,
+    SlotHolds, StartOptions, Unstartable,
 };
 
 use crate::catalog::SqlBackup;
@@ -108,9 +108,7 @@ impl PgEngine {
 
     /// The data directory, if it can be read here and holds this very server's files.
     fn readable_data_dir(&self, sql: &mut Connection, system: u64) -> Result<Option<PathBuf>, String> {
-        let Some(data_dir) = &self.data_dir else {
-            return Ok(None);
-        };
+        let Some(data_dir) = &self.data_dir else { return Ok(None) };
         let path = data_dir.join(CONTROL_FILE);
         let shown = path.display();
         let bytes = std::fs::read(&path).map_err(|error| format!("{shown} can't be read: {error}"))?;
@@ -373,8 +371,16 @@ impl Engine for PgEngine {
         recovery::replay_libraries(programs.or(self.programs.as_deref()), version, records, facts)
     }
 
-    fn start_settings(&self, settings: &RecoverySettings) -> Result<Vec<(String, String)>, EngineError> {
+    fn start_settings(&self, settings: &RecoverySettings) -> Vec<(String, String)> {
         recovery::start_settings(settings)
+    }
+
+    fn unstartable(&self, settings: &RecoverySettings, programs: Option<&Path>) -> Option<Unstartable> {
+        recovery::unstartable(settings, programs.or(self.programs.as_deref()))
+    }
+
+    fn stop_command(&self, directory: &Path) -> Option<String> {
+        recovery::stop_command(directory, self.programs.as_deref())
     }
 
     fn next_steps(&self, settings: &RecoverySettings, port: Option<u16>) -> NextSteps {

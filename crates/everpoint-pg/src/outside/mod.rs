@@ -188,12 +188,13 @@ fn follow(
         let path = settings.entry(name.to_owned()).or_insert(usual).clone();
         gather.visit(&directory.join(to_path(&path)), Kind::Access, true);
     }
-    let encrypts = settings.get("ssl").is_some_and(|ssl| ssl != "off");
+    let encrypts = settings.get("ssl").is_some_and(|ssl| !is_off(ssl));
     for name in KEYS {
         let Some(value) = settings.get(name).filter(|value| !value.is_empty()) else { continue };
         let path =
             value.split_once(':').filter(|(scheme, _)| *scheme == "FILE").map_or(&**value, |(_, it)| it);
-        let required = encrypts && matches!(name, "ssl_cert_file" | "ssl_key_file");
+        let needed = matches!(name, "ssl_cert_file" | "ssl_key_file" | "ssl_ca_file" | "ssl_crl_file");
+        let required = encrypts && needed;
         gather.visit(
             &directory.join(to_path(path)),
             if name == "ssl_crl_dir" { Kind::Directory } else { Kind::Opaque },
@@ -207,6 +208,25 @@ fn follow(
     }
 }
 
+/// Whether a value means no, as the server reads it: any beginning of the word that is not that of another one.
+fn is_off(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
+    value == "0" || begins("false", 1) || begins("no", 1) || begins("off", 2)
+}
+
+/// What configuration on this machine names that must be there for a server on a directory, and was not read: `true` where it is not
+/// there. `known`: settings of its command line.
+pub(crate) fn lacking(data_dir: &Path, config: &Path, known: &[(String, String)]) -> BTreeMap<PathBuf, bool> {
+    let mut source = Source { sql: None, local: Some(Local::new(data_dir, data_dir)) };
+    let mut gather = Gather::new(&mut source, data_dir);
+    follow(&mut gather, data_dir, config, &mut known.iter().cloned().collect());
+    let mut found = Outside::default();
+    gather.give(&mut found);
+    let paths = found.lacks.keys().map(|path| to_path(path));
+    paths.map(|path| (path.clone(), matches!(path.try_exists(), Ok(false)))).collect()
+}
+
 /// What the server shows of the settings; less to a role that may not see all.
 fn shown(source: &mut Source<'_>) -> BTreeMap<String, String> {
     let Some(sql) = source.sql.as_deref_mut() else { return BTreeMap::new() };
@@ -216,6 +236,11 @@ fn shown(source: &mut Source<'_>) -> BTreeMap<String, String> {
         tracing::debug!(%error, "where the configuration lies was not said");
         BTreeMap::new()
     })
+}
+
+/// Whether a file beside a cluster's main one is for Debian's tools alone.
+pub(crate) fn is_read_by_tools(config: &Path, file: &Path) -> bool {
+    DEBIAN.iter().any(|name| config.with_file_name(name) == file)
 }
 
 /// A file's text, bytes that are no UTF-8 escaped; nothing if it can't be read.

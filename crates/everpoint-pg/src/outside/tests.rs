@@ -119,8 +119,35 @@ fn what_can_not_be_read_is_named() {
     let gone = trees.etc.join("gone.conf").display().to_string();
     let named: Vec<&str> = found.lacks.keys().map(String::as_str).collect();
     let inside = |name: &str| trees.data.join(name).display().to_string();
-    let mut expected = [gone, "/nowhere/key".to_owned(), inside("pg_hba.conf"), inside("pg_ident.conf")];
+    let [key, ca] = ["/nowhere/key", "/nowhere/ca"].map(str::to_owned);
+    // No server starts without one of these.
+    let mut expected = [gone, key, ca, inside("pg_hba.conf"), inside("pg_ident.conf")];
     expected.sort();
     assert_eq!(named, expected);
     assert!(found.lacking().unwrap().contains("/nowhere/key (it is not there)"));
+}
+
+#[test]
+fn what_a_server_needs_and_does_not_find_is_told_from_what_it_can_do_without() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (data, etc) = (scratch.path().join("data"), scratch.path().join("etc"));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::create_dir(&etc).unwrap();
+    let config = etc.join("postgresql.conf");
+    let lacks = |ssl: &str| {
+        let text = format!(
+            "ssl = {ssl}\nssl_key_file = '{0}/key'\nssl_ca_file = '{0}/ca'\nssl_crl_dir = '{0}/crl'\ninclude_if_exists 'may'\n\
+             hba_file = '{0}/hba'\ninclude 'must'\n",
+            etc.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let found = lacking(&data, &config, &[]);
+        assert!(found.values().all(|missing| *missing));
+        let names = found.keys().filter_map(|path| path.strip_prefix(&etc).ok()?.to_str().map(str::to_owned));
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(lacks("on"), ["ca", "hba", "key", "must"]);
+    for off in ["off", "FALSE", "no", "0", "of", "f"] {
+        assert_eq!(lacks(off), ["hba", "must"], "{off}");
+    }
 }

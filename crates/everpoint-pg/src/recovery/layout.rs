@@ -5,9 +5,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use everpoint_core::FailureClass;
 use everpoint_core::name::{of_path, to_path};
-use everpoint_engine::{EngineError, RecoverySettings};
+use everpoint_engine::RecoverySettings;
 
 use crate::files::PUT_ASIDE;
 use crate::outside::{CONFIG_FILE, DATA_DIRECTORY, EXTERNAL, settings_of};
@@ -129,27 +128,10 @@ pub(super) fn command_line(settings: &RecoverySettings, config: &Path) -> Vec<(S
 }
 
 /// Settings for the command line of a server that replaces production, where its configuration lies outside.
-///
-/// # Errors
-/// `pg.configuration` if that configuration is not at its place.
-pub fn start_settings(settings: &RecoverySettings) -> Result<Vec<(String, String)>, EngineError> {
-    let Some(config) = settings.keep_configuration.then(|| config_outside(settings)).flatten() else {
-        return Ok(Vec::new());
-    };
-    let mut missing = vec![config.clone()];
-    missing
-        .extend(["hba_file", "ident_file"].into_iter().filter_map(|name| fact(settings, name)).map(to_path));
-    let recorded = fact(settings, DATA_DIRECTORY).unwrap_or("/");
-    missing.retain(|file| !file.starts_with(to_path(recorded)) && !is_there(file));
-    if let Some(file) = missing.first() {
-        let message =
-            format!("production's configuration lies outside of it, and {} is not there", file.display());
-        let object = settings.directory.display().to_string();
-        return Err(EngineError::new("pg.configuration", "start a server on", object, message)
-            .class(FailureClass::Usage)
-            .hint("leave out --start: the restore says which commands put the files back, and how to start it then"));
-    }
-    Ok(command_line(settings, &config))
+#[must_use]
+pub fn start_settings(settings: &RecoverySettings) -> Vec<(String, String)> {
+    let config = settings.keep_configuration.then(|| config_outside(settings)).flatten();
+    config.map_or_else(Vec::new, |config| command_line(settings, &config))
 }
 
 /// Whether a file is at its place; one that we may not look at counts as there.

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use super::configuration::{MARK, socket_directory};
 use super::ending::{self, forget_arguments};
 use super::guard::Guard;
+use super::needs::after_the_end;
 use super::owner::give;
 use super::programs::find_programs;
 use super::server_log::{ServerLog, Stopped};
@@ -300,7 +301,7 @@ impl<'a> Run<'a> {
         let code = if is_short { "pg.recovery_short" } else { "pg.start" };
         let message = format!("the server ended; its log says:\n{}", self.log.tail());
         let error = EngineError::new(code, "recover", self.directory.display().to_string(), message)
-            .hint(format!("its whole log is {}", self.directory.join(LOG_FILE).display()));
+            .hint(after_the_end(&self.log.tail(), &self.directory, &self.directory.join(LOG_FILE)));
         if is_short { error.class(FailureClass::Shortfall) } else { error }
     }
 }

@@ -1,17 +1,19 @@
 //! The commands that a person types after a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use everpoint_core::name::to_path;
 use everpoint_core::shell;
 use everpoint_engine::{NextSteps, RecoverySettings, owner_of};
 
-use super::configuration::socket_directory;
+use super::configuration::{MARK, socket_directory};
 use super::layout::{
-    came_along, command_line, config_outside, configured, debian_cluster, facts, is_same, is_there, put_aside,
+    came_along, command_line, config_of, config_outside, configured, debian_cluster, facts, is_same,
+    is_there, put_aside,
 };
-use super::programs::find_programs;
+use super::programs::{find_programs, noted_programs};
 use super::watch::{address, login};
 use super::{command, major_version};
 use crate::files::PUT_ASIDE;
@@ -31,8 +33,33 @@ pub fn next_steps(settings: &RecoverySettings, programs: Option<&Path>, port: Op
     next
 }
 
-struct Steps<'a> {
-    settings: &'a RecoverySettings,
+/// The command that stops the server of a directory: of a copy, or of a cluster of Debian's tools. Others are stopped by what
+/// started them, which is not known here.
+#[must_use]
+pub fn stop_command(directory: &Path, programs: Option<&Path>) -> Option<String> {
+    if let Some(config) = config_of(directory) {
+        let (version, name) = debian_cluster(&config).filter(|_| command::find("pg_ctlcluster").is_some())?;
+        return Some(format!("pg_ctlcluster {version} {name} stop"));
+    }
+    if !is_generated(directory) {
+        return None;
+    }
+    let noted = noted_programs(directory);
+    Some(Control::new(directory, noted.as_deref().or(programs)).stop(directory))
+}
+
+/// The commands that bring what came along and is wanted to its place, once it is restored.
+pub(super) fn put_back_later(settings: &RecoverySettings, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<String> {
+    Steps::new(settings, None).put_back(&|file, _| is_wanted(file))
+}
+
+/// Whether its configuration is one that we made for a copy.
+fn is_generated(directory: &Path) -> bool {
+    fs::read(directory.join("postgresql.conf")).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
+}
+
+/// How the server of a directory is started and stopped by hand.
+struct Control {
     /// `pg_ctl`, with its path where a shell would not find it, or not this version.
     pg_ctl: String,
     /// Before each command that the server's user must run.
@@ -41,9 +68,8 @@ struct Steps<'a> {
     owner: Option<String>,
 }
 
-impl<'a> Steps<'a> {
-    fn new(settings: &'a RecoverySettings, programs: Option<&Path>) -> Self {
-        let directory = settings.directory.as_path();
+impl Control {
+    fn new(directory: &Path, programs: Option<&Path>) -> Self {
         let found = major_version(directory).ok().and_then(|major| find_programs(programs, major).ok());
         let owner = owner_of(directory).ok().flatten().map(|owner| owner.name);
         let user = owner.as_deref().map(command::as_user).unwrap_or_default();
@@ -54,7 +80,22 @@ impl<'a> Steps<'a> {
         };
         let program = found.map(|programs| programs.join("pg_ctl")).filter(|program| !is_known(program));
         let pg_ctl = program.map_or_else(|| "pg_ctl".to_owned(), |program| shell::path(&program));
-        Self { settings, pg_ctl, user, owner }
+        Self { pg_ctl, user, owner }
+    }
+
+    fn stop(&self, directory: &Path) -> String {
+        format!("{}{} -D {} stop", self.user, self.pg_ctl, shell::path(directory))
+    }
+}
+
+struct Steps<'a> {
+    settings: &'a RecoverySettings,
+    control: Control,
+}
+
+impl<'a> Steps<'a> {
+    fn new(settings: &'a RecoverySettings, programs: Option<&Path>) -> Self {
+        Self { settings, control: Control::new(&settings.directory, programs) }
     }
 
     fn directory(&self) -> String {
@@ -72,11 +113,12 @@ impl<'a> Steps<'a> {
             more.to_owned()
         };
         let log = shell::path(&self.settings.directory.join(LOG_FILE));
-        format!("{}{} -D {} -l {log}{more} start", self.user, self.pg_ctl, self.directory())
+        let Control { pg_ctl, user, .. } = &self.control;
+        format!("{user}{pg_ctl} -D {} -l {log}{more} start", self.directory())
     }
 
     fn stop(&self) -> String {
-        format!("{}{} -D {} stop", self.user, self.pg_ctl, self.directory())
+        self.control.stop(&self.settings.directory)
     }
 
     /// Connects to the server that runs: over the socket that it says it has, as a role that it lets in.
@@ -88,14 +130,14 @@ impl<'a> Steps<'a> {
         let owner = owner_of(directory).ok().flatten().map(|owner| owner.name);
         let owner = owner.unwrap_or_else(|| std::env::var("USER").unwrap_or_default());
         let role = login(directory, &owner).unwrap_or_else(|| "postgres".to_owned());
-        let beside = Path::new(&self.pg_ctl).with_file_name("psql");
+        let beside = Path::new(&self.control.pg_ctl).with_file_name("psql");
         let psql = match command::find("psql") {
             None if beside.is_file() => shell::path(&beside),
             _ => "psql".to_owned(),
         };
         format!(
             "{}{psql} -h {} -p {port} -U {} -d postgres",
-            self.user,
+            self.control.user,
             shell::word(&place),
             shell::word(&role)
         )
@@ -120,7 +162,8 @@ impl<'a> Steps<'a> {
     }
 
     fn production(&self, port: Option<u16>) -> NextSteps {
-        let mut next = NextSteps { before: self.put_back(), ..NextSteps::default() };
+        let mut next =
+            NextSteps { before: self.put_back(&|_, aside| aside.exists()), ..NextSteps::default() };
         let config = config_outside(self.settings);
         let cluster = config.as_deref().and_then(|config| self.debian(config));
         let ctl = |verb: &str| {
@@ -180,11 +223,11 @@ impl<'a> Steps<'a> {
     }
 
     /// Commands that bring files to their places that are not there.
-    fn put_back(&self) -> Vec<String> {
+    fn put_back(&self, takes: &dyn Fn(&Path, &Path) -> bool) -> Vec<String> {
         let mut directories: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
         for file in came_along(self.settings).into_iter().filter(|file| !is_there(file)) {
             let aside = put_aside(self.settings, &file);
-            if let Some(parent) = file.parent().filter(|_| aside.exists()) {
+            if let Some(parent) = file.parent().filter(|_| takes(&file, &aside)) {
                 directories.entry(parent.to_owned()).or_default().insert(aside);
             }
         }
@@ -194,7 +237,7 @@ impl<'a> Steps<'a> {
         let mut commands = Vec::new();
         for (directory, files) in directories {
             if !directory.is_dir() {
-                commands.extend(made(&directory, self.owner.as_deref()));
+                commands.extend(made(&directory, self.control.owner.as_deref()));
             }
             let files: Vec<String> = files.iter().map(|file| shell::path(file)).collect();
             if files.is_empty() {

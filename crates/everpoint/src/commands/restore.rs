@@ -107,7 +107,7 @@ fn from(
         RestoreOutcome::Done(report) => Done::new(&outcome, done_text(report, &directory)),
         RestoreOutcome::Plan(plan) => {
             let code = plan.shortfall.as_ref().map_or(0, |_| FailureClass::Shortfall.exit_code());
-            Done::new(&outcome, plan_text(plan)).code(code)
+            Done::new(&outcome, plan_text(plan)).code(code).refused(plan.refused.as_deref())
         }
     })
 }
@@ -237,6 +237,7 @@ fn plan_text(plan: &PlanReport) -> String {
                 out.push_str(&format!("nearest {side}: --to '{place}'\n"));
             }
         }
+        out.push_str(&warnings_text(plan));
         return out;
     }
     if let Some(backup) = &plan.backup {
@@ -257,10 +258,12 @@ fn plan_text(plan: &PlanReport) -> String {
         out.push_str(&format!("writes to   {place}\n"));
     }
     out.push_str(&removes_text(plan));
-    for warning in &plan.warnings {
-        out.push_str(&format!("warning     {warning}\n"));
-    }
+    out.push_str(&warnings_text(plan));
     out
+}
+
+fn warnings_text(plan: &PlanReport) -> String {
+    plan.warnings.iter().map(|warning| format!("warning     {warning}\n")).collect()
 }
 
 /// So many paths are shown.

@@ -8,6 +8,7 @@ pub(crate) mod time;
 
 use std::io::{self, Write as _};
 
+use everpoint_app::AppError;
 use serde::Serialize;
 
 /// What a command leaves: both ways to show it, and its exit code.
@@ -18,17 +19,25 @@ pub(crate) struct Done {
     text: String,
     /// It is no report, and left as it is.
     plain: bool,
+    /// An error that is told behind it, in words.
+    refusal: Option<String>,
 }
 
 impl Done {
     /// A result. A report that can't become JSON would be a defect; it is shown as `null`.
     pub(crate) fn new(report: &impl Serialize, text: String) -> Self {
-        Self { code: 0, json: serde_json::to_value(report).unwrap_or_default(), text, plain: false }
+        Self {
+            code: 0,
+            json: serde_json::to_value(report).unwrap_or_default(),
+            text,
+            plain: false,
+            refusal: None,
+        }
     }
 
     /// A text that is the same in every mode: completions, manual pages.
     pub(crate) fn plain(text: String) -> Self {
-        Self { code: 0, json: serde_json::Value::Null, text, plain: true }
+        Self { code: 0, json: serde_json::Value::Null, text, plain: true, refusal: None }
     }
 
     pub(crate) fn code(mut self, code: u8) -> Self {
@@ -36,7 +45,21 @@ impl Done {
         self
     }
 
-    /// Writes it to standard output.
+    /// With what refuses that which was planned: in JSON a field of the plan.
+    pub(crate) fn refused(mut self, error: Option<&AppError>) -> Self {
+        if let Some(error) = error {
+            self.code = error.class.exit_code();
+            self.refusal = Some(error::text(error));
+            if let (Some(plan), serde_json::Value::Object(error)) =
+                (self.json.as_object_mut(), error::json(error))
+            {
+                plan.extend(error);
+            }
+        }
+        self
+    }
+
+    /// Writes it to standard output, what refuses it to standard error.
     pub(crate) fn show(&self, json: bool) {
         if json && !self.json.is_null() {
             line(&mut io::stdout(), &self.json.to_string());
@@ -45,6 +68,9 @@ impl Done {
             let text =
                 if self.plain { text.to_owned() } else { time::for_people(text, &crate::zone::shown()) };
             line(&mut io::stdout(), &text);
+        }
+        if let Some(refusal) = self.refusal.as_ref().filter(|_| !json) {
+            note(refusal);
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Ground<'a> {
     pub(super) asked: bool,
     /// It is a data directory that no restore has left unfinished.
     pub(super) whole: bool,
+    /// It is only looked, also where the directory's own server runs, which is told by itself.
+    pub(super) looks: bool,
     pub(super) mounts: Mounts,
 }
 
@@ -67,11 +69,17 @@ impl Ground<'_> {
                 _ => self.with_left(error, (space, place, part), &facts, why),
             }
         })?;
-        live::refuse_space(self.engine, place, part)?;
+        let used = live::refuse_space(self.engine, place, part);
+        used.or_else(|used| if self.is_its_servers(facts.led) { Ok(()) } else { Err(used) })?;
         if space.by == By::Map && proven == Proven::Empty {
             refuse_owner(oid, place, owner_for(self.root)?.map(|(uid, _)| uid.as_raw()))?;
         }
         Ok(proven)
+    }
+
+    /// Whether what uses a place is the server that runs on the directory itself.
+    fn is_its_servers(&self, led: bool) -> bool {
+        self.looks && led && live::refuse(self.engine, self.root, false).is_err()
     }
 
     /// Another data directory, which is there, that has the tablespace at a place: the one of which the mark in it speaks, or

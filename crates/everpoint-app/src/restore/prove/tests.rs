@@ -32,6 +32,7 @@ fn what_a_lost_directory_left_in_a_place_is_named_with_the_command_that_removes_
         empty: true,
         asked: true,
         whole: false,
+        looks: false,
         mounts: Mounts::default(),
     };
     for by in [By::Map, By::Origin] {
@@ -74,6 +75,7 @@ fn the_tablespace_of_a_directory_that_is_there_is_never_called_left_over() {
             empty: false,
             asked: true,
             whole: true,
+            looks: false,
             mounts: Mounts::default(),
         };
         let space = Space { origin: "/old".to_owned(), place: Some(place.to_owned()), by, created: false };
