@@ -6,6 +6,7 @@
 
 mod backup;
 mod cluster;
+mod config;
 mod error;
 mod expire;
 mod holds;

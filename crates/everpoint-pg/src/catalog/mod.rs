@@ -1,5 +1,6 @@
 //! What the server's settings and catalogs say: who it is, whether it can be protected, what to record with a backup.
 
+mod archive;
 mod check;
 mod facts;
 mod keeping;
