@@ -9,6 +9,7 @@ mod support_salvage;
 mod support_scenarios;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -183,6 +184,13 @@ fn a_start_in_place_that_was_killed_finds_its_programs_again() {
     });
     world.source.stop(StopMode::Fast).unwrap();
     let directory = data(&world);
+    // It starts where its own configuration says, and others may use the default port.
+    let port = format!("\nport = {}\n", world.source.port());
+    fs::File::options()
+        .append(true)
+        .open(directory.join("postgresql.conf"))
+        .and_then(|mut conf| conf.write_all(port.as_bytes()))
+        .unwrap();
     let arguments =
         ["restore", CLUSTER, directory.to_str().unwrap(), "--delta", "--replace-production", "--start"];
     let mut running = world.everpoint.spawn(&arguments).unwrap();

@@ -7,7 +7,7 @@ use everpoint_core::FailureClass;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::mark::MARKER;
+use super::mark::{MARKER, NEW_MARK};
 use super::preflight::Prepared;
 use super::prove::only;
 use super::spaces::real;
@@ -117,11 +117,12 @@ fn refuse_around(place: &Path, ours: &[PathBuf]) -> Result<(), AppError> {
         if ours.iter().any(|held| held == above) {
             continue;
         }
-        // Others lock directories, too: only in one of a restore there is its mark, or nothing yet.
+        // Others lock directories, too: only in one of a restore there is nothing yet, or its mark, which is being written first.
         let bare = || only(above, &|name, _| towards.is_some_and(|next| next == name)).unwrap_or(false);
         let Ok(opened) = File::open(above) else { continue };
         let taken = flock(&opened, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
-        if taken && (above.join(MARKER).exists() || bare()) {
+        let marked = || [NEW_MARK, MARKER].iter().any(|mark| above.join(mark).exists());
+        if taken && (bare() || marked()) {
             return Err(locked(above));
         }
     }
@@ -155,8 +156,11 @@ mod tests {
         // Somebody else's lock, on a directory that is in use; and one that is being restored.
         std::fs::write(other.join("notes"), "").unwrap();
         refuse_around(&place, &[]).unwrap();
-        std::fs::write(other.join(MARKER), "").unwrap();
-        assert_eq!(refuse_around(&place, &[]).unwrap_err().class, FailureClass::Locked);
+        for mark in [NEW_MARK, MARKER] {
+            std::fs::write(other.join(mark), "").unwrap();
+            assert_eq!(refuse_around(&place, &[]).unwrap_err().class, FailureClass::Locked);
+            std::fs::remove_file(other.join(mark)).unwrap();
+        }
         drop(held);
         refuse_around(&place, &[]).unwrap();
     }
