@@ -93,7 +93,9 @@ pub(crate) fn found(
     let others: Vec<Named> = others.iter().filter_map(|other| named(other).ok()).collect();
     Ok(twin(&ours, &others).map(|other| {
         let hint = format!(
-            "one server has one name: take [cluster.{}] or [cluster.{}] out of the configuration",
+            "one server has one name: take [cluster.{}] or [cluster.{}] out of the configuration. A clone of it is told from it \
+             once it has a timeline of its own: stop the clone, create standby.signal in its data directory, start it, pg_ctl \
+             promote",
             context.name, other.name
         );
         AppError::new(CODE, FailureClass::Usage, "protect", &context.name, message(other, server)).hint(hint)

@@ -4,8 +4,8 @@ use crate::client::{Connection, PgError};
 use crate::files::Live;
 use crate::replication::{in_recovery, parse_size};
 
-/// Settings that a replaying server must match or exceed, or that say what kind of log it is.
-const SETTINGS: [&str; 9] = [
+/// Settings that a replaying server must match or exceed, or that say what kind of log it is, and how much memory replay had.
+const SETTINGS: [&str; 10] = [
     "wal_level",
     "max_connections",
     "max_worker_processes",
@@ -14,6 +14,7 @@ const SETTINGS: [&str; 9] = [
     "max_locks_per_transaction",
     "full_page_writes",
     "track_commit_timestamp",
+    "shared_buffers",
     "server_version_num",
 ];
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use everpoint_engine::RecoverySettings;
 
-use super::limits;
+use super::{limits, memory};
 use crate::control::Control;
 use crate::lsn::Lsn;
 
@@ -107,7 +107,11 @@ pub(super) fn copy(settings: &RecoverySettings, major: u32, control: Option<&Con
         line(&mut text, name, value.to_string());
     }
     text.push_str("\n# A guest on this machine.\n");
-    line(&mut text, "shared_buffers", "128MB");
+    line(
+        &mut text,
+        "shared_buffers",
+        format!("{}MB", memory::buffers(&settings.facts, memory::available()) >> 20),
+    );
     line(&mut text, "huge_pages", "off");
     // At least two segments, else it does not start; PostgreSQL's own defaults are 80 MB and 1 GB.
     let segment = control.map_or(0, |control| u64::from(control.segment_size) >> 20);

@@ -17,6 +17,7 @@ mod libraries;
 mod limits;
 mod local;
 mod local_place;
+mod memory;
 mod needs;
 mod outside;
 mod owner;
