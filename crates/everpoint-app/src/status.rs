@@ -107,6 +107,7 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
     let captured = Captured::of(&facts.log, server);
     let keeping = answer.is_ok().then(|| context.engine.log_keeping()).flatten();
     let orphans = keeping.as_ref().map(|keeping| orphaned(&keeping.slots, slot)).unwrap_or_default();
+    let failing = keeping.as_ref().and_then(|keeping| keeping.archiver.failing.clone());
     let capture = captured.as_ref().map(|captured| {
         let archiver = keeping.as_ref().filter(|_| other.is_none()).map(|keeping| keeping.archiver.clone());
         let running = captured::is_running(context);
@@ -153,6 +154,14 @@ fn look(context: &ClusterContext, facts: &facts::Facts, slot: &str, compares: bo
         let text =
             format!("the present can't be brought back: {why}; take a backup: everpoint backup {name}");
         report.problem(Health::Error, text);
+    }
+    if let Some(file) = failing {
+        let text = format!(
+            "the server's archive_command fails, on {file} last: its log stays until the disk is full; its log says why, and \
+             everpoint check {} what to do",
+            context.name
+        );
+        report.problem(Health::Warning, text);
     }
     report.judge(other, beside.as_ref());
     if let Some((message, hint)) = elsewhere {

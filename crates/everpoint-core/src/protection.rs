@@ -21,6 +21,8 @@ pub struct Archiver {
     pub command: String,
     /// Timeline and end of the last segment that it says was archived.
     pub archived: Option<(u32, LogOffset)>,
+    /// The file on which it failed, if it has archived none since.
+    pub failing: Option<String>,
 }
 
 /// What a server does about its log by itself.
@@ -200,7 +202,7 @@ mod tests {
 
     fn archived(archived: Option<(u32, u64)>, lag_bytes: u64, lag_seconds: Option<f64>) -> StoredBy {
         let archived = archived.map(|(timeline, end)| (timeline, LogOffset(end)));
-        let archiver = Archiver { on: true, command: String::new(), archived };
+        let archiver = Archiver { on: true, archived, ..Archiver::default() };
         stored_by(&Storing { archiver: Some(archiver), ..facts(false, Some(lag_bytes), lag_seconds) })
     }
 
@@ -306,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_command_that_calls_us_is_known() {
-        let of = |command: &str| Archiver { on: true, command: command.to_owned(), archived: None };
+        let of = |command: &str| Archiver { on: true, command: command.to_owned(), ..Archiver::default() };
         assert!(of("everpoint --config /etc/e.toml archive-push order-db %p").calls("order-db"));
         assert!(of("test -f x || '/opt/everpoint' archive-push --json 'order-db' \"%p\"").calls("order-db"));
         assert!(!of("everpoint archive-push order-db-2 %p").calls("order-db"));

@@ -127,6 +127,8 @@ fn an_archiving_server_that_was_set_back_is_remembered() {
         world.source.psql("SELECT pg_switch_wal()").unwrap();
         insert(&world, &[26]);
         world.wait_for("it is refused", || is(&world, "SELECT failed_count > 0 FROM pg_stat_archiver"));
+        let status = world.everpoint.try_run(&["status", CLUSTER]).unwrap();
+        assert!(status.out.contains("archive_command fails, on 0000"), "{}", status.out);
         let open = world.source.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
         archive(&world, "/bin/true");
         world.source.psql("SELECT pg_switch_wal()").unwrap();

@@ -8,7 +8,8 @@ use crate::lsn::{Lsn, WalFile};
 /// Every role may ask.
 const ARCHIVER: &str = "SELECT pg_catalog.current_setting('archive_mode'), \
      pg_catalog.current_setting('archive_command'), last_archived_wal, \
-     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'), pg_catalog.pg_is_in_recovery() \
+     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'), pg_catalog.pg_is_in_recovery(), \
+     CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN last_failed_wal END \
      FROM pg_catalog.pg_stat_archiver";
 /// Of sessions of other roles only members of `pg_read_all_stats` see more than the number.
 const SLOTS: &str = "SELECT slot_name, active, temporary, slot_type = 'physical', pg_catalog.pg_wal_lsn_diff( \
@@ -33,7 +34,8 @@ pub(crate) fn log_keeping(config: &Config) -> Option<LogKeeping> {
     let by_itself = field(4) != "t" || field(0) == "always";
     let size = field(3).parse().unwrap_or_default();
     let archived = Some(field(2)).filter(|_| by_itself).and_then(|name| archived(name, size));
-    let archiver = Archiver { on, command: field(1).to_owned(), archived };
+    let failing = Some(field(5)).filter(|name| on && by_itself && !name.is_empty()).map(str::to_owned);
+    let archiver = Archiver { on, command: field(1).to_owned(), archived, failing };
     let slots =
         sql.query(SLOTS).map_or_else(|_| Vec::new(), |rows| rows.0.iter().map(|row| slot(row)).collect());
     let mut asked = |query| sql.query(query).ok().and_then(|rows| rows.get(0, 0).map(str::to_owned));
