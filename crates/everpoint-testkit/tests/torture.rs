@@ -62,6 +62,12 @@ fn only_proven_places_change_in_trees_of_all_kinds() {
     torture(&["trees", "--seed", "21", "--rows", "25"]);
 }
 
+/// A directory that only root may write into.
+#[test]
+fn a_tree_that_root_restored_is_open_to_its_server() {
+    torture(&["trees", "--seed", "32", "--first", "275", "--count", "1"]);
+}
+
 fn life(seed: &str, version: &str, mode: &str, steps: &str) {
     torture(&[
         "life",

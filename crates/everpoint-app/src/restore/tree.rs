@@ -3,7 +3,7 @@
 mod marks;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -18,6 +18,9 @@ use super::mark::{MARKER, Mark};
 use super::salvage::COPY_MARK;
 use super::spaces::Space;
 use crate::AppError;
+
+/// What a server needs of its own directories.
+const OWNERS: u32 = 0o700;
 
 /// See the module.
 #[derive(Debug)]
@@ -228,7 +231,10 @@ impl Tree {
     /// If one of them can't be made.
     pub fn make(&self, path: &Path, mode: u32, made: &mut Vec<PathBuf>) -> Result<(), AppError> {
         if path.is_dir() {
-            return if self.is_strangers(path) { self.own(path) } else { Ok(()) };
+            if self.is_strangers(path) {
+                self.own(path)?;
+            }
+            return self.let_owner_in(path);
         }
         if let Some(parent) = path.parent() {
             self.make(parent, 0o700, made)?;
@@ -244,14 +250,26 @@ impl Tree {
         }
     }
 
-    /// Whether a directory below the root, or of the server's part of a tablespace, belongs to somebody else than the tree.
-    fn is_strangers(&self, path: &Path) -> bool {
+    /// What is known of a directory below the root, or of the server's part of a tablespace.
+    fn found_below(&self, path: &Path) -> Option<Metadata> {
         let parts = self.outside().filter_map(|(_, place, _)| Some(place.join(self.part()?)));
         let mut tops = parts.map(|part| path.starts_with(part)).chain([path.starts_with(&self.root)]);
-        let Some((uid, _)) = self.owner.filter(|_| path != self.root && tops.any(|below| below)) else {
-            return false;
-        };
-        std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() != uid.as_raw())
+        let below = path != self.root && tops.any(|below| below);
+        std::fs::symlink_metadata(path).ok().filter(|found| below && found.is_dir())
+    }
+
+    /// Whether it belongs to somebody else than the tree.
+    fn is_strangers(&self, path: &Path) -> bool {
+        let Some((uid, _)) = self.owner else { return false };
+        self.found_below(path).is_some_and(|found| found.uid() != uid.as_raw())
+    }
+
+    /// Root may write where the server can't: its own directories are open to it.
+    fn let_owner_in(&self, path: &Path) -> Result<(), AppError> {
+        match self.found_below(path).map(|found| found.mode()) {
+            Some(mode) if mode & OWNERS != OWNERS => set_mode(path, mode | OWNERS),
+            _ => Ok(()),
+        }
     }
 
     /// Opens (and makes) a file for writing.

@@ -64,6 +64,21 @@ fn marks_of_another_directory_are_not_restored() {
     assert!(tree.takes("base/1/1259").unwrap());
 }
 
+/// Root writes there all the same, and then the server could not.
+#[test]
+fn a_directory_that_its_owner_may_not_write_is_opened_to_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("data");
+    let tree = Tree::new(&root, BTreeMap::new(), None, Mark::new("r", "c", &root, "b")).unwrap();
+    for (name, before, after) in [("closed", 0o555, 0o755), ("open", 0o750, 0o750), ("none", 0, 0o700)] {
+        let path = root.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(before)).unwrap();
+        tree.directory(&path, 0o700).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, after, "{name}");
+    }
+}
+
 /// A restore by root that is killed between making a directory and giving it away left one that the server could not enter.
 #[test]
 fn a_directory_that_a_killed_restore_has_made_gets_the_trees_owner() {
