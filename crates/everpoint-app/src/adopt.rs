@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use everpoint_core::{FailureClass, Life, SeenBy, life};
+use everpoint_core::{FailureClass, Life, SeenBy, life, shell};
 use everpoint_engine::{LocalPlace, ServerIdentity};
 use serde::Serialize;
 
@@ -179,7 +179,11 @@ fn refuse_others(context: &ClusterContext, directory: &Path) -> Result<(), AppEr
         return Ok(());
     }
     let message = format!("{} says that it is a copy of something else", mark.display());
-    Err(refused(context, &message).hint("name the directory of a copy of this cluster"))
+    Err(refused(context, &message).hint(format!(
+        "name the directory of a copy of this cluster. One that has got a name of its own needs no adoption, but no mark either: \
+         rm {}, and take the line everpoint.copy out of its postgresql.auto.conf",
+        shell::path(&mark)
+    )))
 }
 
 /// The configuration names another directory: restores in place would go on to take that for production's, and backups would

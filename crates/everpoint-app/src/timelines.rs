@@ -32,8 +32,8 @@ pub(crate) fn wrong(
         Standing::Before { seen } => (
             CheckState::Error,
             format!(
-                "the server is on timeline {on}, but production was seen on timeline {seen}, which goes on from it: is this the \
-                 old primary? If it is production, adopt it; else let the address lead to the new one"
+                "the server is on timeline {on}, but production was seen on timeline {seen} since: is this the old primary? If it \
+                 is production, say so by `everpoint check`, and see who asked the other one; else let the address lead there"
             ),
         ),
         Standing::Beside { pushed, fork } => (

@@ -144,7 +144,8 @@ pub enum Standing {
     Same,
     /// Nothing of its branch is stored: it was promoted, or replaced.
     Unstored,
-    /// Production was seen on a branch that goes on from this one: an old primary, or one that was brought back.
+    /// Production was seen on another branch since, or on one that goes on from this one: an old primary, or one that was brought
+    /// back.
     Before {
         /// Timeline on which production was seen.
         seen: u32,
@@ -163,11 +164,17 @@ pub enum Standing {
 #[must_use]
 pub fn standing(log: &LogFacts, identity: u32, server: &BranchId, stored: Option<&BranchId>) -> Standing {
     let mut seen = log.sightings.iter().filter(|seen| seen.by == SeenBy::Server && seen.identity == identity);
-    let goes_on_from_it = |branch: &&BranchFacts| {
-        branch.id != *server && path(log, branch).iter().any(|step| step.branch.id == *server)
+    let last = seen.next_back();
+    // A server that leaves its branch does not come back to it: whoever was seen beside it since is another one.
+    let was_here = seen.any(|seen| seen.branch == *server);
+    let ours = log.branch(identity, server);
+    let is_other = |other: &&BranchFacts| {
+        let from = |one: &BranchFacts, id: &BranchId| path(log, one).iter().any(|step| step.branch.id == *id);
+        let beside = || was_here && ours.is_some_and(|ours| !from(ours, &other.id));
+        other.id != *server && (from(other, server) || beside())
     };
     // The last word counts: whoever was seen on it since is there again.
-    let last = seen.next_back().and_then(|seen| log.branch(identity, &seen.branch)).filter(goes_on_from_it);
+    let last = last.and_then(|seen| log.branch(identity, &seen.branch)).filter(is_other);
     match (last, beside(log, identity, server)) {
         (Some(later), _) => Standing::Before { seen: later.timeline },
         (None, Some((other, fork))) => Standing::Beside { pushed: other.timeline, fork },
@@ -304,6 +311,17 @@ mod tests {
         let beside = Standing::Beside { pushed: 2, fork: LogOffset(50) };
         assert_eq!(standing(&log, 1, &one, Some(&one)), beside, "a clone that was promoted, and archives");
         assert_eq!(standing(&log, 1, &two, Some(&two)), Standing::Same, "a failover");
+        // Two that left the same branch: the one that was seen last says nothing of the other's new branch, but of its old one.
+        let three = BranchId::new(3, [3; 8]);
+        log.branches.push(branch(&three, Some((one.clone(), LogOffset(50)))));
+        log.sightings = vec![seen(&one), seen(&two)];
+        assert_eq!(standing(&log, 1, &three, Some(&three)), Standing::Same, "restored in place");
+        log.sightings.extend([seen(&three), seen(&two)]);
+        assert_eq!(
+            standing(&log, 1, &three, Some(&three)),
+            Standing::Before { seen: 2 },
+            "a clone was looked at"
+        );
     }
 
     #[test]
