@@ -132,11 +132,7 @@ fn unseen(log: &LogFacts, identity: u32) -> Production<'_> {
     let all = || log.branches.iter().filter(move |branch| branch.identity == identity);
     let end = |branch: &BranchFacts| branch.pieces.last().map(|piece| piece.span.to);
     let is_over = |branch: &&BranchFacts| {
-        let mut forks = all().filter_map(|other| {
-            let steps = path(log, other);
-            let step = steps.iter().find(|step| step.branch.id == branch.id && other.id != branch.id)?;
-            Some(step.fork)
-        });
+        let mut forks = all().filter_map(|other| left_at(log, other, branch));
         forks.any(|fork| end(branch).is_none_or(|end| end <= fork))
     };
     let mut left: Vec<&BranchFacts> = all().filter(|branch| !is_over(branch)).collect();
