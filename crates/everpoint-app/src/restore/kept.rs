@@ -201,3 +201,29 @@ pub(super) fn told_of_files(tree: &Tree, known: &Known) -> Option<String> {
     }
     Some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_force_is_only_what_a_directory_read_as_a_whole_has_no_more() {
+        let kept = Kept {
+            paths: ["parts/one.conf", "conf.d/a.conf", "conf.d/a.conf.off"].map(PathBuf::from).to_vec(),
+            files: ["parts/one.conf", "conf.d/a.conf"].map(|path| (path.to_owned(), 1, None)).to_vec(),
+            whole: vec![PathBuf::from("conf.d")],
+            ..Kept::default()
+        };
+        let stays_out = |path: &str| kept.holds(Path::new(path));
+        for path in ["conf.d/gone.conf", "conf.d/a.conf", "conf.d/a.conf.off", "parts/one.conf"] {
+            assert!(stays_out(path), "{path}");
+        }
+        for path in
+            ["parts/two.conf", "conf.d", "conf.d/x/y.conf", "base/1", "conf.d/gone.conf.everpoint-backup"]
+        {
+            assert!(!stays_out(path), "{path}");
+        }
+        assert!(kept.is_beside("conf.d/gone.conf.everpoint-backup"));
+        assert!(!kept.is_beside("parts/two.conf.everpoint-backup"));
+    }
+}
